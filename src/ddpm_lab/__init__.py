@@ -1,0 +1,24 @@
+"""ddpm-lab: what is this noise schedule, this reverse variance, this loss, this sampler worth?
+
+`ddpm_lab.load(run)` opens a trained run. Nothing heavy is imported before it is needed.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpm_lab.compose import load as load
+    from ddpm_lab.errors import UserError as UserError
+
+__all__ = ["UserError", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from ddpm_lab.compose import load
+
+        return load
+    if name == "UserError":
+        from ddpm_lab.errors import UserError
+
+        return UserError
+    raise AttributeError(name)

@@ -1,0 +1,190 @@
+"""The command line as the user typed it: Hydra's flags, and key=value arguments unfolded into one list per run."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+
+from ddpm_lab.cli.keys import Catalog
+from ddpm_lab.cli.schema import ListOf, show
+from ddpm_lab.errors import UserError
+
+MOST_RUNS = 1000
+_LEFT_TO_HYDRA = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/job_logging", "hydra.job_logging")
+_INSTEAD = {
+    **dict.fromkeys(_FOLDERS, "runs and their logs go where run.name= or run.root= say; use one of these"),
+    "hydra.mode": "add -m for a sweep",
+    "hydra.searchpath": "name the folder of your own options with --config-dir=FOLDER",
+    "hydra.sweeper.params": "write the values on the command line, as in -m seed=1,2",
+}
+
+
+class CommandLine(NamedTuple):
+    """What was asked for; `runs` is False where Hydra only shows something."""
+
+    sweep: bool
+    runs: bool
+    arguments: list[str]
+
+
+class Setting(NamedTuple):
+    """One key with one value: as Hydra reads it, and as the argument that gives it to Hydra."""
+
+    key: str
+    value: object
+    typed: str
+
+
+def read_command_line(argv: Sequence[str]) -> CommandLine | None:
+    """Read Hydra's flags and the key=value arguments; None where there is nothing to check."""
+    if _LEFT_TO_HYDRA & set(argv):
+        return None
+    parser = get_args_parser()
+    parser.allow_abbrev = False
+    parser.error = _bad_flag
+    args, unknown = parser.parse_known_args(list(argv))
+    for word in unknown:
+        why = "no such flag; see --help" if word.startswith("-") else "write all key=value arguments side by side"
+        raise UserError(f"{word}: {why}")
+    if args.experimental_rerun is not None:
+        return None
+    if args.config_path or args.config_name:
+        raise UserError("--config-path and --config-name: add a folder with your own options by --config-dir=FOLDER")
+    if args.run + args.multirun + (args.cfg is not None) + (args.info is not None) > 1:
+        raise UserError("choose one of --run, --multirun (-m), --cfg and --info")
+    if args.resolve and args.cfg is None:
+        raise UserError("--resolve belongs to --cfg: --cfg job --resolve")
+    runs = args.cfg is None and args.info is None
+    return CommandLine(args.multirun, runs, args.overrides)
+
+
+def _bad_flag(message: str) -> NoReturn:
+    raise UserError(f"{' '.join(message.split())}; see --help")
+
+
+def _parse(word: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except Exception as error:  # the generated parser and Hydra's own functions raise many types, in many lines
+        raise UserError(_unreadable(word)) from error
+
+
+def _unreadable(word: str) -> str:
+    key, _, value = word.partition("=")
+    text = f"{word}: not readable as key=value"
+    if any(value.count(left) != value.count(right) for left, right in ("[]", "{}", "()")):
+        return f"{text}: a bracket is not closed"
+    if value.count("'") % 2 or value.count('"') % 2:
+        return f"{text}: a quotation mark is not closed"
+    try:
+        OverridesParser.create().parse_override(f"{key}='{value}'")
+    except Exception:  # the key itself cannot be read
+        return text
+    return f"""{text}. Text with special characters needs quotes: {key}="'{value}'\""""
+
+
+def expand(line: CommandLine, catalog: Catalog) -> list[list[Setting]]:
+    """Refuse what no run could use, and unfold a sweep: the settings of each run, in Hydra's order."""
+    columns: dict[str, list[Setting]] = {}
+    for word in line.arguments:
+        if re.fullmatch(r"[\w.-]+", word):
+            raise catalog.bare_word(word)
+        override = _parse(word)
+        key = override.key_or_group
+        if override.is_hydra_override():
+            _check_hydra(override)
+            continue
+        _check_form(override, catalog)
+        if override.is_sweep_override() and not line.sweep:
+            raise UserError(f"{word} lists several values: add -m to run one after another{_as_list(override, catalog)}")
+        if key in columns:
+            raise UserError(f"{word}: {key} is already set by {columns[key][0].typed}; give it once")
+        columns[key] = _settings(override, catalog)
+        for setting in columns[key]:
+            _check_option(setting, catalog)
+    if math.prod(map(len, columns.values())) > MOST_RUNS:
+        raise UserError(f"this sweep has more than {MOST_RUNS} runs: take fewer values")
+    return [list(settings) for settings in itertools.product(*columns.values())]
+
+
+def _check_hydra(override: Override) -> None:
+    typed = str(override.input_line)
+    for key, instead in _INSTEAD.items():
+        if f"{override.key_or_group}.".startswith(f"{key}.") or key.startswith(f"{override.key_or_group}."):
+            raise UserError(f"{typed}: {instead}")
+    if override.is_sweep_override():
+        raise UserError(f"{typed}: Hydra's own settings take one value")
+
+
+def _check_form(override: Override, catalog: Catalog) -> None:
+    typed, key = str(override.input_line), override.key_or_group
+    if override.is_delete():
+        if typed == "~experiment":  # Hydra's way to run without one
+            return
+        raise UserError(f"{typed}: nothing can be taken away; choose another value, {key}=...")
+    if override.package is not None:
+        raise UserError(f"{typed}: an option stays in its own group; write {typed.replace(f'@{override.package}', '', 1)}")
+    known = key in catalog.groups or key in catalog.root
+    if not known and ("." not in key or key.partition(".")[0] not in catalog.groups):
+        value = typed.partition("=")[2]
+        raise catalog.unknown_key(typed, key, value)
+    if override.is_add() or (override.is_force_add() and key in catalog.groups):
+        raise UserError(f"{typed}: leave out the + (it adds keys, and an added key would reach nothing)")
+    if key.endswith("_target_"):
+        raise UserError(f"{typed}: a class is chosen by its option, {key.partition('.')[0]}=...; see --help")
+
+
+def _as_list(override: Override, catalog: Catalog) -> str:
+    key, value = override.key_or_group, override.get_value_string()
+    rule = catalog.all_rules().get(key)
+    return f", or write {key}=[{value}] for a list" if rule and isinstance(rule.kind, ListOf) else ""
+
+
+def _settings(override: Override, catalog: Catalog) -> list[Setting]:
+    """The values of one argument, one by one."""
+    typed, key = str(override.input_line), override.key_or_group
+    if not override.is_sweep_override():
+        return [Setting(key, override.value(), typed)]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{typed}: an interval has no end of values; list them, or use range(start, stop, step)")
+    if getattr(override._value, "shuffle", False):
+        raise UserError(f"{typed}: leave out shuffle; the order of runs changes no result")
+    texts = _sweep_texts(override, catalog)
+    if not texts or len(texts) > MOST_RUNS:
+        raise UserError(f"{typed}: {'no value' if not texts else f'more than {MOST_RUNS} values'}")
+    words = [f"{override.get_key_element()}={text}" for text in texts]
+    return [Setting(key, _parse(word).value(), word) for word in words]
+
+
+def _sweep_texts(override: Override, catalog: Catalog) -> list[str]:
+    glob = override._value
+    if isinstance(glob, Glob):
+        if override.key_or_group not in catalog.groups:
+            raise UserError(f"{override.input_line}: glob chooses among the options of a group")
+        # as Hydra does: not those in subfolders
+        return glob.filter([name for name in catalog.options[override.key_or_group] if "/" not in name])
+    try:
+        return list(itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1))
+    except Exception as error:  # a range with step 0, or to infinity
+        raise UserError(f"{override.input_line}: not readable as a list of values") from error
+
+
+def _check_option(setting: Setting, catalog: Catalog) -> None:
+    """Refuse what is no option of a group."""
+    group, value = setting.key, setting.value
+    if group not in catalog.groups or setting.typed == "~experiment":
+        return
+    if isinstance(value, list | dict):
+        raise UserError(f"{setting.typed}: one option at a time; -m {group}=a,b runs several one after another")
+    if value is None and group == "experiment":  # Hydra takes no null for a group
+        raise UserError(f"{setting.typed}: to run without an experiment type '~experiment'")
+    if value is None:
+        raise UserError(f"{setting.typed}: a choice is needed. Options: {', '.join(catalog.options[group])}")
+    if value not in catalog.options[group]:
+        raise catalog.unknown_option(group, show(value))

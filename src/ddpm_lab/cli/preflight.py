@@ -1,0 +1,200 @@
+"""Answer a user's mistakes before torch is imported and before any folder is made: keys, values, combinations."""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ddpm_lab.cli.keys import Catalog
+from ddpm_lab.cli.options import config_dirs
+from ddpm_lab.cli.overrides import Setting, expand, read_command_line
+from ddpm_lab.cli.schema import MISSING, Rule
+from ddpm_lab.compat import check_compatible, resolve_auto
+from ddpm_lab.errors import UserError
+
+
+class Arm(NamedTuple):
+    """One run: its arguments (none of `hydra.*`), the configuration they make, `auto` resolved, the option of each group."""
+
+    overrides: list[str]
+    config: DictConfig
+    choices: dict[str, str | None]
+
+
+Composed = tuple[DictConfig, dict[str, str | None]]
+
+
+def preflight(argv: Sequence[str]) -> list[Arm]:
+    """Every run that these arguments ask for, checked; empty if they only ask Hydra to show something."""
+    line = read_command_line(argv)
+    if line is None:
+        return []
+    dirs = config_dirs(argv)
+    catalog = Catalog(dirs)
+    composer = _Composer(catalog)
+    arms: list[Arm] = []
+    refused: dict[str, list[str]] = {}
+    with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="ddpm_lab"):
+        for settings in expand(line, catalog):
+            overrides = [setting.typed for setting in settings]
+            try:
+                arms.append(Arm(overrides, *_checked(settings, composer, line.sweep)))
+            except UserError as error:
+                refused.setdefault(str(error), []).append(" ".join(overrides))
+    if refused:
+        raise UserError(_report(refused, len(arms)))
+    return arms if line.runs else []
+
+
+def _report(refused: Mapping[str, list[str]], n_good: int) -> str:
+    """One problem of every run is said once; otherwise each problem with the runs that have it."""
+    if len(refused) == 1 and not n_good:
+        return next(iter(refused))
+    n_bad = sum(map(len, refused.values()))
+    lines = [f"{n_bad} of the {n_bad + n_good} runs of this sweep cannot work, so none was started:"]
+    for problem, runs in refused.items():
+        lines += [problem, *(f"  {run}" for run in runs)]
+    return "\n".join(lines)
+
+
+class _Composer:
+    """Hydra's compose, once for each choice of options: it takes 0.1 s, and a sweep asks for many alike."""
+
+    def __init__(self, catalog: Catalog):
+        self.catalog = catalog
+        self._known: dict[tuple[str, ...], Composed] = {}
+
+    def __call__(self, choices: Sequence[str]) -> Composed:
+        key = tuple(sorted(choices))
+        if key not in self._known:
+            self._known[key] = self._compose(key)
+        config, chosen = self._known[key]
+        return copy.deepcopy(config), chosen
+
+    def _compose(self, choices: Sequence[str]) -> Composed:
+        own = ",".join(QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in self.catalog.dirs[1:])
+        search = [f"hydra.searchpath=[{own}]"] if own else []
+        try:
+            config = compose("config", [*choices, *search], return_hydra_config=True)
+        except MissingConfigException as error:  # an experiment chose what is not there
+            group, _, option = str(error.missing_cfg_file).partition("/")
+            raise self.catalog.unknown_option(group, option, "chosen in a file: ") from error
+        except YAMLError as error:  # names the file at its end
+            raise UserError(" ".join(str(error).split())) from error
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            raise UserError(_first_line(error)) from error
+        with open_dict(config):
+            chosen = config.pop("hydra").runtime.choices
+        return config, {group: chosen.get(group) for group in self.catalog.groups}
+
+
+def _first_line(error: BaseException) -> str:
+    while not str(error).strip() and error.__cause__:
+        error = error.__cause__
+    return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0] or type(error).__name__
+
+
+def _checked(settings: Sequence[Setting], composer: _Composer, sweep: bool) -> Composed:
+    catalog = composer.catalog
+    config, choices = composer([setting.typed for setting in settings if setting.key in catalog.groups])
+    rules = catalog.rules_for(choices)
+    _check_keys_of_files(config, rules, choices, catalog)
+    typed = {setting.key: setting for setting in settings if setting.key not in catalog.groups}
+    for setting in typed.values():
+        _apply(setting, config, rules, choices, catalog)
+    values = _resolved(config)
+    _check_place(values, sweep)
+    for key, rule in rules.items():
+        _check_value(key, _at(values, key), rule, typed.get(key))
+    resolve_auto(config, catalog.dirs)
+    check_compatible(config, catalog.dirs)
+    return config, choices
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif key != "_target_":
+            yield f"{prefix}{key}"
+
+
+def _check_keys_of_files(
+    config: DictConfig, rules: Mapping[str, Rule], choices: Mapping[str, str | None], catalog: Catalog
+) -> None:
+    """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(config))
+    for key in _leaves(plain):
+        if key not in rules:
+            source = f"experiment={choices.get('experiment')} sets {key}"
+            if key.partition(".")[0] in catalog.groups:
+                raise catalog.missing_key(source, key, choices)
+            raise catalog.unknown_key(source, key, "...")
+
+
+def _apply(
+    setting: Setting,
+    config: DictConfig,
+    rules: Mapping[str, Rule],
+    choices: Mapping[str, str | None],
+    catalog: Catalog,
+) -> None:
+    if setting.key not in rules:
+        raise catalog.missing_key(setting.typed, setting.key, choices)
+    try:
+        OmegaConf.update(config, setting.key, setting.value)
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise UserError(f"{setting.typed}: {_first_line(error)}") from error
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except (OmegaConfBaseException, ValueError) as error:  # ${...} that leads nowhere
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{key}: {_first_line(error)}" if key else _first_line(error)) from error
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _check_value(key: str, value: object, rule: Rule, setting: Setting | None) -> None:
+    if value == MISSING:
+        raise UserError(f"{key} is needed: {rule.allowed}: {rule.meaning}; type {key}=...")
+    rule.check(key, value, setting.typed.partition("=")[2] if setting else None)
+
+
+def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
+    """What a single key's rule cannot say: the runs of a sweep share a process and must not share a folder."""
+    devices, name = _at(values, "trainer.devices"), _at(values, "run.name")
+    if sweep and isinstance(devices, int) and devices > 1:
+        raise UserError(
+            f"trainer.devices={devices}: a sweep (-m) runs on one device for now; start these runs one by one, without -m"
+        )
+    if sweep and name is not None:
+        raise UserError(
+            f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
+        )
+    if isinstance(name, str) and not _is_folder_name(name):
+        raise UserError(f"run.name={name}: allowed is a folder name, without / and no dot in front; see also run.root")
+    experiment = _at(values, "run.experiment")
+    if isinstance(experiment, str) and not all(map(_is_folder_name, experiment.split("/"))):
+        raise UserError(
+            f"run.experiment={experiment}: allowed is a folder name, or several with / between, none with a dot in front"
+        )
+
+
+def _is_folder_name(name: str) -> bool:
+    printable = name.isprintable() and not set(name) & set("/\\")
+    return printable and name != "" and name[0] != "." and len(name.encode()) <= 255

@@ -1,0 +1,111 @@
+"""Combinations that cannot work, and what `variance=auto` stands for: decided from names and facts, without torch.
+
+What a loss, a variance, a network or a data set is capable of is read from its class (`facts.py`), so a new option
+needs no line here.
+"""
+
+from collections.abc import Callable, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.cli.options import conf_dir, options, target
+from ddpm_lab.errors import UserError
+from ddpm_lab.facts import fact
+
+
+class _Setup(NamedTuple):
+    cfg: dict[str, Any]
+    dirs: Sequence[Path]
+
+    def get(self, group: str, key: str) -> Any:
+        return (self.cfg.get(group) or {}).get(key)
+
+    def fact(self, group: str, name: str) -> Any:
+        return fact(self.get(group, "_target_") or "", name)
+
+    def name(self, group: str) -> str:
+        """The choice as the user types it; of options with one class, the one with most values in common."""
+        chosen = self.cfg.get(group) or {}
+        files = options(group, self.dirs)
+        alike = [option for option, path in files.items() if target(path) == chosen.get("_target_")]
+
+        def in_common(option: str) -> int:
+            return sum(chosen.get(key) == value for key, value in _content(files[option]).items())
+
+        return f"{group}={max(alike, key=in_common) if alike else str(chosen.get('_target_')).rpartition('.')[2]}"
+
+    def fitting(self, group: str, name: str, fits: Callable[[Any], bool]) -> str:
+        """The options of a group whose fact fits, as advice: "use loss=hybrid or loss=vlb"."""
+        files = options(group, self.dirs)
+        return " or ".join(f"{group}={option}" for option, path in files.items() if fits(fact(target(path) or "", name)))
+
+
+def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> None:
+    """Refuse a combination that would train or measure something other than what was asked for."""
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
+    for check in (_variance_is_trained, _variance_is_needed, _shapes_agree, _clip_has_bounds, _steps_are_there):
+        check(setup)
+
+
+def _variance_is_trained(setup: _Setup) -> None:
+    if setup.fact("variance", "n_outputs") == 2 and setup.fact("loss", "trains_variance") is False:
+        losses = setup.fitting("loss", "trains_variance", lambda trains: trains is True)
+        variances = setup.fitting("variance", "n_outputs", lambda n: n == 1)
+        raise UserError(
+            f"{setup.name('loss')} leaves the output of {setup.name('variance')} untrained: use {losses}, or choose {variances}"
+        )
+
+
+def _variance_is_needed(setup: _Setup) -> None:
+    if setup.fact("loss", "needs_learned_variance") and setup.fact("variance", "n_outputs") == 1:
+        variances = setup.fitting("variance", "n_outputs", lambda n: n == 2)
+        losses = setup.fitting("loss", "needs_learned_variance", lambda needs: not needs)
+        raise UserError(
+            f"{setup.name('loss')} trains the variance with its second term, and {setup.name('variance')} "
+            f"has nothing to train: choose {variances}, or use {losses}"
+        )
+
+
+def _shapes_agree(setup: _Setup) -> None:
+    accepts, gives = setup.fact("net", "accepts"), setup.fact("data", "gives")
+    if accepts and gives and accepts != gives:
+        nets = setup.fitting("net", "accepts", lambda kind: kind == gives)
+        raise UserError(
+            f"{setup.name('net')} takes {accepts}, and {setup.name('data')} gives {gives}: use {nets or 'another net'}"
+        )
+
+
+def _clip_has_bounds(setup: _Setup) -> None:
+    if setup.get("sampler", "clip") is True and setup.fact("data", "gives") == "vectors":
+        raise UserError(
+            f"sampler.clip=true cuts x̂_0 to [-1, 1], and the vectors of {setup.name('data')} have no such bounds: "
+            "use sampler.clip=false"
+        )
+
+
+def _steps_are_there(setup: _Setup) -> None:
+    steps, T = setup.get("sampler", "steps"), setup.get("schedule", "T")
+    if steps is not None and T is not None and steps > T:
+        raise UserError(
+            f"sampler.steps={steps} is more than schedule.T={T}: allowed is 1 to {T}, or sampler.steps=null for all"
+        )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:
+    """Put in place of `variance=auto` the variance that the loss's paper used, and return its option's name."""
+    if cfg["variance"]["_target_"] != "auto":
+        return None
+    dirs = [conf_dir()] if dirs is None else dirs
+    name, files = fact(cfg["loss"]["_target_"], "auto_variance"), options("variance", dirs)
+    if name not in files:
+        named = ", ".join(f"variance={option}" for option in files if option != "auto")
+        raise UserError(f"variance=auto: the loss does not say which variance it goes with; choose one of {named}")
+    cast(MutableMapping[str, Any], cfg)["variance"] = _content(files[name])
+    return name

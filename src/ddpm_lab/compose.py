@@ -1,0 +1,148 @@
+"""The composition root: from a configuration to objects. With cli/ the only code that knows Hydra."""
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra.utils
+import torch
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.compat import check_compatible
+from ddpm_lab.core import rng
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.data.memory import InMemory
+from ddpm_lab.errors import UserError
+from ddpm_lab.run import Run
+from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.training.module import DiffusionModule
+
+ALLOWED = ("ddpm_lab.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torch.optim.")
+"""Prefixes of what a configuration may name as `_target_`. A checkpoint carries a configuration, and may be someone else's:
+users extend the list on purpose, by the environment variable DDPM_LAB_TARGETS="my_package.,other."."""
+
+
+class Built(NamedTuple):
+    module: DiffusionModule
+    data: InMemory
+    trainer: Trainer
+
+
+def build(cfg: DictConfig, run_dir: Path) -> Built:
+    """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
+    check_compatible(cfg)
+    data: InMemory = instantiate(cfg, "data")
+    data.setup()
+    data.seed, data.steps = cfg.seed, 1 if cfg.trainer.fast_dev_run else cfg.trainer.max_steps
+    module = build_module(cfg, data.shape, data.levels)
+    extractor, logger = instantiate(cfg, "metrics"), instantiate(cfg, "logger", run_dir=run_dir)
+    callbacks = [instantiate(cfg, f"callbacks.{name}", extractor=extractor) for name in cfg.callbacks]
+    callbacks.append(instantiate(cfg, "ema"))
+    trainer = instantiate(cfg, "trainer", callbacks=callbacks, logger=logger, run_dir=run_dir)
+    return Built(module, data, trainer)
+
+
+def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) -> DiffusionModule:
+    """The module for data of `shape`, with initial weights fixed by the seed."""
+    schedule, prediction, variance = (instantiate(cfg, key) for key in ("schedule", "prediction", "variance"))
+    sampler = instantiate(cfg, "sampler")
+    try:
+        diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
+        sampler.chain(schedule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with torch.random.fork_rng():
+        torch.manual_seed(rng.address(cfg.seed, "init"))
+        net = instantiate(
+            cfg,
+            "net",
+            in_channels=shape[0],
+            out_channels=shape[0] * diffusion.variance.n_outputs,
+            size=shape[-1] if len(shape) == 3 else None,
+        )
+    net.to(memory_format=torch.channels_last)  # the same numbers up to rounding, 5 to 20% sooner
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return DiffusionModule(
+        net, diffusion, instantiate(cfg, "loss"), instantiate(cfg, "timesteps"), instantiate(cfg, "optim"), sampler,
+        shape, cfg.seed, config,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def load(run: str | Path, weights: str | None = None) -> Run:
+    """A trained run from its folder (its last checkpoint) or from one checkpoint. `weights`: "ema" or "raw"; by default the
+    EMA where there is one. Raises UserError for what is not there, not readable, or of another network."""
+    path = Path(run).expanduser()
+    checkpoint = read_checkpoint(path / "checkpoints" / "last.ckpt" if path.is_dir() else path)
+    cfg = OmegaConf.create(checkpoint["config"])
+    assert isinstance(cfg, DictConfig)
+    module = build_module(cfg, tuple(checkpoint["shape"]), checkpoint["levels"])
+    averages = [key for key in checkpoint if key.startswith("ema/")]
+    if weights not in ("ema", "raw", None) or (weights == "ema" and not averages):
+        raise UserError(f"weights={weights}: this checkpoint has {'ema and raw' if averages else 'raw'}.")
+    chosen = "raw" if weights == "raw" or not averages else averages[0]
+    state = checkpoint["state_dict"]
+    if chosen != "raw":
+        state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
+    load_weights(module, state, path)
+    return Run(module.eval(), chosen, checkpoint["global_step"])
+
+
+def load_weights(module: DiffusionModule, state: dict[str, torch.Tensor], source: Path) -> None:
+    """Raises UserError that names the first weight that does not fit."""
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in state.items()}
+    for name in sorted(own.keys() | theirs.keys()):
+        if own.get(name) != theirs.get(name):
+            raise UserError(
+                f"{source}: holds the weights of another network: {name} is {theirs.get(name, 'missing')} there and "
+                f"{own.get(name, 'missing')} in the network of this configuration."
+            )
+    module.load_state_dict(state)
+
+
+def instantiate(cfg: DictConfig, key: str, **offered: Any) -> Any:
+    """The object that the node at `key` describes. Of what Python `offered`, it gets what its signature takes."""
+    node = OmegaConf.select(cfg, key)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise UserError(f"{key}: this configuration says nothing of what to build here (no _target_).")
+    target = resolve_target(node._target_, key)
+    _check_nested(OmegaConf.to_container(node, resolve=True), key)
+    accepted = inspect.signature(target).parameters
+    # Python's arguments bypass Hydra, which would turn dataclasses among them into configurations.
+    make = hydra.utils.instantiate(node, _convert_="all", _partial_=True)
+    try:
+        return make(**{name: value for name, value in offered.items() if name in accepted})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{key}: {error}") from error
+
+
+def _check_nested(node: Any, key: str) -> None:
+    """Hydra instantiates what a node holds as well: each `_target_` in it must be allowed."""
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if name == "_target_":
+            resolve_target(value, key)
+        _check_nested(value, f"{key}.{name}")
+
+
+def resolve_target(target: str, key: str) -> Callable[..., Any]:
+    """What `target` names, if it is allowed: judged by where it is defined, as modules also hold what they import."""
+    allowed = (*ALLOWED, *filter(None, map(str.strip, os.environ.get("DDPM_LAB_TARGETS", "").split(","))))
+    refusal = UserError(
+        f"{key}._target_={target}: allowed are names under {', '.join(allowed)}; "
+        "for code of your own set DDPM_LAB_TARGETS, e.g. DDPM_LAB_TARGETS=my_package."
+    )
+    if not target.startswith(allowed):
+        raise refusal
+    module_name, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}._target_={target}: there is no such thing ({error}).") from error
+    if not callable(found) or not f"{found.__module__}.".startswith(allowed):
+        raise refusal
+    return found

@@ -1,0 +1,125 @@
+"""The two processes: q adds noise, p_θ takes it away. One immutable object that holds every choice but the loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_lab.core.gaussian import Normal
+from ddpm_lab.core.prediction import Prediction
+from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
+from ddpm_lab.core.types import Data, Times
+from ddpm_lab.core.variance import ReverseVariance
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""(x_t [B ...], t [B]) → output [B n_outputs·C ...]."""
+
+
+class Noised(NamedTuple):
+    """Data, noise, what they became, and the step that leads there."""
+
+    x0: Data
+    eps: Data
+    xt: Data
+    step: Step
+
+
+class Reverse(NamedTuple):
+    """p_θ(x_s | x_t) and what it rests on."""
+
+    p: Normal
+    x0: Data
+    """x̂_0, clipped where asked for."""
+
+
+class Denoised(NamedTuple):
+    """What a sampler may ask of the model at (x_t, t)."""
+
+    x0: Data
+    eps: Data
+    """ε̂ that agrees with x̂_0, also after clipping."""
+    log_var: Tensor
+    """Of p_θ(x_s | x_t) on the sampler's chain."""
+
+
+Denoise = Callable[[Tensor, int], Denoised]
+
+
+def diffuse(x0: Data, eps: Data, step: Step) -> Data:
+    """DDPM Eq. 4: a draw from q(x_t | x_0)."""
+    return step.at_t.signal_scale * x0 + step.at_t.noise_scale * eps
+
+
+def posterior_mean(x0: Data, xt: Data, step: Step) -> Data:
+    """DDPM Eq. 7: mean of q(x_s | x_t, x_0), for any s < t."""
+    return step.x0_coef * x0 + step.xt_coef * xt
+
+
+def implied_eps(x0: Data, xt: Data, step: Step) -> Data:
+    """DDPM Eq. 4 solved for ε."""
+    return (xt - step.at_t.signal_scale * x0) / step.at_t.noise_scale
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianDiffusion:
+    """Schedule, prediction, reverse variance, and the grey levels of the decoder (None: continuous data)."""
+
+    schedule: NoiseSchedule
+    prediction: Prediction
+    variance: ReverseVariance
+    levels: int | None = 256
+
+    def __post_init__(self) -> None:
+        if self.levels is not None and self.levels < 2:
+            raise ValueError(f"levels={self.levels}: a decoder needs at least 2 grey levels.")
+        if self.prediction.needs_signal and self.schedule.alphas_bar[-1] == 0:
+            raise ValueError(
+                "ᾱ_T = 0 leaves no signal at T for a prediction that divides by √ᾱ_T: "
+                "choose prediction=v, or a schedule whose last β is below 1."
+            )
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The full chain, on which training and the bound run."""
+        return self.schedule.chain()
+
+    def noised(self, x0: Data, eps: Data, t: Times, chain: Chain | None = None) -> Noised:
+        """x_t for times t (on the CPU) of the chain, and everything a loss or a bound needs to know about it."""
+        step = (chain or self.chain).step(t, like=x0)
+        return Noised(x0, eps, diffuse(x0, eps, step), step)
+
+    def posterior(self, noised: Noised) -> Normal:
+        """DDPM Eq. 6-7: q(x_s | x_t, x_0)."""
+        return Normal(posterior_mean(noised.x0, noised.xt, noised.step), noised.step.log_beta_tilde)
+
+    def split(self, out: Data, like: Data) -> tuple[Data, Data | None]:
+        """The network's output as (prediction, raw variance), each with the C channels of `like`: halves of the channel axis,
+        mean first (iDDPM). A head with both may be used with a fixed variance. Raises ValueError for other widths."""
+        channels = like.shape[1]
+        if out.shape[1] not in (channels * self.variance.n_outputs, 2 * channels):
+            raise ValueError(
+                f"the network gives {out.shape[1]} channels for data of {channels}; {type(self.variance).__name__} takes "
+                f"{channels * self.variance.n_outputs}."
+            )
+        return out[:, :channels], out[:, channels:] if self.variance.n_outputs == 2 else None
+
+    def reverse(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Reverse:
+        """DDPM Eq. 1: p_θ(x_s | x_t). `clip` limits x̂_0 to [−1, 1] before the mean is formed, as Ho's sampler does."""
+        prediction, raw = self.split(out, xt)
+        x0 = self.prediction.x0(prediction, xt, step)
+        x0 = x0.clamp(-1, 1) if clip else x0
+        return Reverse(Normal(posterior_mean(x0, xt, step), self.variance.log_var(raw, step)), x0)
+
+    def denoiser(self, net: Network, chain: Chain, clip: bool) -> Denoise:
+        """The model as a sampler sees it: a function of (x_t, t) for times t on `chain`."""
+
+        def denoise(xt: Tensor, t: int) -> Denoised:
+            step = chain[t]
+            out = net(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
+            p, x0 = self.reverse(out, xt, step, clip)
+            return Denoised(x0, implied_eps(x0, xt, step), p.log_var)
+
+        return denoise

@@ -1,0 +1,82 @@
+"""Losses, one value per example. `parts` names what a loss adds up, so that a NaN can be traced to its part.
+
+`trains_variance`: whether a variance that the network supplies is trained. `auto_variance`: the variance of the loss's paper.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
+from ddpm_lab.core.likelihood import term_bpd
+from ddpm_lab.core.types import Data, PerExample
+
+
+class Loss(ABC):
+    """A loss per example from the network's output at x_t."""
+
+    trains_variance: bool
+    auto_variance: str
+    needs_learned_variance = False
+
+    @abstractmethod
+    def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        """Named summands."""
+
+    def __call__(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerExample:
+        return total(self.parts(diffusion, out, noised))
+
+
+def total(parts: dict[str, PerExample]) -> PerExample:
+    """What a loss's parts add up to."""
+    return torch.stack(list(parts.values())).sum(0)
+
+
+def target_mse(diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerExample:
+    """DDPM Eq. 14 for one t: mean over dimensions, in the network's own target."""
+    prediction, _ = diffusion.split(out, noised.x0)
+    target = diffusion.prediction.target(noised.x0, noised.eps, noised.xt, noised.step)
+    return ((prediction - target) ** 2).flatten(1).mean(1)
+
+
+class Simple(Loss):
+    """L_simple, DDPM Eq. 14."""
+
+    trains_variance = False
+    auto_variance = "beta"
+
+    def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        return {"mse": target_mse(diffusion, out, noised)}
+
+
+class VLB(Loss):
+    """The term of DDPM Eq. 5 at t, in bits/dim, mean and variance both trained. Its mean over t is the bound / T, as Ho
+    trains it; `scale` = T makes it the bound itself, as iDDPM does."""
+
+    trains_variance = True
+    auto_variance = "beta"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        return {"vlb": self.scale * term_bpd(diffusion, out, noised)}
+
+
+class Hybrid(Loss):
+    """iDDPM Eq. 16: L_simple + λ L_vlb, L_vlb the sum over t (T times the term at t), its mean held fixed."""
+
+    trains_variance = True
+    needs_learned_variance = True
+    auto_variance = "learned_range"
+
+    def __init__(self, weight: float = 0.001) -> None:
+        self.weight = weight
+
+    def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        prediction, raw = diffusion.split(out, noised.x0)
+        if raw is None:
+            raise ValueError("loss=hybrid trains a variance that the network supplies: choose variance=learned_range.")
+        held = torch.cat([prediction.detach(), raw], dim=1)
+        vlb = self.weight * diffusion.schedule.T * term_bpd(diffusion, held, noised)
+        return {"mse": target_mse(diffusion, out, noised), "vlb": vlb}

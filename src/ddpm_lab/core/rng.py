@@ -1,0 +1,48 @@
+"""Random numbers as pure functions of (seed, stream, counter, index): nothing to save, nothing shared between ranks by chance.
+
+Numbers are drawn in blocks of 64 consecutive indices, each block from a generator seeded by a hash of its address, and
+sliced to what is asked for. So a rank, a batch of another size or a resumed run gets the same numbers for the same index.
+torch seeds its CPU generator with 32 bits: two of some 10^5 addresses may meet by chance, which no statistic here can see.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+BLOCK = 64
+Stream = Literal["init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data"]
+
+
+def address(seed: int, stream: Stream, *counters: int) -> int:
+    """A 63-bit seed for one address; equal addresses, equal seeds, on every machine."""
+    text = "/".join(map(str, (seed, stream, *counters)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, stream: Stream, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator for one address."""
+    return torch.Generator(device).manual_seed(address(seed, stream, *counters))
+
+
+def _blocks(draw: Callable[[torch.Generator], Tensor], seed: int, stream: Stream, counter: int, start: int, stop: int):
+    blocks = range(start // BLOCK, max(-(-stop // BLOCK), start // BLOCK + 1))
+    drawn = [draw(generator(seed, stream, counter, block)) for block in blocks]
+    return torch.cat(drawn)[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]
+
+
+def normal(shape: Sequence[int], seed: int, stream: Stream, counter: int, start: int, stop: int) -> Tensor:
+    """Standard normal float32 on the CPU, (stop − start) × shape: the numbers of indices start..stop−1."""
+    return _blocks(lambda g: torch.randn(BLOCK, *shape, generator=g), seed, stream, counter, start, stop)
+
+
+def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int) -> Tensor:
+    """Uniform float64 in [0, 1), (stop − start): the numbers of indices start..stop−1."""
+    return _blocks(lambda g: torch.rand(BLOCK, dtype=torch.float64, generator=g), seed, stream, counter, start, stop)
+
+
+def permutation(n: int, seed: int, stream: Stream, counter: int) -> Tensor:
+    """A random order of 0..n−1."""
+    return torch.randperm(n, generator=generator(seed, stream, counter))

@@ -1,0 +1,103 @@
+"""Samplers: how x_0 is drawn from the model. The caller owns progress bars, pictures and early stops."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
+from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
+from ddpm_lab.core.types import Data
+
+Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
+Noise = Callable[[int], Tensor]
+"""Fresh standard normal noise for the step that leaves time t."""
+
+
+class Sampled(NamedTuple):
+    """The state after a step: its time, x at that time, and the x̂_0 the step rested on."""
+
+    t: int
+    x: Data
+    x0: Data
+
+
+def spaced_times(T: int, n: int, spacing: Spacing = "trailing") -> tuple[int, ...]:
+    """n increasing times in 1..T. Raises ValueError unless 1 ≤ n ≤ T.
+
+    trailing ends at T and leading starts at 1, both with gaps of T/n (iDDPM's "ddimN" is leading); linspace holds both ends
+    (iDDPM's "N"); quadratic grows as the square and ends at T (DDIM appendix D.2, widened where the squares coincide).
+    """
+    if not 1 <= n <= T:
+        raise ValueError(f"sampler.steps={n}: a chain of T={T} has 1 to {T} steps.")
+    match spacing:
+        case "trailing":
+            return tuple(-(-i * T // n) for i in range(1, n + 1))
+        case "leading":
+            return tuple(i * T // n + 1 for i in range(n))
+        case "linspace":
+            return (T,) if n == 1 else tuple(round(i * (T - 1) / (n - 1)) + 1 for i in range(n))
+        case "quadratic":
+            return tuple(max(i, round(T * (i / n) ** 2)) for i in range(1, n + 1))
+    raise ValueError(f"sampler.spacing={spacing}: allowed are trailing, leading, linspace, quadratic.")
+
+
+class Sampler(ABC):
+    """`steps` network calls (None: all T) at times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]; None clips data that
+    have grey levels and leaves the rest."""
+
+    draws_noise = True
+
+    def __init__(self, steps: int | None = None, spacing: Spacing = "trailing", clip: bool | None = None) -> None:
+        self.steps, self.clip = steps, clip
+        self.spacing: Spacing = spacing
+
+    def chain(self, schedule: NoiseSchedule) -> Chain:
+        """The times this sampler visits."""
+        return schedule.chain(spaced_times(schedule.T, schedule.T if self.steps is None else self.steps, self.spacing))
+
+    @abstractmethod
+    def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: Any) -> tuple[Data, Data, Any]:
+        """From x_t to (x_s, x̂_0, state). z is fresh noise, None in the last step and where
+        `draws_noise` is false; state is what a multistep method keeps."""
+
+    @torch.inference_mode()
+    def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
+        """Yields the states from x_T = x down to x_0."""
+        clip = diffusion.levels is not None if self.clip is None else self.clip
+        chain, state = self.chain(diffusion.schedule), None
+        denoise = diffusion.denoiser(net, chain, clip)
+        for step in chain.steps_down():
+            z = noise(int(step.t)) if self.draws_noise and step.s > 0 else None
+            x, x0, state = self.step(denoise, x, step, z, state)
+            yield Sampled(int(step.s), x, x0)
+
+
+class Ancestral(Sampler):
+    """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
+
+    def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
+        x0, _, log_var = denoise(xt, int(step.t))
+        mean = posterior_mean(x0, xt, step)
+        return (mean if z is None else mean + torch.exp(0.5 * log_var) * z), x0, None
+
+
+class DDIM(Sampler):
+    """Song et al. 2021, Eq. 12 and 16: σ = η √β̃, so η = 0 is deterministic and η = 1 is ancestral with σ² = β̃."""
+
+    def __init__(
+        self, steps: int | None = 50, eta: float = 0.0, spacing: Spacing = "trailing", clip: bool | None = None
+    ) -> None:
+        super().__init__(steps, spacing, clip)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"sampler.eta={eta}: allowed is 0 to 1; above, the noise would exceed that of the marginals.")
+        self.eta, self.draws_noise = eta, eta > 0
+
+    def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
+        x0, eps, _ = denoise(xt, int(step.t))
+        beta_tilde = torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
+        direction = (step.at_s.noise_scale**2 - self.eta**2 * beta_tilde).sqrt()
+        xs = step.at_s.signal_scale * x0 + direction * eps
+        return (xs if z is None else xs + self.eta * beta_tilde.sqrt() * z), x0, None

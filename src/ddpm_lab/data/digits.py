@@ -1,0 +1,31 @@
+"""scikit-learn's handwritten digits: real scans, in the package itself."""
+
+import torch
+from torch import Tensor
+
+from ddpm_lab.data.memory import InMemory, seeded_split
+
+
+class Digits(InMemory):
+    """1,797 digits of 8×8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part).
+
+    `val_fraction` of them, chosen by `split_seed`, are held out: 360 by default, 1,437 remain to train on. Labels are kept in
+    `train_labels` and `val_labels`; training does not use them.
+    """
+
+    levels = 17
+    classes = 10
+
+    def __init__(self, batch_size: int = 128, val_fraction: float = 0.2, split_seed: int = 0, flip: bool = False) -> None:
+        super().__init__(batch_size, flip)
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        from sklearn.datasets import load_digits
+
+        pixels, target = load_digits(return_X_y=True)
+        images = torch.as_tensor(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)
+        labels = torch.as_tensor(target).long()
+        train, val = seeded_split(len(images), self.val_fraction, self.split_seed)
+        self.train_labels, self.val_labels = labels[train], labels[val]
+        return images[train], images[val]

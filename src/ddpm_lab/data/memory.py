@@ -1,0 +1,163 @@
+"""Data sets that live in memory: batches are gathered, flipped and scaled as tensors, and every batch is a pure function of
+(seed, batch number), so that a resumed run needs no more than that number."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from ddpm_lab.core import rng
+from ddpm_lab.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Data in [−1, 1], the number of the batch in the run, and the index of its first row in the whole batch."""
+
+    x0: Tensor
+    counter: int
+    first: int
+
+
+def scale(raw: Tensor, levels: int | None) -> Tensor:
+    """Grey levels 0..levels−1 to the grid in [−1, 1] that the decoder's bins stand on; data without levels as they are."""
+    return raw if levels is None else raw.float() * (2 / (levels - 1)) - 1
+
+
+class TrainStream:
+    """`steps` batches, counted over the whole run. Epochs are fresh permutations laid end to end, so a batch may span two
+    and every datum comes equally often. Keeps its position for Lightning's checkpoints."""
+
+    def __init__(self, raw: Tensor, levels: int | None, batch_size: int, steps: int, seed: int, flip: bool) -> None:
+        self.raw, self.levels, self.flip = raw, levels, flip
+        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+        self.position = 0
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self.position < self.steps:
+            self.position += 1
+            yield self.batch(self.position - 1)
+
+    def batch(self, counter: int) -> Batch:
+        """Batch number `counter`."""
+        raw = self.raw[self._rows(counter)]
+        if self.flip:
+            mirrored = rng.uniform(self.seed, "flips", counter, 0, self.batch_size) < 0.5
+            raw = torch.where(mirrored.view(-1, *[1] * (raw.ndim - 1)), raw.flip(-1), raw)
+        return Batch(scale(raw, self.levels), counter, 0)
+
+    def _rows(self, counter: int) -> Tensor:
+        n, start = len(self.raw), counter * self.batch_size
+        stop, rows = start + self.batch_size, []
+        while start < stop:
+            epoch, offset = divmod(start, n)
+            taken = self._permutation(epoch)[offset : offset + stop - start]
+            rows.append(taken)
+            start += len(taken)
+        return torch.cat(rows)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self._order[0] != epoch:
+            self._order = (epoch, rng.permutation(len(self.raw), self.seed, "order", epoch))
+        return self._order[1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+
+class OrderedBatches:
+    """Each datum once, in order."""
+
+    def __init__(self, raw: Tensor, levels: int | None, batch_size: int) -> None:
+        self.raw, self.levels, self.batch_size = raw, levels, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.raw) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for counter, rows in enumerate(self.raw.split(self.batch_size)):
+            yield Batch(scale(rows, self.levels), counter, counter * self.batch_size)
+
+
+class InMemory(LightningDataModule):
+    """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
+    N C H W below `levels`, or float N D where levels is None. `seed` and `steps` are given by the composition root."""
+
+    gives = "images"
+    levels: int | None = 256
+    classes: int | None = None
+
+    def __init__(self, batch_size: int, flip: bool = False) -> None:
+        super().__init__()
+        self.batch_size, self.flip = batch_size, flip
+        self.seed, self.steps = 0, 1
+        self._loaded = False
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        """(train, val)."""
+        raise UserError(f"data: {type(self).__name__} must say how it loads its data.")
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self._loaded:
+            self.train_images, self.val_images = self.load()
+            self._loaded = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one datum: C H W or D."""
+        return tuple(self.train_images.shape[1:])
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int | None:
+        """Side of an image; None for vectors."""
+        return self.shape[-1] if len(self.shape) == 3 else None
+
+    def train_dataloader(self) -> TrainStream:
+        return TrainStream(self.train_images, self.levels, self.batch_size, self.steps, self.seed, self.flip)
+
+    def val_dataloader(self) -> OrderedBatches:
+        return OrderedBatches(self.val_images, self.levels, self.batch_size)
+
+    def scaled(self, split: str) -> Tensor:
+        """All of "train" or "val" in [−1, 1]."""
+        return scale(self.train_images if split == "train" else self.val_images, self.levels)
+
+    def known_bpd(self) -> float | None:
+        """Mean −log2 density per dimension of the validation data, where the density is known: no bound can go below."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sha256": self._fingerprint()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["sha256"] != self._fingerprint():
+            raise UserError("data: these are not the data that the checkpoint was trained on (their contents differ).")
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for images in (self.train_images, self.val_images):
+            digest.update(str(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def seeded_split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of (train, val): a permutation fixed by `seed`, its first ⌈fraction · n⌉ held out."""
+    order = rng.permutation(n, seed, "data", 0)
+    held = math.ceil(fraction * n - 1e-9)  # .07 · 100 is 7.000000000000001
+    if not 0 < held < n:
+        raise UserError(f"data.val_fraction={fraction}: of {n} data this leaves none to train on.")
+    return order[held:].sort().values, order[:held].sort().values

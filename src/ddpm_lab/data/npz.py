@@ -1,0 +1,100 @@
+"""Images from a file of one's own."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_lab.data.memory import InMemory, seeded_split
+from ddpm_lab.errors import UserError
+
+
+class Npz(InMemory):
+    """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`.
+
+    Raises UserError, naming the key and what was found, for a file, array, type, shape or value that does not fit.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        key: str | None = None,
+        val_key: str | None = None,
+        levels: int = 256,
+        batch_size: int = 128,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        flip: bool = True,
+    ) -> None:
+        super().__init__(batch_size, flip)
+        self.path, self.key, self.val_key = Path(path).expanduser(), key, val_key
+        self.levels: int = levels
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        arrays = self._arrays()
+        images = self._images(arrays, "key", self._only_image_array(arrays) if self.key is None else self.key)
+        if self.val_key is not None:
+            val = self._images(arrays, "val_key", self.val_key)
+            if val.shape[1:] != images.shape[1:]:
+                raise UserError(
+                    f"data.val_key={self.val_key}: its images are {tuple(val.shape[1:])}, "
+                    f"those to train on {tuple(images.shape[1:])}; both must be alike."
+                )
+            return images, val
+        train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
+        return images[train], images[held]
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        try:
+            with self.path.open("rb") as file:
+                loaded = np.load(file, allow_pickle=False)
+                content = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
+            raise UserError(f"data.path={self.path}: not readable as .npz or .npy of plain arrays ({error}).") from error
+        arrays = {name: array for name, array in content.items() if isinstance(array, np.ndarray)}
+        if not arrays:
+            raise UserError(f"data.path={self.path}: not readable as .npz or .npy of plain arrays (there are none in it).")
+        return arrays
+
+    def _only_image_array(self, arrays: dict[str, np.ndarray]) -> str:
+        found = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
+        if len(found) != 1:
+            problem = f"choose one of {len(found)} image arrays by data.key" if found else "no uint8 images in it"
+            raise UserError(
+                f"data.path={self.path}: {problem}; its arrays are "
+                + ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
+                + "."
+            )
+        return found[0]
+
+    def _images(self, arrays: dict[str, np.ndarray], option: str, name: str) -> Tensor:
+        if name not in arrays:
+            raise UserError(
+                f"data.{option}={name}: no such array in {self.path.name}; it has {', '.join(arrays) or 'one, without a name'}."
+            )
+        array, what = arrays[name], f"data.{option}: {name or self.path.name}"
+        if array.dtype != np.uint8:
+            raise UserError(f"{what} is {array.dtype}; allowed is uint8 with values below data.levels.")
+        array = channels_first(array, what)
+        if len(array) < 2 or array.size == 0:
+            raise UserError(
+                f"{what} holds {len(array)} images of {array.shape[2]}×{array.shape[3]}; at least 2 with pixels are needed."
+            )
+        if (highest := int(array.max())) >= self.levels:
+            raise UserError(f"data.levels={self.levels}: {name or self.path.name} has a pixel of {highest}.")
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def channels_first(array: np.ndarray, what: str) -> np.ndarray:
+    """N×C×H×W from any of the three layouts."""
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3):
+        raise UserError(f"{what} has shape {list(array.shape)}; allowed are N×C×H×W, N×H×W×C and N×H×W with C 1 or 3.")
+    if array.shape[2] != array.shape[3]:
+        raise UserError(f"{what} has images of {array.shape[2]}×{array.shape[3]}; allowed are square ones: crop them first.")
+    return array

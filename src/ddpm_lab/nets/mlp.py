@@ -1,0 +1,76 @@
+"""A network for data that are vectors, such as points in the plane."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm_lab.nets.embedding import sinusoidal
+
+
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """The layer that ends a branch starts at zero, as in the UNet, so the branch starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class PerceptronBlock(nn.Module):
+    """x plus a two-layer perceptron of x; the time embedding shifts the hidden units."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, width)
+        self.time = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """[B, width], [B, width] -> [B, width]."""
+        h = self.linear1(F.silu(self.norm1(x))) + self.time(emb)
+        return x + self.linear2(self.dropout(F.silu(self.norm2(h))))
+
+
+class MLP(nn.Module):
+    """A residual perceptron told the time in every block: the UNet's plan without the images.
+
+    `size` is ignored: every network is told the side of its images, and vectors have none. The output is zero at
+    initialisation.
+    """
+
+    accepts = "vectors"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int | None = None,
+        width: int = 128,
+        blocks: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_ranges(width, blocks, dropout)
+        self.width = width
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.enter = nn.Linear(in_channels, width)
+        self.blocks = nn.ModuleList(PerceptronBlock(width, dropout) for _ in range(blocks))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, out_channels)))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, in_channels] and the paper's t in 1..T, [B] -> out [B, out_channels]."""
+        emb = self.time(sinusoidal(t, self.width, x.dtype))
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, emb)
+        return self.leave(h)
+
+
+def check_ranges(width: int, blocks: int, dropout: float) -> None:
+    """Every number is in the range that conf/net states."""
+    if width < 2:
+        raise ValueError(f"net.width={width} leaves the time embedding no sine and cosine: use 2 or more.")
+    if blocks < 1:
+        raise ValueError(f"net.blocks={blocks} must be 1 or more.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"net.dropout={dropout} must be in [0, 1).")

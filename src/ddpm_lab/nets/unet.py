@@ -1,0 +1,260 @@
+"""The UNet of Ho et al. 2020 (DDPM), Appendix B: residual blocks, self-attention at chosen sizes, skips by concatenation.
+
+Where the paper is silent this follows the authors' code, github.com/hojonathanho/diffusion, `models/unet.py` and `nn.py`.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm_lab.nets.embedding import sinusoidal
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def fan_avg(layer: Layer, gain: float = 1.0) -> Layer:
+    """DDPM `nn.py`: weights uniform with variance gain² / fan_avg (Glorot & Bengio 2010, Eq. 16), biases zero.
+
+    Layers that end a residual branch have gain 0, so the branch starts as the identity (the authors write 1e-10).
+    """
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def conv3x3(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
+    """[B, inputs, H, W] -> [B, outputs, H, W]."""
+    return fan_avg(nn.Conv2d(inputs, outputs, 3, padding=1), gain)
+
+
+def group_norm(width: int, groups: int) -> nn.GroupNorm:
+    """Wu & He 2018, with the ε = 1e-6 of TensorFlow, where torch has 1e-5."""
+    return nn.GroupNorm(groups, width, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions and a shortcut; the time embedding shifts the features between them."""
+
+    def __init__(self, inputs: int, outputs: int, emb: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inputs, groups)
+        self.conv1 = conv3x3(inputs, outputs)
+        self.time = fan_avg(nn.Linear(emb, outputs))
+        self.norm2 = group_norm(outputs, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv3x3(outputs, outputs, gain=0)
+        self.shortcut = nn.Identity() if inputs == outputs else fan_avg(nn.Conv2d(inputs, outputs, 1))
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """[B, inputs, H, W], [B, emb] -> [B, outputs, H, W]."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(emb)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over the H·W positions, one head as wide as the features (Vaswani et al. 2017, Eq. 1)."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = group_norm(width, groups)
+        self.qkv = fan_avg(nn.Linear(width, 3 * width))
+        self.out = fan_avg(nn.Linear(width, width), gain=0)
+        # Query, key and value are three layers fused into one: each has the fan of its own square matrix.
+        for weight in self.qkv.weight.chunk(3):
+            nn.init.xavier_uniform_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same."""
+        rows = self.norm(x).flatten(2).transpose(1, 2)  # [B, H·W, width]; a view if x is channels_last
+        query, key, value = self.qkv(rows)[:, None].chunk(3, dim=-1)  # one head: [B, 1, H·W, width]
+        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]
+        return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Downsample(nn.Module):
+    """Halve the side by a convolution of stride 2, padded below and to the right, as TensorFlow's "SAME" does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = fan_avg(nn.Conv2d(width, width, 3, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> [B, width, H/2, W/2]."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double the side by repeating every pixel, then convolve."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> [B, width, 2H, 2W]."""
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class Block(nn.Module):
+    """A residual block and, at the sizes that attend, self-attention."""
+
+    def __init__(self, inputs: int, outputs: int, emb: int, groups: int, dropout: float, attends: bool) -> None:
+        super().__init__()
+        self.res = ResBlock(inputs, outputs, emb, groups, dropout)
+        self.attention = Attention(outputs, groups) if attends else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """[B, inputs, H, W], [B, emb] -> [B, outputs, H, W]."""
+        return self.attention(self.res(x, emb))
+
+
+class DownStage(nn.Module):
+    """All the work at one size on the way down: the layer that enters this size, then the blocks."""
+
+    def __init__(self, enter: nn.Module, blocks: list[Block]) -> None:
+        super().__init__()
+        self.enter = enter
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+        """The features after every layer, one for each block of the `UpStage` of the same size."""
+        states = [self.enter(x)]
+        for block in self.blocks:
+            states.append(block(states[-1], emb))
+        return states
+
+
+class UpStage(nn.Module):
+    """All the work at one size on the way up: blocks that also read `DownStage`'s features, last first, then leave."""
+
+    def __init__(self, blocks: list[Block], leave: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.leave = leave
+
+    def forward(self, h: Tensor, states: list[Tensor], emb: Tensor) -> Tensor:
+        """[B, width below, H, W], the states of this size -> the input of the next size up, or the output."""
+        for block, state in zip(self.blocks, reversed(states), strict=True):
+            h = block(torch.cat([h, state], dim=1), emb)
+        return self.leave(h)
+
+
+class UNet(nn.Module):
+    """DDPM Appendix B: predicts from x_t and t; the defaults are the CIFAR-10 network, 35.7 million parameters.
+
+    `in_channels`, `out_channels` and `size` (the image side) come from the data and the variance, the rest from
+    `conf/net`. The output is zero at initialisation.
+    """
+
+    accepts = "images"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (16,),
+        groups: int = 32,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_ranges(channels, multipliers, blocks, groups, dropout)
+        check_groups(channels, multipliers, groups)
+        sides = check_sides(size, multipliers, attention)
+        widths = [channels * m for m in multipliers]
+        entries = [channels, *widths[:-1]]  # features that enter each size, and are its first skip
+        below = [*widths[1:], widths[-1]]  # features that come up to it, the lowest from the middle
+        block = partial(Block, emb=4 * channels, groups=groups, dropout=dropout)
+        down, up = [], []
+        for i, (width, side) in enumerate(zip(widths, sides, strict=True)):
+            make = partial(block, outputs=width, attends=side in attention)
+            same = blocks * [width]
+            enter = Downsample(entries[i]) if i > 0 else conv3x3(in_channels, channels)
+            leave = Upsample(width) if i > 0 else head(width, out_channels, groups)
+            inputs = zip([below[i], *same], [*same, entries[i]], strict=True)  # what comes up, and the skip
+            down.append(DownStage(enter, [make(n) for n in [entries[i], *same[1:]]]))
+            up.append(UpStage([make(n + skip) for n, skip in inputs], leave))
+        self.channels = channels
+        self.time = time_layers(channels)
+        self.down = nn.ModuleList(down)
+        self.middle = nn.ModuleList([block(widths[-1], widths[-1], attends=attends) for attends in (True, False)])
+        self.up = nn.ModuleList(reversed(up))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, in_channels, H, W] and the paper's t in 1..T, [B] -> out [B, out_channels, H, W]."""
+        emb = self.time(sinusoidal(t, self.channels, x.dtype))
+        h, states = x, []
+        for stage in self.down:
+            states.append(stage(h, emb))
+            h = states[-1][-1]
+        for block in self.middle:
+            h = block(h, emb)
+        for stage in self.up:
+            h = stage(h, states.pop(), emb)
+        return h
+
+
+def time_layers(channels: int) -> nn.Sequential:
+    """[B, channels] -> [B, 4 channels]. The last SiLU is the one every residual block would apply to it."""
+    return nn.Sequential(
+        fan_avg(nn.Linear(channels, 4 * channels)), nn.SiLU(), fan_avg(nn.Linear(4 * channels, 4 * channels)), nn.SiLU()
+    )
+
+
+def head(width: int, outputs: int, groups: int) -> nn.Sequential:
+    """[B, width, H, W] -> [B, outputs, H, W], zero at initialisation."""
+    return nn.Sequential(group_norm(width, groups), nn.SiLU(), conv3x3(width, outputs, gain=0))
+
+
+def check_ranges(channels: int, multipliers: Sequence[int], blocks: int, groups: int, dropout: float) -> None:
+    """Every number is in the range that conf/net states."""
+    if channels < 2:
+        raise ValueError(f"net.channels={channels} leaves the time embedding no sine and cosine: use 2 or more.")
+    if not multipliers or min(multipliers) < 1:
+        raise ValueError(f"net.multipliers={list(multipliers)} must be a list of one or more integers >= 1.")
+    if blocks < 1:
+        raise ValueError(f"net.blocks={blocks} must be 1 or more.")
+    if groups < 1:
+        raise ValueError(f"net.groups={groups} must be 1 or more.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"net.dropout={dropout} must be in [0, 1).")
+
+
+def check_groups(channels: int, multipliers: Sequence[int], groups: int) -> None:
+    """Every width is a multiple of `groups`; then so is every sum of two, which is what the way up normalises."""
+    widths = [channels, *(channels * m for m in multipliers)]
+    for width in widths:
+        if width % groups:
+            raise ValueError(
+                f"net.groups={groups} does not divide the width {width} that net.channels={channels} and "
+                f"net.multipliers={list(multipliers)} give: use net.groups={math.gcd(groups, *widths)} "
+                f"or net.channels={math.ceil(channels / groups) * groups}."
+            )
+
+
+def check_sides(size: int, multipliers: Sequence[int], attention: Sequence[int]) -> list[int]:
+    """The image side at each resolution; it halves exactly, and every side in `attention` occurs."""
+    halvings = len(multipliers) - 1
+    if size % 2**halvings:
+        raise ValueError(
+            f"net.multipliers={list(multipliers)} halves the image {halvings} times, but the size {size} "
+            f"is not a multiple of {2**halvings}: use fewer multipliers."
+        )
+    sides = [size // 2**i for i in range(len(multipliers))]
+    if missing := [side for side in attention if side not in sides]:
+        raise ValueError(
+            f"net.attention={list(attention)} never finds the size {missing[0]}: images of size {size} pass through "
+            f"the sizes {sides}, choose from these."
+        )
+    return sides

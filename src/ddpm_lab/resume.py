@@ -1,0 +1,97 @@
+"""`resume=RUN_OR_CHECKPOINT`: which checkpoint, which configuration, which folder. Needs no torch for a run folder."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.errors import UserError
+
+FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
+"""What may change on resume: none of it touches the weights that come out, but for how many steps are taken."""
+
+
+class Resumed(NamedTuple):
+    config: DictConfig
+    checkpoint: Path
+    folder: Path | None
+    """Where the run goes on: its own folder from its last checkpoint, else (None) a new one."""
+
+
+def resumed(cfg: DictConfig, overrides: list[str]) -> Resumed:
+    """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own."""
+    checkpoint, folder = _locate(Path(cfg.resume).expanduser())
+    if folder is not None:
+        stored = OmegaConf.load(folder / "config.yaml")
+    else:
+        from ddpm_lab.training.checkpoint import read_checkpoint
+
+        stored = OmegaConf.create(read_checkpoint(checkpoint)["config"])
+    assert isinstance(stored, DictConfig)
+    _apply(cfg, stored, [override.lstrip("+").split("=")[0] for override in overrides])
+    stored.resume = str(checkpoint)
+    in_place = folder is not None and checkpoint.name == "last.ckpt" and cfg.run.name is None
+    if in_place and folder is not None:
+        _refuse_finished(folder, stored)
+    else:
+        stored.run.name = cfg.run.name
+    return Resumed(stored, checkpoint, folder if in_place else None)
+
+
+def _locate(path: Path) -> tuple[Path, Path | None]:
+    if not path.exists():
+        raise UserError(f"resume={path}: no such file or folder; allowed is a run folder or a checkpoint in it.{_near(path)}")
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not checkpoint.exists():
+        raise UserError(f"resume={path}: not a run folder (it has no checkpoints/last.ckpt).{_near(path / 'any')}")
+    if not zipfile.is_zipfile(checkpoint):
+        others = [str(other) for other in sorted(checkpoint.parent.glob("*.ckpt")) if zipfile.is_zipfile(other)]
+        raise UserError(
+            f"resume={path}: {checkpoint} is not a readable checkpoint (cut short, or not one)."
+            + (f" Readable: {', '.join(others)}." if others else "")
+        )
+    folder = checkpoint.parent.parent
+    return checkpoint, folder if (folder / "config.yaml").exists() else None
+
+
+def _near(path: Path) -> str:
+    runs = sorted(found.parent.parent for found in path.parent.glob("*/checkpoints/last.ckpt"))
+    return f" Runs there: {', '.join(map(str, runs[-5:]))}." if runs else ""
+
+
+def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
+    refused = []
+    for key in keys:
+        group = key.split(".")[0]
+        if group in ("resume", "hydra") or key.startswith("hydra/"):
+            continue
+        if group == "experiment":
+            raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")
+        new, old = OmegaConf.select(cfg, key), OmegaConf.select(stored, key)
+        if group in FREE:
+            OmegaConf.update(stored, key, new, merge=False, force_add=True)
+        elif new != old:
+            refused += _differences(key, new, old)
+    if refused:
+        raise UserError(
+            f"resume={cfg.resume}: {'; '.join(refused)}. Leave that away to go on with the run as it was, or leave resume "
+            f"away to start anew. May change on resume: {', '.join(FREE)}."
+        )
+
+
+def _differences(key: str, new: object, old: object) -> list[str]:
+    if isinstance(new, DictConfig) and isinstance(old, DictConfig):
+        pairs = [(k, new.get(k), old.get(k)) for k in dict.fromkeys([*new, *old])]
+        return [f"{key}.{k}={a} but the checkpoint has {b}" for k, a, b in pairs if a != b]
+    return [f"{key}={new} but the checkpoint has {old}"]
+
+
+def _refuse_finished(folder: Path, stored: DictConfig) -> None:
+    path = folder / "summary.json"
+    if path.exists() and json.loads(path.read_text())["step"] >= stored.trainer.max_steps:
+        raise UserError(
+            f"resume={folder}: that run is complete at step {stored.trainer.max_steps}; "
+            f"a larger trainer.max_steps, e.g. trainer.max_steps={2 * stored.trainer.max_steps}, goes on."
+        )

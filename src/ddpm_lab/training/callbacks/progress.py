@@ -1,0 +1,93 @@
+"""How training goes: loss by quartile of t, throughput, and the bar."""
+
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.results import log, parts
+
+
+class LossQuartiles(Callback):
+    """train/loss and train/loss_q1 .. q4: mean loss since the last row, over all t and over each quarter of 1..T; with the
+    learning rate and the last gradient norm. Sums stay on the device until a row is due, and travel with checkpoints."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2, 4)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sums = self._sums.to(pl_module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        module, _ = parts(trainer, pl_module)
+        trained = module.trained
+        assert trained is not None
+        quartile = ((trained.t - 1) * 4 // module.diffusion.schedule.T).to(self._sums.device)
+        losses = trained.per_example.float()
+        self._sums.index_add_(1, quartile, torch.stack([losses, torch.ones_like(losses)]))
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._write(trainer, module)
+
+    def _write(self, trainer: Trainer, module: DiffusionModule) -> None:
+        sums, counts = self._sums.double().cpu()
+        self._sums.zero_()
+        metrics = {"train/loss": float(sums.sum() / counts.sum())}
+        metrics |= {f"train/loss_q{i + 1}": float(sums[i] / counts[i]) for i in range(4) if counts[i] > 0}
+        metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if module.grad_norm is not None:
+            metrics["train/grad_norm"] = float(module.grad_norm)
+        log(trainer, metrics)
+        module.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sums = state_dict["sums"]
+
+
+class Throughput(Callback):
+    """train/images_per_s since the last row, and train/images_seen. Time spent in validation does not count."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+        self._row = (0, 0.0)
+
+    def on_train_start(self, *_: Any) -> None:
+        self._last = time.perf_counter()
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._last = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        now = time.perf_counter()
+        self.images, self.seconds, self._last = self.images + len(batch.x0), self.seconds + now - self._last, now
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            images, seconds = self.images - self._row[0], self.seconds - self._row[1]
+            self._row = (self.images, self.seconds)
+            log(trainer, {"train/images_seen": self.images, "train/images_per_s": round(images / seconds, 1)})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self.images, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.images, self.seconds = state_dict["images"], state_dict["seconds"]
+        self._row = (self.images, self.seconds)
+
+
+class Bar(TQDMProgressBar):
+    """One bar for the whole run."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Without the number of the epoch: the run is one."""
+        self.train_progress_bar.reset(trainer.max_steps)
+        self.train_progress_bar.initial = trainer.global_step
+        self.train_progress_bar.set_description("Training")
+
+    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        metrics = super().get_metrics(*args, **kwargs)
+        metrics.pop("v_num", None)
+        return metrics

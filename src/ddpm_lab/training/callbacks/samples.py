@@ -1,0 +1,47 @@
+"""Pictures of samples. The same seeds at every validation: what changes between two pictures is the model."""
+
+from pathlib import Path
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from ddpm_lab.training.images import save_grid, save_progression
+from ddpm_lab.training.results import Result, parts
+
+
+class Samples(Callback):
+    """samples/step_<n>.png: n samples by the run's sampler. samples/progression_<n>.png: x̂_0 of the first `rows` of them on
+    the way from noise (left) to data (right), at `frames` times."""
+
+    def __init__(self, n: int, rows: int, frames: int, seed: int, batch: int = 256) -> None:
+        self.n, self.rows, self.frames, self.seed, self.batch = n, min(rows, n), frames, seed, max(batch, min(rows, n))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw(trainer, pl_module)
+
+    def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
+        """Draws once more unless a validation at this step has."""
+        if not _picture(trainer, "step").exists():
+            self.draw(trainer, pl_module)
+        return []
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Both pictures from one pass of the sampler."""
+        module, _ = parts(trainer, pl_module)
+        times = module.sampler.chain(module.diffusion.schedule).times
+        last, count = len(times) - 1, min(self.frames, len(times))
+        shown = {round(i * last / max(count - 1, 1)) for i in range(count)}
+        frames, finals = [], []
+        for start in range(0, self.n, self.batch):
+            for i, state in enumerate(module.sample_states(start, min(start + self.batch, self.n), seed=self.seed)):
+                if start == 0 and i in shown:
+                    frames.append(state.x0[: self.rows].cpu())
+                final = state.x
+            finals.append(final.cpu())
+        save_grid(torch.cat(finals), _picture(trainer, "step"))
+        labels = [f"t = {times[last - i]}" for i in sorted(shown)]
+        save_progression(frames, labels, _picture(trainer, "progression"))
+
+
+def _picture(trainer: Trainer, name: str) -> Path:
+    return Path(trainer.default_root_dir) / "samples" / f"{name}_{trainer.global_step:07d}.png"

@@ -1,0 +1,61 @@
+"""The schedule card: what a noise schedule does, before any time is spent on it."""
+
+import math
+
+from torch import Tensor
+
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.likelihood import prior_bpd
+from ddpm_lab.core.loss import VLB, Loss
+from ddpm_lab.core.prediction import Eps
+
+
+def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
+    """What multiplies ‖ε − ε̂‖² in L_{t−1}, t = 2..T: DDPM Eq. 12, β² / (2σ² α (1 − ᾱ)). A variance that the network
+    supplies counts as at its start, raw = 0. Empty where T = 1."""
+    schedule = diffusion.schedule
+    betas, ab = schedule.betas[1:], schedule.alphas_bar[2:]
+    step = diffusion.chain.step(*_times(diffusion))
+    log_var = diffusion.variance.log_var(step.t * 0, step).squeeze(1)
+    return betas**2 / (2 * log_var.exp() * (1 - betas) * (1 - ab))
+
+
+def _times(diffusion: GaussianDiffusion) -> tuple[Tensor, Tensor]:
+    t = diffusion.schedule.alphas_bar.new_tensor(range(2, diffusion.schedule.T + 1)).long()
+    return t, diffusion.schedule.alphas_bar.new_zeros(len(t), 1)
+
+
+def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[str]:
+    """Lines to print. x0: training data, for the size of L_T."""
+    schedule = diffusion.schedule
+    ab_T, snr, prior = float(schedule.alphas_bar[-1]), schedule.snr, float(prior_bpd(diffusion.chain, x0).mean())
+    weights = vlb_weights(diffusion)
+    lines = [
+        f"T = {schedule.T}   ᾱ_T = {ab_T:.3g}   L_T = {prior:.3g} bits/dim",
+        f"SNR from {snr[1]:.4g} at t = 1 to {snr[-1]:.3g} at T   β clipped at {schedule.clipped} of {schedule.T} t",
+    ]
+    if len(weights):
+        at = int(weights.argmax())
+        lines.append(f"largest weight of ‖ε−ε̂‖² in the bound: {weights[at]:.4g} at t = {at + 2}")
+    return lines + [f"warning: {text}" for text in _warnings(diffusion, loss, ab_T, weights)]
+
+
+def _warnings(diffusion: GaussianDiffusion, loss: Loss, ab_T: float, weights: Tensor) -> list[str]:
+    found = []
+    if ab_T > 0.01:
+        found.append(
+            f"ᾱ_T = {ab_T:.2g}: at T the data still make up {math.sqrt(ab_T):.0%} of the amplitude, but sampling starts from "
+            "pure noise. Use schedule.rescale=true (linear) or a larger schedule.T."
+        )
+    if isinstance(diffusion.prediction, Eps) and ab_T < 1e-6 and diffusion.levels is None:
+        found.append(
+            f"1/√ᾱ_T = {1 / math.sqrt(ab_T):,.0f} amplifies errors of ε̂ in x̂_0 near T, and vectors are not clipped: "
+            "prediction=v avoids it."
+        )
+    if isinstance(loss, VLB) and len(weights) and weights.max() > 10:
+        steadier = "loss=hybrid or prediction=v is" if isinstance(diffusion.prediction, Eps) else "loss=hybrid is"
+        found.append(
+            f"loss=vlb: one t weighs {weights.max():.3g} where the median weighs {weights.median():.2g}, so its gradient is "
+            f"mostly noise. {steadier} steadier."
+        )
+    return found

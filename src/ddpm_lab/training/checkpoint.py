@@ -1,0 +1,116 @@
+"""Checkpoints: tensors and plain containers, written so that a kill or a full disk at any moment leaves the last one whole."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.training.interrupt import Interrupt
+from ddpm_lab.training.module import DiffusionModule
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, syncs, and renames: another folder might be another file system, where a move is a copy."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise UserError(f"{path}: could not be written ({cause.strerror}); what was saved before is intact.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint at `path`, on the CPU; runs no code from it. Raises UserError naming the file, and readable ones by it."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such checkpoint.{_others(path)}") from error
+    except Exception as error:  # torch raises a dozen kinds, none of which tells a user more than this
+        raise UserError(f"{path}: not a readable checkpoint (cut short, or not one of ours).{_others(path)}") from error
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict", "global_step"} <= checkpoint.keys():
+        raise UserError(f"{path}: a checkpoint, but not one of ddpm-lab's (config and state_dict are missing).{_others(path)}")
+    return checkpoint
+
+
+def _others(path: Path) -> str:
+    found = sorted(str(other) for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other))
+    return f" Beside it: {', '.join(found)}." if found else ""
+
+
+class Checkpoints(Checkpoint):
+    """checkpoints/ of the run: `last` every `last_every` steps, after each validation, when interrupted and at the end; `best`
+    whenever the validation bound falls; `step_<n>` every `keep_every` steps, kept for good."""
+
+    def __init__(self, last_every: int, keep_every: int | None) -> None:
+        self.last_every, self.keep_every = last_every, keep_every
+        self.best_bpd = float("inf")
+        self.interrupt = Interrupt()
+        self._saved_at = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir) / "checkpoints"
+        for left in self.folder.glob("*.tmp.*"):  # by a run that was killed while it wrote
+            left.unlink()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_at = trainer.global_step
+        self.interrupt.listen()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        validates = step % trainer.val_check_batch == 0  # then saved after it, or a resumed run would skip it
+        if (step % self.last_every == 0 and not validates) or self.interrupt.signal:
+            self._save_last(trainer)
+        if self.keep_every and step % self.keep_every == 0:
+            self._save(trainer, f"step_{step:07d}")
+        self.interrupt.check()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, DiffusionModule)
+        bound = pl_module.validation_bpd
+        if bound is not None and bound < self.best_bpd:
+            self.best_bpd = bound
+            self._save(trainer, "best")
+        self._save_last(trainer, again=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: Trainer, again: bool = False) -> None:
+        """Once per step, unless `again`: a validation since has changed what a resumed run must know."""
+        if again or trainer.global_step != self._saved_at:
+            self._save(trainer, "last")
+            self._saved_at = trainer.global_step
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)  # False: the optimiser too
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best_bpd": self.best_bpd}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.best_bpd = state_dict["best_bpd"]

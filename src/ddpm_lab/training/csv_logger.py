@@ -1,0 +1,63 @@
+"""metrics.csv: one row per logged step, a column per metric, readable at any moment."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+
+class CsvLogger(Logger):
+    """Every call is on disk when it returns, so a checkpoint never knows of rows that a kill took away. What is logged twice
+    for one step shares a row. `keep_until(step)` drops later rows: a resumed run writes them again."""
+
+    def __init__(self, run_dir: str) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self.rows: list[dict[str, Any]] = []
+        self.columns = ["step"]
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """The run folder holds config.yaml."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        new = [name for name in metrics if name not in self.columns]
+        self.columns += new
+        same_row = bool(self.rows) and self.rows[-1]["step"] == step
+        if same_row:
+            self.rows[-1].update(metrics)
+        else:
+            self.rows.append({"step": step, **metrics})
+        if new or same_row or not self.path.exists():
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+
+    def keep_until(self, step: int, source: Path | None = None) -> None:
+        """Take over the rows up to `step` that an earlier run wrote (to `source`, by default here), and no later ones."""
+        source = source or self.path
+        if source.exists():
+            with source.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [{k: v for k, v in row.items() if v != ""} for row in reader]
+                self.columns = list(reader.fieldnames or ["step"])
+            self.rows = [{**row, "step": int(row["step"])} for row in rows if int(row["step"]) <= step]
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        partial = self.path.with_suffix(".csv.tmp")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(partial, self.path)

@@ -1,0 +1,107 @@
+"""The end of a run: everything measured once in full, one table, summary.json, and the paths of what was written."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+
+from ddpm_lab.training.callbacks.progress import Throughput
+from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.results import Result
+
+PACKAGES = ("ddpm-lab", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+
+
+def measure(trainer: Trainer, module: DiffusionModule) -> list[Result]:
+    """What every callback that has a `final` measures, in order."""
+    results: list[Result] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "final"):
+            results += callback.final(trainer, module)
+    return results
+
+
+def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], started: float) -> dict[str, Any]:
+    """summary.json: the metrics with their records, and what is needed to know where they come from."""
+    speed = next((callback for callback in trainer.callbacks if isinstance(callback, Throughput)), None)  # type: ignore[attr-defined]
+    return {
+        "metrics": {
+            result.key: {"value": result.value} | ({} if result.se is None else {"standard_error": result.se}) | result.record
+            for result in results
+        },
+        "step": trainer.global_step,
+        "images_seen": speed.images if speed else None,
+        "images_per_s": round(speed.images / speed.seconds, 1) if speed and speed.seconds else None,
+        "train_seconds": round(speed.seconds, 1) if speed else None,
+        "wall_seconds": round(time.time() - started, 1),
+        "seed": module.seed,
+        "weights": module.weights,
+        "parameters": sum(p.numel() for p in module.net.parameters()),
+        "device": str(module.device),
+        "torch_threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "git_revision": git_revision(),
+    }
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def table(results: list[Result], about: dict[str, Any]) -> list[str]:
+    """Lines of the final table."""
+    rows = [(result.label, f"{result.value:.4f}" + (f" ± {result.se:.4f}" if result.se else "")) for result in results]
+    if about["images_seen"] is not None:
+        rows.append(("images seen", f"{about['images_seen']:,}"))
+    if about["images_per_s"] is not None:
+        rows.append(("throughput in training", f"{about['images_per_s']:,.0f} images/s"))
+    rows.append(("wall time", f"{about['wall_seconds']:,.0f} s"))
+    wide, right = (
+        max(len(label) for label, _ in rows),
+        max(len(value.split(" ±")[0]) for _, value in rows[: len(results)] or rows),
+    )
+    rule = "─" * (wide + right + 12)
+    lines = [rule]
+    for i, (label, value) in enumerate(rows):
+        number = value.split(" ")[0].rjust(right) + value[len(value.split(" ")[0]) :] if i < len(results) else value
+        lines.append(f"{label.ljust(wide)}  {number}")
+    return [*lines, rule]
+
+
+def written(run_dir: Path) -> list[str]:
+    """A line per kind of file in the run folder."""
+    notes = {
+        "config.yaml": "the whole configuration",
+        "checkpoints": "last and best; continue with resume=, open with ddpm_lab.load()",
+        "samples": "pictures of samples, and of x̂_0 from noise to data",
+        "metrics.csv": "one row per logged step",
+        "vlb_terms.npz": "every term of the bound",
+        "vlb_terms.png": "the same as a plot",
+        "summary.json": "the table above, with how each number was measured",
+        "train.log": "what was printed here, with times",
+    }
+    return [f"  {run_dir / name!s:<60} {note}" for name, note in notes.items() if (run_dir / name).exists()]
+
+
+def git_revision() -> str | None:
+    """Commit of the code that ran, with "+changes" where files differ from it; None outside a repository."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "final.py")  # or the repository is another's that holds an installed copy
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

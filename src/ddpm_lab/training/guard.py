@@ -1,0 +1,59 @@
+"""No update from a loss or gradient that is not finite, and a message that says where it came from.
+
+The update is skipped on the device: fused optimisers leave weights and moments alone where `found_inf` is 1. The flag itself
+is read at once on a CPU and every 50 steps elsewhere, so a GPU never waits for it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ddpm_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from ddpm_lab.training.module import Trained
+
+
+class NonFiniteGuard:
+    """Watches each step. `every`: how many steps pass between readings of the flags (None: 1 on a CPU, else 50)."""
+
+    def __init__(self, every: int | None = None) -> None:
+        self.every = every
+        self._pending: list[tuple[int, Trained, Tensor]] = []
+
+    def watch(self, step: int, trained: "Trained", grad_norm: Tensor, optimizer: Any) -> None:
+        """Call between backward and update. Raises UserError for a step that was not finite, now or since the last reading."""
+        bad = ~(torch.isfinite(grad_norm) & torch.isfinite(trained.loss))
+        torch_optimizer = getattr(optimizer, "optimizer", optimizer)
+        torch_optimizer.found_inf, torch_optimizer.grad_scale = bad.float(), None
+        self._pending.append((step, trained, bad))
+        if len(self._pending) >= (self.every or (1 if bad.device.type == "cpu" else 50)):
+            self.read()
+
+    def read(self) -> None:
+        """Read the flags since the last reading; also to be called when training ends."""
+        pending, self._pending = self._pending, []
+        if pending and bool(torch.stack([flag for _, _, flag in pending]).any()):
+            raise UserError(next(_message(step, trained) for step, trained, flag in pending if flag))
+
+
+def _message(step: int, trained: "Trained") -> str:
+    t = trained.t
+    where = f"step {step} (batch {trained.counter})"
+    for name, values in trained.parts.items():
+        wrong = ~values.isfinite().cpu()
+        if wrong.any():
+            times = t[wrong].unique()
+            return (
+                f"the loss is not finite at {where}: its part '{name}' is {values[wrong.to(values.device)][0]:.3g} for "
+                f"{int(wrong.sum())} of {len(t)} examples, t in [{times.min()}, {times.max()}]. "
+                "It changed no weight. A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, "
+                "and so may prediction=v."
+            )
+    parts = ", ".join(f"'{name}' {values.mean():.3g}" for name, values in trained.parts.items())
+    means = f"its parts are, with means {parts}; t in [{t.min()}, {t.max()}]"
+    remedy = "It changed no weight. A lower optim.lr or a longer optim.warmup often helps."
+    if trained.loss.isfinite():
+        return f"a gradient is not finite at {where}, though the loss is ({means}). {remedy}"
+    return f"the loss is not finite at {where}, though {means}. {remedy}"

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM let the step in progress finish, so that what is saved is a whole step."""
+
+import signal
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """Training stopped at a whole step because a signal came; `number` is its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Interrupt:
+    """Remembers the first signal; the second one stops at once. Lightning puts the handlers of before back when it ends."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def listen(self) -> None:
+        """Take over SIGINT and SIGTERM, after Lightning has installed its own handlers."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def check(self) -> None:
+        """Call where a step is whole and saved: raises Interrupted if a signal has come."""
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        print("\nstopping after this step; once more to stop at once", flush=True)

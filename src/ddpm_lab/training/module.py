@@ -1,0 +1,127 @@
+"""ε_θ and the diffusion process as one LightningModule: it trains and it samples; callbacks measure and show."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from ddpm_lab.core import rng
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.loss import Loss, total
+from ddpm_lab.core.sampler import Sampled, Sampler
+from ddpm_lab.core.timesteps import Timesteps
+from ddpm_lab.data.memory import Batch
+from ddpm_lab.training.guard import NonFiniteGuard
+from ddpm_lab.training.optim import Adam
+
+
+class Trained(NamedTuple):
+    """What the latest training step saw, for callbacks and for the guard. Detached."""
+
+    counter: int
+    t: Tensor
+    per_example: Tensor
+    parts: dict[str, Tensor]
+    loss: Tensor
+
+
+class DiffusionModule(LightningModule):
+    """Network, diffusion, loss, timesteps, optimiser and default sampler; `shape` is that of one datum.
+
+    `config` is kept, as plain containers, in every checkpoint. `averages` holds the EMA networks, by checkpoint key; they are
+    not submodules, so neither the optimiser nor the raw state dict sees them.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        diffusion: GaussianDiffusion,
+        loss: Loss,
+        timesteps: Timesteps,
+        optim: Adam,
+        sampler: Sampler,
+        shape: tuple[int, ...],
+        seed: int,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.diffusion, self.loss, self.timesteps = diffusion, loss, timesteps
+        self.optim, self.sampler = optim, sampler
+        self.shape, self.seed, self.config = shape, seed, config
+        self.averages: dict[str, nn.Module] = {}
+        self.trained: Trained | None = None
+        self.grad_norm: Tensor | None = None
+        self.validation_bpd: float | None = None
+        self.guard = NonFiniteGuard()
+        self._parameters_list = [p for p in net.parameters() if p.requires_grad]
+
+    # --- training -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """DDPM Algorithm 1."""
+        x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
+        t, weight = self.timesteps(rng.uniform(self.seed, "t", *rows), self.diffusion.schedule.T)
+        eps = rng.normal(x0.shape[1:], self.seed, "noise", *rows).to(x0)
+        noised = self.diffusion.noised(x0, eps, t)
+        torch.manual_seed(rng.address(self.seed, "dropout", batch.counter, batch.first))
+        out = self.net(noised.xt, t.to(x0.device)).to(x0.dtype)
+        parts = self.loss.parts(self.diffusion, out, noised)
+        per_example = total(parts)
+        loss = (weight.to(x0) * per_example).mean()
+        detached = {name: part.detach() for name, part in parts.items()}
+        self.trained = Trained(batch.counter, t, per_example.detach(), detached, loss.detach())
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return self.optim.configure(self._parameters_list)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """By global norm; and no update from a loss or a gradient that is not finite."""
+        assert self.trained is not None, "clipping follows a training step"
+        self.grad_norm = self.optim.clip_gradients(self._parameters_list)
+        self.guard.watch(self.global_step, self.trained, self.grad_norm, optimizer)
+
+    def on_train_end(self) -> None:
+        self.guard.read()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing here: `VLBTerms` measures each batch, so that what is measured is a callback's choice."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"config": self.config, "shape": list(self.shape), "levels": self.diffusion.levels}
+
+    # --- evaluation -----------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> str:
+        """Which weights evaluation uses: the first EMA, "ema/<rate>", or "raw" where there is none."""
+        return next(iter(self.averages), "raw")
+
+    @property
+    def eval_net(self) -> nn.Module:
+        """The network with those weights, in eval mode."""
+        return self.averages.get(self.weights, self.net).eval()
+
+    def sample(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Tensor:
+        """n samples, n × shape, in [−1, 1] for images. Sample i depends on (seed, i) alone; the training state is untouched."""
+        finals = [torch.empty(0, *self.shape, device=self.device)]
+        for start in range(0, n, batch):
+            for state in self.sample_states(start, min(start + batch, n), sampler, seed):
+                final = state.x
+            finals.append(final)
+        return torch.cat(finals)
+
+    def sample_states(self, start: int, stop: int, sampler: Sampler | None = None, seed: int = 0) -> Iterator[Sampled]:
+        """The states of samples start..stop−1 on their way from noise to data."""
+
+        def noise(t: int) -> Tensor:
+            return rng.normal(self.shape, seed, "sampling", t, start, stop).to(self.device)
+
+        training, net = self.net.training, self.eval_net
+        try:  # t = 0 is free for x_T: no step starts there
+            yield from (sampler or self.sampler)(self.diffusion, net, noise(0), noise)
+        finally:
+            self.net.train(training)

@@ -1,0 +1,59 @@
+"""Whatever is typed, the answer is one line, comes before torch, and leaves no folder behind."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.errors import UserError
+
+
+def answer(*argv: str) -> str:
+    """The message, or nothing if the arguments are accepted; any other exception fails the test."""
+    try:
+        preflight(argv)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+WORDS = """
+    = == a a= [ é=1 seed=é $ seed=${ - -- ---x ~ + ++ @ a@b@c=1 ~~a seed=1, seed=, seed={ seed={a:{b:1}} seed=' seed=" seed=\\
+    .=1 ..=1 a..b=1 seed.=1 .seed=1 /=1 schedule/=1 schedule/linear=1 %s=1 optim.betas.0=1 optim.betas[0]=1 callbacks={}
+    hydra=1 hydra.x=[ -cfg --cfg seed=range(1) seed=int(x) seed=1e999 net=a/b/c net=../net/unet net=/etc/passwd
+    seed=${oc.env:X_Y_Z} seed=${hydra:job.num} run.root=${now:%Y} seed=extend_list(1)
+"""
+NASTY = [*WORDS.split(), "", " ", "\n", "seed=\0", "seed=" + "[" * 300, "seed=" + "9" * 500, "data.path=" + "x" * 5000]
+
+
+@pytest.mark.parametrize("word", NASTY, ids=lambda word: ascii(word)[:30])
+@pytest.mark.parametrize("flags", [[], ["-m"]], ids=["run", "sweep"])
+def test_nothing_but_a_line_comes_out(flags, word):
+    assert answer(*flags, word).count("\n") <= word.count("\n")
+
+
+TEXT = st.text(alphabet="abT.=[]{}(),'\"$+~@:/\\ -01é\t", max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=TEXT, start=st.sampled_from(["", "seed=", "schedule", "optim.betas="]))
+def test_whatever_is_typed(text, start):
+    assert len(answer(start + text)) < 600
+
+
+def test_neither_torch_nor_lightning_is_imported():
+    code = (
+        "import sys; from ddpm_lab.cli.preflight import preflight; preflight(['loss=hybrid']); "
+        "print([m for m in ('torch', 'lightning', 'numpy', 'rich', 'ddpm_lab.core') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def test_no_folder_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    preflight(["-m", "seed=1,2"])
+    assert list(tmp_path.iterdir()) == []

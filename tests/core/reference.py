@@ -1,0 +1,128 @@
+"""The papers' formulas once more, from β tables, one example at a time. Nothing is imported from the package.
+
+Lists are indexed by the paper's t; entry 0 of `beta` is unused. Written from Ho et al. 2020, Nichol & Dhariwal 2021 and
+Salimans & Ho 2022 before the package's bodies were read, and kept in their notation on purpose: it is a second opinion.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+LN2 = math.log(2.0)
+
+
+def linear_betas(T: int, first: float = 1e-4, last: float = 0.02) -> list[float]:
+    return [first + (last - first) * i / (T - 1) for i in range(T)]
+
+
+def cosine_betas(T: int, s: float = 0.008, cap: float = 0.999) -> list[float]:
+    def f(t: int) -> float:
+        return math.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2
+
+    return [min(1 - f(t) / f(t - 1), cap) for t in range(1, T + 1)]
+
+
+class Tables:
+    """Ho et al., section 2: β_1..β_T with α_t = 1 - β_t, ᾱ_t = Π α, and Eq. 7's β̃_t."""
+
+    def __init__(self, betas: list[float]):
+        self.T = len(betas)
+        self.beta = [math.nan, *betas]
+        self.abar = [1.0]
+        for b in betas:
+            self.abar.append(self.abar[-1] * (1.0 - b))
+
+    def respaced(self, times: list[int]) -> "Tables":
+        """iDDPM section 4: β' = 1 - ᾱ_{S_i}/ᾱ_{S_{i-1}}; `times` are S_1 < ... < S_K, S_0 = 0 understood."""
+        previous = [0, *times[:-1]]
+        return Tables([1.0 - self.abar[t] / self.abar[s] for s, t in zip(previous, times, strict=True)])
+
+    def beta_tilde(self, t: int) -> float:
+        return (1.0 - self.abar[t - 1]) / (1.0 - self.abar[t]) * self.beta[t]
+
+    def log_beta_tilde_clipped(self, t: int) -> float:
+        return math.log(self.beta_tilde(max(t, 2)))
+
+    def log_var(self, kind: str, t: int, raw: Tensor | None = None) -> Tensor | float:
+        """fixedlarge, fixedsmall, and iDDPM Eq. 15 with frac = (raw + 1)/2."""
+        if kind == "beta_tilde":
+            return self.log_beta_tilde_clipped(t)
+        if kind == "beta":
+            return math.log(self.beta_tilde(2)) if t == 1 else math.log(self.beta[t])
+        frac = (raw + 1.0) / 2.0
+        return frac * math.log(self.beta[t]) + (1.0 - frac) * self.log_beta_tilde_clipped(t)
+
+    def diffuse(self, x0: Tensor, eps: Tensor, t: int) -> Tensor:
+        return math.sqrt(self.abar[t]) * x0 + math.sqrt(1.0 - self.abar[t]) * eps
+
+    def q_mean(self, x0: Tensor, xt: Tensor, t: int) -> Tensor:
+        """Eq. 7."""
+        b, a, now, before = self.beta[t], 1.0 - self.beta[t], self.abar[t], self.abar[t - 1]
+        return math.sqrt(before) * b / (1.0 - now) * x0 + math.sqrt(a) * (1.0 - before) / (1.0 - now) * xt
+
+    def target(self, kind: str, x0: Tensor, eps: Tensor, t: int) -> Tensor:
+        if kind == "eps":
+            return eps
+        return math.sqrt(self.abar[t]) * eps - math.sqrt(1.0 - self.abar[t]) * x0
+
+    def p_mean(self, kind: str, out: Tensor, xt: Tensor, t: int) -> Tensor:
+        """Eq. 11; a v-network's ε is √ᾱ v + √(1-ᾱ) x_t."""
+        noise = math.sqrt(1.0 - self.abar[t])
+        eps = out if kind == "eps" else math.sqrt(self.abar[t]) * out + noise * xt
+        return (xt - self.beta[t] / noise * eps) / math.sqrt(1.0 - self.beta[t])
+
+    def term_bpd(self, setting, x0: Tensor, eps: Tensor, t: int, out: Tensor, raw: Tensor | None) -> Tensor:
+        """L_{t-1} of Eq. 5 for one example, in bits per dimension; L_0 at t = 1."""
+        xt = self.diffuse(x0, eps, t)
+        mean = self.p_mean(setting.prediction, out, xt, t)
+        log_var = self.log_var(setting.variance, t, raw)
+        log_var = log_var if isinstance(log_var, Tensor) else torch.full_like(x0, log_var)
+        if t > 1:
+            nats = normal_kl(self.q_mean(x0, xt, t), math.log(self.beta_tilde(t)), mean, log_var)
+        elif setting.levels is None:
+            nats = 0.5 * math.log(2 * math.pi) + 0.5 * log_var + 0.5 * (x0 - mean) ** 2 / torch.exp(log_var)
+        else:
+            nats = -discretised_log_likelihood(x0, mean, 0.5 * log_var, setting.levels)
+        return nats.mean() / LN2
+
+    def prior_bpd(self, x0: Tensor) -> Tensor:
+        """L_T = KL(q(x_T|x_0) || N(0, I))."""
+        mean = math.sqrt(self.abar[self.T]) * x0
+        return normal_kl(mean, math.log(1.0 - self.abar[self.T]), torch.zeros_like(x0), torch.zeros_like(x0)).mean() / LN2
+
+    def loss(self, name: str, setting, x0, eps, t: int, out, raw, scale: float = 1.0, lam: float = 1e-3) -> Tensor:
+        """Eq. 14; Ho's mean-over-t form of Eq. 5; iDDPM Eq. 16 with the sum's T made explicit and the mean held fixed."""
+        simple = ((out - self.target(setting.prediction, x0, eps, t)) ** 2).mean()
+        if name == "simple":
+            return simple
+        if name == "vlb":
+            return scale * self.term_bpd(setting, x0, eps, t, out, raw)
+        return simple + lam * self.T * self.term_bpd(setting, x0, eps, t, out.detach(), raw)
+
+
+def normal_kl(mean1: Tensor, log_var1: float, mean2: Tensor, log_var2: Tensor) -> Tensor:
+    ratio = torch.exp(log_var1 - log_var2)
+    return 0.5 * (log_var2 - log_var1 + ratio - 1.0 + (mean1 - mean2) ** 2 * torch.exp(-log_var2))
+
+
+def tanh_cdf(x: Tensor) -> Tensor:
+    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor, levels: int = 256) -> Tensor:
+    """Eq. 13 with Ho's tanh CDF and 1e-12 floor: one bin per grey level, the outer two open; nats per pixel."""
+    values = []
+    for xi, mi, si in zip(x.flatten(), mean.flatten(), log_std.flatten(), strict=True):
+        half = 1.0 / (levels - 1)
+        level = round((float(xi) + 1.0) / 2.0 * (levels - 1))
+        upper = tanh_cdf((xi - mi + half) / torch.exp(si))
+        lower = tanh_cdf((xi - mi - half) / torch.exp(si))
+        if level == 0:
+            mass = upper
+        elif level == levels - 1:
+            mass = 1.0 - lower
+        else:
+            mass = upper - lower
+        values.append(torch.log(torch.clamp(mass, min=1e-12)))
+    return torch.stack(values).reshape(x.shape)

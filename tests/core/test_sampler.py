@@ -1,0 +1,191 @@
+"""Which times a sampler visits, and the loop that runs it."""
+
+import pytest
+import torch
+
+from ddpm_lab.core.diffusion import GaussianDiffusion, diffuse
+from ddpm_lab.core.loss import Simple
+from ddpm_lab.core.sampler import DDIM, Ancestral, spaced_times
+from ddpm_lab.core.schedule import linear
+
+from .support import REFUSED, Setting, assert_close, diffusion_of, make, normal_like, options
+
+F64 = torch.float64
+SPACINGS = ["trailing", "leading", "linspace", "quadratic"]
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 7, 10, 64, 100, 257])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_every_number_of_steps_is_legal(spacing, T):
+    for n in range(1, T + 1):
+        times = spaced_times(T, n, spacing)
+        assert len(times) == n
+        assert all(isinstance(t, int) for t in times)
+        assert all(a < b for a, b in zip((0, *times), times, strict=False))
+        assert times[-1] <= T
+        if spacing != "leading":
+            assert times[-1] == T
+        if spacing in ("leading", "linspace") and n > 1:
+            assert times[0] == 1
+    assert spaced_times(T, T, spacing) == tuple(range(1, T + 1))
+
+
+@pytest.mark.parametrize("T", [1000, 4000])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_many_steps_of_long_chains(spacing, T):
+    for n in (1, 2, 10, 50, 60, 99, 300, 333, 500, 667, 997, 999, 1000):
+        linear(T).chain(spaced_times(T, n, spacing))  # rises within 1..T, or it is refused
+
+
+@pytest.mark.parametrize(("T", "n"), [(1000, 60), (1000, 300), (10, 4), (257, 100), (7, 7), (9, 2)])
+def test_spacings_follow_the_even_grid(T, n):
+    """No number of steps falls back to a coarser stride (numbers.md 11: 60 steps as 63, 300 as 334)."""
+    i = torch.arange(n, dtype=F64)
+    trailing, leading, linspace = (torch.tensor(spaced_times(T, n, s)) for s in ("trailing", "leading", "linspace"))
+    assert (trailing - (i + 1) * T / n + 1e-9 >= 0).all()
+    assert (trailing - (i + 1) * T / n < 1).all()
+    assert (i * T / n + 1 - leading + 1e-9 >= 0).all()
+    assert (i * T / n + 1 - leading < 1).all()
+    assert ((linspace - 1 - i * (T - 1) / (n - 1)).abs() <= 0.5 + 1e-9).all()
+
+
+def test_golden_spacings():
+    """numbers.md 11, in iDDPM's 0-based t: "50" and "ddim50"."""
+    fifty = [t - 1 for t in spaced_times(1000, 50, "linspace")]
+    assert (fifty[:4], fifty[-1]) == ([0, 20, 41, 61], 999)
+    assert [t - 1 for t in spaced_times(1000, 50, "leading")] == list(range(0, 981, 20))
+    assert spaced_times(1000, 50) == tuple(range(20, 1001, 20))
+    assert spaced_times(10, 4) == (3, 5, 8, 10)
+    assert spaced_times(100, 10, "quadratic") == tuple(i * i for i in range(1, 11))
+
+
+@pytest.mark.parametrize("n", [0, -1, 11, 1000])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_too_few_or_too_many_steps_are_refused(spacing, n):
+    with pytest.raises(ValueError, match=rf"sampler\.steps={n}: a chain of T=10"):
+        spaced_times(10, n, spacing)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral, DDIM])
+@pytest.mark.parametrize("steps", [0, -1, 11])
+def test_a_sampler_refuses_them_too(sampler, steps):
+    with pytest.raises(ValueError, match=rf"sampler\.steps={steps}"):
+        sampler(steps=steps).chain(linear(10))
+
+
+def test_unknown_spacing_is_refused():
+    with pytest.raises(REFUSED, match=r"spacing.*cubic"):
+        spaced_times(10, 3, "cubic")
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
+def test_eta_outside_zero_and_one_is_refused(eta):
+    with pytest.raises(ValueError, match="eta"):
+        DDIM(eta=eta)
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 10])
+@pytest.mark.parametrize("name", options("sampler"))
+@pytest.mark.parametrize("variance", options("variance"))
+def test_the_loop(name, variance, T):
+    """One call per time from t_N down, noise for every step but the last, and the true x_0 for a network that knows it."""
+    diffusion, calls, drawn = diffusion_of(linear(T), Setting(variance=variance)), [], []
+    x0, steps = torch.full((3, 1, 2, 2), 0.3, dtype=F64), max(1, T // 2)
+
+    def net(xt, t):
+        assert t.shape == (3,)
+        assert t.dtype == torch.int64
+        calls.append(int(t[0]))
+        ab = diffusion.schedule.alphas_bar[t].reshape(-1, 1, 1, 1)
+        eps = (xt - ab.sqrt() * x0) / (1 - ab).sqrt()
+        return torch.cat([eps] * diffusion.variance.n_outputs, dim=1)
+
+    def noise(t):
+        drawn.append(t)
+        return normal_like(x0, t)
+
+    sampler = make("sampler", name, steps=steps)
+    states = []
+    for state in sampler(diffusion, net, normal_like(x0, 99), noise):
+        assert not torch.is_inference_mode_enabled()  # the caller's own mode, between steps
+        states.append(state)
+    times = spaced_times(T, steps)
+    assert calls == list(reversed(times))
+    assert drawn == (calls[:-1] if sampler.draws_noise else [])
+    assert [s.t for s in states] == [*calls[1:], 0]
+    assert_close(torch.stack([s.x0 for s in states]), x0.expand(len(states), *x0.shape))
+    assert_close(states[-1].x, x0)
+
+
+def test_the_network_runs_without_autograd(request):
+    if request.config.getoption("jaxtyping_packages", None):
+        pytest.skip("the checker's wrapper hides the generator from inference_mode")
+    modes = []
+
+    def net(xt, t):
+        modes.append(torch.is_inference_mode_enabled())
+        return xt
+
+    x = torch.zeros(1, 1)
+    list(Ancestral()(diffusion_of(linear(3)), net, x, lambda t: x))
+    assert modes == [True] * 3
+
+
+@pytest.mark.parametrize("name", options("sampler"))
+def test_same_noise_same_sample(name):
+    diffusion, x = diffusion_of(linear(20), Setting("v")), normal_like(torch.zeros(2, 3), 0)
+    runs = [
+        [s.x for s in make("sampler", name, steps=7)(diffusion, lambda x, t: torch.sin(x), x, lambda t: normal_like(x, t))]
+        for _ in range(2)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+CLIPS = [(None, 256, True), (None, None, False), (True, None, True), (False, 256, False)]
+
+
+@pytest.mark.parametrize(("clip", "levels", "clipped"), CLIPS)
+@pytest.mark.parametrize("name", options("sampler"))
+def test_null_clips_what_has_grey_levels(name, clip, levels, clipped):
+    diffusion = diffusion_of(linear(20), Setting(levels=levels))
+    x = torch.full((1, 1), 4.0, dtype=F64)
+    states = list(make("sampler", name, clip=clip, steps=5)(diffusion, lambda x, t: -3 + 0 * x, x, lambda t: 0 * x))
+    assert all(bool(s.x0.abs().max() <= 1) == clipped for s in states)
+
+
+def test_all_steps_by_default():
+    assert Ancestral().chain(linear(30)).times == tuple(range(1, 31))
+    assert len(DDIM(steps=None).chain(linear(30))) == 30
+
+
+@pytest.mark.parametrize("prediction", options("prediction"))
+def test_clipped_ddim_stays_consistent(prediction):
+    """x_s lies on the line through clipped x̂_0 and the ε̂ that agrees with it (iDDPM's own order)."""
+    diffusion = diffusion_of(linear(100), Setting(prediction, "beta"))
+    chain = diffusion.schedule.chain((10, 60, 100))
+    x = 3 * normal_like(torch.zeros(4, 5, dtype=F64), 0)
+    denoised = diffusion.denoiser(lambda x, t: torch.cos(5 * x), chain, clip=True)(x, 60)
+    assert float(denoised.x0.abs().max()) == 1
+    assert_close(diffuse(denoised.x0, denoised.eps, chain[60]), x)
+    xs, x0, _ = DDIM().step(lambda xt, t: denoised, x, chain[60], None, None)
+    step = chain[60]
+    assert_close(xs, step.at_s.signal_scale * x0 + step.at_s.noise_scale * denoised.eps)
+
+
+@pytest.mark.parametrize(("variance", "channels"), [("beta", 3), ("learned_range", 2)])
+def test_a_head_of_two_channels_is_refused_where_it_does_not_fit(variance, channels):
+    """Three-channel data under a fixed variance; two-channel data under a learned one, which needs four."""
+    diffusion = GaussianDiffusion(linear(10), make("prediction", "eps"), make("variance", variance))
+    x = torch.zeros(2, channels, 4, 4)
+    out = torch.zeros(2, 2, 4, 4)
+    with pytest.raises((ValueError, RuntimeError)):
+        diffusion.reverse(out, x, diffusion.chain[5])
+    with pytest.raises((ValueError, RuntimeError)):
+        Simple()(diffusion, out, diffusion.noised(x, x, torch.tensor([3, 4])))
+
+
+def test_a_head_with_a_variance_may_be_used_with_a_fixed_one():
+    diffusion = GaussianDiffusion(linear(10), make("prediction", "eps"), make("variance", "beta"))
+    x, out = normal_like(torch.zeros(2, 1, 4, 4), 0), normal_like(torch.zeros(2, 2, 4, 4), 1)
+    with_head, without = (diffusion.reverse(o, x, diffusion.chain[5]) for o in (out, out[:, :1]))
+    assert_close(with_head.p.mean, without.p.mean)

@@ -1,0 +1,48 @@
+"""Shared by tests: compose and train in this process, or run the command as a user does."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.cli.options import conf_dir
+from ddpm_lab.cli.train import train
+from ddpm_lab.compat import resolve_auto
+
+ROOT = Path(__file__).parents[1]
+CONF = conf_dir()
+
+TINY = [
+    "experiment=smoke", "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", "data.batch_size=16",
+    "schedule.T=10", "callbacks.frechet.every=1", "callbacks.frechet.n=8", "callbacks.vlb_terms.final_stride=5",
+]  # fmt: skip
+"""Two steps and one validation that fires every callback."""
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of `python train.py OVERRIDES`, variance=auto resolved."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=list(overrides))
+    OmegaConf.set_struct(cfg, False)
+    resolve_auto(cfg)
+    return cfg
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    """Train in this process; returns the run folder."""
+    assert train(composed(*overrides), folder, None, None, time.time()) == 0
+    return folder
+
+
+def command(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    """`python train.py ARGUMENTS`, as a user types it, in another folder."""
+    arguments = (sys.executable, str(ROOT / "train.py"), *arguments)
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, env=environment(threads))
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "200"}

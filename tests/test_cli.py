@@ -1,0 +1,170 @@
+"""The command as a user meets it: mistakes are one message, exit code 2, nothing left behind; runs leave what they say."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from helpers import ROOT, TINY, command, environment
+
+from ddpm_lab.training.checkpoint import read_checkpoint
+
+MISTAKES = {
+    "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, linear"),
+    "shedule=cosine": ("shedule=cosine", "Did you mean schedule=cosine?"),
+    "loss=vbl": ("loss=vbl", "loss=vlb", "hybrid, simple, vlb"),
+    "schedule.T=-1": ("schedule.T=-1", "int >= 1"),
+    "optim.lr=abc": ("optim.lr=abc", "float > 0"),
+    "+learnin_rate=1": ("+learnin_rate=1", "optim.lr"),
+    "variance=learned_range loss=simple": ("loss=simple", "variance=learned_range", "loss=hybrid", "variance=beta"),
+    "loss=hybrid variance=beta": ("loss=hybrid", "variance=beta", "variance=learned_range"),
+    "data=npz data.path=/nowhere": ("data.path=/nowhere", "no such file"),
+    "data=gaussian_mixture": ("net=unet_small", "vectors", "net=mlp"),
+    "sampler.steps=1001": ("sampler.steps=1001", "1000"),
+    "resume=nowhere": ("resume=nowhere", "run folder"),
+    "-m trainer.devices=2 seed=1,2": ("trainer.devices=2", "-m", "one device"),
+    "-m loss=simple,hybrid variance=beta": ("1 of the 2", "loss=hybrid"),
+    "seed=1,2": ("seed=1,2", "-m"),
+}
+
+
+def assert_refused(done, *said: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr + done.stdout
+    for text in said:
+        assert text in done.stderr
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_answered_without_torch_and_leaves_nothing(arguments, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", ROOT / "train.py", *arguments.split()],
+        cwd=tmp_path, capture_output=True, text=True, env=environment(),
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "ddpm_lab.cli.preflight" in imported
+    assert not imported & {"torch", "lightning", "numpy", "sklearn"}
+    done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
+    assert_refused(done, *MISTAKES[arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_the_objects_know_is_one_message_too(tmp_path):
+    done = command("schedule=linear", "schedule.T=60", "schedule.rescale=true", "schedule.beta_end=0.1", cwd=tmp_path)
+    assert_refused(done, "schedule", "β must lie in (0, 1]", "β_37")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    done = command(*TINY, "run.name=one", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, folder / "outputs" / "smoke" / "one", done.stdout
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The finished run in a folder of the test's own, and without the summary that says it is complete."""
+    run = tmp_path / "outputs" / "smoke" / "one"
+    shutil.copytree(finished[1], run)
+    (run / "summary.json").unlink()
+    return run
+
+
+def test_a_run_leaves_what_it_says(finished):
+    _, run, printed = finished
+    for text in ("T = 10", "variance=auto: beta", "bits/dim", "Fréchet", "images seen", "written:"):
+        assert text in printed
+    for name in ("config.yaml", "metrics.csv", "vlb_terms.npz", "vlb_terms.png", "summary.json", "train.log"):
+        assert (run / name).stat().st_size > 0
+        assert name in printed
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["step"] == 2
+    assert summary["images_seen"] == 32
+    assert {"n", "seed", "weights", "sampler", "steps", "variance", "extractor"} <= summary["metrics"]["pixels_fd"].keys()
+    assert {"n", "split", "seed", "weights", "unit", "stride"} <= summary["metrics"]["bound_bpd"].keys()
+    assert {"versions", "git_revision", "device", "wall_seconds", "python"} <= summary.keys()
+
+
+def test_nothing_is_overwritten(finished):
+    folder, run, _ = finished
+    assert_refused(command(*TINY, "run.name=one", cwd=folder), "run.name=one", "exists", "resume=")
+    assert_refused(command(f"resume={run}", cwd=folder), "complete at step 2", "trainer.max_steps")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("schedule.T=500", ("schedule.T=500 but the checkpoint has 10",)),
+        ("net.channels=16", ("net.channels=16 but the checkpoint has 8",)),
+        ("schedule=cosine", ("schedule._target_", "schedule.offset")),
+        ("optim.lr=0.1", ("optim.lr=0.1 but the checkpoint has 0.001",)),
+        ("experiment=digits", ("leave experiment= away",)),
+    ],
+)
+def test_another_model_cannot_go_on_from_a_checkpoint(change, said, copied, tmp_path):
+    assert_refused(command(f"resume={copied}", change, cwd=tmp_path), *said)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 100])
+def test_a_damaged_checkpoint_is_named_and_a_readable_one_beside_it(damage, copied, tmp_path):
+    last = copied / "checkpoints" / "last.ckpt"
+    last.write_bytes(damage(last.read_bytes()))
+    done = command(f"resume={copied}", cwd=tmp_path)
+    assert_refused(done, str(last), "not a readable checkpoint", str(copied / "checkpoints" / "best.ckpt"))
+
+
+def test_weights_of_another_network_are_refused(copied, tmp_path):
+    """A checkpoint put where another run's was: its weights have other shapes than config.yaml says."""
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("channels: 8", "channels: 16"))
+    assert_refused(command(f"resume={copied}", cwd=tmp_path), "another network", "net.")
+
+
+def test_a_loss_that_explodes_stops_the_run_and_says_where(tmp_path):
+    exploding = ["optim.lr=1e30", "optim.warmup=0", "optim.clip=null", "trainer.max_steps=9"]
+    done = command("experiment=smoke", "schedule.T=10", "run.name=explodes", *exploding, cwd=tmp_path)
+    assert_refused(done, "not finite at step", "t in [")
+    assert "not finite at step" in (tmp_path / "outputs" / "smoke" / "explodes" / "train.log").read_text()
+
+
+def test_a_sweep_makes_one_folder_per_run(tmp_path):
+    done = command("-m", *TINY, "schedule=linear,cosine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs" / "multirun").iterdir()
+    targets = [read_checkpoint(sweep / job / "checkpoints" / "last.ckpt")["config"]["schedule"]["_target_"] for job in "01"]
+    assert [target.rpartition(".")[2] for target in targets] == ["linear", "cosine"]
+    assert all((sweep / job / "summary.json").exists() for job in "01")
+
+
+def test_fast_dev_run_tries_everything_and_keeps_nothing(tmp_path):
+    done = command("schedule=cosine", "loss=vlb", "trainer.fast_dev_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was kept" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    work = tmp_path / "work"
+    work.mkdir()
+    start = (
+        "import sys; from ddpm_lab.cli.train import main; import ddpm_lab; print(ddpm_lab.__file__, file=sys.stderr); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start, *TINY], cwd=work, capture_output=True, text=True,
+        env={**environment(), "PYTHONPATH": str(tmp_path / "site")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site") in done.stderr.splitlines()[0]
+    assert list((work / "outputs" / "smoke").iterdir())

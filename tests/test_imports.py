@@ -1,0 +1,125 @@
+"""Who may enter whose room: read from the imports of every file, also those inside functions."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "ddpm_lab"
+FILES = {
+    ".".join(path.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in SRC.rglob("*.py")
+}
+
+MAY_ENTER = {
+    "core": set(),
+    "nets": set(),
+    "data": {"core.rng"},
+    "metrics": set(),
+    "training": {"core", "metrics", "data.memory"},
+    "errors": set(),
+    "facts": set(),
+}
+"""Rooms of ddpm_lab that a room may import from besides itself and errors. What is not listed may import anything."""
+
+ONLY_A_TYPE = {"ddpm_lab.training.module": {"ddpm_lab.data.memory": {"Batch"}}}
+"""training knows data by one type, what a batch is."""
+
+
+def imports(path: Path) -> Iterator[tuple[str, set[str]]]:
+    """(module, names taken from it), type-checking blocks and functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, set()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative"
+            yield node.module or "", {alias.name for alias in node.names}
+
+
+def entered(path: Path) -> set[str]:
+    """Modules of ddpm_lab that a file imports; `from ddpm_lab.core import rng` counts as core.rng."""
+    found = set()
+    for module, names in imports(path):
+        if module == "ddpm_lab" or module.startswith("ddpm_lab."):
+            inner = {f"{module}.{name}" for name in names} & FILES.keys()
+            found |= {name.removeprefix("ddpm_lab.") for name in inner or {module}}
+    return found
+
+
+def within(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+@pytest.mark.parametrize("room", MAY_ENTER)
+def test_rooms_are_entered_only_by_whom_the_plan_names(room):
+    allowed = {room, "errors", *MAY_ENTER[room]}
+    files = {name: path for name, path in FILES.items() if within(name, f"ddpm_lab.{room}")}
+    assert files
+    wrong = {name: sorted(m for m in entered(path) if not any(within(m, a) for a in allowed)) for name, path in files.items()}
+    assert not {name: found for name, found in wrong.items() if found}
+
+
+def test_training_takes_no_more_than_a_type_from_data():
+    for name, path in FILES.items():
+        if within(name, "ddpm_lab.training"):
+            taken = {module: names for module, names in imports(path) if within(module, "ddpm_lab.data")}
+            assert taken == ONLY_A_TYPE.get(name, {})
+
+
+def importers(package: str) -> set[str]:
+    return {name for name, path in FILES.items() if any(within(module, package) for module, _ in imports(path))}
+
+
+def test_only_the_root_and_the_command_know_hydra():
+    assert all(name == "ddpm_lab.compose" or within(name, "ddpm_lab.cli") for name in importers("hydra"))
+    known = importers("omegaconf") - {"ddpm_lab.compose", "ddpm_lab.compat", "ddpm_lab.resume"}
+    assert all(within(name, "ddpm_lab.cli") for name in known)
+
+
+def test_core_and_nets_are_torch_alone():
+    """No Lightning, no files, no numpy: maths."""
+    for name, path in FILES.items():
+        if within(name, "ddpm_lab.core") or within(name, "ddpm_lab.nets"):
+            outside = {module.split(".")[0] for module, _ in imports(path)} - sys.stdlib_module_names
+            assert outside <= {"torch", "jaxtyping", "ddpm_lab"}, name
+
+
+def test_nobody_imports_the_command():
+    """But for compat, which reads the options."""
+    for name, path in FILES.items():
+        if not within(name, "ddpm_lab.cli"):
+            assert all(m == "cli.options" and name == "ddpm_lab.compat" for m in entered(path) if within(m, "cli")), name
+
+
+HEAVY = ("torch", "lightning", "sklearn", "matplotlib", "hydra")
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_package_itself_loads_nothing_heavy():
+    assert not loaded_by("import ddpm_lab; ddpm_lab.UserError") & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", sorted(name for name in FILES if within(name, "ddpm_lab.cli")))
+def test_the_command_answers_before_torch_is_loaded(module):
+    """Typos are answered in a tenth of a second; torch alone takes seconds."""
+    assert not loaded_by(f"import {module}") & {"torch", "lightning", "sklearn", "matplotlib"}
+
+
+def test_every_module_can_be_the_first_to_be_imported():
+    """No circle that only the usual order hides."""
+    known = {name: module for name, module in sys.modules.items() if within(name, "ddpm_lab")}
+    try:
+        for name in sorted(FILES):
+            for loaded in [loaded for loaded in sys.modules if within(loaded, "ddpm_lab")]:
+                del sys.modules[loaded]
+            importlib.import_module(name)
+    finally:
+        sys.modules.update(known)

@@ -1,0 +1,48 @@
+"""The promise of the README: a person reads the digits that the default run draws. Trains for minutes, as a user would."""
+
+import json
+import sys
+
+import digit_judge
+import numpy as np
+import pytest
+import torch
+from helpers import command
+
+import ddpm_lab
+from ddpm_lab.training.images import quantise
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """`python train.py`, with both cores."""
+    folder = tmp_path_factory.mktemp("digits")
+    done = command("run.name=default", cwd=folder, threads=2)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout, file=sys.stderr)
+    return folder / "outputs" / "digits" / "default"
+
+
+def test_samples_are_digits_of_every_kind_and_not_copies(run):
+    torch.set_num_threads(2)
+    samples, split = quantise(ddpm_lab.load(run).sample(1024, seed=1), 17), digit_judge.load_split()
+    classifier = digit_judge.train_classifier(split[0], split[2], 0)
+    result = digit_judge.judge(samples[:256], *split, classifier=classifier)
+    print(digit_judge.report(result), file=sys.stderr)
+    assert result["pass_rate"]["noise"] <= 0.05
+    assert result["pass_rate"]["shuffled"] <= 0.05
+    assert result["pass_rate"]["samples"] >= 0.90
+    # Of 256 samples a class of 6% falls below 4% in one of ten draws: four times as many tell.
+    assert min(digit_judge.class_shares(classifier, digit_judge.to_unit(samples))) >= 0.04
+    assert 0.9 < result["distance"]["ratio_of_medians"] < 1.15
+    assert result["distance"]["share_nearer_than_p01"] <= 0.03
+
+
+def test_the_bound_is_near_what_was_published_for_this_run(run):
+    metrics = json.loads((run / "summary.json").read_text())["metrics"]
+    terms = np.load(run / "vlb_terms.npz")
+    total = terms["terms_bpd"].sum() + terms["prior_bpd"]
+    assert metrics["bound_bpd"]["value"] == pytest.approx(total, abs=1e-9)
+    assert metrics["pixels_fd"]["value"] < 5 * metrics["pixels_fd_real"]["value"] + 5

@@ -1,0 +1,143 @@
+"""The average of the weights: its recursion, its place, and that it never gets in the way of training."""
+
+import pytest
+import torch
+from lightning import Callback
+from torch import nn
+
+from ddpm_lab.training.checkpoint import Checkpoints, read_checkpoint
+from ddpm_lab.training.ema import EMA
+
+from .support import Linear, Recorder, adam, fit, module, quiet, same, weights_of
+
+pytestmark = quiet
+
+
+def recursion(start: list, history: list[list], rate) -> list[torch.Tensor]:
+    """average ← d · average + (1 − d) · weights in float64, written out."""
+    average = [w.double() for w in start]
+    for n, weights in enumerate(history):
+        d = rate(n)
+        average = [d * a + (1 - d) * w.double() for a, w in zip(average, weights, strict=True)]
+    return average
+
+
+RATES = {
+    (0.9, False): lambda n: 0.9,
+    (0.5, True): lambda n: min(0.5, (1 + n) / (10 + n)),
+    (0.9999, True): lambda n: (1 + n) / (10 + n),
+    (0.0, False): lambda n: 0.0,
+}
+
+
+@pytest.mark.parametrize(("decay", "ramp"), RATES)
+def test_average_follows_the_recursion(decay, ramp, tmp_path):
+    model, ema = module(), EMA(decay, ramp)
+    start, weights = weights_of(model.net), Recorder(lambda trainer, module: weights_of(module.net))
+    fit(tmp_path, model, [weights, ema], steps=20)
+    assert len(weights.seen) == 20
+    expected = recursion(start, weights.seen, RATES[decay, ramp])
+    for a, b in zip(ema.net.parameters(), expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-6)
+    assert (same(weights_of(ema.net), weights_of(model.net))) == (decay == 0)
+
+
+@pytest.mark.parametrize(("decay", "ramp"), [(0.9, False), (0.9999, True)])
+def test_average_of_a_resumed_run_is_that_of_an_unbroken_one(decay, ramp, tmp_path):
+    whole, first, second = (module() for _ in range(3))
+    average = EMA(decay, ramp)
+    fit(tmp_path / "whole", whole, [average], steps=12)
+    fit(tmp_path / "broken", first, [Checkpoints(100, None), EMA(decay, ramp)], steps=7)
+    resumed = EMA(decay, ramp)
+    fit(
+        tmp_path / "broken",
+        second,
+        [Checkpoints(100, None), resumed],
+        steps=12,
+        checkpoint=tmp_path / "broken/checkpoints/last.ckpt",
+    )
+    assert same(weights_of(whole.net), weights_of(second.net))
+    assert same(weights_of(average.net), weights_of(resumed.net))
+
+
+def test_rate_rises_to_the_decay():
+    ramped, constant = EMA(0.99, True), EMA(0.99, False)
+    assert [ramped.rate(n) for n in (0, 8, 890, 891, 10**6)] == pytest.approx([0.1, 0.5, 0.99, 0.99, 0.99])
+    assert ramped.rate(889) < 0.99
+    assert {constant.rate(n) for n in (0, 1, 10**6)} == {0.99}
+
+
+class Steps(nn.Module):
+    """A trainer that only counts."""
+
+    global_step = 0
+
+
+def test_average_of_constant_weights_stays_them_to_the_bit():
+    """10,000 updates: no drift, as a buffer averaged in float32 would have."""
+    for decay, ramp in ((0.9999, False), (0.9999, True), (0.3, False)):
+        model, ema, trainer = module(), EMA(decay, ramp), Steps()
+        before = weights_of(model.net)
+        ema.setup(trainer, model, "fit")
+        ema.on_fit_start(trainer, model)
+        for trainer.global_step in range(1, 10_001):
+            ema.on_train_batch_end(trainer)
+        assert same(weights_of(ema.net), before)
+        assert same(weights_of(model.net), before)
+
+
+def test_training_weights_do_not_notice_the_average(tmp_path):
+    with_ema, without = module(), module()
+    fit(tmp_path / "a", with_ema, [EMA(0.9, False)], validate_every=2)
+    fit(tmp_path / "b", without, validate_every=2)
+    assert same(weights_of(with_ema.net), weights_of(without.net))
+    assert (with_ema.weights, without.weights) == ("ema/0.9", "raw")
+    assert without.eval_net is without.net
+    assert with_ema.eval_net is not with_ema.net
+
+
+class Failing(Callback):
+    """Fails while the average is being measured."""
+
+    def on_validation_batch_end(self, *_) -> None:
+        raise RuntimeError("in the middle of validation")
+
+
+def test_an_exception_in_validation_leaves_the_training_weights_in_place(tmp_path):
+    model, ema = module(), EMA(0.9, False)
+    weights = Recorder(lambda trainer, module: weights_of(module.net))
+    with pytest.raises(RuntimeError, match="in the middle of validation"):
+        fit(tmp_path, model, [weights, Failing(), ema], validate_every=4)
+    assert len(weights.seen) == 4
+    assert same(weights_of(model.net), weights.seen[-1])
+    assert not same(weights_of(model.net), weights_of(ema.net))
+
+
+def test_checkpoint_holds_raw_weights_and_the_average_apart(tmp_path):
+    model, ema = module(), EMA(0.9, False)
+    fit(tmp_path, model, [ema, Checkpoints(100, None)])
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert same(list(checkpoint["state_dict"].values()), weights_of(model.net))
+    assert list(checkpoint["state_dict"]) == [f"net.{name}" for name, _ in model.net.named_parameters()]
+    assert same(list(checkpoint["ema/0.9"].values()), weights_of(ema.net))
+    assert not same(list(checkpoint["ema/0.9"].values()), weights_of(model.net))
+
+
+def test_average_is_no_parameter_of_the_module_and_drops_nothing(tmp_path):
+    """Neither the optimiser nor state_dict sees it; it is in eval mode while the network trains on."""
+    model, ema = module(net=Linear((1, 4, 4), dropout=0.5)), EMA(0.9, False)
+    modes = Recorder(lambda trainer, module: (module.net.training, ema.net.training))
+    fit(tmp_path, model, [modes, ema], validate_every=1)
+    assert set(modes.seen) == {(True, False)}
+    assert len(list(model.parameters())) == 2
+    assert all(name.startswith("net.") for name in model.state_dict())
+    assert not any(p.requires_grad for p in ema.net.parameters())
+
+
+def test_average_starts_from_the_initial_weights(tmp_path):
+    model = module(optim=adam(lr=1.0))
+    start, ema = weights_of(model.net), EMA(0.999, False)
+    fit(tmp_path, model, [ema], steps=1)
+    for w0, w1, average in zip(start, weights_of(model.net), weights_of(ema.net), strict=True):
+        assert (w1 - w0).abs().max() > 0.5
+        torch.testing.assert_close(average, w0 + 0.001 * (w1 - w0), rtol=0, atol=1e-6)

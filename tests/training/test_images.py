@@ -1,0 +1,145 @@
+"""Pictures: what is written is read back, pixel by pixel."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm_lab.training.images import quantise, save_grid, save_progression, to_uint8
+
+GAP, GREY = 2, 96
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_quantise_takes_the_nearest_level_and_is_idempotent(levels):
+    grid = torch.linspace(-1, 1, levels, dtype=torch.float64)
+    x = torch.rand(5000, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+    q = quantise(x, levels)
+    nearest = grid[(x.double()[:, None] - grid).abs().argmin(1)]
+    assert (q.double() - nearest).abs().max() < 1e-6
+    assert torch.equal(quantise(q, levels), q)
+    assert len(q.unique()) == levels
+    assert (q.min(), q.max()) == (-1, 1)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_quantise_keeps_what_is_on_the_grid_of_the_data(levels):
+    from ddpm_lab.data.memory import scale
+
+    x = scale(torch.arange(levels, dtype=torch.uint8), levels)
+    assert torch.equal(quantise(x, levels), x)
+    step = 2 / (levels - 1)
+    assert torch.equal(quantise(x + 0.49 * step, levels), x)
+    assert torch.equal(quantise(x - 0.49 * step, levels), x)
+
+
+def test_data_without_levels_are_not_quantised():
+    x = torch.randn(4, 2)
+    assert quantise(x, None) is x
+
+
+def test_to_uint8_rounds_and_does_not_truncate():
+    k = torch.arange(256)
+    exact = k / 127.5 - 1
+    for offset in (-0.4, 0, 0.4):
+        assert torch.equal(to_uint8(exact + offset / 127.5).long(), k)
+    assert to_uint8(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+
+
+def tiles_of(picture: np.ndarray, n: int, columns: int, side: int) -> list[np.ndarray]:
+    pitch = side + GAP
+    places = [(GAP + i // columns * pitch, GAP + i % columns * pitch) for i in range(n)]
+    return [picture[top : top + side, left : left + side] for top, left in places]
+
+
+def random_images(n: int, channels: int, side: int) -> Tensor:
+    return torch.rand(n, channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("n", "columns", "used"), [(6, 3, 3), (7, 3, 3), (5, None, 3), (1, None, 1), (2, 4, 4)])
+def test_every_tile_is_where_it_should_be(channels, n, columns, used, tmp_path):
+    """60 pixels wide: not enlarged. Where no tile is, the picture is grey."""
+    x = random_images(n, channels, 60)
+    path = save_grid(x, tmp_path / "new" / "grid.png", columns)
+    picture = np.asarray(Image.open(path))
+    rows = -(-n // used)
+    assert picture.shape == (rows * 62 + 2, used * 62 + 2, 3)[: 2 if channels == 1 else 3]
+    expected = to_uint8(x).permute(0, 2, 3, 1).numpy()
+    rest = picture.copy()
+    for i, tile in enumerate(tiles_of(picture, n, used, 60)):
+        assert np.array_equal(tile, expected[i].squeeze())
+        tiles_of(rest, n, used, 60)[i][:] = GREY
+    assert (rest == GREY).all()
+
+
+@pytest.mark.parametrize("side", [1, 8, 20, 48])
+def test_small_images_are_enlarged_by_whole_pixels(side, tmp_path):
+    x = random_images(3, 1, side)
+    zoom = 48 // side
+    picture = np.asarray(Image.open(save_grid(x, tmp_path / "grid.png", 2)))
+    for tile, image in zip(tiles_of(picture, 3, 2, side * zoom), to_uint8(x)[:, 0].numpy(), strict=True):
+        assert np.array_equal(tile, np.kron(image, np.ones((zoom, zoom), np.uint8)))
+
+
+def test_values_beyond_the_range_are_cut_not_wrapped(tmp_path):
+    x = torch.stack([torch.full((1, 50, 50), 1.3), torch.full((1, 50, 50), -1.3)])
+    picture = np.asarray(Image.open(save_grid(x, tmp_path / "grid.png")))
+    assert [tile[0, 0] for tile in tiles_of(picture, 2, 2, 50)] == [255, 0]
+
+
+def ink(path) -> np.ndarray:
+    """How far each pixel is from white."""
+    return 255 - np.asarray(Image.open(path).convert("L")).astype(float)
+
+
+def test_points_are_drawn_where_they_are(tmp_path):
+    """Points are the only thing in colour: their centre in the picture follows the centre of the cloud."""
+    cloud = 0.1 * torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.8, 0.4])
+    centres = []
+    for i, sign in enumerate((1, -1)):
+        picture = np.asarray(Image.open(save_grid(sign * cloud, tmp_path / f"{i}.png")).convert("RGB")).astype(float)
+        colour = picture.max(2) - picture.min(2)
+        rows, columns = np.indices(colour.shape)
+        centres.append(((columns * colour).sum() / colour.sum(), -(rows * colour).sum() / colour.sum()))
+    (right, up), (left, down) = centres
+    assert right - left > 150
+    assert (up - down) / (right - left) == pytest.approx(0.45 / 0.85, rel=0.05)  # one unit is as long both ways
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_progression_shows_each_frame_in_its_column(channels, tmp_path):
+    """Black, grey and white frames: a row of the picture reads dark, middle, light, and every row does."""
+    frames = [torch.full((2, channels, 8, 8), value) for value in (-1.0, 0.0, 1.0)]
+    path = save_progression(frames, ["t = 3", "t = 2", "t = 1"], tmp_path / "new" / "progression.png")
+    picture = np.asarray(Image.open(path).convert("L"))
+    height, width = picture.shape
+    for row in (0.35, 0.8):
+        line = picture[int(row * height)]
+        assert [line[int(width * (k + 0.5) / 3)] for k in range(3)] == [0, 128, 255]
+
+
+def test_progression_labels_are_on_top(tmp_path):
+    frames = [torch.ones(1, 1, 8, 8)] * 2
+    with_labels = ink(save_progression(frames, ["t = 2", "t = 1"], tmp_path / "a.png"))
+    without = ink(save_progression(frames, ["", ""], tmp_path / "b.png"))
+    assert without.sum() == 0
+    rows = np.flatnonzero(with_labels.sum(1))
+    assert 0 < len(rows) < 30
+    assert rows.max() < 0.4 * len(with_labels)
+
+
+def test_progression_of_points_draws_a_cloud_per_frame(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    frames = [torch.randn(50, 2, generator=g) for _ in range(3)]
+    path = save_progression(frames, ["t = 3", "t = 2", "t = 1"], tmp_path / "p.png")
+    width = ink(path).shape[1]
+    assert all(ink(path)[:, width * k // 3 : width * (k + 1) // 3].sum() > 1000 for k in range(3))
+
+
+def test_points_that_diverged_do_not_stop_a_run(tmp_path):
+    cloud = torch.randn(20, 2)
+    cloud[3] = float("nan")
+    cloud[4] = float("inf")
+    assert save_grid(cloud, tmp_path / "grid.png").exists()

@@ -1,0 +1,86 @@
+"""Warm-up, clipping, and that Adam's arguments arrive."""
+
+import pytest
+import torch
+from torch import nn
+
+from ddpm_lab.training.optim import Adam
+
+from .support import Recorder, adam, fit, module, quiet
+
+pytestmark = quiet
+
+
+def rates(tmp_path, optim: Adam, steps: int) -> list[float]:
+    """The rate each update used: read before the scheduler moves on, that is, from the one it logs next."""
+    seen: list[float] = []
+
+    class Spy(Recorder):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    fit(tmp_path, module(optim=optim), [Spy(lambda *_: None)], steps=steps)
+    return seen
+
+
+def test_rate_rises_from_zero_in_equal_steps(tmp_path):
+    """Ho's code: lr · min(step / warmup, 1), the first update being step 0."""
+    assert rates(tmp_path, adam(lr=0.02, warmup=4), 7) == pytest.approx([0, 0.005, 0.01, 0.015, 0.02, 0.02, 0.02])
+
+
+def test_without_warmup_the_rate_is_constant(tmp_path):
+    assert rates(tmp_path, adam(lr=0.02, warmup=0), 3) == [0.02, 0.02, 0.02]
+
+
+def with_gradients(scale: float, seed: int = 0) -> list[nn.Parameter]:
+    g = torch.Generator().manual_seed(seed)
+    parameters = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(2))]
+    for p in parameters[:2]:
+        p.grad = scale * torch.randn(p.shape, generator=g)
+    return parameters  # the last has none
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1e6])
+@pytest.mark.parametrize("clip", [1.0, 0.1])
+def test_clipping_equals_torchs(scale, clip):
+    ours, theirs = with_gradients(scale), with_gradients(scale)
+    norm = adam(clip=clip).clip_gradients(ours)
+    expected = nn.utils.clip_grad_norm_(theirs, clip)
+    torch.testing.assert_close(norm, expected)
+    for a, b in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    after = torch.cat([p.grad.flatten() for p in ours[:2]]).norm()
+    assert float(after) == pytest.approx(min(clip, float(norm)), rel=1e-4)
+
+
+def test_clip_none_measures_and_changes_nothing():
+    parameters, untouched = with_gradients(100.0), with_gradients(100.0)
+    norm = adam(clip=None).clip_gradients(parameters)
+    assert float(norm) == pytest.approx(float(torch.cat([p.grad.flatten() for p in untouched[:2]]).norm()), rel=1e-6)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(parameters[:2], untouched[:2], strict=True))
+
+
+def test_updates_are_adams_with_every_argument():
+    """Against torch's single-tensor Adam on the same gradients."""
+    ours, theirs = with_gradients(1.0), with_gradients(1.0)
+    choice = Adam(lr=0.1, betas=[0.5, 0.9], eps=0.01, weight_decay=0.3, warmup=0, clip=None)
+    a = choice.configure(ours)["optimizer"]
+    b = torch.optim.Adam(theirs, lr=0.1, betas=(0.5, 0.9), eps=0.01, weight_decay=0.3, foreach=False, fused=False)
+    for _ in range(3):
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q)
+    assert ours[0].abs().min() > 0
+
+
+def test_one_beta_is_refused():
+    with pytest.raises(ValueError, match=r"optim.betas=\[0.9\]: two numbers are needed"):
+        Adam(0.1, [0.9], 1e-8, 0.0, 0, None)
+
+
+def test_the_first_update_with_warmup_moves_nothing(tmp_path):
+    model = module(optim=adam(lr=1.0, warmup=10))
+    before = [p.detach().clone() for p in model.net.parameters()]
+    fit(tmp_path, model, steps=1)
+    assert all(torch.equal(p, q) for p, q in zip(model.net.parameters(), before, strict=True))
