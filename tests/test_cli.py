@@ -100,6 +100,8 @@ def test_nothing_is_overwritten(finished):
     ("change", "said"),
     [
         ("schedule.T=500", ("schedule.T=500 but the checkpoint has 10",)),
+        ("schedule.T=11", ("schedule.T=11 but the checkpoint has 10",)),
+        ("sampler.steps=11", ("sampler.steps=11 is more than schedule.T=10",)),
         ("net.channels=16", ("net.channels=16 but the checkpoint has 8",)),
         ("schedule=cosine", ("schedule._target_", "schedule.offset")),
         ("optim.lr=0.1", ("optim.lr=0.1 but the checkpoint has 0.001",)),

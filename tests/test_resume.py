@@ -104,7 +104,7 @@ def test_killed_twice_and_resumed_equals_unbroken(unbroken, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(6))
 def test_killed_anywhere_and_resumed_equals_unbroken(seed, unbroken, tmp_path):
     chance = random.Random(seed)
     kills = [(chance.randrange(4, 27), chance.uniform(0, 0.3))]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm_lab.compat import check_compatible
 from ddpm_lab.errors import UserError
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
@@ -31,6 +32,7 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> Resumed:
         stored = OmegaConf.create(read_checkpoint(checkpoint)["config"])
     assert isinstance(stored, DictConfig)
     _apply(cfg, stored, [override.lstrip("+").split("=")[0] for override in overrides])
+    check_compatible(stored)
     stored.resume = str(checkpoint)
     in_place = folder is not None and checkpoint.name == "last.ckpt" and cfg.run.name is None
     if in_place and folder is not None:

@@ -114,7 +114,8 @@ def _checked(settings: Sequence[Setting], composer: _Composer, sweep: bool) -> C
     for key, rule in rules.items():
         _check_value(key, _at(values, key), rule, typed.get(key))
     resolve_auto(config, catalog.dirs)
-    check_compatible(config, catalog.dirs)
+    if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
+        check_compatible(config, catalog.dirs)
     return config, choices
 
 

@@ -81,8 +81,8 @@ class Checkpoints(Checkpoint):
         self.interrupt.listen()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        step = trainer.global_step
-        validates = step % trainer.val_check_batch == 0  # then saved after it, or a resumed run would skip it
+        step, every = trainer.global_step, trainer.val_check_batch
+        validates = every is not None and step % every == 0  # then saved after it, or a resumed run would skip it
         if (step % self.last_every == 0 and not validates) or self.interrupt.signal:
             self._save_last(trainer)
         if self.keep_every and step % self.keep_every == 0:
