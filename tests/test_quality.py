@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 def test_samples_are_digits_of_every_kind_and_not_copies(run):
     torch.set_num_threads(2)
-    samples, split = quantise(ddpm_lab.load(run).sample(256, seed=1), 17), digit_judge.load_split()
+    samples, split = quantise(ddpm_lab.load(run).sample(1024, seed=1), 17), digit_judge.load_split()
     result = digit_judge.judge(samples, *split)
     print(digit_judge.report(result), file=sys.stderr)
     assert result["pass_rate"]["noise"] <= 0.05
