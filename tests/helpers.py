@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,6 +37,12 @@ def trained(folder: Path, *overrides: str) -> Path:
     """Train in this process; returns the run folder."""
     assert train(composed(*overrides), folder, None, None, time.time()) == 0
     return folder
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """All of an .npz, the file closed again."""
+    with np.load(path) as file:
+        return dict(file)
 
 
 def command(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.CompletedProcess[str]:

@@ -53,7 +53,8 @@ def test_a_mistake_is_answered_without_torch_and_leaves_nothing(arguments, tmp_p
 
 
 def test_what_only_the_objects_know_is_one_message_too(tmp_path):
-    done = command("schedule=linear", "schedule.T=60", "schedule.rescale=true", "schedule.beta_end=0.1", cwd=tmp_path)
+    wrong = ("schedule=linear", "schedule.T=60", "schedule.rescale=true", "schedule.beta_end=0.1", "sampler.steps=60")
+    done = command(*wrong, cwd=tmp_path)
     assert_refused(done, "schedule", "β must lie in (0, 1]", "β_37")
     assert list(tmp_path.iterdir()) == []
 

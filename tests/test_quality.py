@@ -4,10 +4,9 @@ import json
 import sys
 
 import digit_judge
-import numpy as np
 import pytest
 import torch
-from helpers import command
+from helpers import arrays, command
 
 import ddpm_lab
 from ddpm_lab.training.images import quantise
@@ -40,7 +39,7 @@ def test_samples_are_digits_of_every_kind_and_not_copies(run):
 
 def test_the_bound_is_near_what_was_published_for_this_run(run):
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
-    terms = np.load(run / "vlb_terms.npz")
+    terms = arrays(run / "vlb_terms.npz")
     total = terms["terms_bpd"].sum() + terms["prior_bpd"]
     assert metrics["bound_bpd"]["value"] == pytest.approx(total, abs=1e-9)
     assert metrics["pixels_fd"]["value"] < 5 * metrics["pixels_fd_real"]["value"] + 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, trained
+from helpers import TINY, arrays, trained
 from omegaconf import OmegaConf
 
 import ddpm_lab
@@ -81,7 +81,7 @@ def test_a_moved_folder_opens(run, digits_run, tmp_path):
 
 def test_bound_is_the_one_the_run_reported(run, digits_run, val):
     """Same data, seed and stride: term by term, and the summary's total."""
-    bound, found = run.bound(val, stride=5, seed=6), np.load(digits_run / "vlb_terms.npz")
+    bound, found = run.bound(val, stride=5, seed=6), arrays(digits_run / "vlb_terms.npz")
     np.testing.assert_allclose(bound.terms_bpd.numpy(), found["terms_bpd"], rtol=1e-5)
     np.testing.assert_allclose(bound.terms_se.numpy(), found["terms_se"], rtol=1e-3)
     reported = json.loads((digits_run / "summary.json").read_text())["metrics"]["bound_bpd"]
@@ -180,7 +180,7 @@ def test_vectors_run_too(points_run):
     run = ddpm_lab.load(points_run)
     data = GaussianMixture(n_train=200, n_val=60)
     data.setup()
-    bound, found = run.bound(data.val_images, stride=2), np.load(points_run / "vlb_terms.npz")
+    bound, found = run.bound(data.val_images, stride=2), arrays(points_run / "vlb_terms.npz")
     np.testing.assert_allclose(bound.terms_bpd.numpy(), found["terms_bpd"], rtol=1e-4)
     metrics = json.loads((points_run / "summary.json").read_text())["metrics"]
     assert metrics["known_bpd"]["value"] == pytest.approx(data.known_bpd(), rel=1e-9)

@@ -179,9 +179,9 @@ def test_a_problem_of_every_run_is_said_once():
 
 
 def test_one_run():
-    (arm,) = preflight(["schedule=cosine", "schedule.T=77", "++seed=3", "hydra.verbose=false"])
-    assert arm.overrides == ["schedule=cosine", "schedule.T=77", "++seed=3"]
-    assert (arm.config.schedule.T, arm.config.seed, arm.choices["schedule"]) == (77, 3, "cosine")
+    (arm,) = preflight(["schedule=cosine", "schedule.T=177", "++seed=3", "hydra.verbose=false"])
+    assert arm.overrides == ["schedule=cosine", "schedule.T=177", "++seed=3"]
+    assert (arm.config.schedule.T, arm.config.seed, arm.choices["schedule"]) == (177, 3, "cosine")
     assert "hydra" not in arm.config
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import arrays
 from lightning import Callback
 from PIL import Image
 
@@ -106,7 +107,7 @@ def test_throughput_counts_every_image_and_not_the_time_of_validation(tmp_path):
 def test_terms_on_disk_add_up_to_what_is_logged_and_equal_one_meter_over_all(tmp_path):
     model, data = module(), Dots(n_val=30)
     fit(tmp_path, model, [VLBTerms(3, 1, seed=4), EMA(0.5, False)], data=data, steps=4, validate_every=4)
-    row, found = table(tmp_path)[-1], np.load(tmp_path / "vlb_terms.npz")
+    row, found = table(tmp_path)[-1], arrays(tmp_path / "vlb_terms.npz")
     assert row["val/decoder_bpd"] == pytest.approx(found["terms_bpd"][0], rel=1e-9)
     assert row["val/kl_bpd"] == pytest.approx(found["terms_bpd"][1:].sum(), rel=1e-9)
     assert row["val/prior_bpd"] == pytest.approx(float(found["prior_bpd"]), rel=1e-9)
@@ -131,7 +132,7 @@ def test_final_bound_has_its_own_stride_and_says_how_it_was_measured(tmp_path):
     assert bound.value == pytest.approx(sum(part.value for part in parts), rel=1e-9)
     said = {"unit": "bits/dim", "split": "validation", "n": 24, "stride": 1, "T": 8, "seed": 0, "weights": "raw", "clip": True}
     assert said.items() <= bound.record.items()
-    assert (np.load(tmp_path / "vlb_terms.npz")["terms_n"] == 24).all()
+    assert (arrays(tmp_path / "vlb_terms.npz")["terms_n"] == 24).all()
     assert bound.se > 0
 
 
