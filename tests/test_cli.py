@@ -12,7 +12,7 @@ from helpers import ROOT, TINY, command, environment
 from ddpm_lab.training.checkpoint import read_checkpoint
 
 MISTAKES = {
-    "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, linear"),
+    "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, jsd, linear"),
     "shedule=cosine": ("shedule=cosine", "Did you mean schedule=cosine?"),
     "loss=vbl": ("loss=vbl", "loss=vlb", "hybrid, simple, vlb"),
     "schedule.T=-1": ("schedule.T=-1", "int >= 1"),

@@ -23,6 +23,11 @@ EXPERIMENT_SIZE = [
 VECTORS = ["data.n_train=100", "data.n_val=50"]  # of experiment=gaussian_mixture
 NEEDS = {
     ("variance", "learned_range"): ["loss=hybrid"],
+    ("variance", "learned_diagonal"): ["loss=vlb"],
+    ("schedule", "jsd"): ["prediction=v"],
+    ("schedule", "zero_terminal_snr"): ["prediction=x0"],
+    ("loss", "truncated_snr"): ["prediction=v"],
+    ("loss", "constant_weight"): ["prediction=v"],
     ("net", "mlp"): VECTORS,
     ("net", "unet"): ["data=npz", "data.path=NPZ", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
     ("data", "npz"): ["data.path=NPZ", "data.val_fraction=0.5", "net.attention=[8]"],
@@ -96,24 +101,31 @@ def test_option_trains_and_fires_every_callback(group, option, npz, tmp_path):
     assert OmegaConf.load(folder / "config.yaml").seed == 0
 
 
-def rivals() -> list[tuple[str, str, str]]:
-    found = []
-    for group in GROUPS:
-        names = [option for option in options(group, [CONF]) if (group, option) != ("variance", "auto")]
-        if group not in ("experiment", "data", "net"):
-            found += [(group, a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    return found
+# What the options of a group are compared under, so that all of them work. Other data or another network could not but differ.
+CONTEXT = {
+    "schedule": ["prediction=v"], "prediction": [], "variance": ["loss=vlb"], "loss": ["prediction=v"],
+    "timesteps": ["schedule.T=2", "trainer.max_steps=4", "trainer.validate_every=4"],
+    "sampler": ["sampler.steps=5"], "ema": [],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("group", "a", "b"), rivals())
-def test_choosing_another_option_changes_the_result(group, a, b, results):
-    """Given the same seed and everything else alike. (Other data or another network could not but differ.)"""
-    shared = [*NEEDS.get((group, a), []), *NEEDS.get((group, b), [])]
-    if group == "variance":
-        shared = ["loss=vlb"]
-    if group == "loss":
-        shared = ["variance=learned_range"] if "hybrid" in (a, b) and "vlb" in (a, b) else []
-    assert results(*TINY, *shared, f"{group}={a}") != results(*TINY, *shared, f"{group}={b}")
+@pytest.mark.parametrize("group", CONTEXT)
+def test_every_option_of_a_group_gives_another_result(group, results):
+    """Given the same seed and everything else alike."""
+    names = [option for option in options(group, [CONF]) if (group, option) != ("variance", "auto")]
+    also = {"importance": ["timesteps.history=1"]}  # or it is uniform in so few steps
+    found = {option: results(*TINY, *CONTEXT[group], f"{group}={option}", *also.get(option, [])) for option in names}
+    assert len(set(found.values())) == len(names), found
+
+
+def test_every_group_with_a_choice_is_compared():
+    several = {group for group in GROUPS if len(options(group, [CONF])) > 1}
+    assert several <= {*CONTEXT, "data", "net", "experiment"}
+
+
+def test_vlb_and_hybrid_differ_for_one_network(results):
+    both = [results(*TINY, "variance=learned_range", f"loss={loss}") for loss in ("vlb", "hybrid")]
+    assert both[0] != both[1]
 
 
 def test_the_same_options_give_the_same_result(tmp_path):
@@ -123,14 +135,29 @@ def test_the_same_options_give_the_same_result(tmp_path):
 CHANGES = [
     "seed=1", "schedule.beta_start=0.001", "schedule.beta_end=0.3", "schedule.T=11",
     "sampler.steps=5", "sampler.clip=false", "net.channels=16", "net.multipliers=[1,1]", "net.blocks=2", "net.attention=[8]",
-    "net.groups=2", "data.val_fraction=0.3", "data.split_seed=1", "data.flip=true", "data.batch_size=8",
+    "net.groups=2", "net.scale_shift=true", "data.val_fraction=0.3", "data.split_seed=1", "data.flip=true", "data.batch_size=8",
     "optim.lr=0.1", "optim.betas=[0.5,0.999]", "optim.eps=0.1", "optim.weight_decay=0.1", "optim.warmup=0",
     "optim.clip=0.000001", "ema.decay=0.05", "ema.ramp=false", "callbacks.frechet.n=9", "callbacks.frechet.seed=3",
     "callbacks.vlb_terms.seed=1", "callbacks.vlb_terms.final_stride=2", "trainer.max_steps=3",
     ("schedule.beta_end=0.001", "schedule.rescale=true"),
     ("trainer.max_steps=4 trainer.validate_every=4", "net.dropout=0.5"),
+    ("trainer.max_steps=4 trainer.validate_every=4", "net.heads=2"),
     ("schedule=cosine", "schedule.offset=0.1"), ("schedule=cosine", "schedule.max_beta=0.5"), ("loss=vlb", "loss.scale=50"),
-    ("loss=hybrid variance=learned_range", "loss.weight=1"), ("sampler=ddim sampler.steps=5", "sampler.eta=1"),
+    ("loss=hybrid variance=learned_range", "loss.weight=1"), ("loss=min_snr", "loss.gamma=0.1"), ("loss=p2", "loss.k=3"),
+    ("loss=p2", "loss.gamma=0.5"), ("loss=truncated_snr prediction=v", "loss.floor=1000"),
+    ("schedule=quadratic", "schedule.beta_start=0.001"), ("schedule=quadratic", "schedule.beta_end=0.3"),
+    ("schedule=constant", "schedule.beta=0.1"), ("schedule=warmup10", "schedule.fraction=0.7"),
+    ("schedule=warmup50", "schedule.beta_start=0.001"), ("schedule=warmup50", "schedule.beta_end=0.3"),
+    ("schedule=sigmoid_beta", "schedule.width=3"), ("schedule=sigmoid_beta", "schedule.beta_start=0.001"),
+    ("schedule=sigmoid_beta", "schedule.beta_end=0.3"), ("schedule=sigmoid_alpha_bar", "schedule.start=0"),
+    ("schedule=sigmoid_alpha_bar", "schedule.end=1"), ("schedule=sigmoid_alpha_bar", "schedule.tau=0.5"),
+    ("schedule=sigmoid_alpha_bar", "schedule.max_beta=0.5"),
+    ("schedule=zero_terminal_snr prediction=v", "schedule.base=quadratic"),
+    ("schedule=zero_terminal_snr prediction=v", "schedule.beta_start=0.001"),
+    ("schedule=zero_terminal_snr prediction=v", "schedule.beta_end=0.3"), ("variance=interpolated", "variance.fraction=1"),
+    ("timesteps=importance timesteps.history=1 schedule.T=2 sampler.steps=null trainer.max_steps=4", "timesteps.floor=0.9"),
+    ("timesteps=importance timesteps.history=1 schedule.T=2 sampler.steps=null trainer.max_steps=4", "timesteps.history=99"),
+    ("sampler=ddim sampler.steps=5", "sampler.eta=1"),
     ("sampler=ddim sampler.steps=5", "sampler.spacing=leading"), ("sampler=ddim sampler.steps=5", "sampler.clip=false"),
 ]  # fmt: skip
 

@@ -46,7 +46,10 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     """Refuse a combination that would train or measure something other than what was asked for."""
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
-    for check in (_variance_is_trained, _variance_is_needed, _shapes_agree, _clip_has_bounds, _steps_are_there):
+    for check in (
+        _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
+        _clip_has_bounds, _steps_are_there,
+    ):  # fmt: skip
         check(setup)
 
 
@@ -66,6 +69,37 @@ def _variance_is_needed(setup: _Setup) -> None:
         raise UserError(
             f"{setup.name('loss')} trains the variance with its second term, and {setup.name('variance')} "
             f"has nothing to train: choose {variances}, or use {losses}"
+        )
+
+
+def _signal_is_there(setup: _Setup) -> None:
+    if setup.fact("schedule", "reaches_zero") and setup.fact("prediction", "needs_signal"):
+        predictions = setup.fitting("prediction", "needs_signal", lambda needs: needs is False)
+        schedules = setup.fitting("schedule", "reaches_zero", lambda reaches: not reaches)
+        raise UserError(
+            f"{setup.name('schedule')} ends at ᾱ_T = 0, and {setup.name('prediction')} cannot tell x̂_0 where nothing of it is "
+            f"left: use {predictions}, or choose {schedules}"
+        )
+
+
+def _weight_is_finite(setup: _Setup) -> None:
+    weighs, weighable = setup.fact("loss", "weighs"), setup.fact("prediction", "weighable")
+    if weighs is not None and weighable is not None and weighs not in weighable:
+        predictions = setup.fitting("prediction", "weighable", lambda kinds: kinds is not None and weighs in kinds)
+        losses = setup.fitting("loss", "weighs", lambda other: other is None or other in weighable)
+        raise UserError(
+            f"{setup.name('loss')} weighs the error of x̂_0, and with {setup.name('prediction')} its weight is without bounds "
+            f"where little signal is left: use {predictions}, or choose {losses}"
+        )
+
+
+def _end_has_weight(setup: _Setup) -> None:
+    if setup.fact("loss", "weighs") == "snr" and setup.fact("schedule", "reaches_zero"):
+        losses = setup.fitting("loss", "weighs", lambda weighs: weighs != "snr")
+        schedules = setup.fitting("schedule", "reaches_zero", lambda reaches: not reaches)
+        raise UserError(
+            f"{setup.name('loss')} gives no weight to t = T of {setup.name('schedule')}, where ᾱ_T = 0 and where sampling "
+            f"starts: use {losses}, or choose {schedules}"
         )
 
 

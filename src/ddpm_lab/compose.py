@@ -42,7 +42,13 @@ def build(cfg: DictConfig, run_dir: Path) -> Built:
     extractor, logger = instantiate(cfg, "metrics"), instantiate(cfg, "logger", run_dir=run_dir)
     callbacks = [instantiate(cfg, f"callbacks.{name}", extractor=extractor) for name in cfg.callbacks]
     callbacks.append(instantiate(cfg, "ema"))
-    trainer = instantiate(cfg, "trainer", callbacks=callbacks, logger=logger, run_dir=run_dir)
+    trainer = instantiate(cfg, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
+    parts = trainer.world_size * trainer.accumulate_grad_batches
+    if cfg.data.batch_size % parts:
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size}: the whole batch is shared by {trainer.world_size} processes in "
+            f"{trainer.accumulate_grad_batches} pieces each, so it must be a multiple of {parts}"
+        )
     return Built(module, data, trainer)
 
 
@@ -64,7 +70,6 @@ def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) ->
             out_channels=shape[0] * diffusion.variance.n_outputs,
             size=shape[-1] if len(shape) == 3 else None,
         )
-    net.to(memory_format=torch.channels_last)  # the same numbers up to rounding, 5 to 20% sooner
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     return DiffusionModule(

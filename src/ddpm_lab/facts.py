@@ -1,18 +1,20 @@
 """Read a constant of a class by name, without importing it: what a loss or a network says about itself.
 
 The pre-flight must know, before torch is imported (seconds), whether a combination can be trained. The facts stand
-where they belong, as class attributes (`trains_variance = False`), and are read from the source by `ast`.
+where they belong, as class attributes (`trains_variance = False`) or, of a function, in its decorator
+(`@states(reaches_zero=True)`), and are read from the source by `ast`.
 """
 
 import ast
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 
 def fact(target: str, name: str, default: Any = None) -> Any:
-    """The constant class attribute `name` of the class with this dotted name, or of its nearest base; else `default`."""
+    """The constant `name` of the class with this dotted name, or of its nearest base, or of a function; else `default`."""
     for body in _with_bases(target, frozenset()):
         for statement in body:
             if name in _assigned(statement):
@@ -23,8 +25,10 @@ def fact(target: str, name: str, default: Any = None) -> Any:
     return default
 
 
-def _assigned(statement: ast.stmt) -> list[str]:
-    """Names given a value by `x = 1` or `x: int = 1`."""
+def _assigned(statement: ast.stmt | ast.keyword) -> list[str]:
+    """Names given a value by `x = 1` or `x: int = 1`, or in `@states(x=1)`."""
+    if isinstance(statement, ast.keyword):
+        return [statement.arg or ""]
     if isinstance(statement, ast.Assign):
         return [node.id for node in statement.targets if isinstance(node, ast.Name)]
     if isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -32,7 +36,13 @@ def _assigned(statement: ast.stmt) -> list[str]:
     return []
 
 
-def _with_bases(target: str, seen: frozenset[str]) -> list[list[ast.stmt]]:
+def _stated(function: ast.FunctionDef) -> list[ast.keyword]:
+    """What stands in the function's `@states(...)`."""
+    calls = [node for node in function.decorator_list if isinstance(node, ast.Call)]
+    return [word for call in calls if isinstance(call.func, ast.Name) and call.func.id == "states" for word in call.keywords]
+
+
+def _with_bases(target: str, seen: frozenset[str]) -> Sequence[Sequence[ast.stmt | ast.keyword]]:
     """The body of the class, then those of its bases, through `from m import C` too; `seen` ends a circle."""
     module, _, name = target.rpartition(".")
     path = _source(module)
@@ -42,7 +52,9 @@ def _with_bases(target: str, seen: frozenset[str]) -> list[list[ast.stmt]]:
     for node in _parse(path).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            return [node.body] + [body for base in bases for body in _with_bases(f"{module}.{base}", seen)]
+            return [node.body, *(body for base in bases for body in _with_bases(f"{module}.{base}", seen))]
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return [_stated(node)]
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if name == (alias.asname or alias.name):

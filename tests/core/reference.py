@@ -23,6 +23,55 @@ def cosine_betas(T: int, s: float = 0.008, cap: float = 0.999) -> list[float]:
     return [min(1 - f(t) / f(t - 1), cap) for t in range(1, T + 1)]
 
 
+def quadratic_betas(T: int, first: float = 1e-4, last: float = 0.02) -> list[float]:
+    return [root**2 for root in linear_betas(T, math.sqrt(first), math.sqrt(last))]
+
+
+def constant_betas(T: int) -> list[float]:
+    return [0.02] * T
+
+
+def warmup_betas(T: int, fraction: float) -> list[float]:
+    n = int(T * fraction)
+    return [1e-4 + (0.02 - 1e-4) * i / max(n - 1, 1) for i in range(n)] + [0.02] * (T - n)
+
+
+def jsd_betas(T: int) -> list[float]:
+    return [1.0 / (T - t + 1) for t in range(1, T + 1)]
+
+
+def sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+def sigmoid_beta_betas(T: int) -> list[float]:
+    return [1e-4 + (0.02 - 1e-4) * sigmoid(x) for x in linear_betas(T, -6.0, 6.0)]
+
+
+def sigmoid_alpha_bar_betas(T: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> list[float]:
+    def abar(t: int) -> float:
+        u = t / T * (end - start) + start
+        return (sigmoid(end / tau) - sigmoid(u / tau)) / (sigmoid(end / tau) - sigmoid(start / tau))
+
+    return [min(1.0 - abar(t) / abar(t - 1), 0.999) for t in range(1, T + 1)]
+
+
+def zero_terminal_snr_betas(T: int) -> list[float]:
+    """Lin et al. 2024, Algorithm 1, over the linear schedule."""
+    root = [math.sqrt(abar) for abar in Tables(linear_betas(T)).abar[1:]]
+    moved = [(r - root[-1]) * root[0] / (root[0] - root[-1]) for r in root]
+    abar = [1.0] + [r**2 for r in moved]
+    return [1.0 - abar[t] / abar[t - 1] for t in range(1, T + 1)]
+
+
+BETAS = {
+    "linear": linear_betas, "cosine": cosine_betas, "quadratic": quadratic_betas, "constant": constant_betas,
+    "warmup10": lambda T: warmup_betas(T, 0.1), "warmup50": lambda T: warmup_betas(T, 0.5), "jsd": jsd_betas,
+    "sigmoid_beta": sigmoid_beta_betas, "sigmoid_alpha_bar": sigmoid_alpha_bar_betas,
+    "zero_terminal_snr": zero_terminal_snr_betas,
+}  # fmt: skip
+
+
 class Tables:
     """Ho et al., section 2: β_1..β_T with α_t = 1 - β_t, ᾱ_t = Π α, and Eq. 7's β̃_t."""
 
@@ -50,7 +99,9 @@ class Tables:
             return self.log_beta_tilde_clipped(t)
         if kind == "beta":
             return math.log(self.beta_tilde(2)) if t == 1 else math.log(self.beta[t])
-        frac = (raw + 1.0) / 2.0
+        if kind == "learned_diagonal":
+            return raw
+        frac = 0.5 if kind == "interpolated" else (raw + 1.0) / 2.0
         return frac * math.log(self.beta[t]) + (1.0 - frac) * self.log_beta_tilde_clipped(t)
 
     def diffuse(self, x0: Tensor, eps: Tensor, t: int) -> Tensor:
@@ -64,10 +115,18 @@ class Tables:
     def target(self, kind: str, x0: Tensor, eps: Tensor, t: int) -> Tensor:
         if kind == "eps":
             return eps
+        if kind == "x0":
+            return x0
+        if kind == "mu":
+            return self.q_mean(x0, self.diffuse(x0, eps, t), t)
         return math.sqrt(self.abar[t]) * eps - math.sqrt(1.0 - self.abar[t]) * x0
 
     def p_mean(self, kind: str, out: Tensor, xt: Tensor, t: int) -> Tensor:
         """Eq. 11; a v-network's ε is √ᾱ v + √(1-ᾱ) x_t."""
+        if kind == "mu":
+            return out
+        if kind == "x0":
+            return self.q_mean(out, xt, t)
         noise = math.sqrt(1.0 - self.abar[t])
         eps = out if kind == "eps" else math.sqrt(self.abar[t]) * out + noise * xt
         return (xt - self.beta[t] / noise * eps) / math.sqrt(1.0 - self.beta[t])
@@ -91,14 +150,29 @@ class Tables:
         mean = math.sqrt(self.abar[self.T]) * x0
         return normal_kl(mean, math.log(1.0 - self.abar[self.T]), torch.zeros_like(x0), torch.zeros_like(x0)).mean() / LN2
 
+    def weight(self, name: str, kind: str, t: int) -> float:
+        """Of the squared error in the network's own target, as each paper or its authors' code writes it for that target."""
+        snr = self.abar[t] / (1.0 - self.abar[t])
+        return WEIGHTS[name][kind](snr)
+
     def loss(self, name: str, setting, x0, eps, t: int, out, raw, scale: float = 1.0, lam: float = 1e-3) -> Tensor:
         """Eq. 14; Ho's mean-over-t form of Eq. 5; iDDPM Eq. 16 with the sum's T made explicit and the mean held fixed."""
         simple = ((out - self.target(setting.prediction, x0, eps, t)) ** 2).mean()
         if name == "simple":
             return simple
+        if name in WEIGHTS:
+            return self.weight(name, setting.prediction, t) * simple
         if name == "vlb":
             return scale * self.term_bpd(setting, x0, eps, t, out, raw)
         return simple + lam * self.T * self.term_bpd(setting, x0, eps, t, out.detach(), raw)
+
+
+WEIGHTS = {
+    "min_snr": {"eps": lambda s: min(s, 5.0) / s, "x0": lambda s: min(s, 5.0), "v": lambda s: min(s, 5.0) / (s + 1.0)},
+    "p2": {"eps": lambda s: 1.0 / (1.0 + s), "x0": lambda s: s / (1.0 + s), "v": lambda s: s / (1.0 + s) ** 2},
+    "truncated_snr": {"x0": lambda s: max(s, 1.0), "v": lambda s: max(s, 1.0) / (s + 1.0)},
+    "constant_weight": {"x0": lambda s: 1.0, "v": lambda s: 1.0 / (s + 1.0)},
+}
 
 
 def normal_kl(mean1: Tensor, log_var1: float, mean2: Tensor, log_var2: Tensor) -> Tensor:

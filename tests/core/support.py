@@ -1,7 +1,6 @@
 """What the tests of the core share: options from conf/, small diffusions, data on a grid, networks that know the answer."""
 
 import importlib
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.schedule import NoiseSchedule, cosine, linear
+from ddpm_lab.core.schedule import NoiseSchedule, cosine, linear, quadratic
 
 from . import reference
 
@@ -28,6 +27,11 @@ def make(group: str, name: str, **changes: Any) -> Any:
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     module, _, attribute = config.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), attribute)(**{**config, **changes})
+
+
+def reaches_zero(schedule: str) -> bool:
+    """Whether ᾱ_T = 0, where no network that predicts ε can go."""
+    return bool(make("schedule", schedule).alphas_bar[-1] == 0)
 
 
 class Setting(NamedTuple):
@@ -54,16 +58,13 @@ GOLDEN = {
     "linear-4k": lambda: linear(4000, rescale=True),
     "cosine-1k": lambda: cosine(1000),
     "cosine-4k": lambda: cosine(4000),
+    "quad-1k": lambda: quadratic(1000),
 }
-"""The columns of golden values; quad is made from β alone."""
-
-
-def quad(T: int = 1000) -> Tensor:
-    return torch.linspace(math.sqrt(1e-4), math.sqrt(0.02), T, dtype=torch.float64) ** 2
+"""The columns of golden values."""
 
 
 def tables_of(name: str, T: int) -> reference.Tables:
-    return reference.Tables(reference.linear_betas(T) if name == "linear" else reference.cosine_betas(T))
+    return reference.Tables(reference.BETAS[name](T))
 
 
 REFUSED = (ValueError, TypeError)

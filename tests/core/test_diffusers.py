@@ -7,16 +7,18 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.sampler import DDIM, Ancestral
-from ddpm_lab.core.schedule import cosine, linear
+from ddpm_lab.core.schedule import cosine, linear, quadratic, sigmoid_beta, zero_terminal_snr
 
 from .support import Setting, diffusion_of, normal_like
 
-SCHEDULES = {"linear": linear, "cosine": cosine}
+SCHEDULES = {"linear": linear, "cosine": cosine, "quadratic": quadratic, "sigmoid_beta": sigmoid_beta}
 TABLES = {
     "linear": {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"},
     "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "quadratic": {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "scaled_linear"},
+    "sigmoid_beta": {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "sigmoid"},
 }
-THEIR_PREDICTION = {"eps": "epsilon", "v": "v_prediction"}
+THEIR_PREDICTION = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 THEIR_VARIANCE = {"beta_tilde": "fixed_small", "beta": "fixed_large"}
 SHAPE = (2, 1, 4, 4)
 
@@ -38,6 +40,12 @@ def test_tables(name, T):
     np.testing.assert_allclose(ours.alphas_bar[1:-1], theirs.alphas_cumprod[:-1].double(), rtol=2e-4, atol=1e-9)
 
 
+def test_zero_terminal_snr():
+    theirs = DDPMScheduler(1000, **TABLES["quadratic"], rescale_betas_zero_snr=True)
+    ours = zero_terminal_snr(1000, base="quadratic")
+    np.testing.assert_allclose(ours.alphas_bar[1:], theirs.alphas_cumprod.double(), rtol=2e-4, atol=1e-7)
+
+
 def one_step(sampler, diffusion: GaussianDiffusion, t: int, xt, out, z, clip: bool, times=None):
     chain = diffusion.schedule.chain(times)
     denoise = diffusion.denoiser(lambda x, t: out, chain, clip)
@@ -48,7 +56,7 @@ def one_step(sampler, diffusion: GaussianDiffusion, t: int, xt, out, z, clip: bo
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("variance", THEIR_VARIANCE)
 @pytest.mark.parametrize("prediction", THEIR_PREDICTION)
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_one_ancestral_step(name, prediction, variance, clip, t):
     theirs = DDPMScheduler(
         1000, variance_type=THEIR_VARIANCE[variance], clip_sample=clip, prediction_type=THEIR_PREDICTION[prediction],
@@ -68,7 +76,7 @@ def test_one_ancestral_step(name, prediction, variance, clip, t):
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("prediction", THEIR_PREDICTION)
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_one_ddim_step(name, prediction, clip, eta, t):
     theirs = DDIMScheduler(1000, clip_sample=clip, prediction_type=THEIR_PREDICTION[prediction], **TABLES[name])
     theirs.set_timesteps(50)

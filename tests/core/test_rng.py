@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from ddpm_lab.core import rng
 
-from .support import assert_close, make, options
-
 F64 = torch.float64
 index = st.integers(0, 300)
 ADDRESS = st.tuples(st.integers(0, 2**40), st.sampled_from(["t", "noise", "sampling"]), st.integers(0, 2**40))
@@ -97,30 +95,3 @@ def test_permutation(n):
     assert torch.equal(order, rng.permutation(n, 0, "order", 3))
     if n > 2:
         assert not torch.equal(order, rng.permutation(n, 0, "order", 4))
-
-
-@pytest.mark.parametrize("T", [1, 2, 7, 1000, 4000])
-def test_uniform_hits_every_time_equally(T):
-    """A grid of u with eight points for each t, and the last number below 1."""
-    u = torch.arange(8 * T, dtype=F64) / (8 * T) + 1e-9
-    drawn = make("timesteps", "uniform")(u, T)
-    assert torch.equal(drawn.t, torch.arange(1, T + 1).repeat_interleave(8))
-    assert torch.equal(drawn.weight, torch.ones_like(u))
-
-
-@pytest.mark.parametrize("T", [1, 2, 3, 7, 1000, 4000, 2**20])
-@pytest.mark.parametrize("name", options("timesteps"))
-def test_times_stay_within_the_chain_and_weights_are_fair(name, T):
-    u = torch.tensor([0.0, 5e-324, 2.0**-53, 0.5, 1 - 2.0**-53], dtype=F64)
-    drawn = make("timesteps", name)(u, T)
-    assert drawn.t.dtype == torch.int64
-    assert drawn.t.min() >= 1
-    assert drawn.t.max() <= T
-    assert drawn.t[0] == 1
-    assert drawn.t[-1] == T
-    assert (drawn.t.diff() >= 0).all()  # inverse CDF: monotone in u
-    fine = (torch.arange(20_000, dtype=F64) + 0.5) / 20_000
-    drawn = make("timesteps", name)(fine, min(T, 1000))
-    f = torch.cos(drawn.t / min(T, 1000))
-    exact = torch.cos(torch.arange(1, min(T, 1000) + 1, dtype=F64) / min(T, 1000)).mean()
-    assert_close((drawn.weight * f).mean(), exact, rtol=0, atol=1e-3)

@@ -8,7 +8,7 @@ import torch
 from ddpm_lab.core.schedule import Chain, NoiseSchedule, cosine, from_betas, linear
 
 from . import reference
-from .support import GOLDEN, REFUSED, assert_close, make, options, quad, tables_of
+from .support import GOLDEN, REFUSED, assert_close, make, options, tables_of
 
 F64 = torch.float64
 
@@ -16,6 +16,10 @@ F64 = torch.float64
 @pytest.mark.parametrize("T", [1, 2, 3, 10, 1000, 4000])
 @pytest.mark.parametrize("name", options("schedule"))
 def test_schedule_is_lawful(name, T):
+    if (name, T) == ("zero_terminal_snr", 1):
+        with pytest.raises(ValueError, match="at least 2 steps"):
+            make("schedule", name, T=T)
+        return
     schedule = make("schedule", name, T=T)
     ab = schedule.alphas_bar
     assert ab.dtype == F64
@@ -28,7 +32,7 @@ def test_schedule_is_lawful(name, T):
 
 
 @pytest.mark.parametrize("T", [2, 7, 1000, 4000])
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", options("schedule"))
 def test_tables_equal_the_reference(name, T):
     tables, schedule = tables_of(name, T), make("schedule", name, T=T)
     assert_close(schedule.alphas_bar, torch.tensor(tables.abar, dtype=F64), rtol=1e-11, atol=0)
@@ -53,7 +57,7 @@ def half_unit(text: str) -> float:
 
 @pytest.mark.parametrize("column", GOLDEN_TABLE)
 def test_golden_tables(column):
-    schedule = GOLDEN[column]() if column in GOLDEN else from_betas(quad())
+    schedule = GOLDEN[column]()
     chain, ab = schedule.chain(), schedule.alphas_bar
     second, tenth = chain[2], chain[11]
     found = [
@@ -76,6 +80,27 @@ def test_rescaling_multiplies_both_ends(T, rescale, last):
     betas = linear(T, rescale=rescale).betas
     first = 1e-4 * (1000 / T if rescale else 1)
     assert_close(torch.stack([betas[0], betas[-1]]), torch.tensor([first, last], dtype=F64), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [("constant", "1.68e-9"), ("warmup10", "4.61e-9"), ("warmup50", "2.61e-7"), ("sigmoid_alpha_bar", "3.003e-7")],
+)
+def test_golden_ends(name, printed):
+    assert float(make("schedule", name).alphas_bar[-1]) == pytest.approx(float(printed), abs=half_unit(printed), rel=0)
+
+
+def test_jsd_falls_evenly_to_nothing():
+    assert_close(make("schedule", "jsd", T=8).alphas_bar, 1 - torch.arange(9, dtype=F64) / 8)
+
+
+@pytest.mark.parametrize("base", ["linear", "quadratic", "sigmoid_beta"])
+def test_zero_terminal_snr_moves_only_the_end(base):
+    moved, ab = make("schedule", "zero_terminal_snr", base=base), make("schedule", base).alphas_bar
+    assert moved.alphas_bar[-1] == 0
+    assert_close(moved.alphas_bar[1], ab[1], rtol=1e-12)
+    ratio = moved.alphas_bar[1:].sqrt().diff() / ab[1:].sqrt().diff()
+    assert_close(ratio, ratio[0].expand(999), rtol=1e-6)
 
 
 def test_unscaled_hundred_steps_leave_signal():
@@ -204,7 +229,7 @@ def test_no_steps_are_refused(name):
 
 @pytest.mark.parametrize("name", options("schedule"))
 def test_full_chain_of_one_or_two_steps(name):
-    for T in (1, 2):
+    for T in (2,) if name == "zero_terminal_snr" else (1, 2):
         chain = make("schedule", name, T=T).chain()
         assert torch.isfinite(chain._table).all()
         assert len(list(chain.steps_down())) == T

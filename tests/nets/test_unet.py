@@ -54,7 +54,7 @@ class ExactTime(nn.Module):
         return torch.from_numpy(np.concatenate([np.sin(phase), np.cos(phase)], axis=1))
 
 
-def diffusers_unet(in_channels, out_channels, size, channels, multipliers, blocks, attention, groups):
+def diffusers_unet(in_channels, out_channels, size, channels, multipliers, blocks, attention, groups, heads, scale_shift):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from diffusers import UNet2DModel
@@ -67,8 +67,10 @@ def diffusers_unet(in_channels, out_channels, size, channels, multipliers, block
         layers_per_block=blocks,
         down_block_types=["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         up_block_types=["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
-        attention_head_dim=None,
+        attention_head_dim=None if heads == 1 else channels // heads,
+        resnet_time_scale_shift="scale_shift" if scale_shift else "default",
         norm_num_groups=groups,
+        attn_norm_num_groups=groups,
         norm_eps=1e-6,
         downsample_padding=0,
         flip_sin_to_cos=False,
@@ -108,13 +110,16 @@ def layer_names(levels: int, blocks: int) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param((3, 3, 32, 128, (1, 2, 2, 2), 2, (16,), 32), id="cifar10"),
-        pytest.param((1, 2, 16, 16, (1, 3, 2), 3, (8, 4), 8), id="two-attention-sizes"),
-        pytest.param((2, 4, 8, 12, (1,), 1, (), 4), id="one-size"),
+        pytest.param((3, 3, 32, 128, (1, 2, 2, 2), 2, (16,), 32, 1, False), id="cifar10"),
+        pytest.param((1, 2, 16, 16, (1, 3, 2), 3, (8, 4), 8, 1, False), id="two-attention-sizes"),
+        pytest.param((3, 6, 8, 16, (1, 1), 1, (8, 4), 8, 4, True), id="heads-and-scale-shift"),
+        pytest.param((2, 4, 8, 12, (1,), 1, (), 4, 1, True), id="one-size"),
     ],
 )
 def test_output_and_every_gradient_equal_diffusers(config):
-    ours, theirs = UNet(*config, dropout=0.0).double(), diffusers_unet(*config)
+    *sizes, heads, scale_shift = config
+    ours = UNet(*sizes, dropout=0.0, heads=heads, scale_shift=scale_shift).double()
+    theirs = diffusers_unet(*config)
     randomise(theirs)
     names = layer_names(len(config[4]), config[5])
     pairs = {}

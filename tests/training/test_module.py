@@ -5,6 +5,7 @@ import torch
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.sampler import DDIM, Ancestral
+from ddpm_lab.core.timesteps import Drawn, Uniform
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.data.memory import Batch
 from ddpm_lab.training.ema import EMA
@@ -16,7 +17,7 @@ pytestmark = quiet
 
 def batch(n: int = 16, counter: int = 3, first: int = 0) -> Batch:
     g = torch.Generator().manual_seed(counter)
-    return Batch(torch.randint(17, (n, 1, 4, 4), generator=g) / 8 - 1, counter, first)
+    return Batch(torch.randint(17, (n, 1, 4, 4), generator=g) / 8 - 1, counter, first, n)
 
 
 def alphas_bar() -> list[float]:
@@ -57,14 +58,12 @@ def test_what_callbacks_see_is_what_was_trained_on():
 
 
 def test_weights_of_the_timesteps_weigh_the_loss():
-    class Twice:
-        def __call__(self, u, n):
-            from ddpm_lab.core.timesteps import Drawn
-
+    class Rising(Uniform):
+        def __call__(self, u, T, first, size):
             return Drawn(torch.ones(len(u), dtype=torch.long), torch.arange(len(u), dtype=torch.float64))
 
     model = module()
-    model.timesteps = Twice()
+    model.timesteps = Rising()
     loss = float(model.training_step(batch(), 0).detach())
     expected = float((torch.arange(16) * model.trained.per_example).mean())
     assert loss == pytest.approx(expected, rel=1e-6)
@@ -76,7 +75,7 @@ def test_two_slices_of_a_batch_see_what_the_whole_sees():
     model.training_step(whole, 0)
     expected = model.trained
     for first in (0, 8):
-        model.training_step(Batch(whole.x0[first : first + 8], 3, first), 0)
+        model.training_step(Batch(whole.x0[first : first + 8], 3, first, 16), 0)
         assert torch.equal(model.trained.t, expected.t[first : first + 8])
         torch.testing.assert_close(model.trained.per_example, expected.per_example[first : first + 8])
 
@@ -88,7 +87,7 @@ def test_dropout_is_a_function_of_the_batch_number():
     losses = []
     for counter in (3, 3, 4):
         torch.rand(100)
-        losses.append(float(model.training_step(Batch(batch().x0, counter, 0), 0).detach()))
+        losses.append(float(model.training_step(Batch(batch().x0, counter, 0, 16), 0).detach()))
     assert losses[0] == losses[1]
     assert torch.equal(dropped[0], dropped[1])
     assert not torch.equal(dropped[0], dropped[2])

@@ -15,6 +15,9 @@ from ddpm_lab.errors import UserError
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster
 
 
+ALSO = "# also called:"
+
+
 def conf_dir() -> Path:
     """The project's own configuration: inside the package in a wheel, at the repository's root in a clone."""
     inside = Path(__file__).parents[1] / "conf"
@@ -103,6 +106,16 @@ def description(path: Path) -> str:
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
+
+
+def aliases(group: str, dirs: Sequence[Path]) -> dict[str, str]:
+    """Names that other codebases give to the options of a group, from the files' second comment, "# also called: a, b"."""
+    found: dict[str, str] = {}
+    for option, path in options(group, dirs).items():
+        for line in path.read_text(encoding="utf-8").splitlines()[:3]:
+            if line.startswith(ALSO):
+                found |= {name.strip(): option for name in line.removeprefix(ALSO).split(",")}
+    return found
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

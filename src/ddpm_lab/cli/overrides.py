@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 
 from ddpm_lab.cli.keys import Catalog
+from ddpm_lab.cli.options import aliases, groups, options
 from ddpm_lab.cli.schema import ListOf, show
 from ddpm_lab.errors import UserError
 
@@ -23,6 +25,19 @@ _INSTEAD = {
     "hydra.searchpath": "name the folder of your own options with --config-dir=FOLDER",
     "hydra.sweeper.params": "write the values on the command line, as in -m seed=1,2",
 }
+
+
+def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """The arguments with our own names in place of other codebases', and what was replaced: `schedule=scaled_linear` is
+    quadratic here. A name that is an option of ours stays one."""
+    words, notes, known = list(argv), [], groups(dirs)
+    for i, word in enumerate(words):
+        group, _, value = word.partition("=")
+        if group in known and set(value.split(",")) - options(group, dirs).keys():
+            ours = aliases(group, dirs)
+            words[i] = f"{group}={','.join(ours.get(name, name) for name in value.split(','))}"
+            notes += [f"{group}={name} is called {ours[name]} here" for name in value.split(",") if name in ours]
+    return words, notes
 
 
 class CommandLine(NamedTuple):

@@ -43,8 +43,11 @@ def _main(argv: list[str]) -> None:
         groups = [argument for argument in argv if not argument.startswith("-") and "=" not in argument]
         print(help_for_group(groups[0], dirs) if groups else help_text(dirs))
         return
+    from ddpm_lab.cli.overrides import canonical
     from ddpm_lab.cli.preflight import preflight
 
+    argv, notes = canonical(argv, dirs)
+    print("".join(f"{note}\n" for note in notes), end="")
     arms = preflight(argv)
     for arm in arms:
         if arm.config.resume is not None:

@@ -78,8 +78,13 @@ class GaussianDiffusion:
         if self.prediction.needs_signal and self.schedule.alphas_bar[-1] == 0:
             raise ValueError(
                 "ᾱ_T = 0 leaves no signal at T for a prediction that divides by √ᾱ_T: "
-                "choose prediction=v, or a schedule whose last β is below 1."
+                "choose prediction=v or prediction=x0, or a schedule whose last β is below 1."
             )
+
+    @property
+    def clips(self) -> bool:
+        """Whether x̂_0 is limited to [−1, 1] where nobody says: for data with grey levels, as in Ho's sampler and evaluation."""
+        return self.levels is not None and self.prediction.clips
 
     @cached_property
     def chain(self) -> Chain:

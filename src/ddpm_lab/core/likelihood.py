@@ -5,9 +5,10 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from ddpm_lab.core import rng
@@ -67,6 +68,20 @@ class Bound:
         return float(self.terms_bpd[1:].sum())
 
 
+class Tally(NamedTuple):
+    """What has been measured so far, as sums and lists that add up over parts of the data."""
+
+    sums: Float64[Tensor, "3 N"]
+    """Per time: of the terms, of their squares, and how many."""
+    per_datum: Float64[Tensor, " n"]
+    offsets: Int[Tensor, " n"]
+    priors: Float64[Tensor, " n"]
+
+    def plus(self, other: "Tally") -> "Tally":
+        lists = (torch.cat(pair) for pair in zip(self[1:], other[1:], strict=True))
+        return Tally(self.sums + other.sums, *lists)
+
+
 @dataclass
 class BoundMeter:
     """Measures the bound over data that come in batches.
@@ -80,18 +95,16 @@ class BoundMeter:
     stride: int = 1
     seed: int = 0
     clip: bool | None = None
-    """Of x̂_0 to [−1, 1]; None clips data that have grey levels, as Ho's evaluation does."""
+    """Of x̂_0 to [−1, 1]; None leaves it to the diffusion: `GaussianDiffusion.clips`."""
     batch: int = 512
-    _sums: Tensor = field(init=False, repr=False)
-    _per_datum: list[Tensor] = field(init=False, repr=False, default_factory=list)
-    _offsets: list[Tensor] = field(init=False, repr=False, default_factory=list)
-    _priors: list[Tensor] = field(init=False, repr=False, default_factory=list)
+    tally: Tally = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= len(self.chain):
             raise ValueError(f"stride={self.stride}: a chain of {len(self.chain)} steps allows 1 to {len(self.chain)}.")
-        self.clip = self.diffusion.levels is not None if self.clip is None else self.clip
-        self._sums = torch.zeros(3, len(self.chain), dtype=torch.float64)
+        self.clip = self.diffusion.clips if self.clip is None else self.clip
+        none = torch.zeros(0, dtype=torch.float64)
+        self.tally = Tally(torch.zeros(3, len(self.chain), dtype=torch.float64), none, torch.zeros(0, dtype=torch.int64), none)
 
     @torch.inference_mode()
     def add(self, net: Network, x0: Data, first: int) -> None:
@@ -104,11 +117,10 @@ class BoundMeter:
         for part in torch.arange(len(datum)).split(self.batch):
             parts.append(self._terms(net, x0, first, datum[part], step[part], draw[part]))
         terms = torch.cat(parts)
-        for row, value in zip(self._sums, (terms, terms**2, torch.ones_like(terms)), strict=True):
-            row.index_add_(0, step, value)
-        self._per_datum.append(torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms))
-        self._offsets.append(index % self.stride)
-        self._priors.append(prior_bpd(self.chain, x0).cpu())
+        sums = torch.zeros_like(self.tally.sums)
+        sums.index_add_(1, step, torch.stack([terms, terms**2, torch.ones_like(terms)]))
+        per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms)
+        self.tally = self.tally.plus(Tally(sums, per_datum, index % self.stride, prior_bpd(self.chain, x0).cpu()))
 
     def _terms(self, net: Network, x0: Data, first: int, datum: Tensor, step: Tensor, draw: Tensor) -> Tensor:
         noise = []
@@ -122,21 +134,15 @@ class BoundMeter:
 
     def result(self) -> Bound:
         """The bound so far. Raises ValueError where fewer than two data fell on some time: there is no error to give."""
-        total, square, n = self._sums
+        (total, square, n), sums, offsets, priors = self.tally
         if bool((n < 2).any()):
-            raise ValueError(f"stride={self.stride} needs at least {2 * self.stride} data, and there are {self._count}.")
+            raise ValueError(f"stride={self.stride} needs at least {2 * self.stride} data, and there are {len(priors)}.")
         terms = total / n
         terms_se = ((square / n - terms**2).clamp(min=0) / (n - 1)).sqrt()
-        prior = torch.cat(self._priors)
         # Data of one offset share their times, and those of different offsets share none: independent strata. Each datum
         # adds its L_T, which is a mean over all data, by the share of its stratum.
-        offsets, sums = torch.cat(self._offsets), torch.cat(self._per_datum)
         of = [offsets == r for r in range(self.stride)]
-        strata = [sums[r] + prior[r] * (float(r.sum()) / len(prior)) for r in of]
+        strata = [sums[r] + priors[r] * (float(r.sum()) / len(priors)) for r in of]
         variance = sum((float(y.var()) / len(y) for y in strata), 0.0)
-        value = float(prior.mean() + terms.sum())
-        return Bound(self.chain.times, terms, terms_se, n, float(prior.mean()), value, variance**0.5, self._count, self.stride)
-
-    @property
-    def _count(self) -> int:
-        return sum(map(len, self._priors))
+        prior, se = float(priors.mean()), variance**0.5
+        return Bound(self.chain.times, terms, terms_se, n, prior, float(prior + terms.sum()), se, len(priors), self.stride)

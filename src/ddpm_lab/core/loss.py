@@ -9,7 +9,8 @@ import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
 from ddpm_lab.core.likelihood import term_bpd
-from ddpm_lab.core.types import Data, PerExample
+from ddpm_lab.core.prediction import snr
+from ddpm_lab.core.types import Coefficient, Data, PerExample
 
 
 class Loss(ABC):
@@ -47,6 +48,71 @@ class Simple(Loss):
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
         return {"mse": target_mse(diffusion, out, noised)}
+
+
+class Weighted(Loss):
+    """Squared error of x̂_0 times a weight that depends on the signal-to-noise ratio, whatever the network predicts.
+
+    `weighs`: "snr" where the weight vanishes with the signal, so that a step from pure noise would not be trained; "x0" where
+    it does not, which a network that predicts ε cannot bear: the error of x̂_0 is 1/SNR times its own.
+    """
+
+    trains_variance = False
+    auto_variance = "beta"
+    weighs: str
+
+    @abstractmethod
+    def weight(self, snr: Coefficient) -> Coefficient:
+        """Of the squared error of x̂_0."""
+
+    def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        weight = self.weight(snr(noised.step)) / diffusion.prediction.x0_weight(noised.step)
+        return {"mse": weight.flatten() * target_mse(diffusion, out, noised)}
+
+
+class MinSNR(Weighted):
+    """Hang et al. 2023, Eq. 8: min(SNR, γ) on x̂_0."""
+
+    weighs = "snr"
+
+    def __init__(self, gamma: float = 5.0) -> None:
+        self.gamma = gamma
+
+    def weight(self, snr: Coefficient) -> Coefficient:
+        return snr.clamp(max=self.gamma)
+
+
+class P2(Weighted):
+    """Choi et al. 2022, Eq. 8: 1 / (k + SNR)^γ on ε̂, which is SNR / (k + SNR)^γ on x̂_0."""
+
+    weighs = "snr"
+
+    def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
+        self.gamma, self.k = gamma, k
+
+    def weight(self, snr: Coefficient) -> Coefficient:
+        return snr / (self.k + snr) ** self.gamma
+
+
+class TruncatedSNR(Weighted):
+    """Salimans & Ho 2022, section 4: max(SNR, `floor`) on x̂_0, the paper's floor being 1."""
+
+    weighs = "x0"
+
+    def __init__(self, floor: float = 1.0) -> None:
+        self.floor = floor
+
+    def weight(self, snr: Coefficient) -> Coefficient:
+        return snr.clamp(min=self.floor)
+
+
+class ConstantWeight(Weighted):
+    """The squared error of x̂_0 itself, at every t alike."""
+
+    weighs = "x0"
+
+    def weight(self, snr: Coefficient) -> Coefficient:
+        return torch.ones_like(snr)
 
 
 class VLB(Loss):

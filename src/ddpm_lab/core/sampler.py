@@ -45,8 +45,8 @@ def spaced_times(T: int, n: int, spacing: Spacing = "trailing") -> tuple[int, ..
 
 
 class Sampler(ABC):
-    """`steps` network calls (None: all T) at times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]; None clips data that
-    have grey levels and leaves the rest."""
+    """`steps` network calls (None: all T) at times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]; None leaves it
+    to the diffusion: `GaussianDiffusion.clips`."""
 
     draws_noise = True
 
@@ -66,7 +66,7 @@ class Sampler(ABC):
     @torch.inference_mode()
     def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
         """Yields the states from x_T = x down to x_0."""
-        clip = diffusion.levels is not None if self.clip is None else self.clip
+        clip = diffusion.clips if self.clip is None else self.clip
         chain, state = self.chain(diffusion.schedule), None
         denoise = diffusion.denoiser(net, chain, clip)
         for step in chain.steps_down():

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ddpm_lab.core.types import Coefficient, Data, Times
+from ddpm_lab.core.types import Coefficient, Data, Times, states
 
 
 class Marginal(NamedTuple):
@@ -36,6 +36,10 @@ class Step(NamedTuple):
     """Of x_0 in the mean of q(x_s | x_t, x_0): DDPM Eq. 7."""
     xt_coef: Coefficient
     """Of x_t in the same mean."""
+    mu_x0_coef: Coefficient
+    """Of x_0 in the mean of q(x_{t−1} | x_t, x_0), which a network that predicts μ̃ was trained on, whatever the chain."""
+    mu_xt_coef: Coefficient
+    """Of x_t in that mean."""
     log_beta: Coefficient
     """log β of the transition, β = 1 − ᾱ_t / ᾱ_s."""
     log_beta_tilde: Coefficient
@@ -130,11 +134,15 @@ def _transitions(alphas_bar: Tensor, times: Tensor) -> Tensor:
     ab_s, ab_t = alphas_bar[s], alphas_bar[t]
     beta = 1 - ab_t / ab_s
     beta_tilde = beta * (1 - ab_s) / (1 - ab_t)
-    x0_coef = ab_s.sqrt() * beta / (1 - ab_t)
-    xt_coef = (ab_t / ab_s).sqrt() * (1 - ab_s) / (1 - ab_t)
     beta_tilde[0] = beta_tilde[1] if len(t) > 1 else beta[0]  # a chain of one step has no second: take its β
     marginals = [ab_s.sqrt(), (1 - ab_s).sqrt(), ab_t.sqrt(), (1 - ab_t).sqrt()]
-    return torch.stack([s, t, *marginals, x0_coef, xt_coef, beta.log(), beta_tilde.log()], dim=1)
+    means = [*_posterior_coefs(ab_s, ab_t), *_posterior_coefs(alphas_bar[t - 1], ab_t)]
+    return torch.stack([s, t, *marginals, *means, beta.log(), beta_tilde.log()], dim=1)
+
+
+def _posterior_coefs(ab_s: Tensor, ab_t: Tensor) -> tuple[Tensor, Tensor]:
+    """DDPM Eq. 7 for any s < t: the shares of x_0 and x_t in the mean of q(x_s | x_t, x_0)."""
+    return ab_s.sqrt() * (1 - ab_t / ab_s) / (1 - ab_t), (ab_t / ab_s).sqrt() * (1 - ab_s) / (1 - ab_t)
 
 
 def _as_step(columns: Sequence[Tensor]) -> Step:
@@ -157,15 +165,72 @@ def from_betas(betas: Float64[Tensor, " T"], clipped: int = 0) -> NoiseSchedule:
     return NoiseSchedule(alphas_bar, clipped)
 
 
+def _spaced(start: float, end: float, n: int) -> Float64[Tensor, " n"]:
+    return torch.linspace(start, end, n, dtype=torch.float64)
+
+
 def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = False) -> NoiseSchedule:
     """β evenly spaced, Ho et al. 2020 section 4; `rescale` multiplies both ends by 1000/T as iDDPM's code does."""
     factor = 1000 / max(T, 1) if rescale else 1.0
-    return from_betas(torch.linspace(beta_start * factor, beta_end * factor, T, dtype=torch.float64))
+    return from_betas(_spaced(beta_start * factor, beta_end * factor, T))
+
+
+def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+    """√β evenly spaced: "quad" in Ho's code, "linear" in latent diffusion, "scaled_linear" in diffusers."""
+    return from_betas(_spaced(beta_start**0.5, beta_end**0.5, T) ** 2)
+
+
+def constant(T: int = 1000, beta: float = 0.02) -> NoiseSchedule:
+    """β the same at every t: "const" in Ho's code."""
+    return from_betas(_spaced(beta, beta, T))
+
+
+def warmup(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, fraction: float = 0.1) -> NoiseSchedule:
+    """β rises evenly over the first ⌊fraction · T⌋ steps and then stays: "warmup10" and "warmup50" in Ho's code."""
+    rising = int(T * fraction)
+    return from_betas(torch.cat([_spaced(beta_start, beta_end, rising), _spaced(beta_end, beta_end, T - rising)]))
+
+
+@states(reaches_zero=True)
+def jsd(T: int = 1000) -> NoiseSchedule:
+    """β_t = 1 / (T − t + 1), Sohl-Dickstein et al. 2015 section 2.4.1: ᾱ_t = 1 − t/T, so that nothing is left at T."""
+    return from_betas(1 / _spaced(T, 1, T))
+
+
+def sigmoid_beta(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, width: float = 6.0) -> NoiseSchedule:
+    """β follows a sigmoid over [−width, width]: "sigmoid" in diffusers and in the code of DDIM."""
+    return from_betas(torch.sigmoid(_spaced(-width, width, T)) * (beta_end - beta_start) + beta_start)
+
+
+def sigmoid_alpha_bar(
+    T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+) -> NoiseSchedule:
+    """ᾱ follows a falling sigmoid over [start, end] of temperature τ, scaled to fall from 1 to 0: Jabri et al. 2022."""
+    f = torch.sigmoid(_spaced(end, start, T + 1) / tau) - torch.sigmoid(torch.tensor(start / tau, dtype=torch.float64))
+    return _capped(f, max_beta)
 
 
 def cosine(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
     """iDDPM Eq. 17, `offset` being the paper's s. β is capped at `max_beta` and ᾱ follows the capped β, so ᾱ_T > 0."""
     u = torch.arange(T + 1, dtype=torch.float64) / T
-    f = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
+    return _capped(torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2, max_beta)
+
+
+def _capped(f: Float64[Tensor, " times"], max_beta: float) -> NoiseSchedule:
+    """β_t = 1 − f_t / f_{t−1}, no more than `max_beta`."""
     betas = 1 - f[1:] / f[:-1]
     return from_betas(betas.clamp(max=max_beta), clipped=int((betas > max_beta).sum()))
+
+
+BASES = {"linear": linear, "quadratic": quadratic, "sigmoid_beta": sigmoid_beta}
+
+
+@states(reaches_zero=True)
+def zero_terminal_snr(T: int = 1000, base: str = "linear", beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+    """Lin et al. 2024 Algorithm 1: √ᾱ of the base schedule is shifted and scaled so that ᾱ_T = 0 and ᾱ_1 stays."""
+    if T < 2:
+        raise ValueError(f"schedule.T={T}: at least 2 steps are needed, one to keep and one to empty.")
+    scale = BASES[base](T, beta_start, beta_end).alphas_bar[1:].sqrt()
+    first, last = scale[0], scale[-1]
+    scale = (scale - last) * first / (first - last)
+    return NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), scale**2]))

@@ -1,13 +1,14 @@
 """How training chooses t. Every choice maps one shared uniform number per example to (t, weight) by inverse CDF, so that
 two runs that differ in T or in the choice itself still see paired times."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ddpm_lab.core.types import Times
+from ddpm_lab.core.types import PerExample, Times
 
 
 class Drawn(NamedTuple):
@@ -17,13 +18,83 @@ class Drawn(NamedTuple):
     weight: Float64[Tensor, " B"]
 
 
-@runtime_checkable
-class Timesteps(Protocol):
-    def __call__(self, u: Float64[Tensor, " B"], T: int) -> Drawn: ...
+class Timesteps(ABC):
+    """`u` are the uniform numbers of rows first, first + 1, … of a batch of `size` rows, over all devices."""
+
+    learns = False
+    """Whether the choice depends on the losses it led to: then `update` wants them all."""
+
+    @abstractmethod
+    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn: ...
+
+    def update(self, t: Times, losses: PerExample) -> None:
+        """Losses of the whole batch, in the order of its rows, before weighting."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What must be known to go on."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        assert not state, "only a choice that learns has a state"
 
 
-class Uniform:
+def spread(u: Float64[Tensor, " B"], T: int) -> Times:
+    """Uniform numbers to uniform times."""
+    return (u * T).long().clamp(max=T - 1) + 1
+
+
+class Uniform(Timesteps):
     """DDPM Algorithm 1: t ~ Uniform{1, …, T}."""
 
-    def __call__(self, u: Float64[Tensor, " B"], T: int) -> Drawn:
-        return Drawn((u * T).long().clamp(max=T - 1) + 1, torch.ones_like(u))
+    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
+        return Drawn(spread(u, T), torch.ones_like(u))
+
+
+class Stratified(Timesteps):
+    """Row i of n draws from the i-th of n equal parts of 1..T: each t as likely as before, each batch spread evenly over all
+    of them. (VDM, Kingma et al. 2021, appendix I.1, shares one offset among the parts; here each has its own.)"""
+
+    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
+        row = torch.arange(first, first + len(u), dtype=u.dtype)
+        return Drawn(spread((row + u) / size, T), torch.ones_like(u))
+
+
+class Importance(Timesteps):
+    """iDDPM section 3.3: p_t ∝ √E[L_t²] over the last `history` losses at t, mixed with a uniform `floor`; weight 1 / (T p_t).
+
+    Uniform until every t has that many losses: about T · history · log T examples, or more.
+    """
+
+    learns = True
+
+    def __init__(self, history: int = 10, floor: float = 0.001) -> None:
+        self.history, self.floor = history, floor
+        self._losses, self._count = torch.empty(0, history, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
+
+    def probabilities(self, T: int) -> Float64[Tensor, " T"]:
+        """p_1..p_T, iDDPM Eq. 18."""
+        if len(self._count) < T or bool((self._count < self.history).any()):
+            return torch.full((T,), 1 / T, dtype=torch.float64)
+        root = (self._losses**2).mean(1).sqrt()
+        return (1 - self.floor) * root / root.sum() + self.floor / T
+
+    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
+        if len(self._count) != T:
+            self._losses, self._count = self._losses.new_zeros(T, self.history), self._count.new_zeros(T)
+        p = self.probabilities(T)
+        row = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=T - 1)
+        return Drawn(row + 1, 1 / (T * p[row]))
+
+    def update(self, t: Times, losses: PerExample) -> None:
+        history, count = self._losses.numpy(), self._count.numpy()
+        for row, loss in zip((t - 1).tolist(), losses.tolist(), strict=True):
+            history[row, count[row] % self.history] = loss
+            count[row] += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"losses": self._losses, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._losses, self._count = state["losses"].clone(), state["count"].clone()

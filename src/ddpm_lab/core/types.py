@@ -1,4 +1,7 @@
-"""Shapes, once. `B` is the batch; `...` what one datum looks like: C H W for images, D for vectors."""
+"""Shapes, once, and how a function states facts. `B` is the batch; `...` one datum: C H W for images, D for vectors."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,3 +13,15 @@ Times = Int[Tensor, " B"]
 """The paper's t: 1..T, and 0 for data."""
 Coefficient = Float[Tensor, "..."]
 """Zero-dimensional for one step of a sampler, B 1 ... 1 for a batch of times."""
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def states(**facts: object) -> Callable[[Function], Function]:
+    """Constants of a function, as class attributes are of a class: which options go together is read from the source."""
+
+    def stated(function: Function) -> Function:
+        vars(function).update(facts)
+        return function
+
+    return stated

@@ -43,5 +43,31 @@ class LearnedRange:
 
     def log_var(self, raw: Data | None, step: Step) -> Data:
         assert raw is not None, "n_outputs is 2: GaussianDiffusion.split gives raw"
-        fraction = (raw + 1) / 2
-        return fraction * step.log_beta + (1 - fraction) * step.log_beta_tilde
+        return between((raw + 1) / 2, step)
+
+
+class LearnedDiagonal:
+    """log σ² as the network says it, without bounds: the "learned diagonal Σ" of DDPM's Table 2. It starts at σ² = 1."""
+
+    n_outputs = 2
+
+    def log_var(self, raw: Data | None, step: Step) -> Data:
+        assert raw is not None, "n_outputs is 2: GaussianDiffusion.split gives raw"
+        return raw
+
+
+class Interpolated:
+    """log σ² at one fixed fraction of the way from log β̃ (0) to log β (1): iDDPM Eq. 15 with nothing learned."""
+
+    n_outputs = 1
+
+    def __init__(self, fraction: float = 0.5) -> None:
+        self.fraction = fraction
+
+    def log_var(self, raw: Data | None, step: Step) -> Coefficient:
+        return between(self.fraction, step)
+
+
+def between(fraction: Data | float, step: Step) -> Tensor:
+    """iDDPM Eq. 15: log β̃ at fraction 0, log β at 1."""
+    return fraction * step.log_beta + (1 - fraction) * step.log_beta_tilde

@@ -15,11 +15,12 @@ from ddpm_lab.errors import UserError
 
 
 class Batch(NamedTuple):
-    """Data in [−1, 1], the number of the batch in the run, and the index of its first row in the whole batch."""
+    """Data in [−1, 1]; the number of the batch in the run; where its rows begin in the whole batch, and how many that has."""
 
     x0: Tensor
     counter: int
     first: int
+    size: int
 
 
 def scale(raw: Tensor, levels: int | None) -> Tensor:
@@ -27,31 +28,47 @@ def scale(raw: Tensor, levels: int | None) -> Tensor:
     return raw if levels is None else raw.float() * (2 / (levels - 1)) - 1
 
 
+class Slice(NamedTuple):
+    """The part of every batch that this process sees, and in how many pieces: piece after piece, each shared by all."""
+
+    rank: int = 0
+    world: int = 1
+    pieces: int = 1
+
+    def rows(self, n: int, piece: int = 0) -> tuple[int, int]:
+        """Where it begins and ends in a batch of n."""
+        part, parts = piece * self.world + self.rank, self.pieces * self.world
+        return n * part // parts, n * (part + 1) // parts
+
+
 class TrainStream:
     """`steps` batches, counted over the whole run. Epochs are fresh permutations laid end to end, so a batch may span two
     and every datum comes equally often. Keeps its position for Lightning's checkpoints."""
 
-    def __init__(self, raw: Tensor, levels: int | None, batch_size: int, steps: int, seed: int, flip: bool) -> None:
-        self.raw, self.levels, self.flip = raw, levels, flip
+    def __init__(
+        self, raw: Tensor, levels: int | None, batch_size: int, steps: int, seed: int, flip: bool, part: Slice = Slice()
+    ) -> None:
+        self.raw, self.levels, self.flip, self.part = raw, levels, flip, part
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self.position = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.part.pieces
 
     def __iter__(self) -> Iterator[Batch]:
-        while self.position < self.steps:
+        while self.position < len(self):
             self.position += 1
-            yield self.batch(self.position - 1)
+            yield self.batch(*divmod(self.position - 1, self.part.pieces))
 
-    def batch(self, counter: int) -> Batch:
-        """Batch number `counter`."""
-        raw = self.raw[self._rows(counter)]
+    def batch(self, counter: int, piece: int = 0) -> Batch:
+        """Our part of batch number `counter`."""
+        first, stop = self.part.rows(self.batch_size, piece)
+        raw = self.raw[self._rows(counter)[first:stop]]
         if self.flip:
-            mirrored = rng.uniform(self.seed, "flips", counter, 0, self.batch_size) < 0.5
+            mirrored = rng.uniform(self.seed, "flips", counter, first, stop) < 0.5
             raw = torch.where(mirrored.view(-1, *[1] * (raw.ndim - 1)), raw.flip(-1), raw)
-        return Batch(scale(raw, self.levels), counter, 0)
+        return Batch(scale(raw, self.levels), counter, first, self.batch_size)
 
     def _rows(self, counter: int) -> Tensor:
         n, start = len(self.raw), counter * self.batch_size
@@ -76,17 +93,18 @@ class TrainStream:
 
 
 class OrderedBatches:
-    """Each datum once, in order."""
+    """Each datum once, in order: of every batch our part."""
 
-    def __init__(self, raw: Tensor, levels: int | None, batch_size: int) -> None:
-        self.raw, self.levels, self.batch_size = raw, levels, batch_size
+    def __init__(self, raw: Tensor, levels: int | None, batch_size: int, part: Slice = Slice()) -> None:
+        self.raw, self.levels, self.batch_size, self.part = raw, levels, batch_size, part
 
     def __len__(self) -> int:
         return math.ceil(len(self.raw) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for counter, rows in enumerate(self.raw.split(self.batch_size)):
-            yield Batch(scale(rows, self.levels), counter, counter * self.batch_size)
+            first, stop = self.part.rows(len(rows))
+            yield Batch(scale(rows[first:stop], self.levels), counter, counter * self.batch_size + first, len(self.raw))
 
 
 class InMemory(LightningDataModule):
@@ -127,10 +145,15 @@ class InMemory(LightningDataModule):
         return self.shape[-1] if len(self.shape) == 3 else None
 
     def train_dataloader(self) -> TrainStream:
-        return TrainStream(self.train_images, self.levels, self.batch_size, self.steps, self.seed, self.flip)
+        part = self._part()
+        return TrainStream(self.train_images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part)
 
     def val_dataloader(self) -> OrderedBatches:
-        return OrderedBatches(self.val_images, self.levels, self.batch_size)
+        return OrderedBatches(self.val_images, self.levels, self.batch_size, self._part()._replace(pieces=1))
+
+    def _part(self) -> Slice:
+        trainer = self.trainer
+        return Slice() if trainer is None else Slice(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
     def scaled(self, split: str) -> Tensor:
         """All of "train" or "val" in [−1, 1]."""

@@ -6,7 +6,7 @@ Where the paper is silent this follows the authors' code, github.com/hojonathanh
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +39,15 @@ def group_norm(width: int, groups: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Two convolutions and a shortcut; the time embedding shifts the features between them."""
+    """Two convolutions and a shortcut; the time embedding shifts the features between them, before the second norm, or with
+    `scale_shift` scales and shifts them after it (iDDPM section 3, after Dhariwal & Nichol's "adaptive group norm")."""
 
-    def __init__(self, inputs: int, outputs: int, emb: int, groups: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, emb: int, groups: int, dropout: float, scale_shift: bool = False) -> None:
         super().__init__()
         self.norm1 = group_norm(inputs, groups)
         self.conv1 = conv3x3(inputs, outputs)
-        self.time = fan_avg(nn.Linear(emb, outputs))
+        self.scale_shift = scale_shift
+        self.time = fan_avg(nn.Linear(emb, 2 * outputs if scale_shift else outputs))
         self.norm2 = group_norm(outputs, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3x3(outputs, outputs, gain=0)
@@ -54,16 +56,21 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """[B, inputs, H, W], [B, emb] -> [B, outputs, H, W]."""
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(emb)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.shortcut(x) + h
+        time = self.time(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + time)
+        return self.shortcut(x) + self.conv2(self.dropout(F.silu(h)))
 
 
 class Attention(nn.Module):
-    """Self-attention over the H·W positions, one head as wide as the features (Vaswani et al. 2017, Eq. 1)."""
+    """Self-attention over the H·W positions (Vaswani et al. 2017, Eq. 1); DDPM has one head, as wide as the features."""
 
-    def __init__(self, width: int, groups: int) -> None:
+    def __init__(self, width: int, groups: int, heads: int = 1) -> None:
         super().__init__()
+        self.heads = heads
         self.norm = group_norm(width, groups)
         self.qkv = fan_avg(nn.Linear(width, 3 * width))
         self.out = fan_avg(nn.Linear(width, width), gain=0)
@@ -74,8 +81,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, H, W] -> the same."""
         rows = self.norm(x).flatten(2).transpose(1, 2)  # [B, H·W, width]; a view if x is channels_last
-        query, key, value = self.qkv(rows)[:, None].chunk(3, dim=-1)  # one head: [B, 1, H·W, width]
-        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]
+        query, key, value = self.qkv(rows).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, H·W, ...]
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return x + self.out(mixed).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
@@ -106,10 +113,10 @@ class Upsample(nn.Module):
 class Block(nn.Module):
     """A residual block and, at the sizes that attend, self-attention."""
 
-    def __init__(self, inputs: int, outputs: int, emb: int, groups: int, dropout: float, attends: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, attends: bool, heads: int, **res: Any) -> None:
         super().__init__()
-        self.res = ResBlock(inputs, outputs, emb, groups, dropout)
-        self.attention = Attention(outputs, groups) if attends else nn.Identity()
+        self.res = ResBlock(inputs, outputs, **res)
+        self.attention = Attention(outputs, res["groups"], heads) if attends else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """[B, inputs, H, W], [B, emb] -> [B, outputs, H, W]."""
@@ -167,15 +174,18 @@ class UNet(nn.Module):
         attention: Sequence[int] = (16,),
         groups: int = 32,
         dropout: float = 0.1,
+        heads: int = 1,
+        scale_shift: bool = False,
     ) -> None:
         super().__init__()
         check_ranges(channels, multipliers, blocks, groups, dropout)
+        check_heads(channels, multipliers, heads)
         check_groups(channels, multipliers, groups)
         sides = check_sides(size, multipliers, attention)
         widths = [channels * m for m in multipliers]
         entries = [channels, *widths[:-1]]  # features that enter each size, and are its first skip
         below = [*widths[1:], widths[-1]]  # features that come up to it, the lowest from the middle
-        block = partial(Block, emb=4 * channels, groups=groups, dropout=dropout)
+        block = partial(Block, heads=heads, emb=4 * channels, groups=groups, dropout=dropout, scale_shift=scale_shift)
         down, up = [], []
         for i, (width, side) in enumerate(zip(widths, sides, strict=True)):
             make = partial(block, outputs=width, attends=side in attention)
@@ -241,6 +251,13 @@ def check_groups(channels: int, multipliers: Sequence[int], groups: int) -> None
                 f"net.multipliers={list(multipliers)} give: use net.groups={math.gcd(groups, *widths)} "
                 f"or net.channels={math.ceil(channels / groups) * groups}."
             )
+
+
+def check_heads(channels: int, multipliers: Sequence[int], heads: int) -> None:
+    """Every width that may attend is a multiple of `heads`."""
+    for width in (channels * m for m in multipliers):
+        if heads < 1 or width % heads:
+            raise ValueError(f"net.heads={heads} must be 1 or more, and divide the width {width}.")
 
 
 def check_sides(size: int, multipliers: Sequence[int], attention: Sequence[int]) -> list[int]:

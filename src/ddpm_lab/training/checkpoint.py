@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.interrupt import Interrupt
+from ddpm_lab.training.interrupt import Interrupt, Interrupted
 from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.results import step_is_whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -81,13 +82,18 @@ class Checkpoints(Checkpoint):
         self.interrupt.listen()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not step_is_whole(trainer):
+            return
         step, every = trainer.global_step, trainer.val_check_batch
-        validates = every is not None and step % every == 0  # then saved after it, or a resumed run would skip it
-        if (step % self.last_every == 0 and not validates) or self.interrupt.signal:
+        pieces = trainer.accumulate_grad_batches
+        validates = every is not None and step * pieces % every == 0  # then saved after it, or a resumed run would skip it
+        stopping = self.interrupt.agreed(step)
+        if (step % self.last_every == 0 and not validates) or stopping:
             self._save_last(trainer)
         if self.keep_every and step % self.keep_every == 0:
             self._save(trainer, f"step_{step:07d}")
-        self.interrupt.check()
+        if stopping:
+            raise Interrupted(stopping)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)

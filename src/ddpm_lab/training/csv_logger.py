@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class CsvLogger(Logger):
@@ -29,6 +30,7 @@ class CsvLogger(Logger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """The run folder holds config.yaml."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         new = [name for name in metrics if name not in self.columns]
         self.columns += new

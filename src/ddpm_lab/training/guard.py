@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.training import ranks
 
 if TYPE_CHECKING:
     from ddpm_lab.training.module import Trained
@@ -24,9 +25,9 @@ class NonFiniteGuard:
 
     def watch(self, step: int, trained: "Trained", grad_norm: Tensor, optimizer: Any) -> None:
         """Call between backward and update. Raises UserError for a step that was not finite, now or since the last reading."""
-        bad = ~(torch.isfinite(grad_norm) & torch.isfinite(trained.loss))
+        bad = ranks.summed((~(torch.isfinite(grad_norm) & torch.isfinite(trained.loss))).float())
         torch_optimizer = getattr(optimizer, "optimizer", optimizer)
-        torch_optimizer.found_inf, torch_optimizer.grad_scale = bad.float(), None
+        torch_optimizer.found_inf, torch_optimizer.grad_scale = bad.clamp(max=1), None
         self._pending.append((step, trained, bad))
         if len(self._pending) >= (self.every or (1 if bad.device.type == "cpu" else 50)):
             self.read()
@@ -35,10 +36,13 @@ class NonFiniteGuard:
         """Read the flags since the last reading; also to be called when training ends."""
         pending, self._pending = self._pending, []
         if pending and bool(torch.stack([flag for _, _, flag in pending]).any()):
-            raise UserError(next(_message(step, trained) for step, trained, flag in pending if flag))
+            step, trained = next((step, trained) for step, trained, flag in pending if flag)
+            found = ranks.gather(_of_a_part(step, trained) or "")  # of the process that saw it
+            raise UserError(next(filter(None, found), _of_the_whole(step, trained)))
 
 
-def _message(step: int, trained: "Trained") -> str:
+def _of_a_part(step: int, trained: "Trained") -> str | None:
+    """The message where a part of the loss is not finite."""
     t = trained.t
     where = f"step {step} (batch {trained.counter})"
     for name, values in trained.parts.items():
@@ -51,6 +55,12 @@ def _message(step: int, trained: "Trained") -> str:
                 "It changed no weight. A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, "
                 "and so may prediction=v."
             )
+    return None
+
+
+def _of_the_whole(step: int, trained: "Trained") -> str:
+    """The message where no part of the loss gives the reason."""
+    t, where = trained.t, f"step {step} (batch {trained.counter})"
     parts = ", ".join(f"'{name}' {values.mean():.3g}" for name, values in trained.parts.items())
     means = f"its parts are, with means {parts}; t in [{t.min()}, {t.max()}]"
     remedy = "It changed no weight. A lower optim.lr or a longer optim.warmup often helps."

@@ -3,6 +3,10 @@
 import signal
 from types import FrameType
 
+from ddpm_lab.training import ranks
+
+ASK_EVERY = 10
+
 
 class Interrupted(Exception):
     """Training stopped at a whole step because a signal came; `number` is its number."""
@@ -23,10 +27,12 @@ class Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
-    def check(self) -> None:
-        """Call where a step is whole and saved: raises Interrupted if a signal has come."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
+    def agreed(self, step: int) -> int:
+        """The signal that came, or 0; call at every whole step. Several processes ask each other every `ASK_EVERY` steps, so
+        that all stop at one step, whichever of them was told."""
+        if ranks.world() == 1:
+            return self.signal or 0
+        return max(ranks.gather(self.signal or 0)) if step % ASK_EVERY == 0 else 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

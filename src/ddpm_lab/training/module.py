@@ -13,6 +13,7 @@ from ddpm_lab.core.loss import Loss, total
 from ddpm_lab.core.sampler import Sampled, Sampler
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.data.memory import Batch
+from ddpm_lab.training import ranks
 from ddpm_lab.training.guard import NonFiniteGuard
 from ddpm_lab.training.optim import Adam
 
@@ -63,7 +64,8 @@ class DiffusionModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """DDPM Algorithm 1."""
         x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
-        t, weight = self.timesteps(rng.uniform(self.seed, "t", *rows), self.diffusion.schedule.T)
+        u = rng.uniform(self.seed, "t", *rows)
+        t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
         eps = rng.normal(x0.shape[1:], self.seed, "noise", *rows).to(x0)
         noised = self.diffusion.noised(x0, eps, t)
         torch.manual_seed(rng.address(self.seed, "dropout", batch.counter, batch.first))
@@ -71,6 +73,8 @@ class DiffusionModule(LightningModule):
         parts = self.loss.parts(self.diffusion, out, noised)
         per_example = total(parts)
         loss = (weight.to(x0) * per_example).mean()
+        if self.timesteps.learns:
+            self.timesteps.update(ranks.rows(t), ranks.rows(per_example.detach().cpu()))
         detached = {name: part.detach() for name, part in parts.items()}
         self.trained = Trained(batch.counter, t, per_example.detach(), detached, loss.detach())
         return loss
@@ -92,6 +96,10 @@ class DiffusionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"config": self.config, "shape": list(self.shape), "levels": self.diffusion.levels}
+        checkpoint |= {"timesteps": self.timesteps.state_dict(), "processes": ranks.world()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.timesteps.load_state_dict(checkpoint["timesteps"])
 
     # --- evaluation -----------------------------------------------------------------------------------------------------
 
@@ -106,13 +114,15 @@ class DiffusionModule(LightningModule):
         return self.averages.get(self.weights, self.net).eval()
 
     def sample(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Tensor:
-        """n samples, n × shape, in [−1, 1] for images. Sample i depends on (seed, i) alone; the training state is untouched."""
+        """n samples, n × shape, in [−1, 1] for images. Sample i depends on (seed, i) alone; the training state is untouched.
+        Several processes share the work, and all get all samples."""
         finals = [torch.empty(0, *self.shape, device=self.device)]
-        for start in range(0, n, batch):
-            for state in self.sample_states(start, min(start + batch, n), sampler, seed):
+        first, end = ranks.share(n)
+        for start in range(first, end, batch):
+            for state in self.sample_states(start, min(start + batch, end), sampler, seed):
                 final = state.x
             finals.append(final)
-        return torch.cat(finals)
+        return ranks.rows(torch.cat(finals))
 
     def sample_states(self, start: int, stop: int, sampler: Sampler | None = None, seed: int = 0) -> Iterator[Sampled]:
         """The states of samples start..stop−1 on their way from noise to data."""

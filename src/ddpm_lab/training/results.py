@@ -24,6 +24,16 @@ def log(trainer: Trainer, metrics: dict[str, float]) -> None:
         logger.log_metrics(metrics, step=trainer.global_step)
 
 
+def step_is_whole(trainer: Trainer) -> bool:
+    """Whether the batch that ends was the last piece of an optimiser step."""
+    return trainer.fit_loop.epoch_loop.batch_idx % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches - 1
+
+
+def row_is_due(trainer: Trainer) -> bool:
+    """Whether this step gets a row in the logs."""
+    return step_is_whole(trainer) and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
 def parts(trainer: Trainer, module: LightningModule) -> tuple[DiffusionModule, Any]:
     """The module and its data module, as what they are."""
     assert isinstance(module, DiffusionModule)

@@ -1,5 +1,6 @@
 """The variational bound on validation images, term by term."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from ddpm_lab.core.likelihood import Bound, BoundMeter
+from ddpm_lab.core.likelihood import Bound, BoundMeter, Tally
 from ddpm_lab.errors import UserError
+from ddpm_lab.training import ranks
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import Result, log, parts
 
@@ -47,7 +49,7 @@ class VLBTerms(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, _ = parts(trainer, pl_module)
-        bound = self._meter.result()
+        bound = together(self._meter).result()
         module.validation_bpd = bound.total_bpd
         log(trainer, {f"val/{key}": value for key, value in _scalars(bound).items()} | {"val/bound_se": bound.total_se})
         self._save(trainer, bound)
@@ -56,9 +58,9 @@ class VLBTerms(Callback):
         """The bound at full strength, for the final table."""
         module, data = parts(trainer, pl_module)
         meter = self._new_meter(module, self.final_stride)
-        for batch in tqdm(data.val_dataloader(), desc="Bound on validation data", leave=False):
+        for batch in tqdm(data.val_dataloader(), desc="Bound on validation data", leave=False, disable=ranks.rank() > 0):
             meter.add(module.eval_net, batch.x0.to(module.device), batch.first)
-        bound = meter.result()
+        bound = together(meter).result()
         self._save(trainer, bound)
         record = {
             "unit": "bits/dim", "split": "validation", "n": bound.n, "stride": bound.stride, "T": len(bound.times),
@@ -83,12 +85,20 @@ class VLBTerms(Callback):
         return BoundMeter(diffusion, diffusion.chain, min(stride, len(diffusion.chain)), self.seed)
 
     def _save(self, trainer: Trainer, bound: Bound) -> None:
+        if ranks.rank() > 0:
+            return
         folder = Path(trainer.default_root_dir)
         np.savez(
             folder / "vlb_terms.npz", times=np.array(bound.times), terms_bpd=bound.terms_bpd, terms_se=bound.terms_se,
             terms_n=bound.terms_n, prior_bpd=bound.prior_bpd, n=bound.n, seed=self.seed, step=trainer.global_step,
         )  # fmt: skip
         _plot(bound, trainer.global_step, folder / "vlb_terms.png")
+
+
+def together(meter: BoundMeter) -> BoundMeter:
+    """The meter, with what every process has measured."""
+    meter.tally = functools.reduce(Tally.plus, ranks.gather(meter.tally))
+    return meter
 
 
 def _scalars(bound: Bound) -> dict[str, float]:

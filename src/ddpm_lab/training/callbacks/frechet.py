@@ -38,7 +38,7 @@ class FrechetDistance(Callback):
         own = {
             "n": self.n, "seed": self.seed, "weights": module.weights, "sampler": type(sampler).__name__,
             "steps": len(sampler.chain(module.diffusion.schedule)), "spacing": sampler.spacing,
-            "clip": levels is not None if sampler.clip is None else sampler.clip,
+            "clip": module.diffusion.clips if sampler.clip is None else sampler.clip,
             "variance": type(module.diffusion.variance).__name__,
         }  # fmt: skip
         label = f"{name} Fréchet distance to {self._train.n} training data"

@@ -8,7 +8,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab.training.module import DiffusionModule
-from ddpm_lab.training.results import log, parts
+from ddpm_lab.training import ranks
+from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
 
 
 class LossQuartiles(Callback):
@@ -28,11 +29,11 @@ class LossQuartiles(Callback):
         quartile = ((trained.t - 1) * 4 // module.diffusion.schedule.T).to(self._sums.device)
         losses = trained.per_example.float()
         self._sums.index_add_(1, quartile, torch.stack([losses, torch.ones_like(losses)]))
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if row_is_due(trainer):
             self._write(trainer, module)
 
     def _write(self, trainer: Trainer, module: DiffusionModule) -> None:
-        sums, counts = self._sums.double().cpu()
+        sums, counts = ranks.summed(self._sums).double().cpu()
         self._sums.zero_()
         metrics = {"train/loss": float(sums.sum() / counts.sum())}
         metrics |= {f"train/loss_q{i + 1}": float(sums[i] / counts[i]) for i in range(4) if counts[i] > 0}
@@ -43,10 +44,10 @@ class LossQuartiles(Callback):
         module.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums.cpu()}
+        return {"sums": ranks.summed(self._sums).cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums = state_dict["sums"]
+        self._sums = state_dict["sums"] * (ranks.rank() == 0)
 
 
 class Throughput(Callback):
@@ -64,8 +65,9 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         now = time.perf_counter()
-        self.images, self.seconds, self._last = self.images + len(batch.x0), self.seconds + now - self._last, now
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        self.seconds, self._last = self.seconds + now - self._last, now
+        self.images += batch.size if step_is_whole(trainer) else 0
+        if row_is_due(trainer):
             images, seconds = self.images - self._row[0], self.seconds - self._row[1]
             self._row = (self.images, self.seconds)
             log(trainer, {"train/images_seen": self.images, "train/images_per_s": round(images / seconds, 1)})

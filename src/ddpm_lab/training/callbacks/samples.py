@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from ddpm_lab.training import ranks
 from ddpm_lab.training.images import save_grid, save_progression
 from ddpm_lab.training.results import Result, parts
 
@@ -30,17 +31,19 @@ class Samples(Callback):
         module, _ = parts(trainer, pl_module)
         times = module.sampler.chain(module.diffusion.schedule).times
         last, count = len(times) - 1, min(self.frames, len(times))
-        shown = {round(i * last / max(count - 1, 1)) for i in range(count)}
-        frames, finals = [], []
-        for start in range(0, self.n, self.batch):
-            for i, state in enumerate(module.sample_states(start, min(start + self.batch, self.n), seed=self.seed)):
-                if start == 0 and i in shown:
-                    frames.append(state.x0[: self.rows].cpu())
+        none, (first, end) = torch.empty(0, *module.shape), ranks.share(self.n)
+        frames = {round(i * last / max(count - 1, 1)): none for i in range(count)}
+        finals = [none]
+        for start in range(first, end, self.batch):
+            for i, state in enumerate(module.sample_states(start, min(start + self.batch, end), seed=self.seed)):
+                if start == first and i in frames:
+                    frames[i] = state.x0[: self.rows].cpu()
                 final = state.x
             finals.append(final.cpu())
-        save_grid(torch.cat(finals), _picture(trainer, "step"))
-        labels = [f"t = {times[last - i]}" for i in sorted(shown)]
-        save_progression(frames, labels, _picture(trainer, "progression"))
+        samples, shown = ranks.rows(torch.cat(finals)), [ranks.rows(frame)[: self.rows] for frame in frames.values()]
+        if ranks.rank() == 0:
+            save_grid(samples, _picture(trainer, "step"))
+            save_progression(shown, [f"t = {times[last - i]}" for i in frames], _picture(trainer, "progression"))
 
 
 def _picture(trainer: Trainer, name: str) -> Path:
