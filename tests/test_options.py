@@ -31,6 +31,8 @@ NEEDS = {
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "digits"): ["sampler.steps=5"],
+    ("logger", "wandb"): ["logger.mode=offline"],
+    ("logger", "all"): ["logger.mode=offline"],
 }
 
 
@@ -100,7 +102,7 @@ def rivals() -> list[tuple[str, str, str]]:
     found = []
     for group in GROUPS:
         names = [option for option in options(group, [CONF]) if (group, option) != ("variance", "auto")]
-        if group not in ("experiment", "data", "net"):
+        if group not in ("experiment", "data", "net", "logger", "metrics"):
             found += [(group, a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     return found
 
@@ -114,6 +116,11 @@ def test_choosing_another_option_changes_the_result(group, a, b, results):
     if group == "loss":
         shared = ["variance=learned_range"] if "hybrid" in (a, b) and "vlb" in (a, b) else []
     assert results(*TINY, *shared, f"{group}={a}") != results(*TINY, *shared, f"{group}={b}")
+
+
+@pytest.mark.parametrize("option", [option for option in options("logger", [CONF]) if option != "csv"])
+def test_a_logger_only_watches(option, results):
+    assert results(*TINY, f"logger={option}", *NEEDS.get(("logger", option), [])) == results(*TINY)
 
 
 def test_the_same_options_give_the_same_result(tmp_path):

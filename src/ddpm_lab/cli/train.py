@@ -123,7 +123,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     from ddpm_lab.compose import build, load_weights
     from ddpm_lab.training.card import schedule_card
     from ddpm_lab.training.checkpoint import read_checkpoint
-    from ddpm_lab.training.csv_logger import CsvLogger
+    from ddpm_lab.training.results import close, keep_until
 
     module, data, trainer = build(cfg, folder)
     stored = None if checkpoint is None else read_checkpoint(checkpoint)
@@ -132,19 +132,25 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     if cfg.trainer.fast_dev_run:
         return _try_out(module, data, trainer)
     folder.mkdir(parents=True, exist_ok=True)
-    if checkpoint is not None and stored is not None and isinstance(trainer.logger, CsvLogger):
-        trainer.logger.keep_until(stored["global_step"], checkpoint.parent.parent / "metrics.csv")
+    if checkpoint is not None and stored is not None:
+        keep_until(trainer, stored["global_step"], checkpoint.parent.parent / "metrics.csv")
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     with _log_to(folder / "train.log"):
         _print_header(cfg, folder, checkpoint, auto, module)
         for line in schedule_card(module.diffusion, module.loss, data.scaled("train")):
             log.info("  %s", line)
-        return _fit_and_report(module, data, trainer, folder, checkpoint, started)
+        code = 1
+        try:
+            code = _fit_and_report(module, data, trainer, folder, checkpoint, started)
+        finally:
+            close(trainer, code)
+        return code
 
 
 def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:
     from ddpm_lab.training.final import measure, summary, table, write_json, written
     from ddpm_lab.training.interrupt import Interrupted
+    from ddpm_lab.training.results import log_final
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -159,6 +165,7 @@ def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoi
     about = summary(trainer, module, results, started)
     write_json(about, folder / "summary.json")
     log.info("\n%s", "\n".join([*table(results, about), "", "written:", *written(folder)]))
+    log_final(trainer, results)
     return 0
 
 
@@ -167,6 +174,7 @@ def _try_out(module: Any, data: Any, trainer: Any) -> int:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
+        trainer.loggers = trainer.loggers[:1]  # metrics.csv
         trainer.logger.path = Path(folder) / "metrics.csv"
         trainer._default_root_dir = folder
         trainer.fit(module, datamodule=data)

@@ -17,7 +17,7 @@ def make(
     log_every: int,
     fast_dev_run: bool,
     callbacks: list[Callback],
-    logger: Logger,
+    logger: Logger | list[Logger],
     run_dir: Path,
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches; validation comes by step. The callbacks' order is kept, but for

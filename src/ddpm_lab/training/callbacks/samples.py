@@ -6,7 +6,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from ddpm_lab.training.images import save_grid, save_progression
-from ddpm_lab.training.results import Result, parts
+from ddpm_lab.training.results import Result, log_picture, parts
 
 
 class Samples(Callback):
@@ -38,9 +38,10 @@ class Samples(Callback):
                     frames.append(state.x0[: self.rows].cpu())
                 final = state.x
             finals.append(final.cpu())
-        save_grid(torch.cat(finals), _picture(trainer, "step"))
+        log_picture(trainer, "samples/grid", save_grid(torch.cat(finals), _picture(trainer, "step")))
         labels = [f"t = {times[last - i]}" for i in sorted(shown)]
-        save_progression(frames, labels, _picture(trainer, "progression"))
+        progression = save_progression(frames, labels, _picture(trainer, "progression"))
+        log_picture(trainer, "samples/progression", progression)
 
 
 def _picture(trainer: Trainer, name: str) -> Path:
