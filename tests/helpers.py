@@ -10,8 +10,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.options import conf_dir
-from ddpm_lab.cli.train import train
 from ddpm_lab.compat import resolve_auto
 
 ROOT = Path(__file__).parents[1]

@@ -36,6 +36,8 @@ NEEDS = {
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "digits"): ["sampler.steps=5"],
+    ("logger", "wandb"): ["logger.mode=offline"],
+    ("logger", "all"): ["logger.mode=offline"],
 }
 
 
@@ -120,12 +122,17 @@ def test_every_option_of_a_group_gives_another_result(group, results):
 
 def test_every_group_with_a_choice_is_compared():
     several = {group for group in GROUPS if len(options(group, [CONF])) > 1}
-    assert several <= {*CONTEXT, "data", "net", "experiment"}
+    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics"}
 
 
 def test_vlb_and_hybrid_differ_for_one_network(results):
     both = [results(*TINY, "variance=learned_range", f"loss={loss}") for loss in ("vlb", "hybrid")]
     assert both[0] != both[1]
+
+
+@pytest.mark.parametrize("option", [option for option in options("logger", [CONF]) if option != "csv"])
+def test_a_logger_only_watches(option, results):
+    assert results(*TINY, f"logger={option}", *NEEDS.get(("logger", option), [])) == results(*TINY)
 
 
 def test_the_same_options_give_the_same_result(tmp_path):

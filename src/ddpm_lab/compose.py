@@ -19,6 +19,7 @@ from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.run import Run
 from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.training.loggers import with_csv
 from ddpm_lab.training.module import DiffusionModule
 
 ALLOWED = ("ddpm_lab.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torch.optim.")
@@ -39,7 +40,7 @@ def build(cfg: DictConfig, run_dir: Path) -> Built:
     data.setup()
     data.seed, data.steps = cfg.seed, 1 if cfg.trainer.fast_dev_run else cfg.trainer.max_steps
     module = build_module(cfg, data.shape, data.levels)
-    extractor, logger = instantiate(cfg, "metrics"), instantiate(cfg, "logger", run_dir=run_dir)
+    extractor, logger = instantiate(cfg, "metrics"), with_csv(instantiate(cfg, "logger", run_dir=run_dir), run_dir)
     callbacks = [instantiate(cfg, f"callbacks.{name}", extractor=extractor) for name in cfg.callbacks]
     callbacks.append(instantiate(cfg, "ema"))
     trainer = instantiate(cfg, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)

@@ -59,6 +59,7 @@ def test_defaults_are_shown_as_written(path):
         ("# one of a, b-c, 32-true: s", ["a", "b-c", "32-true"], ["c", None, 32]),
         ("# list of int >= 1: l", [[1, 2]], [[], [0], [1.5], 1, None, "1", [None]]),
         ("# list of int >= 1 or empty: l", [[1, 2], []], [[0]]),
+        ("# list of str or empty: l", [["a", "b"], []], [[""], [1], "a", None]),
         ("# list of float in [0, 1): l", [[0.9, 0]], [[1.0], [True]]),
         ("# file: f", [__file__], ["/nowhere", "/", 3, None, "a\0b", "x" * 9999]),
         ("# int: anything", [-5], [0.5]),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
@@ -95,10 +96,16 @@ def hybrid(**arguments: Any) -> DiffusionModule:
 
 
 def trainer_for(
-    folder: Path, callbacks: Sequence[Callback], steps: int = 6, validate_every: int = 100, log_every: int = 1
+    folder: Path,
+    callbacks: Sequence[Callback],
+    steps: int = 6,
+    validate_every: int = 100,
+    log_every: int = 1,
+    loggers: Sequence[Logger] = (),
 ) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
-    return make("cpu", 1, steps, validate_every, log_every, False, list(callbacks), CsvLogger(str(folder)), folder)
+    every = [CsvLogger(folder), *loggers]
+    return make("cpu", 1, steps, validate_every, log_every, False, list(callbacks), every, folder)
 
 
 def fit(
@@ -107,7 +114,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     data: InMemory | None = None,
     checkpoint: Path | None = None,
-    **arguments: int,
+    **arguments: Any,
 ) -> Trainer:
     """Train, and give the trainer back."""
     trainer = trainer_for(folder, callbacks, **arguments)

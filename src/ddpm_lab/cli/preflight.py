@@ -15,7 +15,7 @@ from yaml import YAMLError
 from ddpm_lab.cli.keys import Catalog
 from ddpm_lab.cli.options import config_dirs
 from ddpm_lab.cli.overrides import Setting, expand, read_command_line
-from ddpm_lab.cli.schema import MISSING, Rule
+from ddpm_lab.cli.schema import MISSING, Rule, show
 from ddpm_lab.compat import check_compatible, resolve_auto
 from ddpm_lab.errors import UserError
 
@@ -178,10 +178,11 @@ def _check_value(key: str, value: object, rule: Rule, setting: Setting | None) -
 
 def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
     """What a single key's rule cannot say: the runs of a sweep share a process and must not share a folder."""
-    devices, name = _at(values, "trainer.devices"), _at(values, "run.name")
-    if sweep and isinstance(devices, int) and devices > 1:
+    devices, nodes, name = (_at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
+    if sweep and (devices, nodes) != (1, 1):
         raise UserError(
-            f"trainer.devices={devices}: a sweep (-m) runs on one device for now; start these runs one by one, without -m"
+            f"trainer.devices={show(devices)} trainer.num_nodes={nodes}: a sweep (-m) runs on one device for now; "
+            "start these runs one by one, without -m"
         )
     if sweep and name is not None:
         raise UserError(

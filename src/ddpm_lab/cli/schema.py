@@ -105,7 +105,7 @@ class OneOf(Anything):
 
 @dataclass(frozen=True)
 class ListOf(Anything):
-    element: Float
+    element: Kind
     may_be_empty: bool
 
     def accepts(self, value: object) -> bool:
@@ -150,7 +150,7 @@ def show(value: object) -> str:
 
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE]-?\d+)?"
 _BOUNDS = re.compile(rf"(>=?) ({_NUMBER})|in ([\[(])({_NUMBER}), ({_NUMBER})([\])])")
-_NUMERIC = re.compile(r"(list of )?(int|float)(?: (.+?))?( or empty)?")
+_NUMERIC = re.compile(r"(int|float)(?: (.+))?")
 _PLAIN: dict[str, Kind] = {"bool": Bool(), "str": Text(), "file": File()}
 
 
@@ -170,11 +170,12 @@ def _kind(text: str) -> Kind:
         return _PLAIN[text]
     if text.startswith("one of "):
         return OneOf(tuple(text.removeprefix("one of ").split(", ")))
+    if text.startswith("list of "):
+        return ListOf(_kind(text.removeprefix("list of ").removesuffix(" or empty")), text.endswith(" or empty"))
     match = _NUMERIC.fullmatch(text)
-    if match is None or (match[4] and not match[1]):
+    if match is None:
         raise ValueError(f"not a type: {text!r}")
-    number = {"int": Int, "float": Float}[match[2]](interval(match[3]) if match[3] else Interval())
-    return ListOf(number, bool(match[4])) if match[1] else number
+    return {"int": Int, "float": Float}[match[1]](interval(match[2]) if match[2] else Interval())
 
 
 def parse_rule(comment: str, default: str = "") -> Rule:

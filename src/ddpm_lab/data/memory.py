@@ -41,12 +41,15 @@ class Slice(NamedTuple):
         return n * part // parts, n * (part + 1) // parts
 
 
+WHOLE = Slice()
+
+
 class TrainStream:
     """`steps` batches, counted over the whole run. Epochs are fresh permutations laid end to end, so a batch may span two
     and every datum comes equally often. Keeps its position for Lightning's checkpoints."""
 
     def __init__(
-        self, raw: Tensor, levels: int | None, batch_size: int, steps: int, seed: int, flip: bool, part: Slice = Slice()
+        self, raw: Tensor, levels: int | None, batch_size: int, steps: int, seed: int, flip: bool, part: Slice = WHOLE
     ) -> None:
         self.raw, self.levels, self.flip, self.part = raw, levels, flip, part
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
@@ -95,7 +98,7 @@ class TrainStream:
 class OrderedBatches:
     """Each datum once, in order: of every batch our part."""
 
-    def __init__(self, raw: Tensor, levels: int | None, batch_size: int, part: Slice = Slice()) -> None:
+    def __init__(self, raw: Tensor, levels: int | None, batch_size: int, part: Slice = WHOLE) -> None:
         self.raw, self.levels, self.batch_size, self.part = raw, levels, batch_size, part
 
     def __len__(self) -> int:
@@ -153,7 +156,7 @@ class InMemory(LightningDataModule):
 
     def _part(self) -> Slice:
         trainer = self.trainer
-        return Slice() if trainer is None else Slice(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+        return WHOLE if trainer is None else Slice(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
     def scaled(self, split: str) -> Tensor:
         """All of "train" or "val" in [−1, 1]."""

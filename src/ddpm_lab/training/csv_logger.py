@@ -5,30 +5,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lab.training.run_logger import RunLogger
 
-class CsvLogger(Logger):
+
+class CsvLogger(RunLogger):
     """Every call is on disk when it returns, so a checkpoint never knows of rows that a kill took away. What is logged twice
     for one step shares a row. `keep_until(step)` drops later rows: a resumed run writes them again."""
 
-    def __init__(self, run_dir: str) -> None:
-        super().__init__()
-        self.path = Path(run_dir) / "metrics.csv"
+    kind = "csv"
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__(run_dir)
+        self.path = self.run_dir / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.columns = ["step"]
-
-    @property
-    def name(self) -> str:
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The run folder holds config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -45,6 +37,7 @@ class CsvLogger(Logger):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
+    @rank_zero_only
     def keep_until(self, step: int, source: Path | None = None) -> None:
         """Take over the rows up to `step` that an earlier run wrote (to `source`, by default here), and no later ones."""
         source = source or self.path

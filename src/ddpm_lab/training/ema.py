@@ -33,7 +33,7 @@ class EMA(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DiffusionModule)
-        self.net.to(pl_module.device)
+        self.net.to(next(pl_module.net.parameters()))  # its device, and its precision
         self._averages = [p.data for p in self.net.parameters()]
         self._weights = [p.data for p in pl_module.net.parameters()]
 

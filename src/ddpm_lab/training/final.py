@@ -85,6 +85,8 @@ def written(run_dir: Path) -> list[str]:
         "checkpoints": "last and best; continue with resume=, open with ddpm_lab.load()",
         "samples": "pictures of samples, and of x̂_0 from noise to data",
         "metrics.csv": "one row per logged step",
+        "tensorboard": "curves and pictures; look with tensorboard --logdir",
+        "wandb": "what Weights & Biases keeps; send an offline run with wandb sync",
         "vlb_terms.npz": "every term of the bound",
         "vlb_terms.png": "the same as a plot",
         "summary.json": "the table above, with how each number was measured",

@@ -88,6 +88,10 @@ class DiffusionModule(LightningModule):
         self.grad_norm = self.optim.clip_gradients(self._parameters_list)
         self.guard.watch(self.global_step, self.trained, self.grad_norm, optimizer)
 
+    def on_fit_start(self) -> None:
+        for logger in self.loggers:
+            logger.log_hyperparams(self.config)
+
     def on_train_end(self) -> None:
         self.guard.read()
 

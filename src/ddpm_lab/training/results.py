@@ -1,10 +1,15 @@
-"""A measured number with everything that must be said beside it."""
+"""A measured number with everything that must be said beside it, and the way to the loggers.
 
+Callbacks say what there is; each logger takes what it has a method for (see `run_logger.py`).
+"""
+
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning import LightningModule, Trainer
 
 from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.run_logger import RunLogger
 
 
 class Result(NamedTuple):
@@ -19,9 +24,45 @@ class Result(NamedTuple):
 
 
 def log(trainer: Trainer, metrics: dict[str, float]) -> None:
-    """To every logger, at the current step."""
+    """Numbers, at the current step."""
+    _tell(trainer, "log_metrics", metrics)
+
+
+def log_picture(trainer: Trainer, key: str, path: Path) -> None:
+    """The picture in a file."""
+    _tell(trainer, "log_picture", key, path)
+
+
+def log_table(trainer: Trainer, key: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """A table of numbers, text and None."""
+    _tell(trainer, "log_table", key, columns, rows)
+
+
+def log_final(trainer: Trainer, results: list[Result]) -> None:
+    """The final table, and its numbers as what the run came to."""
+    rows = [[result.label.strip(), result.value, result.se, result.key] for result in results]
+    log_table(trainer, "final/results", ["measured", "value", "standard error", "key"], rows)
+    _tell(trainer, "log_summary", {f"final/{result.key}": result.value for result in results})
+
+
+def keep_until(trainer: Trainer, step: int, source: Path) -> None:
+    """The run goes on from `step` of the one that wrote `source`, a metrics.csv."""
     for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=trainer.global_step)
+        if isinstance(logger, RunLogger):
+            logger.keep_until(step, source)
+
+
+def _tell(trainer: Trainer, method: str, *what: Any) -> None:
+    for logger in trainer.loggers:
+        if hasattr(logger, method):
+            getattr(logger, method)(*what, step=trainer.global_step)
+
+
+def close(trainer: Trainer, code: int) -> None:
+    """Nothing more will come; `code` is the exit code of the run."""
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.close(code)
 
 
 def step_is_whole(trainer: Trainer) -> bool:

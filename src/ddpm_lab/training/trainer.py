@@ -29,7 +29,7 @@ def make(
     other_world_size: bool,
     module: DiffusionModule,
     callbacks: list[Callback],
-    logger: Logger,
+    logger: Logger | list[Logger],
     run_dir: Path,
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches, each in `accumulate` pieces; validation comes by step. The callbacks'

@@ -14,7 +14,7 @@ from ddpm_lab.core.likelihood import Bound, BoundMeter, Tally
 from ddpm_lab.errors import UserError
 from ddpm_lab.training import ranks
 from ddpm_lab.training.module import DiffusionModule
-from ddpm_lab.training.results import Result, log, parts
+from ddpm_lab.training.results import Result, log, log_picture, log_table, parts
 
 
 class VLBTerms(Callback):
@@ -52,7 +52,7 @@ class VLBTerms(Callback):
         bound = together(self._meter).result()
         module.validation_bpd = bound.total_bpd
         log(trainer, {f"val/{key}": value for key, value in _scalars(bound).items()} | {"val/bound_se": bound.total_se})
-        self._save(trainer, bound)
+        self._save(trainer, bound, "val")
 
     def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
         """The bound at full strength, for the final table."""
@@ -61,7 +61,7 @@ class VLBTerms(Callback):
         for batch in tqdm(data.val_dataloader(), desc="Bound on validation data", leave=False, disable=ranks.rank() > 0):
             meter.add(module.eval_net, batch.x0.to(module.device), batch.first)
         bound = together(meter).result()
-        self._save(trainer, bound)
+        self._save(trainer, bound, "final")
         record = {
             "unit": "bits/dim", "split": "validation", "n": bound.n, "stride": bound.stride, "T": len(bound.times),
             "seed": self.seed, "weights": module.weights, "clip": meter.clip,
@@ -84,7 +84,7 @@ class VLBTerms(Callback):
         diffusion = module.diffusion
         return BoundMeter(diffusion, diffusion.chain, min(stride, len(diffusion.chain)), self.seed)
 
-    def _save(self, trainer: Trainer, bound: Bound) -> None:
+    def _save(self, trainer: Trainer, bound: Bound, stage: str) -> None:
         if ranks.rank() > 0:
             return
         folder = Path(trainer.default_root_dir)
@@ -93,6 +93,11 @@ class VLBTerms(Callback):
             terms_n=bound.terms_n, prior_bpd=bound.prior_bpd, n=bound.n, seed=self.seed, step=trainer.global_step,
         )  # fmt: skip
         _plot(bound, trainer.global_step, folder / "vlb_terms.png")
+        log_picture(trainer, f"{stage}/vlb_plot", folder / "vlb_terms.png")
+        columns = [list(bound.times), bound.terms_bpd.tolist(), bound.terms_se.tolist(), bound.terms_n.tolist()]
+        log_table(
+            trainer, f"{stage}/vlb_terms", ["t", "bits/dim", "standard error", "n"], list(map(list, zip(*columns, strict=True)))
+        )
 
 
 def together(meter: BoundMeter) -> BoundMeter:

@@ -7,8 +7,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training import ranks
+from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
 
 

@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from ddpm_lab.training import ranks
 from ddpm_lab.training.images import save_grid, save_progression
-from ddpm_lab.training.results import Result, parts
+from ddpm_lab.training.results import Result, log_picture, parts
 
 
 class Samples(Callback):
@@ -42,8 +42,9 @@ class Samples(Callback):
             finals.append(final.cpu())
         samples, shown = ranks.rows(torch.cat(finals)), [ranks.rows(frame)[: self.rows] for frame in frames.values()]
         if ranks.rank() == 0:
-            save_grid(samples, _picture(trainer, "step"))
-            save_progression(shown, [f"t = {times[last - i]}" for i in frames], _picture(trainer, "progression"))
+            log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
+            progression = save_progression(shown, [f"t = {times[last - i]}" for i in frames], _picture(trainer, "progression"))
+            log_picture(trainer, "samples/progression", progression)
 
 
 def _picture(trainer: Trainer, name: str) -> Path:

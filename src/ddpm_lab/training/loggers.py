@@ -1,0 +1,29 @@
+"""Loggers together."""
+
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger
+
+from ddpm_lab.training.csv_logger import CsvLogger
+from ddpm_lab.training.tensorboard_logger import TensorBoard
+from ddpm_lab.training.wandb_logger import Wandb
+
+
+def every(
+    mode: str,
+    project: str,
+    entity: str | None,
+    group: str | None,
+    tags: list[str],
+    name: str | None,
+    run_dir: str | Path,
+) -> list[Logger]:
+    """TensorBoard and Weights & Biases."""
+    return [TensorBoard(run_dir), Wandb(mode, project, entity, group, tags, name, run_dir)]
+
+
+def with_csv(chosen: Logger | list[Logger], run_dir: str | Path) -> list[Logger]:
+    """metrics.csv first, whatever else was chosen: a resumed run goes on from it."""
+    loggers = chosen if isinstance(chosen, list) else [chosen]
+    others = [logger for logger in loggers if not isinstance(logger, CsvLogger)]
+    return [CsvLogger(run_dir), *others]

@@ -1,0 +1,48 @@
+"""What the loggers of a run share: they write into its folder, in one process, and hold what they can.
+
+Besides Lightning's `log_metrics` and `log_hyperparams` (the configuration) a logger may have `log_picture`, `log_table` and
+`log_summary`; `results.py` asks each for what it has.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from ddpm_lab.errors import UserError
+
+
+class RunLogger(Logger):
+    """Base: `kind` names it; the configuration is in the run folder already and needs no logging."""
+
+    kind = ""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__()
+        self.run_dir = Path(run_dir)
+
+    @property
+    def name(self) -> str:
+        return self.kind
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """The run folder holds config.yaml."""
+
+    def keep_until(self, step: int, source: Path | None = None) -> None:
+        """The run goes on from `step`; `source` is the metrics.csv of the run it comes from."""
+
+    def close(self, code: int) -> None:
+        """Nothing more will come; `code` is the exit code of the run."""
+
+
+def require(package: str) -> None:
+    """Raises UserError where a package that a logger is for is not installed. Does not import it."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"logger={package}: the package {package} is not installed: pip install 'ddpm-lab[{package}]', or use logger=csv"
+        )
