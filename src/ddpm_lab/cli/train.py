@@ -137,7 +137,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     with _log_to(folder / "train.log"):
         _print_header(cfg, folder, checkpoint, auto, module)
-        for line in schedule_card(module.diffusion, module.loss, data.scaled("train")):
+        for line in (*data.notes, *schedule_card(module.diffusion, module.loss, data.scaled("train"))):
             log.info("  %s", line)
         return _fit_and_report(module, data, trainer, folder, checkpoint, started)
 
