@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from formats import random_images
 from helpers import CONF, TINY, trained
 from omegaconf import OmegaConf
+from PIL import Image
 
 from ddpm_lab.cli.options import options
+from ddpm_lab.data.store import Store
 from ddpm_lab.training.checkpoint import read_checkpoint
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
@@ -29,8 +32,13 @@ NEEDS = {
     ("loss", "truncated_snr"): ["prediction=v"],
     ("loss", "constant_weight"): ["prediction=v"],
     ("net", "mlp"): VECTORS,
-    ("net", "unet"): ["data=npz", "data.path=NPZ", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
-    ("data", "npz"): ["data.path=NPZ", "data.val_fraction=0.5", "net.attention=[8]"],
+    ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
+    ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5", "net.attention=[8]"],
+    ("data", "cifar10"): ["data.root=FILES", "net.attention=[16]"],
+    ("data", "mnist"): ["data.root=FILES", "net.attention=[16]"],
+    ("data", "fashion_mnist"): ["data.root=FILES", "net.attention=[16]"],
+    ("data", "celeba"): ["data.root=FILES", "data.size=16", "net.attention=[8]"],
+    ("data", "image_folder"): ["data.path=FILES/images", "data.size=16", "data.val_fraction=0.5", "net.attention=[8]"],
     ("sampler", "ddim"): ["sampler.steps=5"],
     ("sampler", "ddim_eta1"): ["sampler.steps=5"],
     ("data", "gaussian_mixture"): VECTORS,
@@ -46,20 +54,30 @@ def cases() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "images.npz"
-    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
-    np.savez(path, images=images)
-    return path
+def files(tmp_path_factory):
+    """A folder with a few images of every data set that reads files."""
+    folder = tmp_path_factory.mktemp("data")
+    images = random_images(40, 3, 16).transpose(0, 2, 3, 1)
+    np.savez(folder / "images.npz", images=images)
+    (folder / "images").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+    labels = np.arange(20, dtype=np.uint8) % 10
+    for name, shape in {"cifar10": (3, 32), "mnist": (1, 28), "fashion_mnist": (1, 28)}.items():
+        arrays = {f"{part}_images": random_images(20, *shape, seed=i) for i, part in enumerate(("train", "test"))}
+        Store(folder, name).write({**arrays, "train_labels": labels, "test_labels": labels})
+    faces = {part: random_images(20, 3, 16, seed=i) for i, part in enumerate(("train", "val", "test"))}
+    Store(folder, "celeba").write(faces, crop="center140", size=16)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, npz):
+def results(tmp_path_factory, files):
     """Digest of everything a run gave, by its overrides; each set of overrides is trained once."""
     known: dict[tuple[str, ...], str] = {}
 
     def result(*overrides: str) -> str:
-        overrides = tuple(o.replace("NPZ", str(npz)) for o in overrides)
+        overrides = tuple(o.replace("FILES", str(files)) for o in overrides)
         if overrides not in known:
             folder = tmp_path_factory.mktemp("run")
             known[overrides] = digest(trained(folder, *overrides))
@@ -89,8 +107,8 @@ def overrides_for(group: str, option: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("group", "option"), cases())
-def test_option_trains_and_fires_every_callback(group, option, npz, tmp_path):
-    folder = trained(tmp_path, *[o.replace("NPZ", str(npz)) for o in overrides_for(group, option)])
+def test_option_trains_and_fires_every_callback(group, option, files, tmp_path):
+    folder = trained(tmp_path, *[o.replace("FILES", str(files)) for o in overrides_for(group, option)])
     metrics = json.loads((folder / "summary.json").read_text())["metrics"]
     assert all(np.isfinite(metric["value"]) for metric in metrics.values())
     bound = metrics["prior_bpd"]["value"] + metrics["kl_bpd"]["value"] + metrics["decoder_bpd"]["value"]

@@ -112,7 +112,8 @@ class OrderedBatches:
 
 class InMemory(LightningDataModule):
     """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
-    N C H W below `levels`, or float N D where levels is None. `seed` and `steps` are given by the composition root."""
+    N C H W below `levels`, or float N D where levels is None. `seed` and `steps` are given by the composition root;
+    `notes` are lines for the head of the log."""
 
     gives = "images"
     levels: int | None = 256
@@ -122,6 +123,7 @@ class InMemory(LightningDataModule):
         super().__init__()
         self.batch_size, self.flip = batch_size, flip
         self.seed, self.steps = 0, 1
+        self.notes: list[str] = []
         self._loaded = False
 
     def load(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,179 @@
+"""Images from a folder of one's own: each choice between file and pixels is a key; what fits none is refused by name."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_lab.data.memory import InMemory, seeded_split
+from ddpm_lab.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+CHOICES = {
+    "resize": (*FILTERS, "none"),
+    "crop": ("center", "none"),
+    "alpha": ("refuse", "white", "black"),
+    "unreadable": ("refuse", "skip"),
+}
+PROBLEMS = {
+    "crop": ("not square", "type data.crop=center to cut the largest square from the middle"),
+    "resize": ("not of data.size", "choose how to resize: data.resize=bicubic, bilinear, box or lanczos"),
+    "alpha": ("transparent in places", "choose what is behind them: data.alpha=white or data.alpha=black"),
+    "unreadable": ("unreadable", "mend or remove them, or type data.unreadable=skip to do without"),
+}
+SHOWN = 10
+
+
+class _Refused(Exception):
+    """An image that needs a choice: (the key, what the image is)."""
+
+
+class ImageFolder(InMemory):
+    """Every PNG, JPEG, WebP, BMP and first frame of a GIF under `path`, decoded into memory as N×channels×size×size.
+
+    In this order: turned as EXIF says, 16 bits to the upper 8, put on `alpha`, grey or RGB, cropped, resized. Files and folders
+    whose names begin with a dot are left out. `val_fraction` of the images, chosen by `split_seed` in the order of their paths,
+    are held out.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        size: int = 64,
+        channels: int = 3,
+        crop: str = "center",
+        resize: str = "bicubic",
+        alpha: str = "refuse",
+        unreadable: str = "refuse",
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 128,
+        flip: bool = True,
+    ) -> None:
+        super().__init__(batch_size, flip)
+        for key, value in (("resize", resize), ("crop", crop), ("alpha", alpha), ("unreadable", unreadable)):
+            if value not in CHOICES[key]:
+                raise UserError(f"data.{key}={value}: allowed is one of {', '.join(CHOICES[key])}.")
+        if channels not in (1, 3):
+            raise UserError(f"data.channels={channels}: allowed is 1 (grey) or 3 (RGB).")
+        self.path, self.side, self.n_channels = Path(path).expanduser(), size, channels
+        self.crop, self.resize, self.alpha, self.unreadable = crop, resize, alpha, unreadable
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        images = torch.from_numpy(self._decoded(self._files()))
+        train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
+        return images[train], images[held]
+
+    def _files(self) -> list[str]:
+        """Paths of the images below `path`, in an order that is the same everywhere."""
+        if not self.path.is_dir():
+            raise UserError(f"data.path={self.path}: there is no such folder.")
+        found = []
+        for folder, inner, names in os.walk(self.path):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            found += [
+                Path(folder, name).relative_to(self.path).as_posix()
+                for name in names
+                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+            ]
+        if len(found) < 2:
+            raise UserError(
+                f"data.path={self.path}: {len(found) or 'no'} images in it or below it; at least 2 are needed, "
+                f"named {', '.join(f'*{suffix}' for suffix in SUFFIXES)}."
+            )
+        return sorted(found)
+
+    def _decoded(self, names: Sequence[str]) -> np.ndarray:
+        pixels = np.empty((len(names), self.n_channels, self.side, self.side), np.uint8)
+        n, unreadable = 0, []
+        refused: dict[str, list[str]] = {}
+        for name in tqdm(names, desc="Reading images", leave=False):
+            try:
+                pixels[n] = self._pixels(self.path / name)
+                n += 1
+            except _Refused as refusal:
+                key, what = refusal.args
+                refused.setdefault(key, []).append(f"{name} ({what})")
+            except Exception as error:  # a damaged file can raise anything from OSError to SyntaxError
+                unreadable.append(f"{name} ({' '.join(str(error).split()) or type(error).__name__})")
+        if unreadable and self.unreadable == "refuse":
+            refused["unreadable"] = unreadable
+        if refused:
+            key, which = next(iter(refused.items()))
+            what, advice = PROBLEMS[key]
+            raise UserError(f"data.{key}={getattr(self, key)}: {_list(what, which)}; {advice}.")
+        if unreadable:
+            self.notes.append(f"data.unreadable=skip: done without {_list('unreadable', unreadable)}")
+        if n < 2:
+            raise UserError(f"data.path={self.path}: {n} of {len(names)} images can be read; at least 2 are needed.")
+        return pixels[:n]
+
+    def _pixels(self, path: Path) -> np.ndarray:
+        """C×size×size."""
+        with Image.open(path, formats=FORMATS) as file:
+            file.load()
+            image = ImageOps.exif_transpose(file)
+        image = self._resized(self._cropped(self._coloured(image)))
+        return np.asarray(image).reshape(self.side, self.side, self.n_channels).transpose(2, 0, 1)
+
+    def _coloured(self, image: Image.Image) -> Image.Image:
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            image = _upper_8_bits(image)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = self._on_background(image.convert("RGBA"))
+        return image.convert("L" if self.n_channels == 1 else "RGB")
+
+    def _on_background(self, image: Image.Image) -> Image.Image:
+        lowest, _ = image.getchannel("A").getextrema()
+        if lowest == 255:  # opaque all over
+            return image
+        if self.alpha == "refuse":
+            raise _Refused("alpha", f"alpha down to {lowest}")
+        return Image.alpha_composite(Image.new("RGBA", image.size, self.alpha), image)
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        if self.crop == "none":
+            if width != height:
+                raise _Refused("crop", f"{width}×{height}")
+            return image
+        side = min(width, height) if self.resize != "none" else self.side
+        if side > min(width, height):
+            raise _Refused("resize", f"{width}×{height}")
+        left, top = (width - side) // 2, (height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        if image.size == (self.side, self.side):
+            return image
+        if self.resize == "none":
+            raise _Refused("resize", f"{image.width}×{image.height}")
+        return image.resize((self.side, self.side), FILTERS[self.resize])
+
+
+def _upper_8_bits(image: Image.Image) -> Image.Image:
+    """Of 16-bit grey, as Pillow itself does with 16-bit colour. One grey may stand for transparent."""
+    values = np.asarray(image)
+    upper = Image.fromarray((values >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        upper.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return upper
+
+
+def _list(what: str, which: Sequence[str]) -> str:
+    """How many files are what, and the first of them."""
+    more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
+    return f"{len(which)} {what}: {', '.join(which[:SHOWN])}{more}"

@@ -1,0 +1,116 @@
+"""MNIST and Fashion-MNIST from LeCun's IDX files, packed or not."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_lab.data.files import Published, check_content, check_file, fetch
+from ddpm_lab.data.published import TrainAndTest
+from ddpm_lab.errors import UserError
+
+FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+SIDE = 28
+
+
+class MNIST(TrainAndTest):
+    """60,000 training and 10,000 test digits of 28×28 in grey (LeCun et al. 1998), with a border of zeros up to `pad` pixels.
+
+    `root` holds the four IDX files, packed (.gz) or not; those that are absent are downloaded to it.
+    """
+
+    prefix = "mnist"
+    mirrors = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
+    checksums = {  # noqa: RUF012  (of the packed file, of its content)
+        "train_images": ("md5:f68b3c2dcbeaaa9fbdd348bbdeb94873", "md5:6bbc9ace898e44ae57da46a324031adb"),
+        "train_labels": ("md5:d53e105ee54ea40749a09fcbcd1e9432", "md5:a25bea736e30d166cdddb491f175f624"),
+        "test_images": ("md5:9fb629c4189551a2d022fa330f9573f3", "md5:2646ac647ad5339dbf082846283269ea"),
+        "test_labels": ("md5:ec29112dd5afa0611ce80d1b7f02629c", "md5:27ae3e4e09519cfbb04c329615203637"),
+    }
+
+    def __init__(
+        self,
+        root: str,
+        download: bool = True,
+        pad: int = 32,
+        validation: str = "test",
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 128,
+        flip: bool = False,
+    ) -> None:
+        super().__init__(root, download, validation, val_fraction, split_seed, batch_size, flip)
+        if pad < SIDE or pad % 2:
+            raise UserError(f"data.pad={pad}: allowed is 28 for no border, or 30, 32, ...: as wide on every side.")
+        self.pad = pad
+
+    def convert(self) -> dict[str, np.ndarray]:
+        arrays = {key: parse_idx(*self._content(key)) for key in FILES}
+        for part in ("train", "test"):
+            images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            if images.shape != (len(labels), SIDE, SIDE) or labels.ndim != 1:
+                raise UserError(
+                    f"data.root={self.root}: {FILES[f'{part}_images']} is {list(images.shape)} and "
+                    f"{FILES[f'{part}_labels']} {list(labels.shape)}; expected are N×28×28 and N."
+                )
+            arrays[f"{part}_images"] = images[:, None]
+        return arrays
+
+    def load(self) -> tuple[Tensor, Tensor]:
+        border = [(self.pad - SIDE) // 2] * 4
+        train, val = super().load()
+        return torch.nn.functional.pad(train, border), torch.nn.functional.pad(val, border)
+
+    def _content(self, key: str) -> tuple[Path, bytes]:
+        """An unpacked file, checked, and where it came from."""
+        packed_sum, content_sum = self.checksums[key]
+        path = self.root / FILES[key]
+        if path.is_file():
+            content = path.read_bytes()
+        else:
+            name = f"{FILES[key]}.gz"
+            path = fetch(
+                self.root, Published(name, packed_sum, tuple(f"{mirror}{name}" for mirror in self.mirrors)), self.download
+            )
+            check_file(path, packed_sum)
+            try:
+                content = gzip.decompress(path.read_bytes())
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(f"{path}: not readable as .gz ({error}).") from error
+        check_content(str(path), content, content_sum)
+        return path, content
+
+
+class FashionMNIST(MNIST):
+    """60,000 training and 10,000 test pictures of clothes, made to take MNIST's place (Xiao et al. 2017)."""
+
+    prefix = "fashion_mnist"
+    mirrors = (
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    checksums = {  # noqa: RUF012
+        "train_images": ("md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d", "md5:f4a8712d7a061bf5bd6d2ca38dc4d50a"),
+        "train_labels": ("md5:25c81989df183df01b3e8a0aad5dffbe", "md5:9018921c3c673c538a1fc5bad174d6f9"),
+        "test_images": ("md5:bef4ecab320f06d8554ea6380940ec79", "md5:8181f5470baa50b63fa0f6fddb340f0a"),
+        "test_labels": ("md5:bb300cfdad3c16e7a12a480ee83cd310", "md5:15d484375f8d13e6eb1aabb0c3f46965"),
+    }
+
+
+def parse_idx(path: Path, content: bytes) -> np.ndarray:
+    """uint8 of any number of axes: two zeros, 8, the number of axes, each length as 4 bytes, and the values."""
+    start = 4 + 4 * int.from_bytes(content[3:4], "big")
+    if content[:3] == b"\0\0\x08" and len(content) >= start:
+        shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
+        if len(content) - start == math.prod(shape):
+            return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    raise UserError(f"{path}: not an IDX file of bytes.")

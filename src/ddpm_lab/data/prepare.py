@@ -1,0 +1,166 @@
+"""Data sets that are not downloaded by themselves, made into arrays to train on: `python -m ddpm_lab.data.prepare celeba …`."""
+
+import argparse
+import io
+import shlex
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ddpm_lab.data.files import replacing
+from ddpm_lab.data.store import Store
+from ddpm_lab.errors import UserError
+
+WIDTH, HEIGHT = 178, 218  # of CelebA's aligned images
+CROPS = {  # left, top, side
+    "center140": (19, 39, 140),  # score_sde: the central 140 × 140
+    "ddim128": (25, 57, 128),  # DDIM: 128 × 128 around x = 89, y = 121
+    "tqch148": (15, 40, 148),  # tqch/ddpm-torch: 148 × 148 from the 40th row and 15th column
+    "center178": (0, 20, 178),  # the largest square
+}
+PARTS = ("train", "val", "test")  # 0, 1 and 2 in list_eval_partition.txt
+
+STEPS = """\
+CelebA may be had for research from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and is not downloaded by this program:
+  1. follow "Align&Cropped Images" there to Img/img_align_celeba.zip (1.4 GB), and to Eval/list_eval_partition.txt
+  2. type: {command}"""
+
+Opener = Callable[[], bytes]
+
+
+def command(out: str | Path, crop: str, size: int) -> str:
+    """What prepares CelebA."""
+    files = "--images img_align_celeba.zip --partition list_eval_partition.txt"
+    return f"python -m ddpm_lab.data.prepare celeba {files} --out {shlex.quote(str(out))} --crop {crop} --size {size}"
+
+
+def celeba(images: Path, partition: Path, out: Path, crop: str, size: int) -> None:
+    """Cut and shrink CelebA's images to uint8 N×3×size×size, one .npy per part under `out`, with the crop in the record.
+
+    Shrinks by Pillow's bilinear filter, whose support grows with the factor, as the codes that these crops are from do.
+    Raises UserError for files that are absent or not CelebA's; what was prepared before then stays as it was.
+    """
+    for option, path in (("images", images), ("partition", partition)):
+        if not path.exists():
+            steps = STEPS.format(command=command(out, crop, size))
+            raise UserError(f"--{option} {path}: there is no such file.\n{steps}")
+    parts = dict(zip(PARTS, read_partition(partition), strict=True))
+    store = Store(out, "celeba")
+    with ExitStack() as opened:
+        found = openers(images, opened)
+        missing = [name for names in parts.values() for name in names if name not in found]
+        if missing:
+            raise UserError(
+                f"--images {images}: {len(missing):,} of the images that {partition.name} names are not in it, "
+                f"{missing[0]} the first of them; is it the whole of img_align_celeba?"
+            )
+        bar = opened.enter_context(tqdm(total=sum(map(len, parts.values())), unit="images", desc="Preparing CelebA"))
+        try:
+            with ExitStack() as written:  # all three take their places together
+                for part, names in parts.items():
+                    partial = written.enter_context(replacing(store.path(part)))
+                    _write(partial, [(name, found[name]) for name in names], crop, size, bar)
+                store.clear()
+        except OSError as error:
+            raise UserError(f"--out {out}: the arrays cannot be written there ({error.strerror or error}).") from error
+    store.seal(PARTS, crop=crop, size=size, filter="bilinear")
+    sizes = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
+    print(f"{out}: CelebA in {size}×{size}, crop {crop}: {sizes}")
+
+
+def read_partition(path: Path) -> list[list[str]]:
+    """Names of the images of each part, in the order of the file, whose lines read `000001.jpg 0`."""
+    parts: list[list[str]] = [[], [], []]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--partition {path}: not readable ({error}).") from error
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
+            raise UserError(f'--partition {path}: line {number} is "{line[:60]}", and not the name of an image and 0, 1 or 2.')
+        if words:
+            parts[int(words[1])].append(words[0])
+    if not all(parts):
+        raise UserError(
+            f"--partition {path}: names {', '.join(str(len(p)) for p in parts)} images of 0, 1 and 2; each needs some."
+        )
+    return parts
+
+
+def openers(images: Path, stack: ExitStack) -> dict[str, Opener]:
+    """By its bare name, what reads each .jpg of a folder or of a .zip."""
+    if images.is_dir():
+        return {path.name: path.read_bytes for path in images.rglob("*.jpg")}
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(images))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(
+            f"--images {images}: neither a folder nor a readable .zip ({error}); cut short while fetched?"
+        ) from error
+
+    def opener(member: str) -> Opener:
+        return lambda: archive.read(member)
+
+    return {PurePosixPath(member).name: opener(member) for member in archive.namelist() if member.endswith(".jpg")}
+
+
+def _write(path: Path, files: Sequence[tuple[str, Opener]], crop: str, size: int, bar: tqdm) -> None:
+    with path.open("wb") as file:  # row by row, so that it need not fit in memory
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, size, size)}
+        )
+        for name, content in files:
+            file.write(_face(name, content, crop, size).tobytes())
+            bar.update()
+
+
+def _face(name: str, content: Opener, crop: str, size: int) -> np.ndarray:
+    """One image, 3×size×size."""
+    left, top, side = CROPS[crop]
+    try:
+        image = Image.open(io.BytesIO(content()), formats=["JPEG"]).convert("RGB")
+    except Exception as error:  # a damaged file can raise anything
+        raise UserError(f"{name}: not readable as JPEG ({error}).") from error
+    if image.size != (WIDTH, HEIGHT):
+        raise UserError(
+            f"{name} is {image.width}×{image.height}; the aligned images of CelebA, which the crops are meant for, "
+            f"are {WIDTH}×{HEIGHT}."
+        )
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ddpm_lab.data.prepare", description="Make arrays to train on.")
+    sets = parser.add_subparsers(dest="set", required=True)
+    faces = sets.add_parser(
+        "celeba",
+        help="CelebA, cut and shrunk",
+        epilog=STEPS.format(command="python -m ddpm_lab.data.prepare celeba …"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    faces.add_argument("--images", type=Path, default=Path("img_align_celeba.zip"), help="img_align_celeba, folder or .zip")
+    faces.add_argument("--partition", type=Path, default=Path("list_eval_partition.txt"), help="list_eval_partition.txt")
+    faces.add_argument("--out", type=Path, default=Path("data/celeba"), help="folder for the arrays")
+    faces.add_argument("--crop", choices=CROPS, default="center140", help="what is cut out; scores compare within one crop")
+    faces.add_argument("--size", type=int, default=64, help="width and height after shrinking")
+    given = parser.parse_args(arguments)
+    if not 1 <= given.size <= CROPS[given.crop][2]:
+        faces.error(f"--size {given.size}: allowed is 1 to {CROPS[given.crop][2]}, the width of {given.crop}")
+    try:
+        celeba(given.images.expanduser(), given.partition.expanduser(), given.out.expanduser(), given.crop, given.size)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""CelebA from a .zip or folder of JPEGs and the official partition: which pixels are cut, what is mapped, what is refused."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_lab.data import prepare
+from ddpm_lab.data.celeba import CelebA
+from ddpm_lab.data.memory import TrainStream
+from ddpm_lab.data.prepare import CROPS, HEIGHT, WIDTH, main
+from ddpm_lab.errors import UserError
+
+PARTITION = {0: 7, 1: 3, 2: 2}
+NAMES = [f"{i:06}.jpg" for i in range(1, 13)]
+
+
+def face(number: int) -> Image.Image:
+    """Red counts columns, green counts rows, blue says which image it is."""
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 20 * number)], axis=2).astype(np.uint8))
+
+
+def jpeg(number: int) -> bytes:
+    buffer = io.BytesIO()
+    face(number).save(buffer, "JPEG", quality=100, subsampling=0)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """The .zip, its folder, and the partition, as they are published."""
+    folder = tmp_path_factory.mktemp("celeba")
+    (folder / "img_align_celeba").mkdir()
+    with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+        archive.writestr("img_align_celeba/", "")
+        for number, name in enumerate(NAMES):
+            archive.writestr(f"img_align_celeba/{name}", jpeg(number))
+            (folder / "img_align_celeba" / name).write_bytes(jpeg(number))
+    parts = [part for part, n in PARTITION.items() for _ in range(n)]
+    text = "".join(f"{name} {part}\n" for name, part in zip(NAMES, parts, strict=True))
+    (folder / "list_eval_partition.txt").write_text(text)
+    return folder
+
+
+def arguments(published: Path, out: Path, images: str = "img_align_celeba.zip", **options: object) -> list[str]:
+    given = {"images": published / images, "partition": published / "list_eval_partition.txt", "out": out, **options}
+    return ["celeba", *(f"--{key}={value}" for key, value in given.items())]
+
+
+@pytest.fixture(scope="module")
+def prepared(published, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "celeba"
+    assert main(arguments(published, out, crop="ddim128", size=32)) == 0
+    return out
+
+
+@pytest.fixture
+def root(prepared, tmp_path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(prepared, tmp_path / "celeba"))
+
+
+def loaded(root: Path, **options) -> CelebA:
+    data = CelebA(str(root), **{"crop": "ddim128", "size": 32, **options})
+    data.setup()
+    return data
+
+
+def refused(root: Path, message: str, **options) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        loaded(root, **options)
+
+
+BOXES = {  # first and last column, first and last row, as each code has it
+    "center140": ((178 - 140) // 2, (178 - 140) // 2 + 139, (218 - 140) // 2, (218 - 140) // 2 + 139),
+    "ddim128": (89 - 64, 89 + 63, 121 - 64, 121 + 63),
+    "tqch148": (15, 15 + 147, 40, 40 + 147),
+    "center178": (0, 177, 20, 197),
+}
+
+
+@pytest.mark.parametrize("crop", CROPS)
+def test_each_crop_takes_its_pixels(crop, published, tmp_path):
+    """Unshrunk, the corners say which columns and rows they were; shrunk, a linear ramp stays one."""
+    side = CROPS[crop][2]
+    assert main(arguments(published, tmp_path / "whole", crop=crop, size=side)) == 0
+    image = loaded(tmp_path / "whole", crop=crop, size=side).train_images[0].int()
+    left, right, top, _ = BOXES[crop]
+    seen = [image[0, side // 2, 0], image[0, side // 2, -1], image[1, 0, side // 2], image[1, -1, side // 2]]
+    assert max(abs(int(a) - b) for a, b in zip(seen, BOXES[crop], strict=True)) <= 1
+    assert main(arguments(published, tmp_path / "small", crop=crop, size=16)) == 0
+    small = loaded(tmp_path / "small", crop=crop, size=16).train_images[0]
+    centres = left - 0.5 + (np.arange(16) + 0.5) * (right - left + 1) / 16
+    assert np.abs(small[0, 8, 1:-1].numpy() - centres[1:-1]).max() <= 1.5
+    assert np.abs(small[1, 1:-1, 8].numpy() - (centres + top - left)[1:-1]).max() <= 1.5
+
+
+@pytest.mark.parametrize("images", ["img_align_celeba.zip", "img_align_celeba", "."])
+def test_parts_come_in_order_from_a_zip_and_from_a_folder(images, published, tmp_path, capsys):
+    assert main(arguments(published, tmp_path, images, size=8)) == 0
+    assert f"{tmp_path}: CelebA in 8×8, crop center140: 7 train, 3 val, 2 test" in capsys.readouterr().out
+    data, test = (loaded(tmp_path, crop="center140", size=8, validation=part) for part in ("val", "test"))
+    numbers = [(part[:, 2].float().mean((1, 2)) / 20).round().int().tolist() for part in (data.train_images, data.val_images)]
+    assert numbers == [list(range(7)), [7, 8, 9]]
+    assert (test.val_images[:, 2].float().mean((1, 2)) / 20).round().int().tolist() == [10, 11]
+    assert (data.shape, data.levels, data.gives, data.flip) == ((3, 8, 8), 256, "images", True)
+    assert data.notes == ["CelebA: crop center140, 8×8, bilinear filter"]
+    assert data.state_dict() != test.state_dict()
+
+
+def test_batches_are_gathered_from_the_disk_and_the_file_stays_as_it_is(prepared):
+    before = (prepared / "celeba_train.npy").read_bytes()
+    data = loaded(prepared)
+    in_memory = torch.from_numpy(np.load(prepared / "celeba_train.npy"))
+    mapped = [stream.batch(3).x0 for stream in (data.train_dataloader(), TrainStream(in_memory, 256, 128, 1, 0, True))]
+    assert torch.equal(*mapped)
+    data.train_images[0] = 0  # a copy in memory
+    assert (prepared / "celeba_train.npy").read_bytes() == before
+    assert isinstance(data.store.read("train", mapped=True), np.memmap)
+
+
+def test_neither_start_nor_fingerprint_reads_the_images(prepared, monkeypatch):
+    monkeypatch.setattr("ddpm_lab.data.store.sum_of_file", None)
+    monkeypatch.setattr(torch.Tensor, "numpy", None)
+    state = loaded(prepared).state_dict()
+    loaded(prepared).load_state_dict(state)
+
+
+def test_altered_arrays_are_refused_and_copied_ones_are_not(root):
+    for path in root.glob("*.npy"):
+        path.touch()  # another time, the same content
+    first = loaded(root).state_dict()
+    path = root / "celeba_val.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refused(root, f"{path}: altered or damaged since it was made")
+    path.write_bytes(content[:-9])
+    refused(root, f"{path}: altered or damaged since it was made")
+    assert loaded(root, validation="test").state_dict() != first
+
+
+def test_another_crop_or_size_than_prepared_is_refused(prepared):
+    refused(prepared, f"data.crop=tqch148: the arrays in {prepared} were prepared with crop ddim128; use", crop="tqch148")
+    refused(prepared, f"data.size=64: the arrays in {prepared} were prepared with size 32; use data.size=32, or", size=64)
+    refused(prepared, f"{prepare.command(prepared, 'tqch148', 32)}", crop="tqch148")
+    refused(prepared, "data.crop=140: allowed is one of center140, ddim128, tqch148, center178.", crop="140")
+    refused(prepared, "data.validation=1: allowed is one of val, test.", validation="1")
+
+
+def test_nothing_prepared(tmp_path):
+    refused(
+        tmp_path, f"data.root={tmp_path}: CelebA has not been prepared there.\nCelebA may be had for research from https://"
+    )
+    refused(
+        tmp_path, "2. type: python -m ddpm_lab.data.prepare celeba --images img_align_celeba.zip --partition list_eval_partiti"
+    )
+
+
+def failed(capsys, message: str, given: list[str]) -> None:
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert message in error, error
+
+
+def test_absent_files_are_answered_with_the_steps(published, tmp_path, capsys):
+    given = arguments(published, tmp_path, images="none.zip")
+    failed(capsys, f"error: --images {published / 'none.zip'}: there is no such file.\nCelebA may be had for research", given)
+    failed(capsys, "partition.txt: there is no such file.\n", arguments(published, tmp_path, partition="partition.txt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("000001.jpg 0\n000002.jpg\n", 'line 2 is "000002.jpg", and not the name of an image and 0, 1 or 2.'),
+        ("000001.jpg 3\n", 'line 1 is "000001.jpg 3", and not the name'),
+        ("000001.jpg 0\n000002.jpg 1\n", "names 1, 1, 0 images of 0, 1 and 2; each needs some."),
+        ("", "names 0, 0, 0 images"),
+        ("000001.jpg 0\n000098.jpg 1\n000099.jpg 2\n", "2 of the images that p.txt names are not in it, 000098.jpg the first"),
+    ],
+)
+def test_wrong_partitions(text, message, published, tmp_path, capsys):
+    (tmp_path / "p.txt").write_text(text)
+    failed(capsys, message, arguments(published, tmp_path / "out", partition=tmp_path / "p.txt"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_images_leave_nothing_behind(published, tmp_path, capsys):
+    zipped = (published / "img_align_celeba.zip").read_bytes()
+    (tmp_path / "short.zip").write_bytes(zipped[:-300])
+    failed(
+        capsys,
+        "neither a folder nor a readable .zip",
+        arguments(tmp_path, tmp_path, "short.zip", partition=published / "list_eval_partition.txt"),
+    )
+    folder = Path(shutil.copytree(published, tmp_path / "copy"))
+    out = tmp_path / "out"
+    for content, message in (
+        (jpeg(8)[:1000], "000009.jpg: not readable as JPEG (image file is truncated"),
+        (b"", "000009.jpg: not readable as JPEG (cannot identify"),
+    ):
+        (folder / "img_align_celeba" / NAMES[8]).write_bytes(content)
+        failed(capsys, message, arguments(folder, out, "img_align_celeba"))
+    Image.new("RGB", (178, 178)).save(folder / "img_align_celeba" / NAMES[8])
+    failed(capsys, "000009.jpg is 178×178; the aligned images of CelebA", arguments(folder, out, "img_align_celeba"))
+    assert not [path for path in out.iterdir() if ".tmp." in path.name]
+    with pytest.raises(UserError, match="has not been prepared"):
+        loaded(out)
+
+
+def test_a_preparation_that_fails_leaves_the_one_before(published, root, tmp_path, capsys):
+    folder = Path(shutil.copytree(published, tmp_path / "copy"))
+    (folder / "img_align_celeba" / NAMES[11]).write_bytes(b"")
+    before = {path.name: path.read_bytes() for path in root.iterdir()}
+    failed(capsys, "000012.jpg: not readable", arguments(folder, root, "img_align_celeba", crop="tqch148", size=32))
+    assert {path.name: path.read_bytes() for path in root.iterdir()} == before
+    assert main(arguments(published, root, crop="tqch148", size=32)) == 0
+    assert loaded(root, crop="tqch148").notes == ["CelebA: crop tqch148, 32×32, bilinear filter"]
+
+
+def test_size_is_at_most_the_crop(published, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments(published, tmp_path, crop="ddim128", size=129))
+    assert "--size 129: allowed is 1 to 128, the width of ddim128" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_command_without_torch(published, tmp_path):
+    code = "import sys; from ddpm_lab.data.prepare import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments(published, tmp_path, size=8)], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert "Preparing CelebA: 100%" in done.stderr
