@@ -14,7 +14,7 @@ from ddpm_lab.training.checkpoint import read_checkpoint
 MISTAKES = {
     "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, jsd, linear"),
     "shedule=cosine": ("shedule=cosine", "Did you mean schedule=cosine?"),
-    "loss=vbl": ("loss=vbl", "loss=vlb", "hybrid, simple, vlb"),
+    "loss=vbl": ("loss=vbl", "loss=vlb", "hybrid, min_snr, p2, simple, "),
     "schedule.T=-1": ("schedule.T=-1", "int >= 1"),
     "optim.lr=abc": ("optim.lr=abc", "float > 0"),
     "+learnin_rate=1": ("+learnin_rate=1", "optim.lr"),

@@ -20,7 +20,10 @@ from ddpm_lab.training.ema import EMA
 
 # --- every key reaches an argument, every argument is a key ----------------------------------------------------------------
 
-OFFERED = {"in_channels", "out_channels", "size", "callbacks", "logger", "run_dir", "extractor"}
+OFFERED = {
+    "net": {"in_channels", "out_channels", "size"}, "trainer": {"module", "callbacks", "logger", "run_dir"},
+    "callbacks": {"extractor"}, "logger": {"run_dir"},
+}  # fmt: skip
 """Arguments that Python gives."""
 HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}
 """Arguments that are no choice: they change memory, not results."""
@@ -42,7 +45,8 @@ def test_keys_of_an_option_are_the_arguments_of_what_it_makes(name):
     node = nodes()[name]
     module, _, attribute = node["_target_"].rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
-    assert set(node) - {"_target_"} == set(parameters) - OFFERED - HIDDEN.get(node["_target_"], set())
+    offered = OFFERED.get(name.partition("/")[0], set())
+    assert set(node) - {"_target_"} == set(parameters) - offered - HIDDEN.get(node["_target_"], set())
     assert all(p.kind == p.POSITIONAL_OR_KEYWORD for p in parameters.values())
 
 

@@ -65,7 +65,7 @@ def test_raw_weights_are_others(run, digits_run):
     assert raw.weights == "raw"
     assert all(torch.equal(value, stored[f"net.{name}"]) for name, value in raw.net.state_dict().items())
     assert not torch.equal(raw.sample(2), run.sample(2))
-    with pytest.raises(UserError, match="weights=best: this checkpoint has ema and raw"):
+    with pytest.raises(UserError, match="weights=best: this checkpoint has ema, raw, ema/"):
         ddpm_lab.load(digits_run, weights="best")
 
 

@@ -80,17 +80,20 @@ def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) ->
 
 
 def load(run: str | Path, weights: str | None = None) -> Run:
-    """A trained run from its folder (its last checkpoint) or from one checkpoint. `weights`: "ema" or "raw"; by default the
-    EMA where there is one. Raises UserError for what is not there, not readable, or of another network."""
+    """A trained run from its folder (its last checkpoint) or from one checkpoint. `weights`: "ema", "raw", or one of several
+    averages, as "ema/0.999"; by default the (first) EMA where there is one. Raises UserError for what is not there, not
+    readable, or of another network."""
     path = Path(run).expanduser()
     checkpoint = read_checkpoint(path / "checkpoints" / "last.ckpt" if path.is_dir() else path)
     cfg = OmegaConf.create(checkpoint["config"])
     assert isinstance(cfg, DictConfig)
     module = build_module(cfg, tuple(checkpoint["shape"]), checkpoint["levels"])
     averages = [key for key in checkpoint if key.startswith("ema/")]
-    if weights not in ("ema", "raw", None) or (weights == "ema" and not averages):
-        raise UserError(f"weights={weights}: this checkpoint has {'ema and raw' if averages else 'raw'}.")
-    chosen = "raw" if weights == "raw" or not averages else averages[0]
+    allowed = [*(["ema"] if averages else []), "raw", *averages]
+    if weights not in (*allowed, None):
+        raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
+    default = averages[0] if averages else "raw"
+    chosen = default if weights in ("ema", None) else weights
     state = checkpoint["state_dict"]
     if chosen != "raw":
         state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}

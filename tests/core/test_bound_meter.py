@@ -103,9 +103,23 @@ def test_batches_do_not_matter(cuts, stride):
         pieces.add(net, part, first)
         first += len(part)
     one, other = whole.result(), pieces.result()
-    assert torch.equal(one.terms_bpd, other.terms_bpd)
-    assert torch.equal(one.terms_se, other.terms_se)
-    assert (one.total_bpd, one.total_se, one.prior_bpd) == (other.total_bpd, other.total_se, other.prior_bpd)
+    assert_close(one.terms_bpd, other.terms_bpd, rtol=1e-12)
+    assert_close(one.terms_se, other.terms_se, rtol=1e-9)
+    for name in ("total_bpd", "total_se", "prior_bpd"):
+        assert_close(getattr(one, name), getattr(other, name), rtol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_meters_of_parts_add_up(stride):
+    """As those of several processes do, whatever the part of each, an empty one included."""
+    x0, whole, parts = data(20), meter_of(stride=stride), [meter_of(stride=stride) for _ in range(3)]
+    whole.add(net, x0, first=0)
+    for meter, (first, stop) in zip(parts, [(13, 20), (0, 0), (0, 13)], strict=True):
+        meter.add(net, x0[first:stop], first)
+    parts[0].tally = parts[0].tally.plus(parts[1].tally).plus(parts[2].tally)
+    one, other = whole.result(), parts[0].result()
+    assert_close(one.terms_bpd, other.terms_bpd, rtol=1e-12)
+    assert_close([one.total_bpd, one.total_se], [other.total_bpd, other.total_se], rtol=1e-12)
 
 
 def test_noise_of_a_datum_hangs_on_seed_and_index_alone():

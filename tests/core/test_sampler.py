@@ -164,7 +164,7 @@ def test_clipped_ddim_stays_consistent(prediction):
     diffusion = diffusion_of(linear(100), Setting(prediction, "beta"))
     chain = diffusion.schedule.chain((10, 60, 100))
     x = 3 * normal_like(torch.zeros(4, 5, dtype=F64), 0)
-    denoised = diffusion.denoiser(lambda x, t: torch.cos(5 * x), chain, clip=True)(x, 60)
+    denoised = diffusion.denoiser(lambda x, t: 2 * torch.cos(5 * x), chain, clip=True)(x, 60)
     assert float(denoised.x0.abs().max()) == 1
     assert_close(diffuse(denoised.x0, denoised.eps, chain[60]), x)
     xs, x0, _ = DDIM().step(lambda xt, t: denoised, x, chain[60], None, None)

@@ -8,8 +8,10 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from ddpm_lab.cli.options import conf_dir
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss, Simple
 from ddpm_lab.core.prediction import Eps
@@ -97,6 +99,7 @@ def hybrid(**arguments: Any) -> DiffusionModule:
 
 def trainer_for(
     folder: Path,
+    model: DiffusionModule,
     callbacks: Sequence[Callback],
     steps: int = 6,
     validate_every: int = 100,
@@ -105,7 +108,10 @@ def trainer_for(
 ) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     every = [CsvLogger(folder), *loggers]
-    return make("cpu", 1, steps, validate_every, log_every, False, list(callbacks), every, folder)
+    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / "trainer" / "cpu.yaml"))
+    values |= {"max_steps": steps, "validate_every": validate_every, "log_every": log_every, "channels_last": False}
+    values.pop("_target_")
+    return make(**values, module=model, callbacks=list(callbacks), logger=every, run_dir=folder)
 
 
 def fit(
@@ -117,7 +123,7 @@ def fit(
     **arguments: Any,
 ) -> Trainer:
     """Train, and give the trainer back."""
-    trainer = trainer_for(folder, callbacks, **arguments)
+    trainer = trainer_for(folder, model, callbacks, **arguments)
     data = data or Dots()
     data.seed, data.steps = model.seed, trainer.max_steps
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -22,6 +22,11 @@ def recursion(start: list, history: list[list], rate) -> list[torch.Tensor]:
     return average
 
 
+def net_of(ema: EMA) -> nn.Module:
+    """The one that evaluation uses."""
+    return next(iter(ema.nets.values()))
+
+
 RATES = {
     (0.9, False): lambda n: 0.9,
     (0.5, True): lambda n: min(0.5, (1 + n) / (10 + n)),
@@ -37,9 +42,9 @@ def test_average_follows_the_recursion(decay, ramp, tmp_path):
     fit(tmp_path, model, [weights, ema], steps=20)
     assert len(weights.seen) == 20
     expected = recursion(start, weights.seen, RATES[decay, ramp])
-    for a, b in zip(ema.net.parameters(), expected, strict=True):
+    for a, b in zip(net_of(ema).parameters(), expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-6)
-    assert (same(weights_of(ema.net), weights_of(model.net))) == (decay == 0)
+    assert (same(weights_of(net_of(ema)), weights_of(model.net))) == (decay == 0)
 
 
 @pytest.mark.parametrize(("decay", "ramp"), [(0.9, False), (0.9999, True)])
@@ -57,14 +62,29 @@ def test_average_of_a_resumed_run_is_that_of_an_unbroken_one(decay, ramp, tmp_pa
         checkpoint=tmp_path / "broken/checkpoints/last.ckpt",
     )
     assert same(weights_of(whole.net), weights_of(second.net))
-    assert same(weights_of(average.net), weights_of(resumed.net))
+    assert same(weights_of(net_of(average)), weights_of(net_of(resumed)))
+
+
+def test_further_averages_are_those_of_runs_of_their_own(tmp_path):
+    together, alone = EMA(0.9, True, [0.5, 0.0]), EMA(0.5, True)
+    both = module()
+    fit(tmp_path / "together", both, [together, Checkpoints(100, None)], steps=9)
+    fit(tmp_path / "alone", module(), [alone], steps=9)
+    assert both.weights == "ema/0.9"
+    assert list(both.averages) == ["ema/0.9", "ema/0.5", "ema/0.0"]
+    assert same(weights_of(together.nets[0.5]), weights_of(net_of(alone)))
+    checkpoint = read_checkpoint(tmp_path / "together" / "checkpoints" / "last.ckpt")
+    for decay, net in together.nets.items():
+        assert same(list(checkpoint[f"ema/{decay}"].values()), weights_of(net))
+    with pytest.raises(ValueError, match=r"ema\.also=\[0\.9\]"):
+        EMA(0.9, True, [0.9])
 
 
 def test_rate_rises_to_the_decay():
     ramped, constant = EMA(0.99, True), EMA(0.99, False)
-    assert [ramped.rate(n) for n in (0, 8, 890, 891, 10**6)] == pytest.approx([0.1, 0.5, 0.99, 0.99, 0.99])
-    assert ramped.rate(889) < 0.99
-    assert {constant.rate(n) for n in (0, 1, 10**6)} == {0.99}
+    assert [ramped.rate(0.99, n) for n in (0, 8, 890, 891, 10**6)] == pytest.approx([0.1, 0.5, 0.99, 0.99, 0.99])
+    assert ramped.rate(0.99, 889) < 0.99
+    assert {constant.rate(0.99, n) for n in (0, 1, 10**6)} == {0.99}
 
 
 class Steps(nn.Module):
@@ -82,7 +102,7 @@ def test_average_of_constant_weights_stays_them_to_the_bit():
         ema.on_fit_start(trainer, model)
         for trainer.global_step in range(1, 10_001):
             ema.on_train_batch_end(trainer)
-        assert same(weights_of(ema.net), before)
+        assert same(weights_of(net_of(ema)), before)
         assert same(weights_of(model.net), before)
 
 
@@ -110,7 +130,7 @@ def test_an_exception_in_validation_leaves_the_training_weights_in_place(tmp_pat
         fit(tmp_path, model, [weights, Failing(), ema], validate_every=4)
     assert len(weights.seen) == 4
     assert same(weights_of(model.net), weights.seen[-1])
-    assert not same(weights_of(model.net), weights_of(ema.net))
+    assert not same(weights_of(model.net), weights_of(net_of(ema)))
 
 
 def test_checkpoint_holds_raw_weights_and_the_average_apart(tmp_path):
@@ -119,25 +139,25 @@ def test_checkpoint_holds_raw_weights_and_the_average_apart(tmp_path):
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert same(list(checkpoint["state_dict"].values()), weights_of(model.net))
     assert list(checkpoint["state_dict"]) == [f"net.{name}" for name, _ in model.net.named_parameters()]
-    assert same(list(checkpoint["ema/0.9"].values()), weights_of(ema.net))
+    assert same(list(checkpoint["ema/0.9"].values()), weights_of(net_of(ema)))
     assert not same(list(checkpoint["ema/0.9"].values()), weights_of(model.net))
 
 
 def test_average_is_no_parameter_of_the_module_and_drops_nothing(tmp_path):
     """Neither the optimiser nor state_dict sees it; it is in eval mode while the network trains on."""
     model, ema = module(net=Linear((1, 4, 4), dropout=0.5)), EMA(0.9, False)
-    modes = Recorder(lambda trainer, module: (module.net.training, ema.net.training))
+    modes = Recorder(lambda trainer, module: (module.net.training, net_of(ema).training))
     fit(tmp_path, model, [modes, ema], validate_every=1)
     assert set(modes.seen) == {(True, False)}
     assert len(list(model.parameters())) == 2
     assert all(name.startswith("net.") for name in model.state_dict())
-    assert not any(p.requires_grad for p in ema.net.parameters())
+    assert not any(p.requires_grad for p in net_of(ema).parameters())
 
 
 def test_average_starts_from_the_initial_weights(tmp_path):
     model = module(optim=adam(lr=1.0))
     start, ema = weights_of(model.net), EMA(0.999, False)
     fit(tmp_path, model, [ema], steps=1)
-    for w0, w1, average in zip(start, weights_of(model.net), weights_of(ema.net), strict=True):
+    for w0, w1, average in zip(start, weights_of(model.net), weights_of(net_of(ema)), strict=True):
         assert (w1 - w0).abs().max() > 0.5
         torch.testing.assert_close(average, w0 + 0.001 * (w1 - w0), rtol=0, atol=1e-6)

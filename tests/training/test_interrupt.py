@@ -65,7 +65,7 @@ def test_training_stops_after_the_step_in_progress_and_saves_it(number, tmp_path
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 4
     assert same(list(checkpoint["state_dict"].values()), weights.seen[3])
-    assert same(list(checkpoint["ema/0.9"].values()), weights_of(average.net))
+    assert same(list(checkpoint["ema/0.9"].values()), weights_of(average.nets[0.9]))
     assert checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"position": 4}]
 
 

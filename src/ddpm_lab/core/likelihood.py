@@ -109,6 +109,8 @@ class BoundMeter:
     @torch.inference_mode()
     def add(self, net: Network, x0: Data, first: int) -> None:
         """Measure x0, whose data have the indices first, first + 1, …"""
+        if len(x0) == 0:  # the part of a process that has none
+            return
         steps, index = torch.arange(len(self.chain)), torch.arange(first, first + len(x0))
         measured = (steps + index[:, None]) % self.stride == 0
         datum, step = measured.nonzero(as_tuple=True)
