@@ -132,7 +132,7 @@ class DiffusionModule(LightningModule):
         """The states of samples start..stop−1 on their way from noise to data."""
 
         def noise(t: int) -> Tensor:
-            return rng.normal(self.shape, seed, "sampling", t, start, stop).to(self.device)
+            return rng.normal(self.shape, seed, "sampling", t, start, stop).to(self._parameters_list[0])
 
         training, net = self.net.training, self.eval_net
         try:  # t = 0 is free for x_T: no step starts there

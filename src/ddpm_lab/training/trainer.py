@@ -36,7 +36,7 @@ def make(
     order is kept, but for checkpoints, which Lightning puts last. Raises UserError for devices that are not there.
     (`other_world_size` is for whoever resumes.)"""
     accelerator, devices = _place(accelerator, devices)
-    _speed(module, tf32, channels_last, compile)
+    _prepare(module, precision, tf32, channels_last, compile)
     return Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -76,8 +76,10 @@ def _place(accelerator: str, devices: int | None) -> tuple[str, int]:
     return accelerator, devices
 
 
-def _speed(module: DiffusionModule, tf32: bool, channels_last: bool, compile: bool) -> None:
+def _prepare(module: DiffusionModule, precision: str, tf32: bool, channels_last: bool, compile: bool) -> None:
     """What changes no result but by rounding."""
+    if precision == "64-true":
+        module.double()  # Lightning would only after it has read the checkpoint
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     if channels_last:

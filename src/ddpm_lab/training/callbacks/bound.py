@@ -45,7 +45,7 @@ class VLBTerms(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         module, _ = parts(trainer, pl_module)
-        self._meter.add(module.eval_net, batch.x0, batch.first)
+        self._meter.add(module.eval_net, batch.x0.to(module.dtype), batch.first)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, _ = parts(trainer, pl_module)
@@ -59,7 +59,7 @@ class VLBTerms(Callback):
         module, data = parts(trainer, pl_module)
         meter = self._new_meter(module, self.final_stride)
         for batch in tqdm(data.val_dataloader(), desc="Bound on validation data", leave=False, disable=ranks.rank() > 0):
-            meter.add(module.eval_net, batch.x0.to(module.device), batch.first)
+            meter.add(module.eval_net, batch.x0.to(module.device, module.dtype), batch.first)
         bound = together(meter).result()
         self._save(trainer, bound, "final")
         record = {

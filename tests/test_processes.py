@@ -1,0 +1,189 @@
+"""Several processes, and pieces of a batch, give what one process gives."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, arrays, command, environment
+from PIL import Image
+
+from ddpm_lab.data.memory import OrderedBatches, Slice, TrainStream
+from ddpm_lab.training.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.timeout(300)
+
+RUN = [
+    "experiment=smoke", "net.dropout=0", "trainer.precision=64-true", "schedule.T=6", "timesteps=importance",
+    "timesteps.history=2", "trainer.max_steps=12", "trainer.validate_every=6", "trainer.log_every=3",
+    "callbacks.samples.n=5", "callbacks.samples.rows=4", "callbacks.frechet.n=9",
+]  # fmt: skip
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+STRATIFIED = [*(o for o in RUN if not o.startswith("timesteps")), "timesteps=stratified"]
+
+
+def run(folder: Path, name: str, *more: str, start: list[str] = RUN) -> Path:
+    values = dict(argument.split("=", 1) for argument in (*start, *more))  # the later one wins
+    done = command(*(f"{key}={value}" for key, value in values.items()), f"run.name={name}", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "outputs" / "smoke" / name
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def one(place):
+    return run(place, "one")
+
+
+@pytest.fixture(scope="module")
+def two(place):
+    return run(place, "two", *TWO)
+
+
+def last(folder: Path) -> dict:
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "train/images_per_s"} for row in csv.DictReader(file)]
+
+
+def assert_same_numbers(a: Path, b: Path, atol: float) -> None:
+    x, y = last(a), last(b)
+    averages = [key for key in x if key.startswith("ema/")]
+    for key in ("state_dict", *averages):
+        for name, value in x[key].items():
+            torch.testing.assert_close(y[key][name], value, rtol=0, atol=atol)
+    for i, moments in x["optimizer_states"][0]["state"].items():
+        torch.testing.assert_close(y["optimizer_states"][0]["state"][i]["exp_avg"], moments["exp_avg"], rtol=0, atol=atol)
+    assert torch.equal(x["timesteps"]["count"], y["timesteps"]["count"])
+    torch.testing.assert_close(x["timesteps"]["losses"], y["timesteps"]["losses"], rtol=0, atol=1e-6)
+    assert [row["step"] for row in rows(a)] == [row["step"] for row in rows(b)]
+    for mine, theirs in zip(rows(a), rows(b), strict=True):
+        assert {k: float(v) for k, v in mine.items() if v} == pytest.approx(
+            {k: float(v) for k, v in theirs.items() if v}, rel=1e-5
+        )
+
+
+def test_two_processes_equal_one(one, two):
+    """Gradients (Adam's first moment), weights, averages, the history of importance sampling, and every logged number."""
+    assert_same_numbers(one, two, atol=1e-10)
+
+
+def test_they_measure_and_draw_together(one, two):
+    mine, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
+    for key, metric in mine["metrics"].items():
+        assert theirs["metrics"][key]["value"] == pytest.approx(metric["value"], rel=1e-5)
+    assert mine["images_seen"] == theirs["images_seen"] == 12 * 128
+    a, b = arrays(one / "vlb_terms.npz"), arrays(two / "vlb_terms.npz")
+    np.testing.assert_allclose(a["terms_bpd"], b["terms_bpd"], rtol=1e-6)
+    np.testing.assert_array_equal(a["terms_n"], b["terms_n"])
+    for path in sorted((one / "samples").iterdir()):
+        pictures = [np.asarray(Image.open(folder / "samples" / path.name)).astype(int) for folder in (one, two)]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_they_leave_one_run_folder_and_speak_once(two):
+    assert [path.name for path in two.parent.iterdir() if path.name.startswith("two")] == ["two"]
+    names = {path.relative_to(two).as_posix() for path in two.rglob("*") if path.is_file()}
+    assert {"config.yaml", "summary.json", "train.log", "metrics.csv"} <= names
+    log = (two / "train.log").read_text()
+    assert log.count("on 2 processes") == log.count("measuring") == 1
+    assert len({row["step"] for row in rows(two)}) == len(rows(two))
+
+
+def test_pieces_of_a_batch_equal_the_whole(place):
+    """Importance sampling looks at the losses of each piece, so here t is uniform."""
+    whole, pieces = (run(place, f"pieces{k}", f"trainer.accumulate={k}", start=STRATIFIED) for k in (1, 4))
+    x, y = last(whole), last(pieces)
+    assert x["global_step"] == y["global_step"] == 12
+    for name, value in x["state_dict"].items():
+        torch.testing.assert_close(y["state_dict"][name], value, rtol=0, atol=1e-10)
+    mine, theirs = ([{k: float(v) for k, v in row.items() if v} for row in rows(folder)] for folder in (whole, pieces))
+    assert mine == [pytest.approx(row, rel=1e-5) for row in theirs]
+
+
+def test_two_processes_resume_exactly_and_one_only_if_told_to(place, two):
+    half = run(place, "half", *TWO, "net.dropout=0.1", "trainer.max_steps=8")
+    done = command(f"resume={half}", "trainer.max_steps=12", "trainer.devices=1", cwd=place)
+    assert done.returncode == 2
+    assert "that run had 2 processes and this one has 1" in done.stderr
+    assert "trainer.other_world_size=true" in done.stderr
+    assert command(f"resume={half}", "trainer.max_steps=12", cwd=place).returncode == 0
+    whole = run(place, "whole", *TWO, "net.dropout=0.1")
+    x, y = last(half), last(whole)
+    assert x["global_step"] == y["global_step"] == 12
+    assert all(torch.equal(value, y["state_dict"][name]) for name, value in x["state_dict"].items())
+    told = command(f"resume={half}", "trainer.max_steps=13", "trainer.devices=1", "trainer.other_world_size=true", cwd=place)
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    done = command(*RUN, *TWO, "data.batch_size=15", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "data.batch_size=15" in done.stderr
+    assert "multiple of 2" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_all_stop_when_one_meets_a_number_that_is_not_finite(tmp_path):
+    done = command(*STRATIFIED, *TWO, "optim.lr=1e30", "optim.warmup=0", "run.name=x", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "error: the loss is not finite at step" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them_as_well(place, one):
+    arguments = [*RUN, *TWO, "run.name=torchrun"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
+    done = subprocess.run([*torchrun, *arguments], cwd=place, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert_same_numbers(one, place / "outputs" / "smoke" / "torchrun", atol=1e-10)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_slices_make_up_the_batch(world, pieces):
+    raw = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1).expand(40, 1, 2, 2)
+    whole = TrainStream(raw, 256, 12, 3, seed=0, flip=True)
+    parts = [TrainStream(raw, 256, 12, 3, 0, True, Slice(rank, world, pieces)) for rank in range(world)]
+    for counter, batch in enumerate(whole):
+        slices = [part.batch(counter, piece) for piece in range(pieces) for part in parts]
+        assert torch.equal(torch.cat([s.x0 for s in slices]), batch.x0)
+        assert [s.first for s in slices] == [12 * i // (world * pieces) for i in range(world * pieces)]
+        assert {(s.counter, s.size) for s in slices} == {(counter, 12)}
+    ordered = [list(OrderedBatches(raw, 256, 16, Slice(rank, world))) for rank in range(world)]
+    together = torch.cat([rank[i].x0 for i in range(3) for rank in ordered])
+    assert torch.equal(together, torch.cat([batch.x0 for batch in OrderedBatches(raw, 256, 16)]))
+    assert all(batch.x0.equal(raw[batch.first : batch.first + len(batch.x0)].float() * (2 / 255) - 1)
+               for rank in ordered for batch in rank)  # fmt: skip
+
+
+def test_the_environment_of_a_slurm_job_names_its_folder(monkeypatch):
+    from omegaconf import OmegaConf
+
+    from ddpm_lab.cli import processes
+
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            monkeypatch.delenv(name)
+    cfg = OmegaConf.create({"run": {"name": None}})
+    processes.name_for_all(cfg)
+    assert (processes.number(), cfg.run.name) == (0, None)
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "ddpm"}.items():
+        monkeypatch.setenv(name, value)
+    processes.name_for_all(cfg)
+    assert (processes.number(), cfg.run.name, processes.started_by_another()) == (3, "slurm-77", False)
