@@ -46,7 +46,9 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     """Refuse a combination that would train or measure something other than what was asked for."""
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
-    for check in (_variance_is_trained, _variance_is_needed, _shapes_agree, _clip_has_bounds, _steps_are_there):
+    for check in (
+        _variance_is_trained, _variance_is_needed, _shapes_agree, _features_are_of_data, _clip_has_bounds, _steps_are_there,
+    ):  # fmt: skip
         check(setup)
 
 
@@ -76,6 +78,13 @@ def _shapes_agree(setup: _Setup) -> None:
         raise UserError(
             f"{setup.name('net')} takes {accepts}, and {setup.name('data')} gives {gives}: use {nets or 'another net'}"
         )
+
+
+def _features_are_of_data(setup: _Setup) -> None:
+    accepts, gives = setup.fact("metrics", "accepts"), setup.fact("data", "gives")
+    if accepts and gives and accepts != gives:
+        metrics = setup.fitting("metrics", "accepts", lambda kind: kind in (None, gives))
+        raise UserError(f"{setup.name('metrics')} takes {accepts}, and {setup.name('data')} gives {gives}: use {metrics}")
 
 
 def _clip_has_bounds(setup: _Setup) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ from ddpm_lab.training.images import quantise, to_uint8
 from .support import Dots, Recorder, T, adam, fit, module, quiet, same, weights_of
 
 pytestmark = quiet
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path / "cache"))
 
 
 def table(folder: Path) -> list[dict[str, float]]:
@@ -166,11 +172,11 @@ def test_distance_of_the_training_data_is_zero_and_of_validation_data_the_floor(
     trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
     train, asked = data.scaled("train"), []
 
-    def sample(n: int, seed: int) -> torch.Tensor:
+    def samples(n: int, seed: int) -> Iterator[torch.Tensor]:
         asked.append((n, seed))
-        return train + 0.01  # a grey level is 0.125: rounded away
+        return iter((train + 0.01).split(7))  # a grey level is 0.125: rounded away
 
-    monkeypatch.setattr(model, "sample", sample)
+    monkeypatch.setattr(model, "sample_batches", samples)
     distance, floor = frechet.final(trainer, model)
     assert abs(distance.value) < 1e-5
     assert asked == [(20, 3)]
@@ -195,6 +201,51 @@ def test_distance_is_that_of_the_runs_own_samples(tmp_path):
     other = FrechetDistance(24, 2, 3, Pixels())
     other.load_state_dict({"validations": 4})
     assert other.state_dict() == {"validations": 4}
+
+
+class Features:
+    """An extractor as Inception is one: its statistics are kept. Remembers what it was given."""
+
+    name, slow, batch = "features", True, 5
+
+    def __init__(self, record: dict[str, str]) -> None:
+        self.record, self.given = record, []
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.given.append(len(x))
+        return x.flatten(1)[:, :6].float() ** 2
+
+    def key(self, n: int) -> str:
+        return f"f@{n}"
+
+    def label(self, n: int) -> str:
+        return "features"
+
+
+def test_samples_and_data_come_in_batches_and_the_distance_is_that_of_the_whole(tmp_path):
+    model, data, extractor = module(), Dots(n_train=43, n_val=24), Features({})
+    frechet = FrechetDistance(300, 0, 3, extractor)
+    trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
+    distance, floor = frechet.final(trainer, model)
+    assert sorted(extractor.given) == sorted([256, 44] + [5] * 8 + [3] + [5] * 4 + [4])
+    whole = [model.sample(300, seed=3), data.scaled("val"), data.scaled("train")]
+    samples, held, train = (FeatureStats(6).add(quantise(x, 17).flatten(1)[:, :6] ** 2) for x in whole)
+    assert distance.value == pytest.approx(frechet_distance(samples, train), rel=1e-5)
+    assert floor.value == pytest.approx(frechet_distance(held, train), rel=1e-5)
+    assert (distance.key, floor.key, floor.record["n"]) == ("f@300", "f@24_real", 24)
+
+
+def test_slow_statistics_of_real_data_are_computed_once(tmp_path):
+    def given(data: Dots, extractor: Features, n: int = 20) -> list[int]:
+        model, frechet = module(), FrechetDistance(n, 0, 3, extractor)
+        frechet.final(fit(tmp_path / "run", model, [frechet], data=data, steps=1), model)
+        return extractor.given
+
+    assert len(given(Dots(n_train=40), Features({"weights": "a"}))) == 1 + 8 + 4
+    assert given(Dots(n_train=40), Features({"weights": "a"})) == [20]
+    assert len(given(Dots(n_train=40), Features({"weights": "b"}))) == 1 + 8 + 4
+    assert len(given(Dots(n_train=40, seed=1), Features({"weights": "a"}))) == 1 + 8 + 4
+    assert len(given(Dots(n_train=40), Features({"weights": "a"}), n=10)) == 1 + 2  # as many held-out data
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------------

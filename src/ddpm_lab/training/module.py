@@ -111,12 +111,14 @@ class DiffusionModule(LightningModule):
 
     def sample(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Tensor:
         """n samples, n × shape, in [−1, 1] for images. Sample i depends on (seed, i) alone; the training state is untouched."""
-        finals = [torch.empty(0, *self.shape, device=self.device)]
+        return torch.cat([torch.empty(0, *self.shape, device=self.device), *self.sample_batches(n, sampler, seed, batch)])
+
+    def sample_batches(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Iterator[Tensor]:
+        """The same samples, in batches, each made when it is asked for."""
         for start in range(0, n, batch):
             for state in self.sample_states(start, min(start + batch, n), sampler, seed):
                 final = state.x
-            finals.append(final)
-        return torch.cat(finals)
+            yield final
 
     def sample_states(self, start: int, stop: int, sampler: Sampler | None = None, seed: int = 0) -> Iterator[Sampled]:
         """The states of samples start..stop−1 on their way from noise to data."""
