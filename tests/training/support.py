@@ -1,9 +1,11 @@
 """What the tests of training share: small data, networks that cost nothing, and a fit with only the callbacks asked for."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer
@@ -122,6 +124,18 @@ def fit(
     data.seed, data.steps = model.seed, trainer.max_steps
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
+
+
+def table(folder: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, without empty cells."""
+    with (folder / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """What an .npz holds; the file is closed."""
+    with np.load(path) as content:
+        return dict(content)
 
 
 class Recorder(Callback):
