@@ -113,6 +113,36 @@ def test_the_command_answers_before_torch_is_loaded(module):
     assert not loaded_by(f"import {module}") & {"torch", "lightning", "sklearn", "matplotlib"}
 
 
+OPTIONAL = ("wandb", "tensorboard", "torch_fidelity", "torchvision")
+DEFAULT_RUN = """
+import builtins, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+plain, asked = builtins.__import__, set()
+
+def noted(name, globals=None, *rest, **named):
+    if (globals or {{}}).get("__name__", "").startswith("ddpm_lab"):
+        asked.add(name.split(".")[0])
+    return plain(name, globals, *rest, **named)
+
+builtins.__import__ = noted
+from helpers import TINY, trained
+trained(Path({folder!r}), *TINY)
+print("asked", *asked)
+print("loaded", *{{name.split(".")[0] for name in sys.modules}})
+"""
+
+
+def test_a_default_run_asks_for_no_package_of_other_options(tmp_path):
+    """What Lightning's metrics load of themselves, as torchvision, is not ours to say."""
+    code = DEFAULT_RUN.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    asked, loaded = (set(line.split()) for line in done.stdout.splitlines()[-2:])
+    assert "matplotlib" in asked
+    assert not asked & set(OPTIONAL)
+    assert not loaded & {"wandb", "tensorboard"}
+
+
 def test_every_module_can_be_the_first_to_be_imported():
     """No circle that only the usual order hides."""
     known = {name: module for name, module in sys.modules.items() if within(name, "ddpm_lab")}

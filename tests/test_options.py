@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +47,26 @@ NEEDS = {
     ("experiment", "digits"): ["sampler.steps=5"],
     ("logger", "wandb"): ["logger.mode=offline"],
     ("logger", "all"): ["logger.mode=offline"],
-}
+    ("metrics", "inception"): [
+        "metrics.weights=WEIGHTS", "metrics.batch=8", "data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5",
+        "net.attention=[8]",
+    ],
+}  # fmt: skip
+CIFAR = [
+    "data.root=FILES", "net.channels=32", "net.blocks=1", "net.attention=[16]", "metrics=pixels", "optim.lr=0.001",
+    "optim.warmup=2",
+]  # fmt: skip
+for name in options("experiment", [CONF]):
+    if name.startswith(("ddpm_", "iddpm_")):
+        NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, "data.size=16", "data.crop=center140"]
+SLOW = {("metrics", "inception")}
+ELSEWHERE = {("trainer", "ddp"), ("trainer", "ddp_multinode")}  # several processes: test_processes.py
 
 
-def cases() -> list[tuple[str, str]]:
-    return [(group, option) for group in GROUPS for option in options(group, [CONF])]
+def cases() -> list[Any]:
+    found = [(group, option) for group in GROUPS for option in options(group, [CONF])]
+    marks = dict.fromkeys(SLOW, pytest.mark.slow) | {("trainer", "gpu"): pytest.mark.gpu}
+    return [pytest.param(*case, marks=marks.get(case, ())) for case in found if case not in ELSEWHERE]
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +123,20 @@ def overrides_for(group: str, option: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("group", "option"), cases())
-def test_option_trains_and_fires_every_callback(group, option, files, tmp_path):
-    folder = trained(tmp_path, *[o.replace("FILES", str(files)) for o in overrides_for(group, option)])
+def test_option_trains_and_fires_every_callback(group, option, files, tmp_path, monkeypatch, request):
+    monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path / "cache"))
+    overrides = [o.replace("FILES", str(files)) for o in overrides_for(group, option)]
+    if option == "inception":
+        weights = request.getfixturevalue("inception_weights")
+        overrides = [o.replace("WEIGHTS", str(weights)) for o in overrides]
+    folder = trained(tmp_path / "run", *overrides)
     metrics = json.loads((folder / "summary.json").read_text())["metrics"]
     assert all(np.isfinite(metric["value"]) for metric in metrics.values())
     bound = metrics["prior_bpd"]["value"] + metrics["kl_bpd"]["value"] + metrics["decoder_bpd"]["value"]
     assert metrics["bound_bpd"]["value"] == pytest.approx(bound, abs=1e-9)
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
-    assert {"train/loss", "train/images_per_s", "val/bound_bpd", "val/pixels_fd"} <= set(header.split(","))
+    distance = "fid@8" if option == "inception" else "pixels_fd"
+    assert {"train/loss", "train/images_per_s", "val/bound_bpd", f"val/{distance}"} <= set(header.split(","))
     assert rows[-1].startswith("2,")
     for name in ("samples/step_0000002.png", "samples/progression_0000002.png", "vlb_terms.png", "checkpoints/best.ckpt"):
         assert (folder / name).stat().st_size > 0
@@ -146,6 +168,21 @@ def test_every_group_with_a_choice_is_compared():
 def test_vlb_and_hybrid_differ_for_one_network(results):
     both = [results(*TINY, "variance=learned_range", f"loss={loss}") for loss in ("vlb", "hybrid")]
     assert both[0] != both[1]
+
+
+@pytest.mark.slow
+def test_inception_is_in_no_checkpoint_and_its_weights_are_on_record(files, inception_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path / "cache"))
+    needs = [o.replace("FILES", str(files)) for o in NEEDS["metrics", "inception"][1:]]
+    folder = trained(tmp_path / "run", *TINY, "metrics=inception", f"metrics.weights={inception_weights}", *needs)
+    plain = trained(tmp_path / "plain", *TINY, *needs[1:])
+    with_it, without = ((f / "checkpoints" / "last.ckpt").stat().st_size for f in (folder, plain))
+    assert with_it < without + 10_000
+    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+    assert {"fid@8", "fid@8_real"} <= metrics.keys()
+    assert metrics["fid@8"]["weights_sha256"] == metrics["fid@8_real"]["weights_sha256"] == sha256
+    assert len(list((tmp_path / "cache" / "stats").glob("*.npz"))) == 2  # of the training data, and of 8 held out
 
 
 @pytest.mark.parametrize("option", [option for option in options("logger", [CONF]) if option != "csv"])

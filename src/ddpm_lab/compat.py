@@ -48,7 +48,7 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
-        _clip_has_bounds, _steps_are_there,
+        _features_are_of_data, _clip_has_bounds, _steps_are_there,
     ):  # fmt: skip
         check(setup)
 
@@ -110,6 +110,13 @@ def _shapes_agree(setup: _Setup) -> None:
         raise UserError(
             f"{setup.name('net')} takes {accepts}, and {setup.name('data')} gives {gives}: use {nets or 'another net'}"
         )
+
+
+def _features_are_of_data(setup: _Setup) -> None:
+    accepts, gives = setup.fact("metrics", "accepts"), setup.fact("data", "gives")
+    if accepts and gives and accepts != gives:
+        metrics = setup.fitting("metrics", "accepts", lambda kind: kind in (None, gives))
+        raise UserError(f"{setup.name('metrics')} takes {accepts}, and {setup.name('data')} gives {gives}: use {metrics}")
 
 
 def _clip_has_bounds(setup: _Setup) -> None:

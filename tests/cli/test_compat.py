@@ -30,12 +30,16 @@ class Pictures:
     gives = "images"
 class Points:
     gives = "vectors"
+class Values: ...
+class Deep:
+    accepts = "images"
 """
 OPTIONS = {
     "loss": {"simple": "Simple", "vlb": "VLB", "hybrid": "Hybrid", "own": "Own"},
     "variance": {"fixed": "Fixed", "learned": "Learned"},
     "net": {"conv": "Conv", "conv_small": "Conv", "dense": "Dense"},
     "data": {"pictures": "Pictures", "points": "Points"},
+    "metrics": {"values": "Values", "deep": "Deep"},
     "sampler": {"chain": "Chain"},
     "schedule": {"line": "line"},
 }
@@ -54,7 +58,7 @@ def dirs(tmp_path, monkeypatch):
 
 
 def config(dirs, steps=None, T=100, clip=None, **choices) -> DictConfig:
-    chosen = {"loss": "simple", "variance": "fixed", "net": "conv", "data": "pictures"} | choices
+    chosen = {"loss": "simple", "variance": "fixed", "net": "conv", "data": "pictures", "metrics": "values"} | choices
     cfg = {group: OmegaConf.load(dirs[0] / group / f"{name}.yaml") for group, name in chosen.items()}
     return OmegaConf.create(cfg | {"sampler": {"_target_": "x.Y", "steps": steps, "clip": clip}, "schedule": {"T": T}})
 
@@ -79,6 +83,13 @@ def test_the_net_must_take_what_the_data_gives(dirs):
         check_compatible(config(dirs, net="conv_small", data="points"), dirs)
     with pytest.raises(UserError, match=r"use net=conv or net=conv_small$"):
         check_compatible(config(dirs, net="dense"), dirs)
+
+
+def test_the_extractor_must_take_what_the_data_gives(dirs):
+    with pytest.raises(UserError, match=r"^metrics=deep takes images, and data=points gives vectors: use metrics=values$"):
+        check_compatible(config(dirs, net="dense", data="points", metrics="deep"), dirs)
+    check_compatible(config(dirs, net="dense", data="points"), dirs)
+    check_compatible(config(dirs, metrics="deep"), dirs)
 
 
 def test_vectors_are_not_clipped(dirs):

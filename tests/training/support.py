@@ -1,5 +1,6 @@
 """What the tests of training share: small data, networks that cost nothing, and a fit with only the callbacks asked for."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,12 @@ def fit(
     data.seed, data.steps = model.seed, trainer.max_steps
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
+
+
+def table(folder: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv, without empty cells."""
+    with (folder / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 class Recorder(Callback):

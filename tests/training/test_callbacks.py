@@ -1,6 +1,5 @@
 """What callbacks measure and draw, against the same computed by hand; and that they leave training alone."""
 
-import csv
 import time
 from pathlib import Path
 
@@ -12,11 +11,9 @@ from lightning import Callback
 from PIL import Image
 
 from ddpm_lab.core.likelihood import BoundMeter
-from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.extractors import Pixels
-from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
 from ddpm_lab.training.callbacks import samples as samples_module
 from ddpm_lab.training.callbacks.bound import VLBTerms
 from ddpm_lab.training.callbacks.frechet import FrechetDistance
@@ -24,16 +21,11 @@ from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.callbacks.samples import Samples
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.images import quantise, to_uint8
+from ddpm_lab.training.images import to_uint8
 
-from .support import Dots, Recorder, T, adam, fit, module, quiet, same, weights_of
+from .support import Dots, Recorder, T, adam, fit, module, quiet, same, table, weights_of
 
 pytestmark = quiet
-
-
-def table(folder: Path) -> list[dict[str, float]]:
-    with (folder / "metrics.csv").open() as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 def trained(_, model) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,45 +149,6 @@ def test_advice_for_a_single_datum_is_not_an_illegal_stride(tmp_path):
     with pytest.raises(UserError) as caught:
         fit(tmp_path, module(), [VLBTerms(1, 1, 0)], data=Dots(n_val=1))
     assert "stride=0" not in str(caught.value)
-
-
-# --- Fréchet distance ---------------------------------------------------------------------------------------------------
-
-
-def test_distance_of_the_training_data_is_zero_and_of_validation_data_the_floor(tmp_path, monkeypatch):
-    model, data, frechet = module(), Dots(n_train=40, n_val=30), FrechetDistance(20, 0, 3, Pixels())
-    trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
-    train, asked = data.scaled("train"), []
-
-    def sample(n: int, seed: int) -> torch.Tensor:
-        asked.append((n, seed))
-        return train + 0.01  # a grey level is 0.125: rounded away
-
-    monkeypatch.setattr(model, "sample", sample)
-    distance, floor = frechet.final(trainer, model)
-    assert abs(distance.value) < 1e-5
-    assert asked == [(20, 3)]
-    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (train, data.scaled("val")[:20]))
-    assert floor.value == pytest.approx(frechet_distance(a, b), rel=1e-9)
-    assert (distance.record["n"], floor.record["n"], floor.record["n_reference"]) == (20, 20, 40)
-    assert (distance.key, floor.key) == ("pixels_fd", "pixels_fd_real")
-
-
-def test_distance_is_that_of_the_runs_own_samples(tmp_path):
-    model, data, frechet = module(sampler=DDIM(4)), Dots(), FrechetDistance(24, 2, 3, Pixels())
-    trainer = fit(tmp_path, model, [frechet], data=data, steps=4, validate_every=1)
-    rows = [row for row in table(tmp_path) if "val/pixels_fd" in row]
-    assert [row["step"] for row in rows] == [2, 4]  # every second validation
-    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (quantise(model.sample(24, seed=3), 17), data.scaled("train")))
-    result = frechet.final(trainer, model)[0]
-    assert rows[-1]["val/pixels_fd"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
-    assert result.value == pytest.approx(frechet_distance(a, b), rel=1e-6)
-    said = {"sampler": "DDIM", "steps": 4, "spacing": "trailing", "clip": True, "quantised_levels": 17, "seed": 3}
-    assert said.items() <= result.record.items()
-    assert frechet.state_dict() == {"validations": 4}
-    other = FrechetDistance(24, 2, 3, Pixels())
-    other.load_state_dict({"validations": 4})
-    assert other.state_dict() == {"validations": 4}
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------------

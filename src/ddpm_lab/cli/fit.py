@@ -40,7 +40,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
             keep_until(trainer, stored["global_step"], checkpoint.parent.parent / "metrics.csv")
     with _log_to(folder / "train.log") if trainer.is_global_zero else _silent():
         _print_header(cfg, folder, checkpoint, auto, module, trainer.world_size)
-        for line in (*data.notes, *schedule_card(module.diffusion, module.loss, data.scaled("train"))):
+        for line in (*data.notes, *schedule_card(module.diffusion, module.loss, data.scaled("train", 4096))):
             log.info("  %s", line)
         code = 1
         try:

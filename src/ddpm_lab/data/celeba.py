@@ -49,5 +49,5 @@ class CelebA(InMemory):
         train, val = (torch.from_numpy(self.store.read(part, mapped=True)) for part in ("train", self.validation))
         return train, val
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         return self.store.fingerprint(self.validation)

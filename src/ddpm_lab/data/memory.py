@@ -154,28 +154,36 @@ class InMemory(LightningDataModule):
         return TrainStream(self.train_images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part)
 
     def val_dataloader(self) -> OrderedBatches:
-        return OrderedBatches(self.val_images, self.levels, self.batch_size, self._part()._replace(pieces=1))
+        return self.in_order("val", self.batch_size)
+
+    def in_order(self, split: str, batch_size: int, n: int | None = None) -> OrderedBatches:
+        """The first n (None: all) of "train" or "val", each once, without flips: our part of each batch."""
+        return OrderedBatches(self._raw(split)[:n], self.levels, batch_size, self._part()._replace(pieces=1))
 
     def _part(self) -> Slice:
         trainer = self.trainer
         return WHOLE if trainer is None else Slice(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
-    def scaled(self, split: str) -> Tensor:
-        """All of "train" or "val" in [−1, 1]."""
-        return scale(self.train_images if split == "train" else self.val_images, self.levels)
+    def scaled(self, split: str, n: int | None = None) -> Tensor:
+        """The first n (None: all) of "train" or "val" in [−1, 1]."""
+        return scale(self._raw(split)[:n], self.levels)
+
+    def _raw(self, split: str) -> Tensor:
+        return self.train_images if split == "train" else self.val_images
 
     def known_bpd(self) -> float | None:
         """Mean −log2 density per dimension of the validation data, where the density is known: no bound can go below."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sha256": self._fingerprint()}
+        return {"sha256": self.fingerprint()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["sha256"] != self._fingerprint():
+        if state_dict["sha256"] != self.fingerprint():
             raise UserError("data: these are not the data that the checkpoint was trained on (their contents differ).")
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """Of the contents of both splits."""
         digest = hashlib.sha256()
         for images in (self.train_images, self.val_images):
             digest.update(str(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())

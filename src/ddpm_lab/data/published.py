@@ -58,6 +58,6 @@ class TrainAndTest(InMemory):
         images, labels = (torch.from_numpy(self.store.read(f"{part}_{what}")) for what in ("images", "labels"))
         return images, labels.long()
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         split = [] if self.validation == "test" else [self.val_fraction, self.split_seed]
         return self.store.fingerprint(self.validation, split, self.shape)

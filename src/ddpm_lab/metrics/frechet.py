@@ -1,5 +1,9 @@
 """Fréchet distance between Gaussians fitted to features (Dowson & Landau 1982; Heusel et al. 2017 Eq. 6)."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -21,6 +25,12 @@ class FeatureStats:
         self._outer += features.T @ features
         return self
 
+    def plus(self, other: "FeatureStats") -> "FeatureStats":
+        """Of both together."""
+        stats = FeatureStats(len(self._sum))
+        stats.n, stats._sum, stats._outer = self.n + other.n, self._sum + other._sum, self._outer + other._outer
+        return stats
+
     @property
     def mean(self) -> Float64[Tensor, " dim"]:
         return self._sum / self.n
@@ -31,6 +41,31 @@ class FeatureStats:
         if self.n < 2:
             raise ValueError(f"a covariance needs at least 2 features, and there are {self.n}.")
         return (self._outer - self.n * torch.outer(self.mean, self.mean)) / (self.n - 1)
+
+    def state(self) -> dict[str, Any]:
+        """What `from_state` takes."""
+        return {"n": np.array(self.n), "sum": self._sum.numpy(), "outer": self._outer.numpy()}
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> "FeatureStats":
+        """Raises KeyError or ValueError for what is no state."""
+        dim = len(state["sum"])
+        if state["outer"].shape != (dim, dim) or state["outer"].dtype != np.float64 or not np.isfinite(state["outer"]).all():
+            raise ValueError("not the state of feature statistics")
+        stats = FeatureStats(dim)
+        stats.n = int(state["n"])
+        stats._sum, stats._outer = torch.from_numpy(state["sum"]), torch.from_numpy(state["outer"])
+        return stats
+
+
+def stats_of(batches: Iterable[Tensor]) -> FeatureStats:
+    """Of features that come in batches, at least one, N×dim each."""
+    stats: FeatureStats | None = None
+    for features in batches:
+        stats = (stats or FeatureStats(features.shape[1])).add(features)
+    if stats is None:
+        raise ValueError("no features")
+    return stats
 
 
 def symmetric_sqrt(matrix: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def _times(diffusion: GaussianDiffusion) -> tuple[Tensor, Tensor]:
 
 
 def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[str]:
-    """Lines to print. x0: training data, for the size of L_T."""
+    """Lines to print. x0: some training data, for the size of L_T."""
     schedule = diffusion.schedule
     ab_T, snr, prior = float(schedule.alphas_bar[-1]), schedule.snr, float(prior_bpd(diffusion.chain, x0).mean())
     weights = vlb_weights(diffusion)

@@ -15,7 +15,7 @@ from ddpm_lab.training.callbacks.progress import Throughput
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import Result
 
-PACKAGES = ("ddpm-lab", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "scikit-learn")
+PACKAGES = ("ddpm-lab", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "scikit-learn", "torch-fidelity")
 
 
 def measure(trainer: Trainer, module: DiffusionModule) -> list[Result]:

@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+
+from ddpm_lab.metrics.extractors import to_uint8
 
 
 def quantise(x: Tensor, levels: int | None) -> Tensor:
@@ -17,11 +18,6 @@ def quantise(x: Tensor, levels: int | None) -> Tensor:
         return x
     top = levels - 1
     return ((x.clamp(-1, 1) + 1) * (top / 2)).round() * (2 / top) - 1
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """[−1, 1] to 0..255, rounded."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def save_grid(x: Tensor, path: Path, columns: int | None = None) -> Path:

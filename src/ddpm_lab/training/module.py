@@ -120,13 +120,16 @@ class DiffusionModule(LightningModule):
     def sample(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Tensor:
         """n samples, n × shape, in [−1, 1] for images. Sample i depends on (seed, i) alone; the training state is untouched.
         Several processes share the work, and all get all samples."""
-        finals = [torch.empty(0, *self.shape, device=self.device)]
+        none = torch.empty(0, *self.shape, device=self.device)
+        return ranks.rows(torch.cat([none, *self.sample_batches(n, sampler, seed, batch)]))
+
+    def sample_batches(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Iterator[Tensor]:
+        """This process's share of the same samples, in batches, each made when it is asked for."""
         first, end = ranks.share(n)
         for start in range(first, end, batch):
             for state in self.sample_states(start, min(start + batch, end), sampler, seed):
                 final = state.x
-            finals.append(final)
-        return ranks.rows(torch.cat(finals))
+            yield final
 
     def sample_states(self, start: int, stop: int, sampler: Sampler | None = None, seed: int = 0) -> Iterator[Sampled]:
         """The states of samples start..stop−1 on their way from noise to data."""

@@ -1,63 +1,100 @@
 """Fréchet distance of samples to training data, in the features of an extractor."""
 
-from lightning import Callback, LightningModule, Trainer
+import functools
+from collections.abc import Iterator
+from typing import Any
 
-from ddpm_lab.metrics.extractors import Pixels
-from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.metrics import cache
+from ddpm_lab.metrics.extractors import Extractor
+from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance, stats_of
+from ddpm_lab.training import ranks
 from ddpm_lab.training.images import quantise
+from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import Result, log, parts
 
 
 class FrechetDistance(Callback):
-    """<extractor>_fd: n samples by the run's sampler, quantised to the data's grey levels, against all training data without
-    flips. Beside it the same distance of as many real validation data: what a perfect model would score at this n."""
+    """n samples by the run's sampler, quantised to the data's grey levels, against all training data without flips; beside it
+    the same distance of as many real validation data: what a perfect model would score at this n. The extractor names it.
+    Samples and data come in batches, and of their features only the moments are kept."""
 
-    def __init__(self, n: int, every: int, seed: int, extractor: Pixels) -> None:
+    def __init__(self, n: int, every: int, seed: int, extractor: Extractor) -> None:
         self.n, self.every, self.seed, self.extractor = n, every, seed, extractor
         self._validations = 0
         self._train: FeatureStats | None = None
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.n < ranks.world():
+            raise UserError(
+                f"callbacks.frechet.n={self.n}: {ranks.world()} processes share them, so at least as many are needed"
+            )
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validations += 1
         if self.every and self._validations % self.every == 0:
-            distance = self.final(trainer, pl_module)[0]
-            log(trainer, {f"val/{distance.key}": distance.value})
+            module, data = parts(trainer, pl_module)
+            log(trainer, {f"val/{self.extractor.key(self.n)}": self._distance(module, data)})
 
     def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
         """The distance, and the floor beside it."""
         module, data = parts(trainer, pl_module)
-        name, levels = self.extractor.name, module.diffusion.levels
-        if self._train is None:
-            self._train = self._stats(data.scaled("train"))
-        samples = quantise(module.sample(self.n, seed=self.seed).cpu(), levels)
-        held = data.scaled("val")[: self.n]
-        sampler = module.sampler
+        distance, levels, sampler = self._distance(module, data), module.diffusion.levels, module.sampler
+        held, train = self._real(module, data, "val", self.n), self._reference(module, data)
         record = {
-            "extractor": name, "reference": "train", "n_reference": self._train.n, "quantised_levels": levels,
-        }  # fmt: skip
+            "extractor": self.extractor.name, "reference": "train", "n_reference": train.n, "quantised_levels": levels,
+        } | self.extractor.record  # fmt: skip
         own = {
             "n": self.n, "seed": self.seed, "weights": module.weights, "sampler": type(sampler).__name__,
             "steps": len(sampler.chain(module.diffusion.schedule)), "spacing": sampler.spacing,
             "clip": module.diffusion.clips if sampler.clip is None else sampler.clip,
             "variance": type(module.diffusion.variance).__name__,
         }  # fmt: skip
-        label = f"{name} Fréchet distance to {self._train.n} training data"
+        label = f"{self.extractor.label(self.n)} to {train.n} training data ({self.n} samples)"
+        floor, of_floor = frechet_distance(held, train), {"n": held.n, "split": "validation"}
         return [
-            Result(f"{name}_fd", f"{label} ({self.n} samples)", self._distance(samples), None, record | own),
-            Result(f"{name}_fd_real", f"    the same of {len(held)} real validation data", self._distance(held), None,
-                   record | {"n": len(held), "split": "validation"}),
+            Result(self.extractor.key(self.n), label, distance, None, record | own),
+            Result(f"{self.extractor.key(held.n)}_real", f"    the same of {held.n} real validation data", floor, None,
+                   record | of_floor),
         ]  # fmt: skip
 
-    def _stats(self, x) -> FeatureStats:
-        features = self.extractor(x)
-        return FeatureStats(features.shape[1]).add(features)
+    def _distance(self, module: DiffusionModule, data: Any) -> float:
+        samples = module.sample_batches(self.n, seed=self.seed)
+        features = (self.extractor(quantise(x, module.diffusion.levels)) for x in samples)
+        return frechet_distance(together(stats_of(features)), self._reference(module, data))
 
-    def _distance(self, x) -> float:
-        assert self._train is not None
-        return frechet_distance(self._stats(x), self._train)
+    def _reference(self, module: DiffusionModule, data: Any) -> FeatureStats:
+        if self._train is None:
+            self._train = self._real(module, data, "train", None)
+        return self._train
+
+    def _real(self, module: DiffusionModule, data: Any, split: str, n: int | None) -> FeatureStats:
+        """Of the first n of a split (None: all), from the disk where computing them is slow."""
+
+        def features() -> Iterator[Tensor]:
+            for batch in data.in_order(split, self.extractor.batch, n):
+                yield self.extractor(batch.x0.to(module.device))
+
+        about = {"data": data.fingerprint(), "levels": data.levels, "split": split, "first": n}
+        about |= {"extractor": self.extractor.name} | self.extractor.record
+        known = ranks.agreed(cache.read(about)) if self.extractor.slow else None
+        if known is not None:
+            return known
+        stats = together(stats_of(features()))
+        if self.extractor.slow and ranks.rank() == 0:
+            cache.write(about, stats)
+        return stats
 
     def state_dict(self) -> dict[str, int]:
         return {"validations": self._validations}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._validations = state_dict["validations"]
+
+
+def together(stats: FeatureStats) -> FeatureStats:
+    """The statistics of what all processes have seen."""
+    return functools.reduce(FeatureStats.plus, ranks.gather(stats))

@@ -1,0 +1,157 @@
+"""FID by our code is FID by torch-fidelity's, with the same weights; and what is asked for before any work is done."""
+
+import hashlib
+import pickle
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.metrics import inception as module
+from ddpm_lab.metrics.frechet import frechet_distance, stats_of
+from ddpm_lab.metrics.inception import Inception
+
+
+@pytest.fixture(scope="module")
+def extractor(inception_weights) -> Inception:
+    return Inception(str(inception_weights), batch=4)
+
+
+def images(n: int, seed: int, channels: int = 3, size: int = 12) -> Tensor:
+    """uint8, smooth enough to differ in more than noise; another seed is another distribution."""
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, 256, (n, channels, 3, 3), generator=g).float() * (0.5 + 0.5 * (seed % 2))
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear").to(torch.uint8)
+
+
+def scaled(x: Tensor) -> Tensor:
+    return x.float() * (2 / 255) - 1
+
+
+class Images(Dataset):
+    """As torch-fidelity takes them."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.x[i]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch-fidelity's
+@pytest.mark.parametrize(("n", "m"), [(20, 30), (48, 40)])
+def test_fid_equals_torch_fidelitys(n, m, extractor, inception_weights):
+    a, b = images(n, 0), images(m, 1)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(a), input2=Images(b), fid=True, feature_extractor="inception-v3-compat", cuda=False, cache=False,
+        batch_size=4, verbose=False, feature_extractor_weights_path=str(inception_weights),
+    )["frechet_inception_distance"]  # fmt: skip
+    ours = frechet_distance(*(stats_of(extractor(scaled(x)) for x in half.split(7)) for half in (a, b)))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    assert ours > 0.1
+
+
+def test_features_are_torch_fidelitys_of_the_same_bytes(extractor):
+    x = images(3, 0)
+    expected = extractor._net(x)[0]
+    assert torch.equal(extractor(scaled(x)), expected)
+    assert (extractor(scaled(x)).shape, float(expected.std()) > 0.01) == ((3, 2048), True)
+    torch.testing.assert_close(extractor(scaled(x) + 0.4 / 127.5), expected)  # rounded, not cut
+    torch.testing.assert_close(extractor(scaled(images(9, 0)))[:3], expected, rtol=1e-4, atol=1e-5)  # whatever the pass
+
+
+def test_grey_images_are_the_same_in_three_channels(extractor):
+    grey = images(2, 0, channels=1)
+    assert torch.equal(extractor(scaled(grey)), extractor(scaled(grey.expand(-1, 3, -1, -1))))
+
+
+def test_the_name_says_how_many_samples_and_which_weights(extractor, inception_weights, monkeypatch):
+    assert [extractor.key(n) for n in (8, 49_999, 50_000, 60_000)] == ["fid@8", "fid@49999", "fid", "fid"]
+    sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+    assert extractor.record["weights_sha256"] == sha256
+    assert extractor.label(8) == f"FID@8 by weights {sha256[:8]}, not the published ones,"
+    monkeypatch.setattr(module, "SHA256", sha256[:8])
+    assert (extractor.label(8), extractor.label(50_000)) == ("FID@8", "FID")
+
+
+def test_making_it_draws_nothing(inception_weights):
+    state = torch.get_rng_state()
+    made = Inception(str(inception_weights), 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(p.requires_grad for p in made._net.parameters())
+    assert not made._net.training
+
+
+# --- where the weights come from -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """torch's cache, empty; a network that is not there."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def unreachable(*_, **__) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    return tmp_path / "checkpoints"
+
+
+def test_weights_that_cannot_be_had_are_one_message(hub):
+    with pytest.raises(UserError) as caught:
+        Inception(None, 4)
+    for said in (str(hub / module.NAMES[0]), module.URL, "no route to host", "metrics.weights=FILE", "metrics=pixels"):
+        assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_in_torchs_cache_are_taken_under_either_name(hub, inception_weights):
+    hub.mkdir()
+    for name in module.NAMES:
+        (hub / name).symlink_to(inception_weights)
+        assert Inception(None, 4).record["weights_sha256"] == Inception(str(inception_weights), 4).record["weights_sha256"]
+        (hub / name).unlink()
+
+
+def test_weights_are_downloaded_checked_and_kept(hub, inception_weights, monkeypatch):
+    asked = []
+
+    def download(url: str, target: str, hash_prefix: str) -> None:
+        asked.append((url, hash_prefix))
+        Path(target).symlink_to(inception_weights)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    Inception(None, 4)
+    Inception(None, 4)
+    assert asked == [(module.URL, "6726825d")]
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_file_that_is_not_the_weights_is_refused_and_not_run(tmp_path, inception_weights):
+    trap = tmp_path / "trap"
+    state = torch.load(inception_weights, weights_only=True)
+    torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(3)}, tmp_path / "another.pth")
+    (tmp_path / "cut.pth").write_bytes(inception_weights.read_bytes()[:1000])
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Trap(trap)))
+    torch.save({**state, "trap": Trap(trap)}, tmp_path / "evil.pth")
+    for name in ("another", "cut", "pickle", "evil"):
+        with pytest.raises(UserError, match=re.escape(f"metrics.weights={tmp_path / name}.pth: not the weights of")):
+            Inception(str(tmp_path / f"{name}.pth"), 4)
+    assert not trap.exists()

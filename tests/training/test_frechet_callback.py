@@ -1,0 +1,102 @@
+"""The Fréchet distance of a run is that of its own samples, quantised, to its own data; memory is flat, and work is kept."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.metrics.extractors import Pixels
+from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
+from ddpm_lab.training.callbacks.frechet import FrechetDistance
+from ddpm_lab.training.images import quantise
+
+from .support import Dots, fit, module, quiet, table
+
+pytestmark = quiet
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path / "cache"))
+
+
+def test_distance_of_the_training_data_is_zero_and_of_validation_data_the_floor(tmp_path, monkeypatch):
+    model, data, frechet = module(), Dots(n_train=40, n_val=30), FrechetDistance(20, 0, 3, Pixels())
+    trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
+    train, asked = data.scaled("train"), []
+
+    def samples(n: int, seed: int) -> Iterator[torch.Tensor]:
+        asked.append((n, seed))
+        return iter((train + 0.01).split(7))  # a grey level is 0.125: rounded away
+
+    monkeypatch.setattr(model, "sample_batches", samples)
+    distance, floor = frechet.final(trainer, model)
+    assert abs(distance.value) < 1e-5
+    assert asked == [(20, 3)]
+    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (train, data.scaled("val")[:20]))
+    assert floor.value == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    assert (distance.record["n"], floor.record["n"], floor.record["n_reference"]) == (20, 20, 40)
+    assert (distance.key, floor.key) == ("pixels_fd", "pixels_fd_real")
+
+
+def test_distance_is_that_of_the_runs_own_samples(tmp_path):
+    model, data, frechet = module(sampler=DDIM(4)), Dots(), FrechetDistance(24, 2, 3, Pixels())
+    trainer = fit(tmp_path, model, [frechet], data=data, steps=4, validate_every=1)
+    rows = [row for row in table(tmp_path) if "val/pixels_fd" in row]
+    assert [row["step"] for row in rows] == [2, 4]  # every second validation
+    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (quantise(model.sample(24, seed=3), 17), data.scaled("train")))
+    result = frechet.final(trainer, model)[0]
+    assert rows[-1]["val/pixels_fd"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    assert result.value == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    said = {"sampler": "DDIM", "steps": 4, "spacing": "trailing", "clip": True, "quantised_levels": 17, "seed": 3}
+    assert said.items() <= result.record.items()
+    assert frechet.state_dict() == {"validations": 4}
+    other = FrechetDistance(24, 2, 3, Pixels())
+    other.load_state_dict({"validations": 4})
+    assert other.state_dict() == {"validations": 4}
+
+
+class Features:
+    """An extractor as Inception is one: its statistics are kept. Remembers what it was given."""
+
+    name, slow, batch = "features", True, 5
+
+    def __init__(self, record: dict[str, str]) -> None:
+        self.record, self.given = record, []
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.given.append(len(x))
+        return x.flatten(1)[:, :6].float() ** 2
+
+    def key(self, n: int) -> str:
+        return f"f@{n}"
+
+    def label(self, n: int) -> str:
+        return "features"
+
+
+def test_samples_and_data_come_in_batches_and_the_distance_is_that_of_the_whole(tmp_path):
+    model, data, extractor = module(), Dots(n_train=43, n_val=24), Features({})
+    frechet = FrechetDistance(300, 0, 3, extractor)
+    trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
+    distance, floor = frechet.final(trainer, model)
+    assert sorted(extractor.given) == sorted([256, 44] + [5] * 8 + [3] + [5] * 4 + [4])
+    whole = [model.sample(300, seed=3), data.scaled("val"), data.scaled("train")]
+    samples, held, train = (FeatureStats(6).add(quantise(x, 17).flatten(1)[:, :6] ** 2) for x in whole)
+    assert distance.value == pytest.approx(frechet_distance(samples, train), rel=1e-5)
+    assert floor.value == pytest.approx(frechet_distance(held, train), rel=1e-5)
+    assert (distance.key, floor.key, floor.record["n"]) == ("f@300", "f@24_real", 24)
+
+
+def test_slow_statistics_of_real_data_are_computed_once(tmp_path):
+    def given(data: Dots, extractor: Features, n: int = 20) -> list[int]:
+        model, frechet = module(), FrechetDistance(n, 0, 3, extractor)
+        frechet.final(fit(tmp_path / "run", model, [frechet], data=data, steps=1), model)
+        return extractor.given
+
+    assert len(given(Dots(n_train=40), Features({"weights": "a"}))) == 1 + 8 + 4
+    assert given(Dots(n_train=40), Features({"weights": "a"})) == [20]
+    assert len(given(Dots(n_train=40), Features({"weights": "b"}))) == 1 + 8 + 4
+    assert len(given(Dots(n_train=40, seed=1), Features({"weights": "a"}))) == 1 + 8 + 4
+    assert len(given(Dots(n_train=40), Features({"weights": "a"}), n=10)) == 1 + 2  # as many held-out data
