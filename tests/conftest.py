@@ -29,3 +29,18 @@ def inception_weights(tmp_path_factory) -> Path:
                 torch.nn.init.kaiming_normal_(p)
     torch.save(net.state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Digest of everything a run gave, by its overrides; each set of overrides is trained once."""
+    from helpers import digest, trained
+
+    known: dict[tuple[str, ...], str] = {}
+
+    def result(*overrides: str) -> str:
+        if overrides not in known:
+            known[overrides] = digest(trained(tmp_path_factory.mktemp("run"), *overrides))
+        return known[overrides]
+
+    return result

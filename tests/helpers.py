@@ -1,5 +1,7 @@
 """Shared by tests: compose and train in this process, or run the command as a user does."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.options import conf_dir
 from ddpm_lab.compat import resolve_auto
+from ddpm_lab.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 CONF = conf_dir()
@@ -53,3 +56,16 @@ def command(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Complete
 
 def environment(threads: int = 1) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "200"}
+
+
+def digest(folder: Path) -> str:
+    """Of the weights, their average and every measured number of a run."""
+    checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    average = next(value for key, value in checkpoint.items() if key.startswith("ema/"))
+    content = hashlib.sha256()
+    for state in (checkpoint["state_dict"], average):
+        for name, value in sorted(state.items()):
+            content.update(name.encode() + value.numpy().tobytes())
+    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    content.update(json.dumps({key: metric["value"] for key, metric in metrics.items()}).encode())
+    return content.hexdigest()

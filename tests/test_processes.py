@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,26 @@ def test_torchrun_starts_them_as_well(place, one):
     done = subprocess.run([*torchrun, *arguments], cwd=place, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert_same_numbers(one, place / "outputs" / "smoke" / "torchrun", atol=1e-10)
+
+
+@pytest.mark.slow
+def test_two_machines_with_a_process_each(place, one):
+    """Both of them this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [*RUN, "trainer=ddp_multinode", "trainer.accelerator=cpu", "trainer.devices=1", "run.name=machines"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    machines = [
+        subprocess.Popen(
+            [*torchrun, f"--master-port={port}", f"--node-rank={rank}", str(ROOT / "train.py"), *arguments],
+            cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [machine.communicate()[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert_same_numbers(one, place / "outputs" / "smoke" / "machines", atol=1e-10)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

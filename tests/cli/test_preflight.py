@@ -238,7 +238,9 @@ def test_a_folder_of_ones_own(tmp_path):
     message = refusal(flag, "net=wide", "net.channels=-1")  # the rule comes with the option that wide builds upon
     assert message.startswith("net.channels=-1: allowed is int >= 2")
     assert refusal(flag, "schedule=min").startswith("schedule=min: no such option. Did you mean schedule=mine?")
-    assert refusal(flag, "experiment=row1").endswith("Options: digits, gaussian_mixture, none, smoke, table/row1")
+    assert refusal(flag, "experiment=row1").endswith(
+        "gaussian_mixture, iddpm_cifar10, iddpm_cifar10_vlb, none, smoke, table/row1"
+    )
 
 
 @pytest.mark.parametrize(

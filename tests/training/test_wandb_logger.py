@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
+from helpers import arrays
 
 from ddpm_lab.training.results import close
 

@@ -19,7 +19,8 @@ PACKAGES = ("ddpm-lab", "torch", "lightning", "hydra-core", "omegaconf", "numpy"
 
 
 def measure(trainer: Trainer, module: DiffusionModule) -> list[Result]:
-    """What every callback that has a `final` measures, in order."""
+    """What every callback that has a `final` measures, in order. Lightning has moved the module to the CPU when it ended."""
+    module.to(trainer.strategy.root_device)
     results: list[Result] = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, "final"):

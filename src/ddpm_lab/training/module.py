@@ -56,6 +56,7 @@ class DiffusionModule(LightningModule):
         self.trained: Trained | None = None
         self.grad_norm: Tensor | None = None
         self.validation_bpd: float | None = None
+        self.sample_in_bf16 = False
         self.guard = NonFiniteGuard()
         self._parameters_list = [p for p in net.parameters() if p.requires_grad]
 
@@ -137,8 +138,12 @@ class DiffusionModule(LightningModule):
         def noise(t: int) -> Tensor:
             return rng.normal(self.shape, seed, "sampling", t, start, stop).to(self._parameters_list[0])
 
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
+                return net(x, t)
+
         training, net = self.net.training, self.eval_net
         try:  # t = 0 is free for x_T: no step starts there
-            yield from (sampler or self.sampler)(self.diffusion, net, noise(0), noise)
+            yield from (sampler or self.sampler)(self.diffusion, network, noise(0), noise)
         finally:
             self.net.train(training)

@@ -18,6 +18,7 @@ def make(
     devices: int | None,
     num_nodes: int,
     precision: str,
+    sample_precision: str,
     tf32: bool,
     channels_last: bool,
     compile: bool,
@@ -37,6 +38,7 @@ def make(
     (`other_world_size` is for whoever resumes.)"""
     accelerator, devices = _place(accelerator, devices)
     _prepare(module, precision, tf32, channels_last, compile)
+    module.sample_in_bf16 = sample_precision == "bf16-mixed"
     return Trainer(
         accelerator=accelerator,
         devices=devices,

@@ -121,7 +121,8 @@ def _plot(bound: Bound, step: int, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     times, terms, errors = np.array(bound.times), bound.terms_bpd.numpy(), bound.terms_se.numpy()
-    left.fill_between(times, np.maximum(terms - errors, 1e-12), terms + errors, alpha=0.3, linewidth=0)
+    low = np.maximum(terms - errors, 1e-12) if (terms > 0).all() else terms - errors
+    left.fill_between(times, low, terms + errors, alpha=0.3, linewidth=0)
     left.plot(times, terms, marker="o" if len(times) < 30 else None, markersize=3)
     left.set(xscale="log", xlabel="t", ylabel="bits/dim", title="terms: L_0 at t = 1, then L_(t−1); ± standard error")
     if (terms > 0).all():

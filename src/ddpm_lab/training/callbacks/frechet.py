@@ -52,6 +52,7 @@ class FrechetDistance(Callback):
             "steps": len(sampler.chain(module.diffusion.schedule)), "spacing": sampler.spacing,
             "clip": module.diffusion.clips if sampler.clip is None else sampler.clip,
             "variance": type(module.diffusion.variance).__name__,
+            "precision": "bf16-mixed" if module.sample_in_bf16 else str(module.dtype),
         }  # fmt: skip
         label = f"{self.extractor.label(self.n)} to {train.n} training data ({self.n} samples)"
         floor, of_floor = frechet_distance(held, train), {"n": held.n, "split": "validation"}
