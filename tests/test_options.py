@@ -69,7 +69,7 @@ def cases() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with a few images of every data set that reads files; CIFAR-10 is smaller here, for the sake of 3072² matrices."""
+    """A folder with a few images of every data set that reads files; CIFAR-10 is smaller here: 3072² is slow."""
     folder = tmp_path_factory.mktemp("data")
     images = random_images(40, 3, 16).transpose(0, 2, 3, 1)
     np.savez(folder / "images.npz", images=images)

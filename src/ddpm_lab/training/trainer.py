@@ -53,7 +53,7 @@ def make(
         limit_val_batches=1.0,
         num_sanity_val_steps=0,
         log_every_n_steps=1 if fast_dev_run else log_every,
-        callbacks=[*callbacks, Bar(refresh_rate=50)],
+        callbacks=[*callbacks, Bar()],
         logger=logger,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=run_dir,

@@ -81,12 +81,23 @@ class Throughput(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """One bar for the whole run."""
+    """One bar for the whole run, drawn a few times a second whatever a step takes."""
+
+    def __init__(self, seconds: float = 0.3) -> None:
+        super().__init__(refresh_rate=1)
+        self.seconds, self._drawn = seconds, float("-inf")
+
+    def _should_update(self, current: int, total: int | float) -> bool:
+        now = time.monotonic()
+        due = self.is_enabled and (now - self._drawn >= self.seconds or current == total)
+        self._drawn = now if due else self._drawn
+        return due
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Without the number of the epoch: the run is one."""
-        self.train_progress_bar.reset(trainer.max_steps)
-        self.train_progress_bar.initial = trainer.global_step
+        pieces = trainer.accumulate_grad_batches
+        self.train_progress_bar.reset(trainer.max_steps * pieces)
+        self.train_progress_bar.initial = trainer.global_step * pieces
         self.train_progress_bar.set_description("Training")
 
     def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
