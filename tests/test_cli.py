@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 from helpers import ROOT, TINY, command, environment
+from omegaconf import OmegaConf
 
 from ddpm_lab.training.checkpoint import read_checkpoint
 
@@ -107,10 +108,21 @@ def test_nothing_is_overwritten(finished):
         ("schedule=cosine", ("schedule._target_", "schedule.offset")),
         ("optim.lr=0.1", ("optim.lr=0.1 but the checkpoint has 0.001",)),
         ("experiment=digits", ("leave experiment= away",)),
+        ("trainer.accumulate=2", ("trainer.accumulate=2 but the checkpoint has 1",)),
+        ("trainer.precision=bf16-mixed", ("trainer.precision=bf16-mixed but the checkpoint has 32-true",)),
     ],
 )
 def test_another_model_cannot_go_on_from_a_checkpoint(change, said, copied, tmp_path):
     assert_refused(command(f"resume={copied}", change, cwd=tmp_path), *said)
+
+
+def test_an_option_named_on_resume_is_that_of_its_file_and_no_other_run(copied, tmp_path):
+    """Not as the default experiment would have it; and how long the run is stays its own."""
+    done = command(f"resume={copied}", "trainer=cpu", "sampler=ddim", "sampler.steps=4", "trainer.max_steps=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = OmegaConf.load(copied / "config.yaml")
+    assert (config.trainer.max_steps, config.trainer.validate_every, config.trainer.log_every) == (3, 2, 1)
+    assert (config.sampler.steps, config.sampler.eta) == (4, 0.0)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 100])

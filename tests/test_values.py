@@ -61,3 +61,16 @@ def test_sampling_and_validation_leave_training_alone(tmp_path):
     often = [*rare, "trainer.validate_every=1", "callbacks.samples.n=7", "callbacks.frechet.n=3", "trainer.log_every=3"]
     a, b = (read_checkpoint(trained(tmp_path / str(i), *o) / "checkpoints/last.ckpt") for i, o in enumerate((rare, often)))
     assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same_up_to_rounding(tmp_path):
+    """And its checkpoints have the same keys."""
+    runs = [
+        [*TINY, "trainer.max_steps=4", "trainer.validate_every=4", "net.dropout=0", f"trainer.compile={on}"]
+        for on in (False, True)
+    ]
+    plain, compiled = (read_checkpoint(trained(tmp_path / str(i), *o) / "checkpoints/last.ckpt") for i, o in enumerate(runs))
+    assert plain["state_dict"].keys() == compiled["state_dict"].keys()
+    for name, value in plain["state_dict"].items():
+        torch.testing.assert_close(compiled["state_dict"][name], value, rtol=0, atol=1e-4)

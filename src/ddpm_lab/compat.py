@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.options import conf_dir, options, target
+from ddpm_lab.cli.options import conf_dir, content, options, target
 from ddpm_lab.errors import UserError
 from ddpm_lab.facts import fact
 
@@ -48,7 +48,7 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
-        _features_are_of_data, _clip_has_bounds, _steps_are_there,
+        _features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts, _precisions_agree,
     ):  # fmt: skip
         check(setup)
 
@@ -135,8 +135,30 @@ def _steps_are_there(setup: _Setup) -> None:
         )
 
 
+def _noise_is_where_it_starts(setup: _Setup) -> None:
+    steps, T = setup.get("sampler", "steps"), setup.get("schedule", "T")
+    if setup.fact("schedule", "reaches_zero") and setup.get("sampler", "spacing") == "leading" and steps not in (None, T):
+        raise UserError(
+            f"sampler.spacing=leading does not begin at T, the one time at which {setup.name('schedule')} has no signal: "
+            "use sampler.spacing=trailing, linspace or quadratic"
+        )
+
+
+def _precisions_agree(setup: _Setup) -> None:
+    if setup.get("trainer", "precision") == "64-true" and setup.get("trainer", "sample_precision") == "bf16-mixed":
+        raise UserError(
+            "trainer.sample_precision=bf16-mixed leaves the float64 network of trainer.precision=64-true as it is: "
+            "use trainer.sample_precision=32-true"
+        )
+
+
 def _content(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def option_content(group: str, option: str, dirs: Sequence[Path]) -> dict[str, Any]:
+    """The configuration of an option, as its file and those it builds upon have it."""
+    return content(group, option, dirs)
 
 
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:

@@ -18,6 +18,7 @@ from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.run import Run
+from ddpm_lab.training import ranks
 from ddpm_lab.training.checkpoint import read_checkpoint
 from ddpm_lab.training.loggers import with_csv
 from ddpm_lab.training.module import DiffusionModule
@@ -37,7 +38,10 @@ def build(cfg: DictConfig, run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
     check_compatible(cfg)
     data: InMemory = instantiate(cfg, "data")
-    data.setup()
+    for turn in (True, False):  # process 0 first: it may have to download and convert
+        if (ranks.rank() == 0) == turn:
+            data.setup()
+        ranks.agreed(None)
     data.seed, data.steps = cfg.seed, 1 if cfg.trainer.fast_dev_run else cfg.trainer.max_steps
     module = build_module(cfg, data.shape, data.levels)
     extractor, logger = instantiate(cfg, "metrics"), with_csv(instantiate(cfg, "logger", run_dir=run_dir), run_dir)

@@ -2,16 +2,21 @@
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.compat import check_compatible
+from ddpm_lab.compat import check_compatible, option_content
 from ddpm_lab.errors import UserError
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
-"""What may change on resume: none of it touches the weights that come out, but for how many steps are taken."""
+"""What may change on resume: none of it touches the weights that come out, but for rounding and how many steps are taken."""
+HELD = ("trainer.accumulate", "trainer.precision")
+"""What of it may not."""
+LENGTH = ("max_steps", "validate_every", "log_every")
+"""Of the trainer, what stays the run's own unless it is typed: another place to run is no other run."""
 
 
 class Resumed(NamedTuple):
@@ -21,8 +26,9 @@ class Resumed(NamedTuple):
     """Where the run goes on: its own folder from its last checkpoint, else (None) a new one."""
 
 
-def resumed(cfg: DictConfig, overrides: list[str]) -> Resumed:
-    """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own."""
+def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resumed:
+    """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own.
+    Options are in `dirs`."""
     checkpoint, folder = _locate(Path(cfg.resume).expanduser())
     if folder is not None:
         stored = OmegaConf.load(folder / "config.yaml")
@@ -31,7 +37,10 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> Resumed:
 
         stored = OmegaConf.create(read_checkpoint(checkpoint)["config"])
     assert isinstance(stored, DictConfig)
-    _apply(cfg, stored, [override.lstrip("+").split("=")[0] for override in overrides])
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
+    typed = {key: value for key, _, value in pairs}
+    _choose(stored, typed, dirs)
+    _apply(cfg, stored, [key for key in typed if key not in FREE])
     check_compatible(stored)
     stored.resume = str(checkpoint)
     in_place = folder is not None and checkpoint.name == "last.ckpt" and cfg.run.name is None
@@ -63,6 +72,17 @@ def _near(path: Path) -> str:
     return f" Runs there: {', '.join(map(str, runs[-5:]))}." if runs else ""
 
 
+def _choose(stored: DictConfig, typed: dict[str, str], dirs: Sequence[Path]) -> None:
+    """Put the options of free groups in place, as their files have them: the experiment of the command line is another's."""
+    for group in (group for group in FREE if group in typed):
+        new = option_content(group, typed[group], dirs)
+        if group == "trainer":
+            new |= {key: stored.trainer[key] for key in LENGTH}
+            for key in (key.partition(".")[2] for key in HELD):
+                new[key] = stored.trainer[key]
+        OmegaConf.update(stored, group, new, merge=False)
+
+
 def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
     refused = []
     for key in keys:
@@ -72,7 +92,7 @@ def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
         if group == "experiment":
             raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")
         new, old = OmegaConf.select(cfg, key), OmegaConf.select(stored, key)
-        if group in FREE:
+        if group in FREE and key not in HELD:
             OmegaConf.update(stored, key, new, merge=False, force_add=True)
         elif new != old:
             refused += _differences(key, new, old)

@@ -24,6 +24,10 @@ REFUSED = {
     "loss=simple variance=learned_diagonal": ("loss=simple leaves the output of variance=learned_diagonal untrained",),
     "loss=min_snr variance=learned_range": ("loss=min_snr leaves the output of variance=learned_range untrained",),
     "loss=hybrid variance=interpolated": ("loss=hybrid trains the variance", "choose variance=learned_diagonal or"),
+    "schedule=jsd prediction=v sampler.spacing=leading": ("sampler.spacing=leading does not begin at T", "trailing, linspace"),
+    "trainer.precision=64-true trainer.sample_precision=bf16-mixed": ("use trainer.sample_precision=32-true",),
+    "trainer=ddp_multinode": ("trainer.num_nodes=2: start this by torchrun or srun on each of 2 machines",),
+    "trainer.devices=2 trainer.fast_dev_run=true": ("trainer.fast_dev_run=true tries one step in one process",),
     "schedule=zero_terminal_snr prediction=v schedule.base=cosine": ("schedule.base=cosine", "linear, quadratic, sigmoid_beta"),
 }
 

@@ -11,6 +11,7 @@ from lightning import Callback
 from PIL import Image
 
 from ddpm_lab.core.likelihood import BoundMeter
+from ddpm_lab.core.timesteps import Drawn, Uniform
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.extractors import Pixels
@@ -56,6 +57,24 @@ def test_quartiles_are_means_over_the_rows_since_the_last(tmp_path):
             assert row[key] == pytest.approx(value, rel=1e-5)
         rate, norm = norms.seen[start + 3]
         assert (row["train/lr"], row["train/grad_norm"]) == pytest.approx((rate, norm))
+
+
+class Uneven(Uniform):
+    """t = 1 nine times of ten, weighted back."""
+
+    def __call__(self, u, T, first, size):
+        first_time = u < 0.9
+        weight = torch.where(first_time, 1 / (0.9 * T), (T - 1) / (0.1 * T))
+        return Drawn(torch.where(first_time, 1, 2 + (10 * (u - 0.9) * (T - 1)).long().clamp(0, T - 2)), weight)
+
+
+def test_the_logged_loss_is_a_mean_over_t_whatever_t_was_drawn(tmp_path):
+    model, seen = module(), Recorder(lambda trainer, module: module.trained)
+    model.timesteps = Uneven()
+    fit(tmp_path, model, [seen, LossQuartiles()], steps=4, log_every=4)
+    weight, loss = (torch.cat([getattr(x, name) for x in seen.seen]).double() for name in ("weight", "per_example"))
+    assert table(tmp_path)[-1]["train/loss"] == pytest.approx(float((weight * loss).sum() / weight.sum()), rel=1e-5)
+    assert abs(float(loss.mean()) - float((weight * loss).sum() / weight.sum())) > 0.01
 
 
 def test_quartile_without_a_time_has_no_number(tmp_path):

@@ -138,7 +138,7 @@ def test_last_checkpoint_is_finite_and_of_the_last_good_step(tmp_path):
 def trained(**parts: torch.Tensor) -> Trained:
     n = len(next(iter(parts.values())))
     per_example = torch.stack(list(parts.values())).sum(0)
-    return Trained(7, torch.arange(1, n + 1), per_example, parts, per_example.mean())
+    return Trained(7, torch.arange(1, n + 1), torch.ones(n), per_example, parts, per_example.mean())
 
 
 class Optimizer:

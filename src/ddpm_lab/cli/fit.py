@@ -26,6 +26,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     from ddpm_lab.training.results import close, keep_until
 
     module, data, trainer = build(cfg, folder)
+    processes.check(trainer.world_size)
     stored = None if checkpoint is None else read_checkpoint(checkpoint)
     if checkpoint is not None and stored is not None:
         load_weights(module, stored["state_dict"], checkpoint)
@@ -33,7 +34,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     if cfg.trainer.fast_dev_run:
         return _try_out(module, data, trainer)
     if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         os.environ[processes.FOLDER] = str(folder.absolute())
         if checkpoint is not None and stored is not None:
@@ -48,6 +49,14 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
         finally:
             close(trainer, code)
         return code
+
+
+def make_folder(folder: Path) -> None:
+    """Raises UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run.root: {folder} cannot be made ({error.strerror}): choose another folder") from error
 
 
 def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:

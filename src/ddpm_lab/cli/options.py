@@ -93,6 +93,15 @@ def parents(group: str, option: str, path: Path) -> list[str]:
     return [entry.removeprefix(f"/{group}/") for entry in absolute if entry.startswith(f"/{group}/")]
 
 
+def content(group: str, option: str, dirs: Sequence[Path]) -> dict[str, Any]:
+    """What an option's file holds, with what it takes from those that it builds upon."""
+    path = options(group, dirs)[option]
+    values: dict[str, Any] = {}
+    for parent in parents(group, option, path):
+        values |= content(group, parent, dirs)
+    return values | {key: value for key, value in _load(path).items() if key != "defaults"}
+
+
 def is_global(path: Path) -> bool:
     """Whether the file's keys stand at the root, as an experiment's do, and not under its group's name."""
     return path.read_text(encoding="utf-8").lstrip().startswith("# @package _global_")

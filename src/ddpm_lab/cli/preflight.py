@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ddpm_lab.cli import processes
 from ddpm_lab.cli.keys import Catalog
 from ddpm_lab.cli.options import config_dirs
 from ddpm_lab.cli.overrides import Setting, expand, read_command_line
@@ -183,6 +184,12 @@ def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
         raise UserError(
             f"trainer.devices={show(devices)} trainer.num_nodes={nodes}: a sweep (-m) runs on one device for now; "
             "start these runs one by one, without -m"
+        )
+    if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
+        raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
+    if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
+        raise UserError(
+            f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait"
         )
     if sweep and name is not None:
         raise UserError(

@@ -31,6 +31,17 @@ def in_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
+def check(world: int) -> None:
+    """Raises UserError where torchrun or srun started another number of processes than the trainer knows of: each would run
+    the whole alone, in one folder."""
+    started = int(os.environ["WORLD_SIZE"]) if in_torchrun() else int(os.environ["SLURM_NTASKS"]) if in_slurm() else world
+    if started != world:
+        raise UserError(
+            f"{started} processes were started, and the trainer has {world}: use trainer=ddp, with the processes of each "
+            "machine as trainer.devices and the machines as trainer.num_nodes"
+        )
+
+
 def started_by_another() -> bool:
     """Whether process 0 of this machine has started this process to help it."""
     return FOLDER in os.environ and not in_torchrun() and not in_slurm() and number() > 0

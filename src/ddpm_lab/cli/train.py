@@ -53,7 +53,7 @@ def _main(argv: list[str]) -> None:
         if arm.config.resume is not None:
             from ddpm_lab.resume import resumed
 
-            resumed(arm.config, arm.overrides)
+            resumed(arm.config, arm.overrides, dirs)
         elif len(arms) == 1 and processes.number() == 0:
             run_folder(arm.config, arm.choices)
     import hydra
@@ -104,7 +104,7 @@ def job(cfg: DictConfig) -> None:
     OmegaConf.set_struct(cfg, False)
     checkpoint, folder, auto = None, None, None
     if cfg.resume is not None:
-        cfg, checkpoint, folder = resumed(cfg, list(hydra_cfg.overrides.task))
+        cfg, checkpoint, folder = resumed(cfg, list(hydra_cfg.overrides.task), config_dirs(sys.argv[1:]))
     else:
         auto = resolve_auto(cfg, config_dirs(sys.argv[1:]))
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN

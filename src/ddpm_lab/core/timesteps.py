@@ -64,7 +64,7 @@ class Stratified(Timesteps):
 class Importance(Timesteps):
     """iDDPM section 3.3: p_t ∝ √E[L_t²] over the last `history` losses at t, mixed with a uniform `floor`; weight 1 / (T p_t).
 
-    Uniform until every t has that many losses: about T · history · log T examples, or more.
+    Uniform until every t has that many losses: with ten each, after some 24,000 examples at T = 1000 and 100,000 at T = 4000.
     """
 
     learns = True

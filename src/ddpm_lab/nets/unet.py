@@ -176,6 +176,7 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         heads: int = 1,
         scale_shift: bool = False,
+        time_scale: float = 1.0,
     ) -> None:
         super().__init__()
         check_ranges(channels, multipliers, blocks, groups, dropout)
@@ -195,7 +196,7 @@ class UNet(nn.Module):
             inputs = zip([below[i], *same], [*same, entries[i]], strict=True)  # what comes up, and the skip
             down.append(DownStage(enter, [make(n) for n in [entries[i], *same[1:]]]))
             up.append(UpStage([make(n + skip) for n, skip in inputs], leave))
-        self.channels = channels
+        self.channels, self.time_scale = channels, time_scale
         self.time = time_layers(channels)
         self.down = nn.ModuleList(down)
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], attends=attends) for attends in (True, False)])
@@ -203,7 +204,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x_t [B, in_channels, H, W] and the paper's t in 1..T, [B] -> out [B, out_channels, H, W]."""
-        emb = self.time(sinusoidal(t, self.channels, x.dtype))
+        emb = self.time(sinusoidal(t * self.time_scale, self.channels, x.dtype))
         h, states = x, []
         for stage in self.down:
             states.append(stage(h, emb))

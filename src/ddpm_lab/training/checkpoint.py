@@ -75,7 +75,7 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
         for left in self.folder.glob("*.tmp.*"):  # by a run that was killed while it wrote
-            left.unlink()
+            left.unlink(missing_ok=True)  # another process may be as quick
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = trainer.global_step
@@ -102,9 +102,11 @@ class Checkpoints(Checkpoint):
             self.best_bpd = bound
             self._save(trainer, "best")
         self._save_last(trainer, again=True)
+        self.interrupt.check()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save_last(trainer)
+        self.interrupt.check()
 
     def _save_last(self, trainer: Trainer, again: bool = False) -> None:
         """Once per step, unless `again`: a validation since has changed what a resumed run must know."""

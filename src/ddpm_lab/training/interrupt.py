@@ -27,12 +27,17 @@ class Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
-    def agreed(self, step: int) -> int:
+    def agreed(self, step: int = 0) -> int:
         """The signal that came, or 0; call at every whole step. Several processes ask each other every `ASK_EVERY` steps, so
         that all stop at one step, whichever of them was told."""
         if ranks.world() == 1:
             return self.signal or 0
         return max(ranks.gather(self.signal or 0)) if step % ASK_EVERY == 0 else 0
+
+    def check(self) -> None:
+        """Call where all is saved: raises Interrupted if a signal has come to any process."""
+        if number := self.agreed():
+            raise Interrupted(number)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

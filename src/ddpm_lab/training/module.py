@@ -23,6 +23,7 @@ class Trained(NamedTuple):
 
     counter: int
     t: Tensor
+    weight: Tensor
     per_example: Tensor
     parts: dict[str, Tensor]
     loss: Tensor
@@ -77,7 +78,7 @@ class DiffusionModule(LightningModule):
         if self.timesteps.learns:
             self.timesteps.update(ranks.rows(t), ranks.rows(per_example.detach().cpu()))
         detached = {name: part.detach() for name, part in parts.items()}
-        self.trained = Trained(batch.counter, t, per_example.detach(), detached, loss.detach())
+        self.trained = Trained(batch.counter, t, weight, per_example.detach(), detached, loss.detach())
         return loss
 
     def configure_optimizers(self) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -66,6 +67,7 @@ class VLBTerms(Callback):
             "unit": "bits/dim", "split": "validation", "n": bound.n, "stride": bound.stride, "T": len(bound.times),
             "seed": self.seed, "weights": module.weights, "clip": meter.clip,
             "variance": type(module.diffusion.variance).__name__,
+            "tf32": module.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
         }  # fmt: skip
         labels = {
             "bound_bpd": f"bits/dim, variational bound ({bound.n} validation data, {module.weights})",

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -19,7 +20,8 @@ from ddpm_lab.training.results import Result, log, parts
 
 class FrechetDistance(Callback):
     """n samples by the run's sampler, quantised to the data's grey levels, against all training data without flips; beside it
-    the same distance of as many real validation data: what a perfect model would score at this n. The extractor names it.
+    the same distance of as many real validation data, or of all there are: what a perfect model would score at that n, which
+    says little about another. The extractor names it.
     Samples and data come in batches, and of their features only the moments are kept."""
 
     def __init__(self, n: int, every: int, seed: int, extractor: Extractor) -> None:
@@ -53,12 +55,14 @@ class FrechetDistance(Callback):
             "clip": module.diffusion.clips if sampler.clip is None else sampler.clip,
             "variance": type(module.diffusion.variance).__name__,
             "precision": "bf16-mixed" if module.sample_in_bf16 else str(module.dtype),
+            "tf32": module.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
         }  # fmt: skip
         label = f"{self.extractor.label(self.n)} to {train.n} training data ({self.n} samples)"
+        other = "" if held.n == self.n else " (another n: not comparable)"
         floor, of_floor = frechet_distance(held, train), {"n": held.n, "split": "validation"}
         return [
             Result(self.extractor.key(self.n), label, distance, None, record | own),
-            Result(f"{self.extractor.key(held.n)}_real", f"    the same of {held.n} real validation data", floor, None,
+            Result(f"{self.extractor.key(held.n)}_real", f"    the same of {held.n} real validation data{other}", floor, None,
                    record | of_floor),
         ]  # fmt: skip
 
@@ -79,14 +83,15 @@ class FrechetDistance(Callback):
             for batch in data.in_order(split, self.extractor.batch, n):
                 yield self.extractor(batch.x0.to(module.device))
 
+        if not self.extractor.slow:
+            return together(stats_of(features()))
         about = {"data": data.fingerprint(), "levels": data.levels, "split": split, "first": n}
         about |= {"extractor": self.extractor.name} | self.extractor.record
-        known = ranks.agreed(cache.read(about)) if self.extractor.slow else None
-        if known is not None:
-            return known
-        stats = together(stats_of(features()))
-        if self.extractor.slow and ranks.rank() == 0:
-            cache.write(about, stats)
+        stats = ranks.agreed(cache.read(about))
+        if stats is None:
+            stats = together(stats_of(features()))
+            if ranks.rank() == 0:
+                cache.write(about, stats)
         return stats
 
     def state_dict(self) -> dict[str, int]:

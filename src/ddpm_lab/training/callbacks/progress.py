@@ -28,7 +28,8 @@ class LossQuartiles(Callback):
         assert trained is not None
         quartile = ((trained.t - 1) * 4 // module.diffusion.schedule.T).to(self._sums.device)
         losses = trained.per_example.float()
-        self._sums.index_add_(1, quartile, torch.stack([losses, torch.ones_like(losses)]))
+        weights = trained.weight.to(losses)  # 1 but for a choice of t that is not uniform: the mean stays one over t
+        self._sums.index_add_(1, quartile, torch.stack([weights * losses, weights]))
         if row_is_due(trainer):
             self._write(trainer, module)
 
