@@ -29,6 +29,14 @@ class Trained(NamedTuple):
     loss: Tensor
 
 
+def reseed(seed: int, device: torch.device) -> None:
+    """The generators that dropout draws from. (torch.manual_seed also queues a call for every kind of device that is not there,
+    with the whole stack as text: most of a millisecond a step, and never freed.)"""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 class DiffusionModule(LightningModule):
     """Network, diffusion, loss, timesteps, optimiser and default sampler; `shape` is that of one datum.
 
@@ -70,7 +78,7 @@ class DiffusionModule(LightningModule):
         t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
         eps = rng.normal(x0.shape[1:], self.seed, "noise", *rows).to(x0)
         noised = self.diffusion.noised(x0, eps, t)
-        torch.manual_seed(rng.address(self.seed, "dropout", batch.counter, batch.first))
+        reseed(rng.address(self.seed, "dropout", batch.counter, batch.first), x0.device)
         out = self.net(noised.xt, t.to(x0.device)).to(x0.dtype)
         parts = self.loss.parts(self.diffusion, out, noised)
         per_example = total(parts)
