@@ -194,7 +194,7 @@ def warmup(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, frac
 @states(reaches_zero=True)
 def jsd(T: int = 1000) -> NoiseSchedule:
     """β_t = 1 / (T − t + 1), Sohl-Dickstein et al. 2015 section 2.4.1: ᾱ_t = 1 − t/T, so that nothing is left at T."""
-    return from_betas(1 / _spaced(T, 1, T))
+    return from_betas(1 / _spaced(float(T), 1.0, T))
 
 
 def sigmoid_beta(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, width: float = 6.0) -> NoiseSchedule:
