@@ -156,11 +156,6 @@ def _content(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
 
 
-def option_content(group: str, option: str, dirs: Sequence[Path]) -> dict[str, Any]:
-    """The configuration of an option, as its file and those it builds upon have it."""
-    return content(group, option, dirs)
-
-
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:
     """Put in place of `variance=auto` the variance that the loss's paper used, and return its option's name."""
     if cfg["variance"]["_target_"] != "auto":
@@ -170,5 +165,5 @@ def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None =
     if name not in files:
         named = ", ".join(f"variance={option}" for option in files if option != "auto")
         raise UserError(f"variance=auto: the loss does not say which variance it goes with; choose one of {named}")
-    cast(MutableMapping[str, Any], cfg)["variance"] = _content(files[name])
+    cast(MutableMapping[str, Any], cfg)["variance"] = content("variance", name, dirs)
     return name

@@ -102,6 +102,8 @@ def load(run: str | Path, weights: str | None = None) -> Run:
     if chosen != "raw":
         state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
     load_weights(module, state, path)
+    if OmegaConf.select(cfg, "trainer.channels_last"):  # as the run itself sampled and measured
+        module.net.to(memory_format=torch.channels_last)
     return Run(module.eval(), chosen, checkpoint["global_step"])
 
 

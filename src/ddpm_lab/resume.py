@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.compat import check_compatible, option_content
+from ddpm_lab.compat import check_compatible, content
 from ddpm_lab.errors import UserError
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
@@ -75,7 +75,7 @@ def _near(path: Path) -> str:
 def _choose(stored: DictConfig, typed: dict[str, str], dirs: Sequence[Path]) -> None:
     """Put the options of free groups in place, as their files have them: the experiment of the command line is another's."""
     for group in (group for group in FREE if group in typed):
-        new = option_content(group, typed[group], dirs)
+        new = content(group, typed[group], dirs)
         if group == "trainer":
             new |= {key: stored.trainer[key] for key in LENGTH}
             for key in (key.partition(".")[2] for key in HELD):

@@ -36,7 +36,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     if trainer.is_global_zero:
         make_folder(folder)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        os.environ[processes.FOLDER] = str(folder.absolute())
+        os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
         if checkpoint is not None and stored is not None:
             keep_until(trainer, stored["global_step"], checkpoint.parent.parent / "metrics.csv")
     with _log_to(folder / "train.log") if trainer.is_global_zero else _silent():

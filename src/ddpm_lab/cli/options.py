@@ -13,8 +13,6 @@ import yaml
 from ddpm_lab.errors import UserError
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster
-
-
 ALSO = "# also called:"
 
 
