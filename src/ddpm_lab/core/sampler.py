@@ -109,6 +109,6 @@ def beta_tilde(step: Step) -> Coefficient:
 
 
 def mean_coefs(step: Step, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
-    """Song et al. 2021, Eq. 7: the shares of x_0 and x_t in the mean of q_σ(x_s | x_t, x_0), ε written as what x_t and x_0 imply."""
+    """Song et al. 2021, Eq. 7: the shares of x_0 and x_t in the mean of q_σ(x_s | x_t, x_0)."""
     direction = (step.at_s.noise_scale**2 - sigma**2).sqrt() / step.at_t.noise_scale
     return step.at_s.signal_scale - direction * step.at_t.signal_scale, direction

@@ -1,5 +1,6 @@
 """ε_θ and the diffusion process as one LightningModule: it trains and it samples; callbacks measure and show."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -35,6 +36,15 @@ def reseed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+def in_bf16(net: nn.Module) -> nn.Module:
+    """A copy whose weights are cast once, those of convolutions and matrix products: autocast would cast them at every call."""
+    net = copy.deepcopy(net)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(torch.bfloat16)
+    return net
 
 
 class DiffusionModule(LightningModule):
@@ -151,7 +161,7 @@ class DiffusionModule(LightningModule):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
                 return net(x, t)
 
-        training, net = self.net.training, self.eval_net
+        training, net = self.net.training, in_bf16(self.eval_net) if self.sample_in_bf16 else self.eval_net
         try:  # t = 0 is free for x_T: no step starts there
             yield from (sampler or self.sampler)(self.diffusion, network, noise(0), noise)
         finally:
