@@ -79,6 +79,14 @@ class DiffusionModule(LightningModule):
         self.guard = NonFiniteGuard()
         self._parameters_list = [p for p in net.parameters() if p.requires_grad]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes before and after every hook where it is, and torch looks at each attribute for what it registers:
+        a tenth of a small network's step."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # --- training -------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
