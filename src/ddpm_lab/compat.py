@@ -53,6 +53,38 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
         check(setup)
 
 
+def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
+    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+    before = _Setup(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), dirs)
+    for group in ("variance", "sampler"):
+        if cfg[group]["_target_"] == "auto":
+            cfg[group] = trained[group]
+    asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    setup = _Setup(before.cfg | {group: asked[group] for group in ("variance", "sampler", "metrics")}, dirs)
+    for check in (_features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
+        check(setup)
+    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler")}
+    _output_has_variance(setup, before)
+    _bound_can_be_measured(setup, asked["nll"])
+
+
+def _output_has_variance(setup: _Setup, before: _Setup) -> None:
+    own, learned = before.get("variance", "_target_"), setup.fact("variance", "n_outputs") == 2
+    if learned and setup.get("variance", "_target_") != own:
+        fixed = setup.fitting("variance", "n_outputs", lambda n: n == 1)
+        raise UserError(
+            f"{setup.name('variance')} is an output of the network, and this one was trained with {before.name('variance')}: "
+            f"leave variance away for that, or choose {fixed}"
+        )
+
+
+def _bound_can_be_measured(setup: _Setup, nll: dict[str, Any]) -> None:
+    if nll["terms"] is not None and nll["stride"] != 1:
+        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one away")
+    if nll["clip"] is True and setup.fact("data", "gives") == "vectors":
+        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {setup.name('data')} have no such bounds")
+
+
 def _variance_is_trained(setup: _Setup) -> None:
     if setup.fact("variance", "n_outputs") == 2 and setup.fact("loss", "trains_variance") is False:
         losses = setup.fitting("loss", "trains_variance", lambda trains: trains is True)
