@@ -39,8 +39,7 @@ class Denoised(NamedTuple):
     """What a sampler may ask of the model at (x_t, t)."""
 
     x0: Data
-    eps: Data
-    """ε̂ that agrees with x̂_0, also after clipping."""
+    """x̂_0, clipped where asked for; ε̂ that agrees with it is `implied_eps`."""
     log_var: Tensor
     """Of p_θ(x_s | x_t) on the sampler's chain."""
 
@@ -113,10 +112,14 @@ class GaussianDiffusion:
 
     def reverse(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Reverse:
         """DDPM Eq. 1: p_θ(x_s | x_t). `clip` limits x̂_0 to [−1, 1] before the mean is formed, as Ho's sampler does."""
+        x0, log_var = self.denoised(out, xt, step, clip)
+        return Reverse(Normal(posterior_mean(x0, xt, step), log_var), x0)
+
+    def denoised(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Denoised:
+        """What the network's output says, but for the mean: not every sampler forms it."""
         prediction, raw = self.split(out, xt)
         x0 = self.prediction.x0(prediction, xt, step)
-        x0 = x0.clamp(-1, 1) if clip else x0
-        return Reverse(Normal(posterior_mean(x0, xt, step), self.variance.log_var(raw, step)), x0)
+        return Denoised(x0.clamp(-1, 1) if clip else x0, self.variance.log_var(raw, step))
 
     def denoiser(self, net: Network, chain: Chain, clip: bool) -> Denoise:
         """The model as a sampler sees it: a function of (x_t, t) for times t on `chain`."""
@@ -124,7 +127,6 @@ class GaussianDiffusion:
         def denoise(xt: Tensor, t: int) -> Denoised:
             step = chain[t]
             out = net(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
-            p, x0 = self.reverse(out, xt, step, clip)
-            return Denoised(x0, implied_eps(x0, xt, step), p.log_var)
+            return self.denoised(out, xt, step, clip)
 
         return denoise

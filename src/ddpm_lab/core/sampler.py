@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
 from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
-from ddpm_lab.core.types import Data
+from ddpm_lab.core.types import Coefficient, Data
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Noise = Callable[[int], Tensor]
@@ -79,7 +79,7 @@ class Ancestral(Sampler):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
-        x0, _, log_var = denoise(xt, int(step.t))
+        x0, log_var = denoise(xt, int(step.t))
         mean = posterior_mean(x0, xt, step)
         return (mean if z is None else mean + torch.exp(0.5 * log_var) * z), x0, None
 
@@ -96,8 +96,19 @@ class DDIM(Sampler):
         self.eta, self.draws_noise = eta, eta > 0
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
-        x0, eps, _ = denoise(xt, int(step.t))
-        beta_tilde = torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
-        direction = (step.at_s.noise_scale**2 - self.eta**2 * beta_tilde).sqrt()
-        xs = step.at_s.signal_scale * x0 + direction * eps
-        return (xs if z is None else xs + self.eta * beta_tilde.sqrt() * z), x0, None
+        x0, _ = denoise(xt, int(step.t))
+        sigma = self.eta * beta_tilde(step).sqrt()
+        x0_coef, xt_coef = mean_coefs(step, sigma)
+        xs = x0_coef * x0 + xt_coef * xt
+        return (xs if z is None else xs + sigma * z), x0, None
+
+
+def beta_tilde(step: Step) -> Coefficient:
+    """DDPM Eq. 7, the variance of q(x_s | x_t, x_0); 0 where s = 0."""
+    return torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
+
+
+def mean_coefs(step: Step, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
+    """Song et al. 2021, Eq. 7: the shares of x_0 and x_t in the mean of q_σ(x_s | x_t, x_0)."""
+    direction = (step.at_s.noise_scale**2 - sigma**2).sqrt() / step.at_t.noise_scale
+    return step.at_s.signal_scale - direction * step.at_t.signal_scale, direction

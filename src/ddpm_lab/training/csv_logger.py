@@ -21,6 +21,7 @@ class CsvLogger(RunLogger):
         self.path = self.run_dir / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.columns = ["step"]
+        self._last = 0  # where in the file the last row begins
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -31,11 +32,13 @@ class CsvLogger(RunLogger):
             self.rows[-1].update(metrics)
         else:
             self.rows.append({"step": step, **metrics})
-        if new or same_row or not self.path.exists():
+        if new or not self.path.exists():
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as file:
+            with self.path.open("r+", newline="") as file:
+                self._last = file.seek(self._last) if same_row else file.seek(0, os.SEEK_END)
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+                file.truncate()
 
     @rank_zero_only
     def keep_until(self, step: int, source: Path | None = None) -> None:
@@ -54,5 +57,7 @@ class CsvLogger(RunLogger):
         with partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
-            writer.writerows(self.rows)
+            for row in self.rows:
+                self._last = file.tell()
+                writer.writerow(row)
         os.replace(partial, self.path)

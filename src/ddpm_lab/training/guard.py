@@ -25,9 +25,9 @@ class NonFiniteGuard:
 
     def watch(self, step: int, trained: "Trained", grad_norm: Tensor, optimizer: Any) -> None:
         """Call between backward and update. Raises UserError for a step that was not finite, now or since the last reading."""
-        bad = ranks.summed((~(torch.isfinite(grad_norm) & torch.isfinite(trained.loss))).float())
+        bad = ranks.summed((~torch.isfinite(grad_norm + trained.loss)).float())
         torch_optimizer = getattr(optimizer, "optimizer", optimizer)
-        torch_optimizer.found_inf, torch_optimizer.grad_scale = bad.clamp(max=1), None
+        torch_optimizer.found_inf, torch_optimizer.grad_scale = bad if ranks.world() == 1 else bad.clamp(max=1), None
         self._pending.append((step, trained, bad))
         if len(self._pending) >= (self.every or (1 if bad.device.type == "cpu" else 50)):
             self.read()
@@ -35,7 +35,7 @@ class NonFiniteGuard:
     def read(self) -> None:
         """Read the flags since the last reading; also to be called when training ends."""
         pending, self._pending = self._pending, []
-        if pending and bool(torch.stack([flag for _, _, flag in pending]).any()):
+        if any(torch.stack([flag for _, _, flag in pending]).tolist() if pending else []):
             step, trained = next((step, trained) for step, trained, flag in pending if flag)
             found = ranks.gather(_of_a_part(step, trained) or "")  # of the process that saw it
             raise UserError(next(filter(None, found), _of_the_whole(step, trained)))

@@ -1,5 +1,6 @@
 """ε_θ and the diffusion process as one LightningModule: it trains and it samples; callbacks measure and show."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -37,6 +38,15 @@ def reseed(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
+def in_bf16(net: nn.Module) -> nn.Module:
+    """A copy whose weights are cast once, those of convolutions and matrix products: autocast would cast them at every call."""
+    net = copy.deepcopy(net)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(torch.bfloat16)
+    return net
+
+
 class DiffusionModule(LightningModule):
     """Network, diffusion, loss, timesteps, optimiser and default sampler; `shape` is that of one datum.
 
@@ -68,6 +78,14 @@ class DiffusionModule(LightningModule):
         self.sample_in_bf16 = False
         self.guard = NonFiniteGuard()
         self._parameters_list = [p for p in net.parameters() if p.requires_grad]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes before and after every hook where it is, and torch looks at each attribute for what it registers:
+        a tenth of a small network's step."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     # --- training -------------------------------------------------------------------------------------------------------
 
@@ -151,7 +169,7 @@ class DiffusionModule(LightningModule):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
                 return net(x, t)
 
-        training, net = self.net.training, self.eval_net
+        training, net = self.net.training, in_bf16(self.eval_net) if self.sample_in_bf16 else self.eval_net
         try:  # t = 0 is free for x_T: no step starts there
             yield from (sampler or self.sampler)(self.diffusion, network, noise(0), noise)
         finally:

@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab.training import ranks
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.module import DiffusionModule, Trained
 from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
 
 
@@ -18,22 +18,36 @@ class LossQuartiles(Callback):
 
     def __init__(self) -> None:
         self._sums = torch.zeros(2, 4)
+        self._since: list[Trained] = []  # steps not in the sums yet: adding them up together costs a step less
+        self._T = 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sums = self._sums.to(pl_module.device)
+        module, _ = parts(trainer, pl_module)
+        self._sums, self._T = self._sums.to(module.device), module.diffusion.schedule.T
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         module, _ = parts(trainer, pl_module)
-        trained = module.trained
-        assert trained is not None
-        quartile = ((trained.t - 1) * 4 // module.diffusion.schedule.T).to(self._sums.device)
-        losses = trained.per_example.float()
-        weights = trained.weight.to(losses)  # 1 but for a choice of t that is not uniform: the mean stays one over t
-        self._sums.index_add_(1, quartile, torch.stack([weights * losses, weights]))
+        assert module.trained is not None
+        self._since.append(module.trained)
         if row_is_due(trainer):
             self._write(trainer, module)
+        elif len(self._since) >= 100:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        if not self._since:
+            return
+        t, weight, losses = (
+            torch.cat([getattr(step, name) for step in self._since]) for name in ("t", "weight", "per_example")
+        )
+        self._since = []
+        losses = losses.float()
+        weights = weight.to(losses)  # 1 but for a choice of t that is not uniform: the mean stays one over t
+        quartile = ((t - 1) * 4 // self._T).to(self._sums.device)
+        self._sums.index_add_(1, quartile, torch.stack([weights * losses, weights]))
 
     def _write(self, trainer: Trainer, module: DiffusionModule) -> None:
+        self._add_up()
         sums, counts = ranks.summed(self._sums).double().cpu()
         self._sums.zero_()
         metrics = {"train/loss": float(sums.sum() / counts.sum())}
@@ -45,6 +59,7 @@ class LossQuartiles(Callback):
         module.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
 
     def state_dict(self) -> dict[str, Any]:
+        self._add_up()
         return {"sums": ranks.summed(self._sums).cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
