@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_lab.core.gaussian import Normal
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
-from ddpm_lab.core.types import Data, Times
+from ddpm_lab.core.types import Coefficient, Data, Times
 from ddpm_lab.core.variance import ReverseVariance
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -55,6 +55,11 @@ def diffuse(x0: Data, eps: Data, step: Step) -> Data:
 def posterior_mean(x0: Data, xt: Data, step: Step) -> Data:
     """DDPM Eq. 7: mean of q(x_s | x_t, x_0), for any s < t."""
     return step.x0_coef * x0 + step.xt_coef * xt
+
+
+def beta_tilde(step: Step) -> Coefficient:
+    """DDPM Eq. 7, the variance of q(x_s | x_t, x_0); 0 where s = 0."""
+    return torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
 
 
 def implied_eps(x0: Data, xt: Data, step: Step) -> Data:

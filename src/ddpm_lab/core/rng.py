@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-Stream = Literal["init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data", "estimate", "estimate_t"]
+Stream = Literal[
+    "init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data", "estimate", "estimate_t", "gamma"
+]
 
 
 def address(seed: int, stream: Stream, *counters: int) -> int:

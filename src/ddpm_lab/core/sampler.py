@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
+from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, beta_tilde, posterior_mean
 from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data
 
@@ -101,11 +101,6 @@ class DDIM(Sampler):
         x0_coef, xt_coef = mean_coefs(step, sigma)
         xs = x0_coef * x0 + xt_coef * xt
         return (xs if z is None else xs + sigma * z), x0, None
-
-
-def beta_tilde(step: Step) -> Coefficient:
-    """DDPM Eq. 7, the variance of q(x_s | x_t, x_0); 0 where s = 0."""
-    return torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
 
 
 def mean_coefs(step: Step, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
