@@ -111,7 +111,7 @@ def test_the_loop(name, variance, T):
         states.append(state)
     times = spaced_times(T, steps)
     assert calls == list(reversed(times))
-    assert drawn == (calls[:-1] if sampler.draws_noise else [])
+    assert drawn == (calls[:-1] if sampler.noisy(diffusion.variance) else [])
     assert [s.t for s in states] == [*calls[1:], 0]
     assert_close(torch.stack([s.x0 for s in states]), x0.expand(len(states), *x0.shape))
     assert_close(states[-1].x, x0)

@@ -1,5 +1,6 @@
 """The two processes: q adds noise, p_θ takes it away. One immutable object that holds every choice but the loss."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,8 @@ from torch import Tensor
 from ddpm_lab.core.gaussian import Normal
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
-from ddpm_lab.core.types import Data, Times
-from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.core.types import Coefficient, Data, Times
+from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B ...], t [B]) → output [B n_outputs·C ...]."""
@@ -42,6 +43,10 @@ class Denoised(NamedTuple):
     """x̂_0, clipped where asked for; ε̂ that agrees with it is `implied_eps`."""
     log_var: Tensor
     """Of p_θ(x_s | x_t) on the sampler's chain."""
+    x0_cov: Coefficient | None = None
+    """E Cov(x_0 | x_t), where the variance knows it."""
+    max_std: float = math.inf
+    """What the variance allows the noise of this step to be."""
 
 
 Denoise = Callable[[Tensor, int], Denoised]
@@ -55,6 +60,11 @@ def diffuse(x0: Data, eps: Data, step: Step) -> Data:
 def posterior_mean(x0: Data, xt: Data, step: Step) -> Data:
     """DDPM Eq. 7: mean of q(x_s | x_t, x_0), for any s < t."""
     return step.x0_coef * x0 + step.xt_coef * xt
+
+
+def beta_tilde(step: Step) -> Coefficient:
+    """DDPM Eq. 7, the variance of q(x_s | x_t, x_0); 0 where s = 0."""
+    return torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
 
 
 def implied_eps(x0: Data, xt: Data, step: Step) -> Data:
@@ -112,8 +122,8 @@ class GaussianDiffusion:
 
     def reverse(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Reverse:
         """DDPM Eq. 1: p_θ(x_s | x_t). `clip` limits x̂_0 to [−1, 1] before the mean is formed, as Ho's sampler does."""
-        x0, log_var = self.denoised(out, xt, step, clip)
-        return Reverse(Normal(posterior_mean(x0, xt, step), log_var), x0)
+        said = self.denoised(out, xt, step, clip)
+        return Reverse(Normal(posterior_mean(said.x0, xt, step), said.log_var), said.x0)
 
     def denoised(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Denoised:
         """What the network's output says, but for the mean: not every sampler forms it."""
@@ -123,10 +133,15 @@ class GaussianDiffusion:
 
     def denoiser(self, net: Network, chain: Chain, clip: bool) -> Denoise:
         """The model as a sampler sees it: a function of (x_t, t) for times t on `chain`."""
+        knows = self.variance if isinstance(self.variance, KnowsCovariance) else None
 
         def denoise(xt: Tensor, t: int) -> Denoised:
             step = chain[t]
             out = net(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
-            return self.denoised(out, xt, step, clip)
+            said = self.denoised(out, xt, step, clip)
+            if knows is None:
+                return said
+            last = int(step.s) == chain.times[0]
+            return said._replace(x0_cov=knows.x0_cov(step), max_std=knows.max_last_std if last else math.inf)
 
         return denoise

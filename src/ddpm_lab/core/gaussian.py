@@ -16,11 +16,20 @@ class Normal(NamedTuple):
     log_var: Tensor
 
 
+def kl_spread_nats(q: Normal, p: Normal) -> Tensor:
+    """What of KL(q ‖ p) the variances alone cost."""
+    difference = q.log_var - p.log_var
+    return 0.5 * (torch.expm1(difference) - difference)
+
+
+def kl_shift_nats(q: Normal, p: Normal) -> Tensor:
+    """What of KL(q ‖ p) the means cost, measured in standard deviations of p."""
+    return 0.5 * (q.mean - p.mean) ** 2 * torch.exp(-p.log_var)
+
+
 def kl_nats(q: Normal, p: Normal) -> Tensor:
     """KL(q ‖ p) of two Gaussians."""
-    difference = q.log_var - p.log_var
-    spread = torch.expm1(difference) - difference
-    return 0.5 * (spread + (q.mean - p.mean) ** 2 * torch.exp(-p.log_var))
+    return kl_spread_nats(q, p) + kl_shift_nats(q, p)
 
 
 def log_density_nats(x: Tensor, p: Normal) -> Tensor:

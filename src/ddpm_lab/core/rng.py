@@ -6,14 +6,16 @@ torch seeds its CPU generator with 32 bits: two of some 10^5 addresses may meet 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 BLOCK = 64
-Stream = Literal["init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data"]
+Stream = Literal[
+    "init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data", "estimate", "estimate_t", "gamma"
+]
 
 
 def address(seed: int, stream: Stream, *counters: int) -> int:
@@ -31,6 +33,14 @@ def _blocks(draw: Callable[[torch.Generator], Tensor], seed: int, stream: Stream
     blocks = range(start // BLOCK, max(-(-stop // BLOCK), start // BLOCK + 1))
     drawn = [draw(generator(seed, stream, counter, block)) for block in blocks]
     return torch.cat(drawn)[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]
+
+
+def parts(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """start..stop cut where blocks end: whoever goes through indices so draws no block twice."""
+    while start < stop:
+        end = min(stop, (start // BLOCK + 1) * BLOCK)
+        yield start, end
+        start = end
 
 
 def normal(shape: Sequence[int], seed: int, stream: Stream, counter: int, start: int, stop: int) -> Tensor:

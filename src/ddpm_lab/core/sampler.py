@@ -1,5 +1,6 @@
 """Samplers: how x_0 is drawn from the model. The caller owns progress bars, pictures and early stops."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
@@ -7,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
+from ddpm_lab.core.diffusion import Denoise, Denoised, GaussianDiffusion, Network, beta_tilde, posterior_mean
 from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data
+from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Noise = Callable[[int], Tensor]
@@ -61,16 +63,24 @@ class Sampler(ABC):
     @abstractmethod
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: Any) -> tuple[Data, Data, Any]:
         """From x_t to (x_s, x̂_0, state). z is fresh noise, None in the last step and where
-        `draws_noise` is false; state is what a multistep method keeps."""
+        `noisy` is false; state is what a multistep method keeps."""
+
+    def uses(self, variance: ReverseVariance) -> bool:
+        """Whether samples depend on the reverse variance. Where not, one run serves all variances."""
+        return True
+
+    def noisy(self, variance: ReverseVariance) -> bool:
+        """Whether steps draw noise under this variance."""
+        return self.draws_noise
 
     @torch.inference_mode()
     def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
         """Yields the states from x_T = x down to x_0."""
         clip = diffusion.clips if self.clip is None else self.clip
-        chain, state = self.chain(diffusion.schedule), None
+        chain, state, noisy = self.chain(diffusion.schedule), None, self.noisy(diffusion.variance)
         denoise = diffusion.denoiser(net, chain, clip)
         for step in chain.steps_down():
-            z = noise(int(step.t)) if self.draws_noise and step.s > 0 else None
+            z = noise(int(step.t)) if noisy and step.s > 0 else None
             x, x0, state = self.step(denoise, x, step, z, state)
             yield Sampled(int(step.s), x, x0)
 
@@ -79,13 +89,17 @@ class Ancestral(Sampler):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
-        x0, log_var = denoise(xt, int(step.t))
-        mean = posterior_mean(x0, xt, step)
-        return (mean if z is None else mean + torch.exp(0.5 * log_var) * z), x0, None
+        said = denoise(xt, int(step.t))
+        mean = posterior_mean(said.x0, xt, step)
+        return (mean if z is None else mean + limited(torch.exp(0.5 * said.log_var), said) * z), said.x0, None
 
 
 class DDIM(Sampler):
-    """Song et al. 2021, Eq. 12 and 16: σ = η √β̃, so η = 0 is deterministic and η = 1 is ancestral with σ² = β̃."""
+    """Song et al. 2021, Eq. 12 and 16: σ = η √β̃, so η = 0 is deterministic and η = 1 is ancestral with σ² = β̃.
+
+    A variance that knows E Cov(x_0 | x_t) adds its share, also at η = 0: Bao et al. 2022, Theorem 1 with λ = σ, Analytic-DDIM.
+    Of other variances the samples are independent.
+    """
 
     def __init__(
         self, steps: int | None = 50, eta: float = 0.0, spacing: Spacing = "trailing", clip: bool | None = None
@@ -95,17 +109,25 @@ class DDIM(Sampler):
             raise ValueError(f"sampler.eta={eta}: allowed is 0 to 1; above, the noise would exceed that of the marginals.")
         self.eta, self.draws_noise = eta, eta > 0
 
+    def uses(self, variance: ReverseVariance) -> bool:
+        return isinstance(variance, KnowsCovariance)
+
+    def noisy(self, variance: ReverseVariance) -> bool:
+        return self.draws_noise or self.uses(variance)
+
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
-        x0, _ = denoise(xt, int(step.t))
+        said = denoise(xt, int(step.t))
         sigma = self.eta * beta_tilde(step).sqrt()
         x0_coef, xt_coef = mean_coefs(step, sigma)
-        xs = x0_coef * x0 + xt_coef * xt
-        return (xs if z is None else xs + sigma * z), x0, None
+        xs = x0_coef * said.x0 + xt_coef * xt
+        if said.x0_cov is not None:
+            sigma = (sigma**2 + x0_coef**2 * said.x0_cov).clamp(min=0).sqrt()
+        return (xs if z is None else xs + limited(sigma, said) * z), said.x0, None
 
 
-def beta_tilde(step: Step) -> Coefficient:
-    """DDPM Eq. 7, the variance of q(x_s | x_t, x_0); 0 where s = 0."""
-    return torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
+def limited(std: Tensor, said: Denoised) -> Tensor:
+    """No more noise than the variance allows this step."""
+    return std if said.max_std == math.inf else std.clamp(max=said.max_std)
 
 
 def mean_coefs(step: Step, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:

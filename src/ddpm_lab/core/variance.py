@@ -18,6 +18,18 @@ class ReverseVariance(Protocol):
     def log_var(self, raw: Data | None, step: Step) -> Tensor: ...
 
 
+@runtime_checkable
+class KnowsCovariance(Protocol):
+    """A reverse variance that rests on E Cov(x_0 | x_t), which samplers with other noise than DDPM's can build on too.
+
+    `max_last_std` limits the noise of the last step that has any, in sampling alone.
+    """
+
+    max_last_std: float
+
+    def x0_cov(self, step: Step) -> Coefficient: ...
+
+
 class Beta:
     """σ² = β, DDPM section 3.2. In the chain's first step it is the second's β̃, as in Ho's code: that step only decodes."""
 

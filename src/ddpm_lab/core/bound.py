@@ -1,0 +1,126 @@
+"""What has been measured of the variational bound: sums that add up over parts of the data, and the result they give."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+GREY = 127.5
+"""Grey levels of 0..255 per unit of data in [−1, 1]."""
+
+
+class RateDistortion(NamedTuple):
+    """From the chain's last time down to its first: bits/dim sent when x_t is known, and the RMSE of x̂_0 then, of 255."""
+
+    rate_bpd: Float64[Tensor, " N"]
+    rmse: Float64[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The bound over n data. Standard errors are over data; arrays run along `times`."""
+
+    times: tuple[int, ...]
+    terms_bpd: Float64[Tensor, " N"]
+    terms_se: Float64[Tensor, " N"]
+    terms_n: Float64[Tensor, " N"]
+    prior_bpd: float
+    total_bpd: float
+    total_se: float
+    n: int
+    stride: int
+    mean_bpd: Float64[Tensor, " N"]
+    """What of each divergence the means cost; nan for L_0, which is no divergence and is not split."""
+    variance_bpd: Float64[Tensor, " N"]
+    """What of each divergence the variances alone cost; nan for L_0."""
+    rmse: Float64[Tensor, " N"]
+    """Root of the mean, over data and dimensions, of (x̂_0 − x_0)², in grey levels of 0..255; x̂_0 as clipped in the bound."""
+    per_datum_bpd: Float64[Tensor, " n"] | None
+    """The bound of each datum, in order of their indices, to pair over; None if stride > 1, where no datum has all terms."""
+
+    @property
+    def decoder_bpd(self) -> float:
+        """L_0."""
+        return float(self.terms_bpd[0])
+
+    @property
+    def kl_bpd(self) -> float:
+        """Σ_{t≥2} L_{t−1}."""
+        return float(self.terms_bpd[1:].sum())
+
+    @property
+    def mismatch_bpd(self) -> float:
+        """What of Σ_{t≥2} L_{t−1} would be left if every mean were right: the cost of the reverse variance."""
+        return float(self.variance_bpd[1:].sum())
+
+    @property
+    def second_moments(self) -> Float64[Tensor, " N"]:
+        """E L_t², over data and noise."""
+        return self.terms_se**2 * (self.terms_n - 1) + self.terms_bpd**2
+
+    @property
+    def calls(self) -> float:
+        """Network calls per datum."""
+        return len(self.times) / self.stride
+
+    @property
+    def cost_variance(self) -> float:
+        """Squared standard error × n × calls per datum: the squared error that one network call would leave."""
+        return self.total_se**2 * self.n * self.calls
+
+    def rate_distortion(self) -> RateDistortion:
+        """Ho et al. 2020 section 4.3, Fig. 5 and Table 4: to know x_t, L_T + Σ_{u>t} L_{u−1} must be sent."""
+        sent = torch.cat([torch.tensor([self.prior_bpd], dtype=torch.float64), self.terms_bpd.flip(0)])
+        return RateDistortion(sent.cumsum(0)[:-1], self.rmse.flip(0))
+
+
+class Tally(NamedTuple):
+    """What has been measured so far, as sums and lists that add up over parts of the data."""
+
+    sums: Float64[Tensor, "6 N"]
+    """Per time: of the terms, of their squares, how many, of the terms' shares by means and by variances, of (x̂_0 − x_0)²."""
+    per_datum: Float64[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    priors: Float64[Tensor, " n"]
+
+    @classmethod
+    def empty(cls, steps: int) -> "Tally":
+        """Nothing yet, for a chain of so many steps."""
+        none = torch.zeros(0, dtype=torch.float64)
+        return cls(torch.zeros(6, steps, dtype=torch.float64), none, torch.zeros(0, dtype=torch.int64), none)
+
+    def plus(self, other: "Tally") -> "Tally":
+        lists = (torch.cat(pair) for pair in zip(self[1:], other[1:], strict=True))
+        return Tally(self.sums + other.sums, *lists)
+
+    def bound(self, times: tuple[int, ...], stride: int) -> Bound:
+        """The bound so far. Raises ValueError where fewer than two data fell on some time: there is no error to give."""
+        (total, square, n, mean, variance, error), sums, index, priors = self
+        if bool((n < 2).any()):
+            raise ValueError(f"stride={stride} needs at least {2 * stride} data, and there are {len(priors)}.")
+        terms, prior = total / n, float(priors.mean())
+        return Bound(
+            times=times,
+            terms_bpd=terms,
+            terms_se=((square / n - terms**2).clamp(min=0) / (n - 1)).sqrt(),
+            terms_n=n,
+            prior_bpd=prior,
+            total_bpd=float(prior + terms.sum()),
+            total_se=math.sqrt(self._variance(stride)),
+            n=len(priors),
+            stride=stride,
+            mean_bpd=mean / n,
+            variance_bpd=variance / n,
+            rmse=GREY * (error / n).sqrt(),
+            per_datum_bpd=(sums + priors)[index.argsort()] if stride == 1 else None,
+        )
+
+    def _variance(self, stride: int) -> float:
+        """Of the total. Data of one offset share their times, and those of different offsets share none: independent
+        strata. Each datum adds its L_T, which is a mean over all data, by the share of its stratum."""
+        of = [self.index % stride == r for r in range(stride)]
+        strata = [self.per_datum[r] + self.priors[r] * (float(r.sum()) / len(self.priors)) for r in of]
+        return sum((float(y.var()) / len(y) for y in strata), 0.0)

@@ -1,0 +1,171 @@
+"""The bound from few network calls: the decoder term always, L_T exactly, Σ_{t≥2} L_{t−1} from k terms drawn by importance.
+
+The estimate is unbiased whatever p, as long as p was fixed before: from a pilot on other data or with other draws. The meter
+of the bound draws from another stream than the estimator, so a pilot with the same seed has other draws.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from ddpm_lab.core import rng
+from ddpm_lab.core.bound import Bound
+from ddpm_lab.core.diffusion import GaussianDiffusion, Network
+from ddpm_lab.core.likelihood import measure, prior_bpd
+from ddpm_lab.core.schedule import Chain
+from ddpm_lab.core.types import Data
+
+
+def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, " N"]:
+    """p over the times of the bound's chain: ∝ √E L_{t−1}² (iDDPM Eq. 18), mixed with a uniform `floor`; 0 at the first time,
+    whose term is the decoder's and always measured.
+
+    Times that fewer than `pool` data saw share their moments with neighbours, by geometric means over windows that narrow
+    towards both ends, where terms change fastest. Raises ValueError for terms that are not finite or a floor outside (0, 1].
+    """
+    moments, n = bound.second_moments[1:], bound.terms_n[1:]
+    if not 0 < floor <= 1:
+        raise ValueError(f"floor={floor}: allowed is above 0, to 1. Where p is 0 and the term is not, the estimate is biased.")
+    if not moments.isfinite().all():
+        raise ValueError("the pilot's bound has terms that are not finite.")
+    root = torch.zeros(len(bound.times), dtype=torch.float64)
+    if len(moments) == 0:
+        return root
+    if moments.max() > 0:
+        half = math.ceil((pool / float(n.min()) - 1) / 2)
+        root[1:] = _smoothed(moments.clamp(min=1e-30 * float(moments.max())).log(), max(half, 0)).mul(0.5).exp()
+    else:
+        root[1:] = 1
+    p = (1 - floor) * root / root.sum()
+    p[1:] += floor / len(moments)
+    return p
+
+
+def _smoothed(x: Float64[Tensor, " M"], half: int) -> Float64[Tensor, " M"]:
+    """Means over windows of 2·half + 1, less near the ends: at place i no wider than i/2, so that a power of t is kept."""
+    i = torch.arange(len(x))
+    half_at = torch.minimum(i // 4, len(x) - 1 - i).clamp(max=half)
+    sums = torch.cat([x.new_zeros(1), x.cumsum(0)])
+    return (sums[i + half_at + 1] - sums[i - half_at]) / (2 * half_at + 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An unbiased estimate of the bound over n data. Standard errors are over data, and hold what k terms leave open."""
+
+    total_bpd: float
+    total_se: float
+    prior_bpd: float
+    decoder_bpd: float
+    decoder_se: float
+    kl_bpd: float
+    """Σ_{t≥2} L_{t−1}."""
+    kl_se: float
+    per_datum_bpd: Float64[Tensor, " n"]
+    """In order of the data's indices: each an unbiased estimate of its datum's bound."""
+    n: int
+    calls: int
+    """Network calls per datum."""
+
+    @property
+    def cost_variance(self) -> float:
+        """Squared standard error × n × calls per datum: the squared error that one network call would leave."""
+        return self.total_se**2 * self.n * self.calls
+
+    def gain(self, bound: Bound) -> float:
+        """How many times the calls a bound would need, measured as `bound` was, for the standard error of this estimate."""
+        return bound.cost_variance / self.cost_variance
+
+
+class EstimateTally(NamedTuple):
+    """What has been measured so far, datum by datum: lists that add up over parts of the data."""
+
+    index: Int[Tensor, " n"]
+    priors: Float64[Tensor, " n"]
+    decoder: Float64[Tensor, " n"]
+    kl: Float64[Tensor, " n"]
+
+    def plus(self, other: "EstimateTally") -> "EstimateTally":
+        return EstimateTally(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+
+
+@dataclass
+class BoundEstimator:
+    """Estimates the bound over data that come in batches, with 1 + k network calls each (1 on a chain of one step).
+
+    Of a datum's k terms the j-th is at the time where the distribution function of p passes (j + U_j)/k, and weighs
+    1/(k p_t): stratified importance sampling. U and noise of datum i depend on (seed, i) alone. `p` runs along the chain's
+    times: see `pilot`.
+    """
+
+    diffusion: GaussianDiffusion
+    chain: Chain
+    p: Float64[Tensor, " N"]
+    k: int = 10
+    seed: int = 0
+    clip: bool | None = None
+    """Of x̂_0 to [−1, 1]; None leaves it to the diffusion: `GaussianDiffusion.clips`."""
+    batch: int = 512
+    tally: EstimateTally = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        p, N = self.p, len(self.chain)
+        if self.k < 1:
+            raise ValueError(f"k={self.k}: at least one term of each datum must be measured.")
+        if p.shape != (N,) or p.dtype != torch.float64 or bool(p[0] != 0) or not bool((p[1:] > 0).all()):
+            raise ValueError(f"p must be float64 along the chain's {N} times, 0 at the first and positive elsewhere.")
+        if N > 1 and abs(float(p.sum()) - 1) > 1e-9:
+            raise ValueError(f"p must add up to 1, and gives {float(p.sum())}.")
+        self.clip = self.diffusion.clips if self.clip is None else self.clip
+        none = torch.zeros(0, dtype=torch.float64)
+        self.tally = EstimateTally(torch.zeros(0, dtype=torch.int64), none, none, none)
+
+    @property
+    def calls(self) -> int:
+        """Network calls per datum."""
+        return 1 + self.k if len(self.chain) > 1 else 1
+
+    @torch.inference_mode()
+    def add(self, net: Network, x0: Data, first: int) -> None:
+        """Measure x0, whose data have the indices first, first + 1, …"""
+        for start, stop in rng.parts(first, first + len(x0)):
+            self.tally = self.tally.plus(self._part(net, x0[start - first : stop - first], start, stop))
+
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> EstimateTally:
+        step, weight = self._drawn(start, stop)
+        t, counters = torch.tensor(self.chain.times)[step].flatten(), range(self.calls)
+        eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "estimate", j, start, stop) for j in counters])
+        datum = torch.arange(len(x0)).repeat(self.calls)
+        found = []
+        for pair in torch.arange(len(t)).chunk(math.ceil(len(t) / self.batch)):
+            rows = x0[datum[pair].to(x0.device)]
+            found.append(measure(self.diffusion, self.chain, net, rows, eps[pair], t[pair], bool(self.clip))[0])
+        terms = torch.cat(found).reshape(self.calls, -1) * weight
+        return EstimateTally(torch.arange(start, stop), prior_bpd(self.chain, x0).cpu(), terms[0], terms[1:].sum(0))
+
+    def _drawn(self, start: int, stop: int) -> tuple[Int[Tensor, "calls m"], Float64[Tensor, "calls m"]]:
+        """Places on the chain and weights, for data start..stop−1: first the decoder's, then those of k strata."""
+        m, k = stop - start, self.calls - 1
+        u = [(j + rng.uniform(self.seed, "estimate_t", j, start, stop)) / self.k for j in range(k)]
+        step = torch.zeros(1 + k, m, dtype=torch.int64)
+        weight = torch.ones(1 + k, m, dtype=torch.float64)
+        if k:
+            step[1:] = torch.searchsorted(self.p.cumsum(0), torch.stack(u), right=True).clamp(max=len(self.p) - 1)
+            weight[1:] = 1 / (self.k * self.p[step[1:]])
+        return step, weight
+
+    def result(self) -> Estimate:
+        """The estimate so far. Raises ValueError for fewer than two data: there is no error to give."""
+        index, priors, decoder, kl = self.tally
+        n = len(index)
+        if n < 2:
+            raise ValueError(f"the estimate's standard error needs at least 2 data, and there are {n}.")
+        totals = (priors + decoder + kl)[index.argsort()]
+        means = [float(x.mean()) for x in (priors, decoder, kl)]
+        total_se, decoder_se, kl_se = (float(x.std()) / math.sqrt(n) for x in (totals, decoder, kl))
+        prior_mean, decoder_mean, kl_mean = means
+        return Estimate(sum(means), total_se, prior_mean, decoder_mean, decoder_se, kl_mean, kl_se, totals, n, self.calls)
