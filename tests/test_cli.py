@@ -110,6 +110,7 @@ def test_nothing_is_overwritten(finished):
         ("experiment=digits", ("leave experiment= away",)),
         ("trainer.accumulate=2", ("trainer.accumulate=2 but the checkpoint has 1",)),
         ("trainer.precision=bf16-mixed", ("trainer.precision=bf16-mixed but the checkpoint has 32-true",)),
+        ("trainer.tf32=false", ("trainer.tf32=False but the checkpoint has True",)),
     ],
 )
 def test_another_model_cannot_go_on_from_a_checkpoint(change, said, copied, tmp_path):
