@@ -202,6 +202,16 @@ def test_slices_make_up_the_batch(world, pieces):
                for rank in ordered for batch in rank)  # fmt: skip
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
+    limited = ["bash", "-c", 'ulimit -f 100 && exec "$@"', "bash", sys.executable, ROOT / "train.py"]
+    done = subprocess.run(
+        [*limited, *RUN, *TWO, "run.name=full"], cwd=tmp_path, capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 2
+    (told,) = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+    assert told.startswith("error: outputs/smoke/full/checkpoints/last.ckpt: could not be written (File too large)")
+
+
 def test_the_environment_of_a_slurm_job_names_its_folder(monkeypatch):
     from omegaconf import OmegaConf
 

@@ -14,7 +14,7 @@ from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.help import help_for_group, help_text
 from ddpm_lab.cli.options import config_dirs
 from ddpm_lab.compat import resolve_auto
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import ToldElsewhere, UserError
 
 # Idle threads soon sleep instead of spinning: on cores that are shared, long spins make small networks 5 to 20 times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -30,8 +30,9 @@ def main() -> None:
 
 def _refuse(error: UserError) -> NoReturn:
     who = f" (process {processes.number()})" if processes.number() else ""
-    print(f"error{who}: {error}", file=sys.stderr)
-    sys.exit(2)
+    if not isinstance(error, ToldElsewhere):
+        print(f"error{who}: {error}", file=sys.stderr)
+    sys.exit(error.code)
 
 
 def _main(argv: list[str]) -> None:
