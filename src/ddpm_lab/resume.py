@@ -13,8 +13,9 @@ from ddpm_lab.errors import UserError
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
 """What may change on resume: none of it touches the weights that come out, but for rounding and how many steps are taken."""
-HELD = ("trainer.accumulate", "trainer.precision")
-"""What of it may not."""
+HELD = ("trainer.accumulate", "trainer.precision", "trainer.tf32")
+"""What of it may not, since numbers would be held or multiplied with fewer digits. `trainer.compile` may, as the device may: it
+changes the order of sums, and needs a compiler that another machine may lack. What is not typed stays, and the run is exact."""
 LENGTH = ("max_steps", "validate_every", "log_every")
 """Of the trainer, what stays the run's own unless it is typed: another place to run is no other run."""
 
