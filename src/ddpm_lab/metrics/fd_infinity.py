@@ -19,8 +19,8 @@ def fd_infinity(features: Tensor, reference: Moments, points: int = 15, smallest
     `reference` keeps the bias of its own size.
 
     `smallest` None is N / 10 as in the paper (5,000 of 50,000), but at least 2·dim: where the covariance is singular the bias
-    is not linear. `se` is that of the fitted intercept; the sub-samples share their features, so other samples may differ by more.
-    Raises UserError for fewer features than that takes.
+    is not linear. `se` is that of the fitted intercept; the sub-samples share their features, so other samples may differ by
+    more. Raises UserError for fewer features than that takes.
     """
     n, dim = features.shape
     first = max(n // 10, 2 * dim) if smallest is None else smallest
