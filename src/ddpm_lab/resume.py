@@ -53,8 +53,8 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
 
 
 def located(path: Path, key: str) -> tuple[Path, Path | None]:
-    """The checkpoint that a run folder or a checkpoint's path stands for, and its run folder where there is one. Raises UserError
-    that begins with the key by which it was given."""
+    """The checkpoint that a run folder or a checkpoint's path stands for, and its run folder where there is one. Raises
+    UserError that begins with the key by which it was given."""
     if not path.exists():
         raise UserError(f"{key}={path}: no such file or folder; allowed is a run folder or a checkpoint in it.{_near(path)}")
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path

@@ -13,13 +13,14 @@ import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.compose import instantiate
-from ddpm_lab.evaluation.build import choice_of, sampler_of, subject_of
 from ddpm_lab.errors import UserError
+from ddpm_lab.evaluation.build import choice_of, sampler_of, subject_of
 from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
 from ddpm_lab.evaluation.report import lines, markdown, score_of, sweep_table, tell, write_csv, write_json, write_terms
 from ddpm_lab.evaluation.subject import Subject
 from ddpm_lab.training import ranks
+
 
 def measure(arms: Sequence[DictConfig]) -> None:
     """All of them, those of one network together."""
@@ -93,7 +94,7 @@ def _keep(found: Sequence[Evaluated], subject: Subject, cfg: DictConfig, folder:
     write_json(found, about, folder / "evaluation.json")
     write_csv(found, folder / "evaluation.csv")
     arm = found[-1]
-    for name, bound in arm.bounds.items():
+    for bound in arm.bounds.values():
         steps = len(bound.times)
         title = f"{steps} steps, σ²: {arm.choice.variance_name}"
         plot_bound(bound, title, folder / f"bound_{steps}_{arm.choice.variance_name}.png".replace("/", "_"))
@@ -120,7 +121,8 @@ def _distance(found: Sequence[Evaluated]) -> str:
 
 def _written(folder: Path) -> list[str]:
     notes = {
-        "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table", "table.md": "the choices side by side",
+        "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",
+        "table.md": "the choices side by side",
         "sweep.png": "the same as a plot", "bound_*.png": "terms, rate and distortion", "bound_*.csv": "every term",
         "samples_*.png": "samples",
     }  # fmt: skip

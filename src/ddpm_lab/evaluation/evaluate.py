@@ -39,9 +39,7 @@ def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, q
         found.results += _likelihood(subject, choice, chain, name, nll, found)
     if quality.n:
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
-            found.results += scores(
-                subject, choice, quality.n, extractor, quality.reference, quality.statistics, Path(scratch)
-            )
+            found.results += scores(subject, choice, quality.n, extractor, quality.reference, quality.statistics, Path(scratch))
     shown = min(quality.grid, quality.n)
     if shown and ranks.rank() == 0:
         samples = drawn(subject, choice, quality.n)[0]["x"][:shown]
@@ -70,10 +68,10 @@ def _likelihood(subject: Subject, choice: Choice, chain: Chain, name: str, nll: 
     bound = likelihood.measured(subject, choice, chain, of)
     found.bounds[name] = bound
     results = _of_bound(bound, key, record, len(chain))
-    train_n = min(n, len(data.raw("train")))
-    if name == "full" and nll.split == "val" and nll.train_stride and train_n >= 2 * min(nll.train_stride, len(chain)):
-        of_train = Of("train", train_n, min(nll.train_stride, len(chain)), clip)
-        results += _gap(bound, likelihood.measured(subject, choice, chain, of_train), _record(subject, choice, chain, of_train))
+    of_train = Of("train", min(n, len(data.raw("train"))), min(nll.train_stride, len(chain)), clip)
+    if name == "full" and nll.split == "val" and nll.train_stride and of_train.n >= 2 * of_train.stride:
+        train = likelihood.measured(subject, choice, chain, of_train)
+        results += _gap(bound, train, _record(subject, choice, chain, of_train))
     return results
 
 
@@ -89,9 +87,9 @@ def _record(subject: Subject, choice: Choice, chain: Chain, of: Of) -> dict[str,
 
 
 def _of_bound(bound: Bound, key: str, record: dict[str, Any], steps: int) -> list[Result]:
-    last = len(bound.times) - 1
+    last, told = len(bound.times) - 1, f"{steps} steps ({bound.n} {SPOKEN[record['split']]} data)"
     rows = [
-        (key, f"bits/dim, variational bound, {steps} steps ({bound.n} {SPOKEN[record['split']]} data)", bound.total_bpd, bound.total_se),
+        (key, f"bits/dim, variational bound, {told}", bound.total_bpd, bound.total_se),
         (f"{key}_prior", "    L_T, prior", bound.prior_bpd, None),
         (f"{key}_kl", f"    L_1 .. L_{last}, divergences", bound.kl_bpd, None),
         (f"{key}_mismatch", "        of it, what the variances alone cost", bound.mismatch_bpd, None),

@@ -14,7 +14,7 @@ PIECE = 64
 
 
 def measured(subject: Subject, times: Sequence[int], n: int) -> Gamma:
-    """Γ at the times, over the first n training data (Bao et al. 2022 section 3.1: training data, and the weights that sample)."""
+    """Γ at the times, over the first n training data, by the weights that sample (Bao et al. 2022 section 3.1)."""
     place = subject.store.place("gamma", about(subject, n))
     known = {int(t) for path in place.glob("t*.pt") for t in read(path)["times"]}
     wanted = sorted(set(times) - known)

@@ -1,5 +1,4 @@
-"""The likelihood of a trained network: the bound in full or estimated, on any chain, and how far training data are from held-out
-ones. Everything in bits/dim."""
+"""The likelihood of a trained network: the bound in full or estimated, on any chain. Everything in bits/dim."""
 
 from typing import Any, NamedTuple
 
@@ -28,7 +27,9 @@ class Of(NamedTuple):
 def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
     """The bound, term by term. Raises UserError for fewer data than two at each time."""
     if of.n < 2 * of.stride:
-        raise UserError(f"nll.stride={of.stride} needs at least {2 * of.stride} data, and there are {of.n}: use a smaller stride")
+        raise UserError(
+            f"nll.stride={of.stride} needs at least {2 * of.stride} data, and there are {of.n}: use a smaller stride"
+        )
     diffusion, net = choice.diffusion(subject.run.diffusion), subject.run.net
 
     def meter() -> BoundMeter:

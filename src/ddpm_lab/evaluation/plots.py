@@ -44,7 +44,9 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     if len({arm.steps for arm in arms}) < 2:
         return None
     figure, axes = _figure(2)
-    for ax, what, label in zip(axes, ("bound", "fd"), ("bits/dim, bound on the sampler's chain", "Fréchet distance"), strict=True):
+    for ax, what, label in zip(
+        axes, ("bound", "fd"), ("bits/dim, bound on the sampler's chain", "Fréchet distance"), strict=True
+    ):
         lines: dict[str, dict[int, float]] = {}
         for arm in arms:
             found = score_of(arm, what)

@@ -51,7 +51,8 @@ class Subject:
 
     def x0(self, split: str, start: int, stop: int) -> Tensor:
         """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
-        return scale(self.data.raw(split)[start:stop], self.data.levels).to(self.device, self.run.module.dtype)
+        like = next(self.run.net.parameters())
+        return scale(self.data.raw(split)[start:stop], self.data.levels).to(like)
 
     @property
     def device(self) -> torch.device:
