@@ -48,7 +48,8 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
-        _features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts, _precisions_agree,
+        _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts,
+        _precisions_agree,
     ):  # fmt: skip
         check(setup)
 
@@ -117,6 +118,16 @@ def _features_are_of_data(setup: _Setup) -> None:
     if accepts and gives and accepts != gives:
         metrics = setup.fitting("metrics", "accepts", lambda kind: kind in (None, gives))
         raise UserError(f"{setup.name('metrics')} takes {accepts}, and {setup.name('data')} gives {gives}: use {metrics}")
+
+
+def _labels_are_there(setup: _Setup) -> None:
+    known = setup.fact("data", "gives") is not None
+    if setup.fact("metrics", "needs_labels") and known and setup.fact("data", "classes") is None:
+        metrics = setup.fitting("metrics", "needs_labels", lambda needs: not needs)
+        data = setup.fitting("data", "classes", lambda classes: classes is not None)
+        raise UserError(
+            f"{setup.name('metrics')} is trained on labels, and {setup.name('data')} has none: use {metrics}, or choose {data}"
+        )
 
 
 def _clip_has_bounds(setup: _Setup) -> None:
