@@ -17,7 +17,19 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.build import choice_of, sampler_of, subject_of
 from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
-from ddpm_lab.evaluation.report import lines, markdown, score_of, sweep_table, tell, write_csv, write_json, write_terms
+from ddpm_lab.evaluation.quality import SPOKEN
+from ddpm_lab.evaluation.report import (
+    comparable,
+    lines,
+    markdown,
+    score_of,
+    sweep_table,
+    tell,
+    write_csv,
+    write_gamma,
+    write_json,
+    write_terms,
+)
 from ddpm_lab.evaluation.subject import Subject
 from ddpm_lab.training import ranks
 
@@ -94,6 +106,8 @@ def _keep(found: Sequence[Evaluated], subject: Subject, cfg: DictConfig, folder:
     write_json(found, about, folder / "evaluation.json")
     write_csv(found, folder / "evaluation.csv")
     arm = found[-1]
+    if arm.choice.gamma is not None:
+        write_gamma(arm.choice.gamma, folder / "gamma.csv")
     for bound in arm.bounds.values():
         steps = len(bound.times)
         title = f"{steps} steps, σ²: {arm.choice.variance_name}"
@@ -105,18 +119,24 @@ def _show(found: Sequence[Evaluated], folder: Path, cfg: DictConfig) -> None:
     """The table over choices, on the console, as a file, and for the loggers."""
     if len(found) > 1:
         told = []
-        for what, title in (("bound", "bits/dim, bound on the sampler's chain"), ("fd", _distance(found))):
-            table = sweep_table(found, what)
-            told += ["", title, "", *markdown(table)] if len(table) > 1 else []
+        for what in ("bound", "fd"):
+            groups = comparable(found, what)
+            for group in groups:
+                told += ["", _title(group[0], what), "", *markdown(sweep_table(group, what))]
+            if len(groups) > 1:
+                told += ["", "(In tables of their own: numbers that were not measured alike. Their records say how.)"]
         (folder / "table.md").write_text("\n".join(told[1:]) + "\n", encoding="utf-8")
         _print([*told, ""])
         plot_sweep(found, folder / "sweep.png")
     tell(instantiate(cfg, "logger", run_dir=Path(cfg.folder)), found, folder)
 
 
-def _distance(found: Sequence[Evaluated]) -> str:
-    result = next((score for arm in found if (score := score_of(arm, "fd"))), None)
-    return result.label if result else ""
+def _title(arm: Evaluated, what: str) -> str:
+    result = score_of(arm, what)
+    assert result is not None
+    if what == "fd":
+        return result.label
+    return f"bits/dim, bound on the sampler's chain ({result.record['n']} {SPOKEN[result.record['data']]} data)"
 
 
 def _written(folder: Path) -> list[str]:
@@ -124,6 +144,7 @@ def _written(folder: Path) -> list[str]:
         "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",
         "table.md": "the choices side by side",
         "sweep.png": "the same as a plot", "bound_*.png": "terms, rate and distortion", "bound_*.csv": "every term",
+        "gamma.csv": "Γ and the variance of x_0 given x_t",
         "samples_*.png": "samples",
     }  # fmt: skip
     return [f"  {name:<16} {note}" for name, note in notes.items() if any(folder.glob(name))]

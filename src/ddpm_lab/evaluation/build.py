@@ -62,7 +62,7 @@ def choice_of(cfg: DictConfig, subject: Subject, sampler: Sampler) -> Choice:
         about |= {"gamma": {"n": cfg.gamma.n, "split": "train"}}
     variance = instantiate(cfg, "variance", **offered)
     sampler_about = {name: value for name, value in _plain(cfg.sampler).items() if name not in ("steps", "spacing", "clip")}
-    return Choice(sampler, cfg.names.sampler, sampler_about, variance, cfg.names.variance, about)
+    return Choice(sampler, cfg.names.sampler, sampler_about, variance, cfg.names.variance, about, offered.get("gamma"))
 
 
 def _plain(node: Any) -> dict[str, Any]:

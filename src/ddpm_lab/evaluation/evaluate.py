@@ -11,7 +11,7 @@ from ddpm_lab.core.schedule import Chain
 from ddpm_lab.data.memory import scale
 from ddpm_lab.evaluation import likelihood
 from ddpm_lab.evaluation.likelihood import Of
-from ddpm_lab.evaluation.quality import SPOKEN, scores
+from ddpm_lab.evaluation.quality import SPOKEN, published, scores
 from ddpm_lab.evaluation.samples import drawn
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics.extractors import Extractor
@@ -33,13 +33,14 @@ class Evaluated:
 
 def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, quality: Any, folder: Path) -> Evaluated:
     """`nll` and `quality` are those parts of the configuration; pictures go to `folder`."""
+    stats = published(quality.statistics, subject, extractor) if quality.n else None
     trained = subject.run.diffusion
     found = Evaluated(choice, len(choice.chain(trained)))
     for name, chain in chains(trained.schedule.chain(), choice.chain(trained), nll.chain).items():
         found.results += _likelihood(subject, choice, chain, name, nll, found)
     if quality.n:
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
-            found.results += scores(subject, choice, quality.n, extractor, quality.reference, quality.statistics, Path(scratch))
+            found.results += scores(subject, choice, quality.n, extractor, quality.reference, stats, Path(scratch))
     shown = min(quality.grid, quality.n)
     if shown and ranks.rank() == 0:
         samples = drawn(subject, choice, quality.n)[0]["x"][:shown]
@@ -78,17 +79,17 @@ def _likelihood(subject: Subject, choice: Choice, chain: Chain, name: str, nll: 
 def _record(subject: Subject, choice: Choice, chain: Chain, of: Of) -> dict[str, Any]:
     identity = subject.identity
     return {
-        "unit": "bits/dim", "n": of.n, "split": of.split, "seed": subject.seed, "weights": subject.run.weights,
+        "unit": "bits/dim", "n": of.n, "data": of.split, "seed": subject.seed, "weights": subject.run.weights,
         "checkpoint_sha256": identity["checkpoint_sha256"], "step": subject.run.step, "T": chain.schedule.T,
         "steps": len(chain),
         "spacing": None if len(chain) == chain.schedule.T else choice.sampler.spacing, "variance": choice.variance_name,
         "clip": of.clip, "precision": subject.precision, "levels": subject.run.diffusion.levels, "stride": of.stride,
         "data_sha256": identity["data"],
-    }  # fmt: skip
+    } | choice.clipped()  # fmt: skip
 
 
 def _of_bound(bound: Bound, key: str, record: dict[str, Any], steps: int) -> list[Result]:
-    last, told = len(bound.times) - 1, f"{steps} steps ({bound.n} {SPOKEN[record['split']]} data)"
+    last, told = len(bound.times) - 1, f"{steps} steps ({bound.n} {SPOKEN[record['data']]} data)"
     rows = [
         (key, f"bits/dim, variational bound, {told}", bound.total_bpd, bound.total_se),
         (f"{key}_prior", "    L_T, prior", bound.prior_bpd, None),
@@ -100,7 +101,7 @@ def _of_bound(bound: Bound, key: str, record: dict[str, Any], steps: int) -> lis
 
 
 def _of_estimate(estimate: Estimate, key: str, record: dict[str, Any], steps: int) -> list[Result]:
-    told = f"{steps} steps, estimated by {estimate.calls} calls each ({estimate.n} {SPOKEN[record['split']]} data)"
+    told = f"{steps} steps, estimated by {estimate.calls} calls each ({estimate.n} {SPOKEN[record['data']]} data)"
     record |= {"calls": estimate.calls, "squared_error_per_call": estimate.cost_variance}
     rows = [
         (f"{key}_estimate", f"bits/dim, variational bound, {told}", estimate.total_bpd, estimate.total_se),

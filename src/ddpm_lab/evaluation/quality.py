@@ -41,8 +41,18 @@ class Against(NamedTuple):
         return self.published or self.real.stats
 
 
+def published(statistics: str | None, subject: Subject, extractor: Extractor) -> PublishedStats | None:
+    """Read and held against the extractor, before any long work. Raises UserError for a file that is not such statistics."""
+    if statistics is None:
+        return None
+    stats = read_published(statistics, "quality.statistics")
+    dim = extractor(subject.x0("train", 0, 1).float()).shape[1]
+    check_size(stats, dim, extractor.name, f"quality.statistics={statistics}")
+    return stats
+
+
 def scores(
-    subject: Subject, choice: Choice, n: int, extractor: Extractor, split: str, statistics: str | None, scratch: Path
+    subject: Subject, choice: Choice, n: int, extractor: Extractor, split: str, stats: PublishedStats | None, scratch: Path
 ) -> list[Result]:
     """Every score of n samples; process 0 has them all, the others none."""
     samples = of_samples(subject, choice, n, extractor, scratch)
@@ -52,10 +62,7 @@ def scores(
     floor = of_data(subject, other, n_floor, extractor, scratch) if n_floor > 1 else None
     if ranks.rank() > 0:
         return []
-    published = None if statistics is None else read_published(statistics, "quality.statistics")
-    if published is not None:
-        check_size(published, samples.features.shape[1], extractor.name, f"quality.statistics={statistics}")
-    against = Against(split, real, published)
+    against = Against(split, real, stats)
     make = _records(subject, choice, extractor, against)
     results = [_frechet(samples, against, extractor, make)]
     if floor is not None:
@@ -70,7 +77,7 @@ Make = Callable[..., Record]
 
 def _records(subject: Subject, choice: Choice, extractor: Extractor, against: Against) -> Make:
     """What fills in all that the records of one network's samples have in common."""
-    trained, published = subject.run.diffusion, against.published
+    trained, stats = subject.run.diffusion, against.published
     identity = subject.identity
     common = {
         "weights": subject.run.weights, "checkpoint_sha256": identity["checkpoint_sha256"], "step": subject.run.step,
@@ -81,9 +88,10 @@ def _records(subject: Subject, choice: Choice, extractor: Extractor, against: Ag
         "spacing": choice.sampler.spacing, "eta": getattr(choice.sampler, "eta", None), "clip": choice.clips(trained),
         "variance": choice.variance_name if choice.sampler.uses(choice.variance) else None,
     }  # fmt: skip
+    own |= choice.clipped() if own["variance"] else {}
     reference = {
-        "reference": "published" if published else against.split, "n_reference": published.n if published else against.real.n,
-        "reference_sha256": published.sha256 if published else identity["data"],
+        "reference": "published" if stats else against.split, "n_reference": stats.n if stats else against.real.n,
+        "reference_sha256": stats.sha256 if stats else identity["data"],
     }  # fmt: skip
 
     def make(n: int, real_split: str | None = None, with_reference: bool = True, **settings: object) -> Record:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.core.bound import Bound
 from ddpm_lab.evaluation.evaluate import Evaluated
-from ddpm_lab.metrics.protocol import PACKAGES
+from ddpm_lab.metrics.protocol import PACKAGES, Record, incomparable
 from ddpm_lab.training.results import Result
 
 
@@ -72,11 +74,25 @@ def score_of(arm: Evaluated, what: str) -> Result | None:
     return next((result for result in arm.results if "reference" in result.record), None)
 
 
+def comparable(arms: Sequence[Evaluated], what: str) -> list[list[Evaluated]]:
+    """Those that have the number, in groups whose records allow to hold it against each other."""
+    groups: list[tuple[Record, list[Evaluated]]] = []
+    for arm in arms:
+        result = score_of(arm, what)
+        if result is None:
+            continue
+        own = next((group for record, group in groups if not incomparable(record, result.record)), None)
+        if own is None:
+            groups.append((result.record, own := []))
+        own.append(arm)
+    return [group for _, group in groups]
+
+
 def sweep_table(arms: Sequence[Evaluated], what: str) -> list[list[str]]:
     """Variance (and, where samples are looked at, sampler) down, steps across: the head, then the rows."""
     steps = sorted({arm.steps for arm in arms})
     rows: dict[tuple[str, ...], dict[int, str]] = {}
-    for arm in arms:
+    for arm in sorted(arms, key=lambda arm: arm.choice.sampler_name):
         result = score_of(arm, what)
         if result is not None:
             name = (arm.choice.variance_name,) if what == "bound" else (arm.choice.sampler_name, variance_of(arm))
@@ -104,6 +120,19 @@ def write_terms(bound: Bound, path: Path) -> None:
         "t": torch.tensor(bound.times), "bits_per_dim": bound.terms_bpd, "standard_error": bound.terms_se, "n": bound.terms_n,
         "by_means": bound.mean_bpd, "by_variances": bound.variance_bpd, "rate_bits_per_dim": rate, "rmse_of_255": bound.rmse,
     }  # fmt: skip
+    _write_columns(columns, path)
+
+
+def write_gamma(gamma: Gamma, path: Path) -> None:
+    """Γ at every time it was measured, and the variance of x_0 that follows, not clipped."""
+    columns = {
+        "t": torch.tensor(gamma.times), "gamma": gamma.mean, "standard_error": gamma.se, "cov": gamma.cov,
+        "cov_standard_error": gamma.cov_se,
+    }  # fmt: skip
+    _write_columns(columns, path)
+
+
+def _write_columns(columns: dict[str, Tensor], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

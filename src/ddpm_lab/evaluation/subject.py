@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.core.schedule import Chain
@@ -68,6 +69,8 @@ class Choice(NamedTuple):
     variance: ReverseVariance
     variance_name: str
     about_variance: dict[str, Any]
+    gamma: Gamma | None = None
+    """What an analytic variance rests on."""
 
     def diffusion(self, trained: GaussianDiffusion) -> GaussianDiffusion:
         """The trained one, with this variance."""
@@ -87,3 +90,15 @@ class Choice(NamedTuple):
             "steps": len(self.chain(trained)), "spacing": self.sampler.spacing, "clip": self.clips(trained),
         }  # fmt: skip
         return {"sampler": sampler, "variance": self.about_variance if self.sampler.uses(self.variance) else None}
+
+    def clipped(self) -> dict[str, int]:
+        """Of an analytic variance, at how many times the estimated variance of x_0 lay outside [0, 1] and was cut."""
+        if not isinstance(self.variance, Analytic) or self.gamma is None:
+            return {}
+        low, high = self.variance.clipped
+        return {
+            "gamma_n": self.gamma.n,
+            "gamma_times": len(self.gamma.times),
+            "cov_clipped_at_0": low,
+            "cov_clipped_at_1": high,
+        }
