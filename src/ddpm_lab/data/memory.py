@@ -113,11 +113,13 @@ class OrderedBatches:
 
 class InMemory(LightningDataModule):
     """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
-    N C H W below `levels`, or float N D where levels is None. `seed` and `steps` are given by the composition root;
-    `notes` are lines for the head of the log."""
+    N C H W below `levels`, or float N D where levels is None. `known_side` is the width of its images, or the key that says it,
+    where that is known before they are read. `seed` and `steps` are given by the composition root; `notes` are lines for the
+    head of the log."""
 
     gives = "images"
     levels: int | None = 256
+    known_side: int | str | None = None
     classes: int | None = None
 
     def __init__(self, batch_size: int, flip: bool = False) -> None:
