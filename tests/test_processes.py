@@ -265,7 +265,7 @@ def test_a_requeued_job_without_a_checkpoint_ends_and_does_not_wait(tmp_path):
     ("wrong", "said"),
     [
         ("run.root=file", "run.root: file/smoke/slurm-77 cannot be made"),
-        ("data=cifar10 data.download=false", "cifar-10-python.tar.gz is not there, and data.download=false"),
+        ("data=cifar10 data.download=false net.attention=[16]", "cifar-10-python.tar.gz is not there, and data.download=false"),
     ],
 )
 def test_what_process_0_alone_meets_ends_all(wrong, said, tmp_path):

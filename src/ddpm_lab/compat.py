@@ -15,7 +15,7 @@ from ddpm_lab.cli.options import conf_dir, content, options, target
 from ddpm_lab.errors import UserError
 from ddpm_lab.facts import fact
 
-SCHEDULES = "ddpm_lab.core.schedule"
+SCHEDULES, UNET = "ddpm_lab.core.schedule", "ddpm_lab.nets.unet.UNet"
 
 
 class _Setup(NamedTuple):
@@ -51,7 +51,8 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
-        _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts,
+        _images_pass_through, _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there,
+        _noise_is_where_it_starts,
         _precisions_agree, _averages_differ, _sigmoid_falls, _rescaled_betas_are_possible,
     ):  # fmt: skip
         check(setup)
@@ -145,6 +146,26 @@ def _shapes_agree(setup: _Setup) -> None:
         nets = setup.fitting("net", "accepts", lambda kind: kind == gives)
         raise UserError(
             f"{setup.name('net')} takes {accepts}, and {setup.name('data')} gives {gives}: use {nets or 'another net'}"
+        )
+
+
+def _images_pass_through(setup: _Setup) -> None:
+    side = setup.fact("data", "known_side")
+    size = setup.get("data", side) if isinstance(side, str) else side
+    if size is None or setup.get("net", "_target_") != UNET:
+        return
+    multipliers, attention = setup.get("net", "multipliers"), setup.get("net", "attention")
+    shown, halvings = f"{setup.name('data')} gives images of {size}×{size}", len(multipliers) - 1
+    if size % 2**halvings:
+        raise UserError(
+            f"{shown}, and net.multipliers={multipliers} halves them {halvings} times: use fewer multipliers"
+            + (f", or a multiple of {2**halvings} as data.{side}" if isinstance(side, str) else "")
+        )
+    sides = [size // 2**i for i in range(len(multipliers))]
+    if not set(attention) <= set(sides):
+        raise UserError(
+            f"{shown}, and net.attention={attention} asks for a size they do not pass through: choose from {sides}, "
+            f"e.g. net.attention=[{sides[-1]}]"
         )
 
 

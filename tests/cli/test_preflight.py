@@ -123,6 +123,17 @@ def test_what_cannot_be_read_takes_one_line(argument, message):
         ("variance=beta loss=hybrid", "loss=hybrid trains the variance with its second term, and variance=beta"),
         ("net=mlp", "net=mlp takes vectors, and data=digits gives images: use net=unet or net=unet_small"),
         ("experiment=gaussian_mixture sampler.clip=true", "sampler.clip=true "),
+        (
+            "data=cifar10",
+            "data=cifar10 gives images of 32×32, and net.attention=[4] asks for a size they do not pass through: choose from "
+            "[32, 16], e.g. net.attention=[16]",
+        ),
+        (
+            "data=mnist data.pad=30 net=unet",
+            "data=mnist gives images of 30×30, and net.multipliers=[1, 2, 2, 2] halves them 3 times: use fewer multipliers, "
+            "or a multiple of 8 as data.pad",
+        ),
+        ("data=celeba data.size=60 net=unet", "data=celeba gives images of 60×60, and net.multipliers=[1, 2, 2, 2] halves"),
         ("sampler.steps=2000", "sampler.steps=2000 is more than schedule.T=1000"),
     ],
 )

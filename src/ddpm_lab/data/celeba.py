@@ -17,6 +17,8 @@ class CelebA(InMemory):
     the one that was prepared. The arrays are mapped: a batch reads its own images from the disk and no others.
     """
 
+    known_side = "size"
+
     def __init__(
         self,
         root: str = "data/celeba",

@@ -38,6 +38,7 @@ class CIFAR10(TrainAndTest):
     """
 
     prefix = "cifar10"
+    known_side = 32
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ class Digits(InMemory):
     """
 
     levels = 17
+    known_side = 8
     classes = 10
 
     def __init__(self, batch_size: int = 128, val_fraction: float = 0.2, split_seed: int = 0, flip: bool = False) -> None:

@@ -48,6 +48,8 @@ class ImageFolder(InMemory):
     are held out.
     """
 
+    known_side = "size"
+
     def __init__(
         self,
         path: str,

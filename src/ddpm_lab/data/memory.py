@@ -113,12 +113,14 @@ class OrderedBatches:
 
 class InMemory(LightningDataModule):
     """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
-    N C H W below `levels`, or float N D where levels is None. One whose data are labelled sets `classes`, how many there are,
-    and in `load` `train_labels` and `val_labels`. `seed` and `steps` are given by the composition root; `notes` are lines for
-    the head of the log."""
+    N C H W below `levels`, or float N D where levels is None. `known_side` is the width of its images, or the key that says it,
+    where that is known before they are read. One whose data are labelled sets `classes`, how many there are, and in `load`
+    `train_labels` and `val_labels`. `seed` and `steps` are given by the composition root; `notes` are lines for the head of
+    the log."""
 
     gives = "images"
     levels: int | None = 256
+    known_side: int | str | None = None
     classes: int | None = None
     train_labels: Tensor | None = None
     val_labels: Tensor | None = None

@@ -29,6 +29,7 @@ class MNIST(TrainAndTest):
     """
 
     prefix = "mnist"
+    known_side = "pad"
     mirrors = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
     checksums = {  # noqa: RUF012  (of the packed file, of its content)
         "train_images": ("md5:f68b3c2dcbeaaa9fbdd348bbdeb94873", "md5:6bbc9ace898e44ae57da46a324031adb"),
