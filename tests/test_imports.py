@@ -18,7 +18,7 @@ MAY_ENTER = {
     "core": set(),
     "nets": set(),
     "data": {"core.rng"},
-    "metrics": set(),
+    "metrics": {"core.rng"},
     "training": {"core", "metrics", "data.memory"},
     "errors": set(),
     "facts": set(),

@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,45 @@ def assert_same_numbers(a: Path, b: Path, atol: float) -> None:
         assert {k: float(v) for k, v in mine.items() if v} == pytest.approx(
             {k: float(v) for k, v in theirs.items() if v}, rel=1e-5
         )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def srun(cwd: Path, *arguments: str, restarts: int = 0) -> list[subprocess.Popen]:
+    """Two processes, started as SLURM starts those of job 77."""
+    job = {
+        "NTASKS": 2,
+        "NTASKS_PER_NODE": 2,
+        "NNODES": 1,
+        "NODEID": 0,
+        "JOB_ID": 77,
+        "JOB_NAME": "ddpm",
+        "RESTART_COUNT": restarts,
+    }
+    env = environment() | {f"SLURM_{key}": str(value) for key, value in job.items()}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            [sys.executable, ROOT / "train.py", *arguments], cwd=cwd, text=True,
+            env=env | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+
+
+def assert_one_speaks(processes: list[subprocess.Popen], code: int, *said: str) -> None:
+    """All end with `code`; the first says why, in one line, and the others nothing."""
+    (_, error), *others = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), error
+    assert [error for _, error in others] == [""] * len(others)
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    for text in said:
+        assert text in error
 
 
 def test_two_processes_equal_one(one, two):
@@ -167,9 +208,7 @@ def test_torchrun_with_a_trainer_of_one_process_is_refused(tmp_path):
 @pytest.mark.slow
 def test_two_machines_with_a_process_each(place, one):
     """Both of them this one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = [*RUN, "trainer=ddp_multinode", "trainer.accelerator=cpu", "trainer.devices=1", "run.name=machines"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
     machines = [
@@ -202,18 +241,57 @@ def test_slices_make_up_the_batch(world, pieces):
                for rank in ordered for batch in rank)  # fmt: skip
 
 
-def test_the_environment_of_a_slurm_job_names_its_folder(monkeypatch):
-    from omegaconf import OmegaConf
+@pytest.mark.slow
+def test_a_requeued_job_goes_on_and_equals_one_that_was_not(place, one):
+    folder = place / "outputs" / "smoke" / "slurm-77"
+    for restarts in range(2):
+        processes = srun(place, *RUN, *TWO, "callbacks.checkpoints.last_every=2", restarts=restarts)
+        while restarts == 0 and not (folder / "checkpoints" / "last.ckpt").exists() and processes[0].poll() is None:
+            time.sleep(0.005)
+        for process in processes if restarts == 0 else ():
+            process.kill()
+        said = [process.communicate() for process in processes]
+        assert [process.returncode for process in processes] == ([0, 0] if restarts else [-signal.SIGKILL] * 2), said
+    assert "going on from" in (folder / "train.log").read_text()
+    assert_same_numbers(one, folder, atol=1e-10)
 
+
+def test_a_requeued_job_without_a_checkpoint_ends_and_does_not_wait(tmp_path):
+    (tmp_path / "outputs" / "smoke" / "slurm-77").mkdir(parents=True)
+    assert_one_speaks(srun(tmp_path, *RUN, *TWO, restarts=1), 2, "slurm-77: this job was requeued before its first checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("run.root=file", "run.root: file/smoke/slurm-77 cannot be made"),
+        ("data=cifar10 data.download=false", "cifar-10-python.tar.gz is not there, and data.download=false"),
+    ],
+)
+def test_what_process_0_alone_meets_ends_all(wrong, said, tmp_path):
+    (tmp_path / "file").touch()
+    assert_one_speaks(srun(tmp_path, *RUN, *TWO, *wrong.split()), 2, said)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
+    limited = ["bash", "-c", 'ulimit -f 100 && exec "$@"', "bash", sys.executable, ROOT / "train.py"]
+    done = subprocess.run(
+        [*limited, *RUN, *TWO, "run.name=full"], cwd=tmp_path, capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 2
+    (told,) = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+    assert told.startswith("error: outputs/smoke/full/checkpoints/last.ckpt: could not be written (File too large)")
+
+
+def test_the_environment_of_a_slurm_job_is_known(monkeypatch):
     from ddpm_lab.cli import processes
 
     for name in list(os.environ):
         if name.startswith(("SLURM", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name)
-    cfg = OmegaConf.create({"run": {"name": None}})
-    processes.name_for_all(cfg)
-    assert (processes.number(), cfg.run.name) == (0, None)
-    for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "ddpm"}.items():
-        monkeypatch.setenv(name, value)
-    processes.name_for_all(cfg)
-    assert (processes.number(), cfg.run.name, processes.started_by_another()) == (3, "slurm-77", False)
+    assert (processes.number(), processes.started(), processes.requeued()) == (0, 1, False)
+    job = {"NTASKS": "4", "PROCID": "3", "JOB_ID": "77", "JOB_NAME": "ddpm", "RESTART_COUNT": "2"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert (processes.number(), processes.started(), processes.requeued()) == (3, 4, True)
+    assert not processes.started_by_another()

@@ -4,6 +4,7 @@ What a loss, a variance, a network or a data set is capable of is read from its 
 needs no line here.
 """
 
+import math
 from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.cli.options import conf_dir, content, options, target
 from ddpm_lab.errors import UserError
 from ddpm_lab.facts import fact
+
+SCHEDULES = "ddpm_lab.core.schedule"
 
 
 class _Setup(NamedTuple):
@@ -49,8 +52,41 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
         _features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts, _precisions_agree,
+        _averages_differ, _sigmoid_falls, _rescaled_betas_are_possible,
     ):  # fmt: skip
         check(setup)
+
+
+def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
+    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+    before = _Setup(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), dirs)
+    for group in ("variance", "sampler"):
+        if cfg[group]["_target_"] == "auto":
+            cfg[group] = trained[group]
+    asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    setup = _Setup(before.cfg | {group: asked[group] for group in ("variance", "sampler", "metrics")}, dirs)
+    for check in (_features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
+        check(setup)
+    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler")}
+    _output_has_variance(setup, before)
+    _bound_can_be_measured(setup, asked["nll"])
+
+
+def _output_has_variance(setup: _Setup, before: _Setup) -> None:
+    own, learned = before.get("variance", "_target_"), setup.fact("variance", "n_outputs") == 2
+    if learned and setup.get("variance", "_target_") != own:
+        fixed = setup.fitting("variance", "n_outputs", lambda n: n == 1)
+        raise UserError(
+            f"{setup.name('variance')} is an output of the network, and this one was trained with {before.name('variance')}: "
+            f"leave variance away for that, or choose {fixed}"
+        )
+
+
+def _bound_can_be_measured(setup: _Setup, nll: dict[str, Any]) -> None:
+    if nll["terms"] is not None and nll["stride"] != 1:
+        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one away")
+    if nll["clip"] is True and setup.fact("data", "gives") == "vectors":
+        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {setup.name('data')} have no such bounds")
 
 
 def _variance_is_trained(setup: _Setup) -> None:
@@ -149,6 +185,30 @@ def _precisions_agree(setup: _Setup) -> None:
         raise UserError(
             "trainer.sample_precision=bf16-mixed leaves the float64 network of trainer.precision=64-true as it is: "
             "use trainer.sample_precision=32-true"
+        )
+
+
+def _averages_differ(setup: _Setup) -> None:
+    decay, also = setup.get("ema", "decay"), setup.get("ema", "also") or []
+    if len({decay, *also}) <= len(also):
+        raise UserError(f"ema.also={also}: each decay once, and not ema.decay={decay} again")
+
+
+def _sigmoid_falls(setup: _Setup) -> None:
+    start, end = setup.get("schedule", "start"), setup.get("schedule", "end")
+    if setup.get("schedule", "_target_") == f"{SCHEDULES}.sigmoid_alpha_bar" and start >= end:
+        raise UserError(f"schedule.start={start} schedule.end={end}: ᾱ would not fall; allowed is a start below the end")
+
+
+def _rescaled_betas_are_possible(setup: _Setup) -> None:
+    T, start, end = (setup.get("schedule", key) for key in ("T", "beta_start", "beta_end"))
+    if setup.get("schedule", "_target_") != f"{SCHEDULES}.linear" or not setup.get("schedule", "rescale"):
+        return
+    largest = 1000 * (max(start, end) if T > 1 else start)  # of T = 1 the only β is the first
+    if largest / T > 1:
+        raise UserError(
+            f"schedule.T={T} schedule.rescale=true: β would rise to {largest / T:.4g}, and no β may exceed 1: "
+            f"use schedule.T={math.ceil(largest)} or more, or schedule.rescale=false"
         )
 
 

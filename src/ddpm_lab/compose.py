@@ -38,10 +38,10 @@ def build(cfg: DictConfig, run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
     check_compatible(cfg)
     data: InMemory = instantiate(cfg, "data")
-    for turn in (True, False):  # process 0 first: it may have to download and convert
-        if (ranks.rank() == 0) == turn:
+    with ranks.by_first():  # it may have to download and convert
+        if ranks.rank() == 0:
             data.setup()
-        ranks.agreed(None)
+    data.setup()  # again does nothing
     data.seed, data.steps = cfg.seed, 1 if cfg.trainer.fast_dev_run else cfg.trainer.max_steps
     module = build_module(cfg, data.shape, data.levels)
     extractor, logger = instantiate(cfg, "metrics"), with_csv(instantiate(cfg, "logger", run_dir=run_dir), run_dir)

@@ -13,8 +13,9 @@ from ddpm_lab.errors import UserError
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
 """What may change on resume: none of it touches the weights that come out, but for rounding and how many steps are taken."""
-HELD = ("trainer.accumulate", "trainer.precision")
-"""What of it may not."""
+HELD = ("trainer.accumulate", "trainer.precision", "trainer.tf32")
+"""What of it may not, since numbers would be held or multiplied with fewer digits. `trainer.compile` may, as the device may: it
+changes the order of sums, and needs a compiler that another machine may lack. What is not typed stays, and the run is exact."""
 LENGTH = ("max_steps", "validate_every", "log_every")
 """Of the trainer, what stays the run's own unless it is typed: another place to run is no other run."""
 
@@ -29,7 +30,7 @@ class Resumed(NamedTuple):
 def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resumed:
     """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own.
     Options are in `dirs`."""
-    checkpoint, folder = _locate(Path(cfg.resume).expanduser())
+    checkpoint, folder = located(Path(cfg.resume).expanduser(), "resume")
     if folder is not None:
         stored = OmegaConf.load(folder / "config.yaml")
     else:
@@ -51,16 +52,18 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     return Resumed(stored, checkpoint, folder if in_place else None)
 
 
-def _locate(path: Path) -> tuple[Path, Path | None]:
+def located(path: Path, key: str) -> tuple[Path, Path | None]:
+    """The checkpoint that a run folder or a checkpoint's path stands for, and its run folder where there is one. Raises
+    UserError that begins with the key by which it was given."""
     if not path.exists():
-        raise UserError(f"resume={path}: no such file or folder; allowed is a run folder or a checkpoint in it.{_near(path)}")
+        raise UserError(f"{key}={path}: no such file or folder; allowed is a run folder or a checkpoint in it.{_near(path)}")
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint.exists():
-        raise UserError(f"resume={path}: not a run folder (it has no checkpoints/last.ckpt).{_near(path / 'any')}")
+        raise UserError(f"{key}={path}: not a run folder (it has no checkpoints/last.ckpt).{_near(path / 'any')}")
     if not zipfile.is_zipfile(checkpoint):
         others = [str(other) for other in sorted(checkpoint.parent.glob("*.ckpt")) if zipfile.is_zipfile(other)]
         raise UserError(
-            f"resume={path}: {checkpoint} is not a readable checkpoint (cut short, or not one)."
+            f"{key}={path}: {checkpoint} is not a readable checkpoint (cut short, or not one)."
             + (f" Readable: {', '.join(others)}." if others else "")
         )
     folder = checkpoint.parent.parent

@@ -105,6 +105,51 @@ def test_there_are_no_more_steps_than_times(dirs):
     check_compatible(config(dirs, steps=100), dirs)
 
 
+@pytest.mark.parametrize(("also", "good"), [([0.9, 0.9], False), ([0.99, 0.9], False), ([0.9], True), ([], True)])
+def test_no_average_is_kept_twice(dirs, also, good):
+    cfg = config(dirs)
+    cfg.ema = {"decay": 0.99, "also": also}
+    if good:
+        check_compatible(cfg, dirs)
+    else:
+        with pytest.raises(
+            UserError, match=rf"^ema\.also=\[{also[0]}, 0\.9\]: each decay once, and not ema\.decay=0\.99 again$"
+        ):
+            check_compatible(cfg, dirs)
+
+
+SIGMOID = {"start": -3.0, "end": 3.0, "tau": 1.0, "max_beta": 0.999}
+LINEAR = {"beta_start": 0.0001, "beta_end": 0.02, "rescale": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("sigmoid_alpha_bar", SIGMOID | {"start": 3.0}, r"^schedule\.start=3\.0 schedule\.end=3\.0: .* a start below the end$"),
+        ("sigmoid_alpha_bar", SIGMOID, None),
+        ("linear", LINEAR | {"T": 19}, r"^schedule\.T=19 .* β would rise to 1\.053, .* use schedule\.T=20 or more, or"),
+        ("linear", LINEAR | {"T": 2, "beta_start": 0.5}, r"β would rise to 250, .* use schedule\.T=500 or more"),
+        ("linear", LINEAR | {"T": 20, "beta_end": 0.0199}, None),
+        ("linear", LINEAR | {"T": 1}, None),
+        ("linear", LINEAR | {"T": 19, "rescale": False}, None),
+    ],
+)
+def test_what_the_schedule_would_refuse_is_known_before_it_is_made(dirs, name, values, message):
+    from ddpm_lab.core import schedule
+
+    values = {"T": 100} | values
+    cfg = config(dirs)
+    cfg.schedule = {"_target_": f"ddpm_lab.core.schedule.{name}"} | values
+    if message is None:
+        check_compatible(cfg, dirs)
+        getattr(schedule, name)(**values)
+    else:
+        with pytest.raises(UserError, match=message):
+            check_compatible(cfg, dirs)
+        with pytest.raises(ValueError, match="β"):
+            getattr(schedule, name)(**values)
+
+
 @pytest.mark.parametrize(
     "choices",
     [{}, {"loss": "vlb", "variance": "learned"}, {"loss": "hybrid", "variance": "learned"}, {"loss": "vlb"}],

@@ -51,6 +51,7 @@ def test_defaults_are_shown_as_written(path):
     [
         ("# int >= 1: n", [1, 10**400], [0, 1.0, True, "1", None, math.inf]),
         ("# int in [2, 256]: n", [2, 256], [1, 257]),
+        ("# even int >= 28: n", [28, 30], [29, 26, 28.0, True]),
         ("# float > 0: x", [1, 0.5, 1e-300], [0, -1, math.inf, math.nan, "1", False, None]),
         ("# float in (0, 1): x", [0.5], [0, 1]),
         ("# float in [0, 1): x", [0, 0.5], [1]),

@@ -229,10 +229,13 @@ def test_what_arrives_damaged_or_not_at_all_leaves_nothing(server, tmp_path, mon
     folder, url = server
     path = publish(monkeypatch, folder, batches(), url)
     path.write_bytes(path.read_bytes()[:-7])
-    refused(tmp_path / "new", f"({url}: what arrived is not the published file, whose sha256 is ")
+    refused(tmp_path / "new" / "cifar10", f"({url}: what arrived is not the published file, whose sha256 is ")
     path.unlink()
-    refused(tmp_path / "new", f"({url}: ")
-    assert list((tmp_path / "new").iterdir()) == []
+    refused(tmp_path / "new" / "cifar10", f"({url}: ")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    refused(tmp_path / "mine", f"({url}: ")
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_altered_arrays_are_refused(root):

@@ -9,13 +9,18 @@ from urllib.error import URLError
 import pytest
 import torch
 import torch_fidelity
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics import inception as module
+from ddpm_lab.metrics.extractors import WORDS, Pixels, extract
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.inception import Inception
+from ddpm_lab.metrics.inception_score import InceptionScore
+from ddpm_lab.metrics.kid import kid
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,72 @@ def test_the_name_says_how_many_samples_and_which_weights(extractor, inception_w
     assert extractor.label(8) == f"FID@8 by weights {sha256[:8]}, not the published ones,"
     monkeypatch.setattr(module, "SHA256", sha256[:8])
     assert (extractor.label(8), extractor.label(50_000)) == ("FID@8", "FID")
+
+
+def test_other_numbers_follow_the_same_rule(extractor, inception_weights, monkeypatch):
+    monkeypatch.setattr(module, "SHA256", extractor.sha256[:8])
+    assert [extractor.key(8, metric) for metric in WORDS] == ["fid@8", "fid_inf@8", "kid@8", "is@8", "precision@8", "recall@8"]
+    assert [extractor.key(50_000, metric) for metric in WORDS] == ["fid", "fid_inf", "kid", "is", "precision", "recall"]
+    assert [extractor.label(8, metric) for metric in ("kid", "recall")] == ["KID@8", "recall@8"]
+    assert [Pixels().key(8, metric) for metric in ("fd", "kid")] == ["pixels_fd", "pixels_kid"]
+    assert Pixels().label(8, "kid") == "pixels kernel distance"
+
+
+def test_logits_come_in_the_same_pass_without_their_bias(extractor, inception_weights):
+    theirs = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
+    )
+    x = images(3, 0)
+    features, logits = extract(extractor, scaled(x))
+    torch.testing.assert_close(features, theirs(x)[0])
+    torch.testing.assert_close(logits.float(), theirs(x)[1], rtol=1e-4, atol=1e-4)
+    assert extract(Pixels(), scaled(x)).logits is None
+
+
+def folder_of(path: Path, x: Tensor) -> str:
+    path.mkdir()
+    for i, image in enumerate(x):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path / f"{i:03}.png")
+    return str(path)
+
+
+def as_the_evaluator_does(extractor: Inception, x: Tensor, splits: int) -> tuple[Tensor, InceptionScore]:
+    features, score = [], InceptionScore(1008, splits)
+    for start in range(0, len(x), 7):
+        found = extract(extractor, scaled(x[start : start + 7]))
+        features.append(found.features)
+        score.add(found.logits, start)
+    return torch.cat(features), score
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch-fidelity's
+def test_folders_have_torch_fidelitys_numbers(extractor, inception_weights, tmp_path):
+    """FID, KID and Inception Score of its own `calculate_metrics`, from files to numbers."""
+    a, b = images(24, 0), images(24, 1)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=folder_of(tmp_path / "a", torch.cat([a[::2], a[1::2]])),
+        input2=folder_of(tmp_path / "b", b),
+        fid=True,
+        kid=True,
+        isc=True,
+        isc_splits=2,
+        kid_subsets=2,
+        kid_subset_size=24,
+        samples_shuffle=False,
+        cuda=False,
+        cache=False,
+        batch_size=4,
+        verbose=False,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(inception_weights),
+    )  # fmt: skip  (its parts are contiguous and ours interleaved)
+    (samples, score), (real, _) = (as_the_evaluator_does(extractor, x, 2) for x in (a, b))
+    fid = frechet_distance(stats_of([samples]), stats_of([real]))
+    assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert kid(samples, real, 2, 24).value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert score.score().value - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-3)  # random: hardly above 1
+    assert score.score().std == pytest.approx(theirs["inception_score_std"], rel=1e-2)
 
 
 def test_making_it_draws_nothing(inception_weights):

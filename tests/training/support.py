@@ -106,11 +106,13 @@ def trainer_for(
     validate_every: int = 100,
     log_every: int = 1,
     loggers: Sequence[Logger] = (),
+    accumulate: int = 1,
 ) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     every = [CsvLogger(folder), *loggers]
     values = OmegaConf.to_container(OmegaConf.load(conf_dir() / "trainer" / "cpu.yaml"))
     values |= {"max_steps": steps, "validate_every": validate_every, "log_every": log_every, "channels_last": False}
+    values["accumulate"] = accumulate
     values.pop("_target_")
     return make(**values, module=model, callbacks=list(callbacks), logger=every, run_dir=folder)
 

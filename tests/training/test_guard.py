@@ -151,24 +151,35 @@ class Optimizer:
 def test_a_finite_step_passes_and_lowers_the_flag_again():
     guard, optimizer = NonFiniteGuard(every=2), Optimizer()
     bad, good = trained(mse=torch.tensor([1.0, float("nan")])), trained(mse=torch.ones(2))
-    guard.watch(0, good, torch.tensor(2.0), optimizer)
+    guard.watch(0, [good], torch.tensor(2.0), optimizer)
     assert (float(optimizer.found_inf), optimizer.grad_scale) == (0, None)
     with pytest.raises(UserError, match=r"step 1 \(batch 7\): its part 'mse' is nan for 1 of 2 examples, t in \[2, 2\]"):
-        guard.watch(1, bad, torch.tensor(2.0), optimizer)
+        guard.watch(1, [bad], torch.tensor(2.0), optimizer)
     assert float(optimizer.found_inf) == 1
-    guard.watch(2, good, torch.tensor(2.0), optimizer)
+    guard.watch(2, [good], torch.tensor(2.0), optimizer)
     assert float(optimizer.found_inf) == 0
 
 
 def test_the_first_of_several_bad_steps_is_named():
     guard, bad = NonFiniteGuard(every=3), trained(mse=torch.tensor([float("inf")]))
-    guard.watch(0, trained(mse=torch.ones(1)), torch.tensor(1.0), Optimizer())
-    guard.watch(1, bad, torch.tensor(1.0), Optimizer())
+    guard.watch(0, [trained(mse=torch.ones(1))], torch.tensor(1.0), Optimizer())
+    guard.watch(1, [bad], torch.tensor(1.0), Optimizer())
     with pytest.raises(UserError, match="step 1 "):
-        guard.watch(2, bad, torch.tensor(1.0), Optimizer())
+        guard.watch(2, [bad], torch.tensor(1.0), Optimizer())
 
 
 def test_parts_that_overflow_only_together_are_called_a_loss():
     huge = torch.full((2,), 3e38)
     with pytest.raises(UserError, match="the loss is not finite"):
-        NonFiniteGuard(every=1).watch(0, trained(mse=huge, vlb=huge), torch.tensor(1.0), Optimizer())
+        NonFiniteGuard(every=1).watch(0, [trained(mse=huge, vlb=huge)], torch.tensor(1.0), Optimizer())
+
+
+def test_a_bad_piece_of_a_batch_is_named_whichever_it_is():
+    bad, good = trained(mse=torch.tensor([1.0, float("nan")])), trained(mse=torch.ones(2))
+    with pytest.raises(UserError, match=r"the loss is not finite at step 0 \(batch 7\): its part 'mse' is nan"):
+        NonFiniteGuard(every=1).watch(0, [bad, good], torch.tensor(float("nan")), Optimizer())
+
+
+def test_a_piece_of_a_batch_that_was_not_finite_stops_training(tmp_path):
+    with pytest.raises(UserError, match=r"the loss is not finite at step 2 \(batch 2\): its part 'spike' is nan"):
+        fit(tmp_path, module(loss=Trap(float("nan"), times=(3, 5), after=4)), steps=6, accumulate=2)

@@ -21,6 +21,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
     _quiet()
     from ddpm_lab.compose import build, load_weights
+    from ddpm_lab.training import ranks
     from ddpm_lab.training.card import schedule_card
     from ddpm_lab.training.checkpoint import read_checkpoint
     from ddpm_lab.training.results import close, keep_until
@@ -33,12 +34,12 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
         _check_processes(cfg, stored["processes"], trainer.world_size)
     if cfg.trainer.fast_dev_run:
         return _try_out(module, data, trainer)
-    if trainer.is_global_zero:
-        make_folder(folder)
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
-        if checkpoint is not None and stored is not None:
-            keep_until(trainer, stored["global_step"], checkpoint.parent.parent / "metrics.csv")
+    with ranks.by_first():
+        if trainer.is_global_zero:
+            make_folder(folder, cfg)
+            os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
+            if checkpoint is not None and stored is not None:
+                keep_until(trainer, stored["global_step"], checkpoint.parent.parent / "metrics.csv")
     with _log_to(folder / "train.log") if trainer.is_global_zero else _silent():
         _print_header(cfg, folder, checkpoint, auto, module, trainer.world_size)
         for line in (*data.notes, *schedule_card(module.diffusion, module.loss, data.scaled("train", 4096))):
@@ -51,12 +52,13 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
         return code
 
 
-def make_folder(folder: Path) -> None:
-    """Raises UserError where that cannot be."""
+def make_folder(folder: Path, cfg: DictConfig) -> None:
+    """With config.yaml in it. Raises UserError where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     except OSError as error:
-        raise UserError(f"run.root: {folder} cannot be made ({error.strerror}): choose another folder") from error
+        raise UserError(f"run.root: {folder} cannot be made or written to ({error.strerror}): choose another folder") from error
 
 
 def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:

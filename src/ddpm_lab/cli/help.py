@@ -11,7 +11,7 @@ from ddpm_lab.errors import UserError
 
 WIDTH = 100
 
-_TOP = """\
+TRAIN = """\
 Train a denoising diffusion model and measure it: bits/dim by term, samples, FrÃ©chet distance.
 
   python train.py                                       handwritten digits on a CPU, in minutes
@@ -23,11 +23,28 @@ Train a denoising diffusion model and measure it: bits/dim by term, samples, FrÃ
   python train.py --config-dir=FOLDER net=mine          your own options, as FOLDER/net/mine.yaml
 """
 
+EVALUATE = """\
+Measure a trained model: bits/dim by term on any chain, samples by every score, each number with how it came about.
 
-def help_text(dirs: Sequence[Path]) -> str:
+  python evaluate.py ckpt=outputs/digits/RUN                 its own sampler and variance
+  python evaluate.py ckpt=RUN sampler=ddim sampler.steps=50  another sampler; nothing is trained again
+  python evaluate.py -m ckpt=RUN variance=beta,beta_tilde,analytic sampler=ancestral,ddim sampler.steps=10,25,50
+  python evaluate.py ckpt=RUN nll.terms=10                   the bound from ten terms per datum
+  python evaluate.py ckpt=RUN metrics=inception quality.n=50000
+  torchrun --nproc-per-node=4 evaluate.py ckpt=RUN           on four processes: the same numbers
+
+What was measured is kept under eval/work of the run: the same command after a stop goes on from there.
+"""
+
+
+def _script(top: str) -> str:
+    return "evaluate.py" if top == EVALUATE else "train.py"
+
+
+def help_text(dirs: Sequence[Path], top: str = TRAIN) -> str:
     """Usage, every group with its options, and the keys that stand outside the groups."""
     defaults = groups(dirs)
-    parts = [_TOP, "Groups and their options (* default):", ""]
+    parts = [top, "Groups and their options (* default):", ""]
     for group, default in defaults.items():
         files = options(group, dirs)
         width = max(map(len, files), default=0)
@@ -39,14 +56,14 @@ def help_text(dirs: Sequence[Path]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def help_for_group(group: str, dirs: Sequence[Path]) -> str:
+def help_for_group(group: str, dirs: Sequence[Path], top: str = TRAIN) -> str:
     """Every option of a group with its keys: value, what is allowed, meaning."""
     defaults = groups(dirs)
     if group not in defaults:
         close = nearest(group, defaults)
         question = f" Did you mean --help {close}?" if close else ""
         raise UserError(f"--help {group}: no such group.{question} Groups: {', '.join(defaults)}")
-    parts = [f"python train.py {group}=OPTION (* default)"]
+    parts = [f"python {_script(top)} {group}=OPTION (* default)"]
     for name, path in options(group, dirs).items():
         prefix = "" if is_global(path) else f"{group}."
         rules = {f"{prefix}{key}": rule for key, rule in rules_of(path).items()}

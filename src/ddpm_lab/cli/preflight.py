@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_dir
@@ -30,14 +31,17 @@ class Arm(NamedTuple):
 
 
 Composed = tuple[DictConfig, dict[str, str | None]]
+Check = Callable[[DictConfig, Sequence[Path], bool], None]
+"""Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
 
 
-def preflight(argv: Sequence[str]) -> list[Arm]:
-    """Every run that these arguments ask for, checked; empty if they only ask Hydra to show something."""
+def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:
+    """Every run that these arguments ask for, checked; empty if they only ask Hydra to show something. The first of `dirs`
+    has the root, config.yaml; `check` completes a configuration and refuses what cannot be (by default that of training)."""
     line = read_command_line(argv)
     if line is None:
         return []
-    dirs = config_dirs(argv)
+    dirs, check = dirs or config_dirs(argv), check or _can_be_trained
     catalog = Catalog(dirs)
     composer = _Composer(catalog)
     arms: list[Arm] = []
@@ -46,7 +50,7 @@ def preflight(argv: Sequence[str]) -> list[Arm]:
         for settings in expand(line, catalog):
             overrides = [setting.typed for setting in settings]
             try:
-                arms.append(Arm(overrides, *_checked(settings, composer, line.sweep)))
+                arms.append(Arm(overrides, *_checked(settings, composer, check, line.sweep)))
             except UserError as error:
                 refused.setdefault(str(error), []).append(" ".join(overrides))
     if refused:
@@ -102,7 +106,7 @@ def _first_line(error: BaseException) -> str:
     return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0] or type(error).__name__
 
 
-def _checked(settings: Sequence[Setting], composer: _Composer, sweep: bool) -> Composed:
+def _checked(settings: Sequence[Setting], composer: _Composer, check: Check, sweep: bool) -> Composed:
     catalog = composer.catalog
     config, choices = composer([setting.typed for setting in settings if setting.key in catalog.groups])
     rules = catalog.rules_for(choices)
@@ -111,13 +115,17 @@ def _checked(settings: Sequence[Setting], composer: _Composer, sweep: bool) -> C
     for setting in typed.values():
         _apply(setting, config, rules, choices, catalog)
     values = _resolved(config)
-    _check_place(values, sweep)
     for key, rule in rules.items():
         _check_value(key, _at(values, key), rule, typed.get(key))
-    resolve_auto(config, catalog.dirs)
-    if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
-        check_compatible(config, catalog.dirs)
+    check(config, catalog.dirs, sweep)
     return config, choices
+
+
+def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
+    _check_place(_resolved(config), sweep)
+    resolve_auto(config, dirs)
+    if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
+        check_compatible(config, dirs)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

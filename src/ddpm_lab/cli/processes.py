@@ -1,19 +1,23 @@
-"""A run of several processes, before they can talk: which of them this is, and the folder that all must agree on.
+"""A run of several processes, before Lightning knows of them: which of them this is, and the folder that all must agree on.
 
 Lightning starts the others of one machine itself: process 0 tells them the folder by an environment variable, and they read
-the configuration there. torchrun starts all at once, and process 0 sends the others its folder. Under SLURM the job's number
-names it.
+the configuration there. torchrun and srun start all at once: they meet, process 0 decides, and the others hear what it
+decided or that it refused. Under SLURM the job's number names the folder, so that a job that is requeued finds its own.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.errors import UserError
 
 FOLDER = "DDPM_LAB_RUN_FOLDER"
+
+Decision = TypeVar("Decision")
 
 
 def number() -> int:
@@ -31,13 +35,22 @@ def in_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
+def started() -> int:
+    """How many torchrun or srun has started; 1 where neither did."""
+    return int(os.environ["WORLD_SIZE"]) if in_torchrun() else int(os.environ["SLURM_NTASKS"]) if in_slurm() else 1
+
+
+def requeued() -> bool:
+    """Whether SLURM has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+
+
 def check(world: int) -> None:
     """Raises UserError where torchrun or srun started another number of processes than the trainer knows of: each would run
-    the whole alone, in one folder."""
-    started = int(os.environ["WORLD_SIZE"]) if in_torchrun() else int(os.environ["SLURM_NTASKS"]) if in_slurm() else world
-    if started != world:
+    the whole alone, in one folder, or wait for others that do not come."""
+    if started() not in (1, world):
         raise UserError(
-            f"{started} processes were started, and the trainer has {world}: use trainer=ddp, with the processes of each "
+            f"{started()} processes were started, and the trainer has {world}: use trainer=ddp, with the processes of each "
             "machine as trainer.devices and the machines as trainer.num_nodes"
         )
 
@@ -55,31 +68,45 @@ def configuration() -> tuple[DictConfig, Path]:
     return cfg, folder
 
 
-def name_for_all(cfg: DictConfig) -> None:
-    """Under SLURM no process may look at the clock."""
-    if in_slurm() and cfg.run.name is None:
-        cfg.run.name = f"slurm-{os.environ['SLURM_JOB_ID']}"
+def agree(decide: Callable[[], Decision], cfg: DictConfig) -> Decision:
+    """What process 0 decides; its refusal is everybody's."""
+    if started() == 1:
+        return decide()
+    from ddpm_lab.training import ranks
+
+    _meet(cfg)
+    decision = None
+    with ranks.by_first():
+        if number() == 0:
+            decision = decide()
+    return ranks.agreed(decision)
 
 
-def agree(choose: Callable[[], Path], cfg: DictConfig) -> Path:
-    """The folder that process 0 chooses; its refusal is everybody's."""
-    if not in_torchrun():
-        return choose()
+def _meet(cfg: DictConfig) -> None:
+    """Open the process group that Lightning will find open. Raises UserError where others would be waited for in vain."""
     import torch
     import torch.distributed as dist
 
-    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-    box: list[Path | UserError | None] = [None]
-    if number() == 0:
+    gpus = torch.cuda.device_count() if cfg.trainer.accelerator != "cpu" else 0
+    if devices := cfg.trainer.devices or gpus:
+        check(devices * cfg.trainer.num_nodes)
+    if in_slurm():
+        from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
         try:
-            box = [choose()]
-        except UserError as error:
-            box = [error]
-    dist.broadcast_object_list(box, src=0)
-    if isinstance(box[0], UserError):
-        raise box[0]
-    assert box[0] is not None
-    return box[0]
+            slurm = SLURMEnvironment()
+        except RuntimeError as error:  # of --ntasks, where Lightning needs --ntasks-per-node
+            raise UserError(str(error)) from error
+        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+    if gpus:
+        torch.cuda.set_device(int(os.environ["SLURM_LOCALID" if in_slurm() else "LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpus else "gloo", rank=number(), world_size=started())
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Close the group, whose threads would abort a process that ends early."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -73,6 +73,11 @@ class Int(Float):
         return f"write {key}={int(value)}"
 
 
+class EvenInt(Int):
+    def accepts(self, value: object) -> bool:
+        return super().accepts(value) and value % 2 == 0  # pyright: ignore[reportOperatorIssue]
+
+
 class Text(Anything):
     def accepts(self, value: object) -> bool:
         return isinstance(value, str) and value != ""
@@ -150,7 +155,8 @@ def show(value: object) -> str:
 
 _NUMBER = r"-?\d+(?:\.\d+)?(?:[eE]-?\d+)?"
 _BOUNDS = re.compile(rf"(>=?) ({_NUMBER})|in ([\[(])({_NUMBER}), ({_NUMBER})([\])])")
-_NUMERIC = re.compile(r"(int|float)(?: (.+))?")
+_NUMBERS = {"int": Int, "even int": EvenInt, "float": Float}
+_NUMERIC = re.compile(rf"({'|'.join(_NUMBERS)})(?: (.+))?")
 _PLAIN: dict[str, Kind] = {"bool": Bool(), "str": Text(), "file": File()}
 
 
@@ -175,7 +181,7 @@ def _kind(text: str) -> Kind:
     match = _NUMERIC.fullmatch(text)
     if match is None:
         raise ValueError(f"not a type: {text!r}")
-    return {"int": Int, "float": Float}[match[1]](interval(match[2]) if match[2] else Interval())
+    return _NUMBERS[match[1]](interval(match[2]) if match[2] else Interval())
 
 
 def parse_rule(comment: str, default: str = "") -> Rule:

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.help import help_for_group, help_text
 from ddpm_lab.cli.options import config_dirs
 from ddpm_lab.compat import resolve_auto
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import ToldElsewhere, UserError
 
 # Idle threads soon sleep instead of spinning: on cores that are shared, long spins make small networks 5 to 20 times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -30,8 +31,9 @@ def main() -> None:
 
 def _refuse(error: UserError) -> NoReturn:
     who = f" (process {processes.number()})" if processes.number() else ""
-    print(f"error{who}: {error}", file=sys.stderr)
-    sys.exit(2)
+    if not isinstance(error, ToldElsewhere):
+        print(f"error{who}: {error}", file=sys.stderr)
+    sys.exit(error.code)
 
 
 def _main(argv: list[str]) -> None:
@@ -54,7 +56,7 @@ def _main(argv: list[str]) -> None:
             from ddpm_lab.resume import resumed
 
             resumed(arm.config, arm.overrides, dirs)
-        elif len(arms) == 1 and processes.number() == 0:
+        elif len(arms) == 1 and processes.started() == 1:
             run_folder(arm.config, arm.choices)
     import hydra
 
@@ -68,19 +70,40 @@ def _main(argv: list[str]) -> None:
 
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
-    """outputs/<experiment>/<name, or date and time>; not made yet. Raises UserError where a named one exists."""
+    """outputs/<experiment>/<name, or date and time>; not made yet. Raises UserError where a named one exists, unless it is that
+    of a requeued job, with a checkpoint to go on from."""
     experiment = choices.get("experiment", "none")
     cfg.run.experiment = cfg.run.experiment or (choices["data"] if experiment == "none" else experiment)
     parent = Path(cfg.run.root) / cfg.run.experiment
-    processes.name_for_all(cfg)
+    if cfg.run.name is None and processes.in_slurm():
+        cfg.run.name = f"slurm-{os.environ['SLURM_JOB_ID']}"
     if cfg.run.name is None:
         return _free(parent / _stamp())
-    if processes.number() == 0 and (parent / cfg.run.name).exists():
+    folder = parent / cfg.run.name
+    if folder.exists() and not processes.requeued():
         raise UserError(
-            f"run.name={cfg.run.name}: {parent / cfg.run.name} exists, and nothing is overwritten: "
-            f"choose another name, or go on with it by resume={parent / cfg.run.name}"
+            f"run.name={cfg.run.name}: {folder} exists, and nothing is overwritten: "
+            f"choose another name, or go on with it by resume={folder}"
         )
-    return parent / cfg.run.name
+    if folder.exists() and not (folder / "checkpoints" / "last.ckpt").exists():
+        raise UserError(
+            f"{folder}: this job was requeued before its first checkpoint, so there is nothing to go on from, and nothing is "
+            "overwritten: remove that folder and start the job anew"
+        )
+    return folder
+
+
+def settled(
+    cfg: DictConfig, checkpoint: Path | None, folder: Path | None, choices: dict[str, Any]
+) -> tuple[DictConfig, Path | None, Path]:
+    """With a folder, where there is none yet. A requeued job goes on in its own, as `resume=` that folder would."""
+    if folder is None:
+        folder = run_folder(cfg, choices)
+        if folder.exists():
+            from ddpm_lab.resume import resumed
+
+            cfg, checkpoint, _ = resumed(OmegaConf.create({"resume": str(folder), "run": {"name": None}}), [], [])
+    return cfg, checkpoint, folder
 
 
 def _stamp() -> str:
@@ -111,7 +134,8 @@ def job(cfg: DictConfig) -> None:
     if in_sweep and folder is None:
         folder = Path(hydra_cfg.runtime.output_dir)
     try:
-        folder = folder or processes.agree(lambda: run_folder(cfg, hydra_cfg.runtime.choices), cfg)
+        settle = partial(settled, cfg, checkpoint, folder, dict(hydra_cfg.runtime.choices))
+        cfg, checkpoint, folder = processes.agree(settle, cfg)
         code = train(cfg, folder, checkpoint, auto, started)
     except UserError as error:  # Hydra would print a traceback; it lets an exit pass
         if in_sweep and folder is not None and not any(folder.iterdir()):

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,9 @@ class Published(NamedTuple):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what was written takes its place when the block ends well, and goes if it does not."""
+    """A name beside `path` to write to; what was written takes its place when the block ends well. If it does not, it goes,
+    with the folders that were made for it."""
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
@@ -32,8 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        with suppress(OSError):  # another file has come to lie there
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def sum_of_file(path: Path, algorithm: str) -> str:

@@ -159,7 +159,7 @@ class InMemory(LightningDataModule):
 
     def in_order(self, split: str, batch_size: int, n: int | None = None) -> OrderedBatches:
         """The first n (None: all) of "train" or "val", each once, without flips: our part of each batch."""
-        return OrderedBatches(self._raw(split)[:n], self.levels, batch_size, self._part()._replace(pieces=1))
+        return OrderedBatches(self.raw(split)[:n], self.levels, batch_size, self._part()._replace(pieces=1))
 
     def _part(self) -> Slice:
         trainer = self.trainer
@@ -167,9 +167,10 @@ class InMemory(LightningDataModule):
 
     def scaled(self, split: str, n: int | None = None) -> Tensor:
         """The first n (None: all) of "train" or "val" in [−1, 1]."""
-        return scale(self._raw(split)[:n], self.levels)
+        return scale(self.raw(split)[:n], self.levels)
 
-    def _raw(self, split: str) -> Tensor:
+    def raw(self, split: str) -> Tensor:
+        """All of "train" or "val", as they are kept: not scaled."""
         return self.train_images if split == "train" else self.val_images
 
     def known_bpd(self) -> float | None:

@@ -1,12 +1,22 @@
 """Fréchet distance between Gaussians fitted to features (Dowson & Landau 1982; Heusel et al. 2017 Eq. 6)."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+
+
+class Moments(Protocol):
+    """What a Gaussian is fitted by: measured here (`FeatureStats`) or by others (`published.PublishedStats`)."""
+
+    @property
+    def mean(self) -> Float64[Tensor, " dim"]: ...
+
+    @property
+    def cov(self) -> Float64[Tensor, "dim dim"]: ...
 
 
 class FeatureStats:
@@ -74,12 +84,21 @@ def symmetric_sqrt(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
+def frechet_distance(a: Moments, b: Moments) -> float:
     """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), the squared distance that the literature calls FID for Inception.
 
     tr (Σ_a Σ_b)^½ is taken from the eigenvalues of Σ_a^½ Σ_b Σ_a^½: symmetric, so exact for singular covariances too.
     """
-    root = symmetric_sqrt(a.cov)
-    cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
-    distance = float(((a.mean - b.mean) ** 2).sum() + a.cov.trace() + b.cov.trace() - 2 * cross)
-    return max(distance, 0.0)  # equal covariances that are singular give some 1e-7 of their trace below 0
+    return frechet_to(a)(b)
+
+
+def frechet_to(a: Moments) -> Callable[[Moments], float]:
+    """The same as a function of b, with Σ_a^½ taken once."""
+    mean, cov, root = a.mean, a.cov, symmetric_sqrt(a.cov)
+
+    def distance(b: Moments) -> float:
+        cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
+        total = float(((mean - b.mean) ** 2).sum() + cov.trace() + b.cov.trace() - 2 * cross)
+        return max(total, 0.0)  # equal covariances that are singular give some 1e-7 of their trace below 0
+
+    return distance

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.metrics.extractors import to_uint8
+from ddpm_lab.metrics.extractors import Metric, to_uint8
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
@@ -17,6 +17,9 @@ SHA256 = "6726825d"
 """Where the hash of that file begins."""
 FULL = 50_000
 """Samples that a published FID has. It falls with their number, so with fewer the number is part of the name."""
+CALLED: dict[Metric, str] = {
+    "fd": "FID", "fd_inf": "FID_inf", "kid": "KID", "is": "IS", "precision": "precision", "recall": "recall",
+}  # fmt: skip
 
 
 class Inception:
@@ -48,12 +51,22 @@ class Inception:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has features of three digits
             return torch.cat([self._net(chunk)[0] for chunk in pixels.split(self.batch)])
 
-    def key(self, n: int) -> str:
-        return "fid" if n >= FULL else f"fid@{n}"
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """And of each image 1008 logits without their bias, which the Inception Score is published with: float64, where TF32
+        has no say."""
+        features = self(x)
+        return features, features.double() @ self._net.fc.weight.double().T  # type: ignore[union-attr,operator]
 
-    def label(self, n: int) -> str:
+    def key(self, n: int, metric: Metric = "fd") -> str:
+        return f"{CALLED[metric]}{_of(n)}".lower()
+
+    def label(self, n: int, metric: Metric = "fd") -> str:
         other = "" if self.sha256.startswith(SHA256) else f" by weights {self.sha256[:8]}, not the published ones,"
-        return f"{self.key(n).upper()}{other}"
+        return f"{CALLED[metric]}{_of(n)}{other}"
+
+
+def _of(n: int) -> str:
+    return "" if n >= FULL else f"@{n}"
 
 
 def _cached() -> Path:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.training import ranks
 from ddpm_lab.training.interrupt import Interrupt, Interrupted
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import step_is_whole
@@ -115,7 +116,12 @@ class Checkpoints(Checkpoint):
             self._saved_at = trainer.global_step
 
     def _save(self, trainer: Trainer, name: str) -> None:
-        trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)  # False: the optimiser too
+        with ranks.by_first():
+            try:
+                trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)  # False: the optimiser too
+            except Exception:
+                trainer.strategy.barrier()  # where the others wait until it is written
+                raise
 
     def state_dict(self) -> dict[str, float]:
         return {"best_bpd": self.best_bpd}

@@ -4,6 +4,7 @@ The update is skipped on the device: fused optimisers leave weights and moments 
 is read at once on a CPU and every 50 steps elsewhere, so a GPU never waits for it.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,14 +22,16 @@ class NonFiniteGuard:
 
     def __init__(self, every: int | None = None) -> None:
         self.every = every
-        self._pending: list[tuple[int, Trained, Tensor]] = []
+        self._pending: list[tuple[int, Sequence[Trained], Tensor]] = []
 
-    def watch(self, step: int, trained: "Trained", grad_norm: Tensor, optimizer: Any) -> None:
-        """Call between backward and update. Raises UserError for a step that was not finite, now or since the last reading."""
-        bad = ranks.summed((~torch.isfinite(grad_norm + trained.loss)).float())
+    def watch(self, step: int, pieces: Sequence["Trained"], grad_norm: Tensor, optimizer: Any) -> None:
+        """Call between backward and update, with the pieces of the step's batch. Raises UserError for a step that was not
+        finite, now or since the last reading."""
+        losses = sum((piece.loss for piece in pieces), grad_norm)
+        bad = ranks.summed((~torch.isfinite(losses)).float())
         torch_optimizer = getattr(optimizer, "optimizer", optimizer)
         torch_optimizer.found_inf, torch_optimizer.grad_scale = bad if ranks.world() == 1 else bad.clamp(max=1), None
-        self._pending.append((step, trained, bad))
+        self._pending.append((step, pieces, bad))
         if len(self._pending) >= (self.every or (1 if bad.device.type == "cpu" else 50)):
             self.read()
 
@@ -36,9 +39,10 @@ class NonFiniteGuard:
         """Read the flags since the last reading; also to be called when training ends."""
         pending, self._pending = self._pending, []
         if any(torch.stack([flag for _, _, flag in pending]).tolist() if pending else []):
-            step, trained = next((step, trained) for step, trained, flag in pending if flag)
-            found = ranks.gather(_of_a_part(step, trained) or "")  # of the process that saw it
-            raise UserError(next(filter(None, found), _of_the_whole(step, trained)))
+            step, pieces = next((step, pieces) for step, pieces, flag in pending if flag)
+            own = next(filter(None, (_of_a_part(step, piece) for piece in pieces)), "")
+            found = ranks.gather(own)  # of the process that saw it
+            raise UserError(next(filter(None, found), _of_the_whole(step, pieces[-1])))
 
 
 def _of_a_part(step: int, trained: "Trained") -> str | None:

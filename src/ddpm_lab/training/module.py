@@ -73,6 +73,7 @@ class DiffusionModule(LightningModule):
         self.shape, self.seed, self.config = shape, seed, config
         self.averages: dict[str, nn.Module] = {}
         self.trained: Trained | None = None
+        self._pieces: list[Trained] = []  # of the batch that is under way
         self.grad_norm: Tensor | None = None
         self.validation_bpd: float | None = None
         self.sample_in_bf16 = False
@@ -105,6 +106,7 @@ class DiffusionModule(LightningModule):
             self.timesteps.update(ranks.rows(t), ranks.rows(per_example.detach().cpu()))
         detached = {name: part.detach() for name, part in parts.items()}
         self.trained = Trained(batch.counter, t, weight, per_example.detach(), detached, loss.detach())
+        self._pieces.append(self.trained)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -112,9 +114,9 @@ class DiffusionModule(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """By global norm; and no update from a loss or a gradient that is not finite."""
-        assert self.trained is not None, "clipping follows a training step"
         self.grad_norm = self.optim.clip_gradients(self._parameters_list)
-        self.guard.watch(self.global_step, self.trained, self.grad_norm, optimizer)
+        pieces, self._pieces = self._pieces, []
+        self.guard.watch(self.global_step, pieces, self.grad_norm, optimizer)
 
     def on_fit_start(self) -> None:
         for logger in self.loggers:

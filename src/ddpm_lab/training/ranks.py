@@ -3,11 +3,15 @@
 With one process there is one slice, and nothing to bring together.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ddpm_lab.errors import ToldElsewhere, UserError
 
 
 def rank() -> int:
@@ -54,6 +58,22 @@ def agreed(found: Any) -> Any:
     if world() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+@contextmanager
+def by_first() -> Iterator[None]:
+    """Around what process 0 alone does; all must come by. What goes wrong there is raised there, and ends the others quietly
+    with the same exit code: they raise ToldElsewhere."""
+    fault = None
+    try:
+        yield
+    except Exception as error:
+        fault = error
+    code = agreed(0 if fault is None else fault.code if isinstance(fault, UserError) else 1)
+    if fault is not None:
+        raise fault
+    if code:
+        raise ToldElsewhere(code)
 
 
 def _on_cpu(thing: Any) -> Any:

@@ -1,16 +1,32 @@
 """Lightning's Trainer with everything that is not a choice, and the choices of where and how fast."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.training.callbacks.progress import Bar
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO
 from ddpm_lab.training.module import DiffusionModule
+
+
+class NoProfiler(Profiler):
+    """Lightning asks its profiler around each hook, some twenty times a step: this one answers at once."""
+
+    nothing: AbstractContextManager[Any] = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self.nothing
+
+    def start(self, action_name: str) -> None: ...
+
+    def stop(self, action_name: str) -> None: ...
 
 
 def make(
@@ -56,6 +72,7 @@ def make(
         callbacks=[*callbacks, Bar()],
         logger=logger,
         plugins=[AtomicCheckpointIO()],
+        profiler=NoProfiler(),
         default_root_dir=run_dir,
         use_distributed_sampler=False,
         enable_model_summary=False,

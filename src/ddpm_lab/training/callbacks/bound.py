@@ -87,8 +87,11 @@ class VLBTerms(Callback):
         return BoundMeter(diffusion, diffusion.chain, min(stride, len(diffusion.chain)), self.seed)
 
     def _save(self, trainer: Trainer, bound: Bound, stage: str) -> None:
-        if ranks.rank() > 0:
-            return
+        with ranks.by_first():
+            if ranks.rank() == 0:
+                self._write(trainer, bound, stage)
+
+    def _write(self, trainer: Trainer, bound: Bound, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         np.savez(
             folder / "vlb_terms.npz", times=np.array(bound.times), terms_bpd=bound.terms_bpd, terms_se=bound.terms_se,

@@ -41,10 +41,12 @@ class Samples(Callback):
                 final = state.x
             finals.append(final.cpu())
         samples, shown = ranks.rows(torch.cat(finals)), [ranks.rows(frame)[: self.rows] for frame in frames.values()]
-        if ranks.rank() == 0:
-            log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
-            progression = save_progression(shown, [f"t = {times[last - i]}" for i in frames], _picture(trainer, "progression"))
-            log_picture(trainer, "samples/progression", progression)
+        with ranks.by_first():
+            if ranks.rank() == 0:
+                log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
+                labels = [f"t = {times[last - i]}" for i in frames]
+                progression = save_progression(shown, labels, _picture(trainer, "progression"))
+                log_picture(trainer, "samples/progression", progression)
 
 
 def _picture(trainer: Trainer, name: str) -> Path:

@@ -1,0 +1,71 @@
+"""`python evaluate.py`: answers mistakes at once, then measures one network under every choice that was asked for."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
+from ddpm_lab.cli.options import conf_dir, config_dirs
+from ddpm_lab.compat import check_evaluated
+from ddpm_lab.errors import UserError
+
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
+
+
+def main() -> None:
+    """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+    try:
+        _main(sys.argv[1:])
+    except UserError as error:
+        _refuse(error)
+    except KeyboardInterrupt:
+        print("\nstopped; what was measured is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def _refuse(error: UserError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _main(argv: list[str]) -> None:
+    dirs = [conf_dir() / "evaluate", *config_dirs(argv)]
+    if "--help" in argv or "-h" in argv:
+        groups = [argument for argument in argv if not argument.startswith("-") and "=" not in argument]
+        print(help_for_group(groups[0], dirs, EVALUATE) if groups else help_text(dirs, EVALUATE))
+        return
+    from ddpm_lab.cli.overrides import canonical
+    from ddpm_lab.cli.preflight import preflight
+
+    argv, notes = canonical(argv, dirs)
+    arms = preflight(argv, dirs, completed)
+    if not arms:
+        raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
+    from ddpm_lab.cli.measure import measure
+
+    print("".join(f"{note}\n" for note in notes), end="")
+    measure([arm.config for arm in arms])
+
+
+def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
+    """The run's own choices in place of `auto`, and what it cannot be asked refused. `trained` is put beside the rest: the
+    configuration that the network was trained by."""
+    from ddpm_lab.resume import located
+
+    checkpoint, folder = located(Path(cfg.ckpt).expanduser(), "ckpt")
+    if folder is None:
+        from ddpm_lab.training.checkpoint import read_checkpoint
+
+        trained = OmegaConf.create(read_checkpoint(checkpoint)["config"])
+    else:
+        trained = OmegaConf.load(folder / "config.yaml")
+    if not isinstance(trained, DictConfig) or "variance" not in trained or "sampler" not in trained:
+        raise UserError(f"ckpt={cfg.ckpt}: the configuration beside it is not one of a run")
+    OmegaConf.set_struct(cfg, False)
+    cfg.checkpoint = str(checkpoint)
+    cfg.folder = str(folder or checkpoint.parent)
+    check_evaluated(cfg, trained, dirs)

@@ -1,0 +1,63 @@
+"""An evaluation as pictures: terms and what they are made of, rate against distortion, scores against steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ddpm_lab.core.bound import Bound
+from ddpm_lab.evaluation.evaluate import Evaluated
+from ddpm_lab.evaluation.report import score_of, variance_of
+
+
+def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(4.6 * columns, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, np.atleast_1d(figure.subplots(1, columns)).tolist()
+
+
+def plot_bound(bound: Bound, title: str, path: Path) -> Path:
+    """Each term with its share by means and by variances; and rate against distortion."""
+    figure, (left, right) = _figure(2)
+    times = np.array(bound.times)
+    for values, name, style in (
+        (bound.terms_bpd, "L_0 at t = 1, then L_(t−1)", "-"),
+        (bound.mean_bpd, "by the means", "--"),
+        (bound.variance_bpd, "by the variances", ":"),
+    ):
+        y = values.numpy()
+        left.plot(times, np.where(y > 0, y, np.nan), style, label=name, marker="." if len(times) < 30 else None)
+    left.set(xscale="log", yscale="log", xlabel="t", ylabel="bits/dim", title=title)
+    left.legend(frameon=False, fontsize=8)
+    rate, rmse = bound.rate_distortion()
+    right.plot(rate.numpy(), rmse.numpy(), marker="." if len(times) < 30 else None)
+    right.set(xlabel="rate, bits/dim", ylabel="RMSE of x̂_0, of 255", title="rate and distortion")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
+    """Bound and Fréchet distance against steps, a line per choice; None where nothing varies."""
+    if len({arm.steps for arm in arms}) < 2:
+        return None
+    figure, axes = _figure(2)
+    for ax, what, label in zip(
+        axes, ("bound", "fd"), ("bits/dim, bound on the sampler's chain", "Fréchet distance"), strict=True
+    ):
+        lines: dict[str, dict[int, float]] = {}
+        for arm in arms:
+            found = score_of(arm, what)
+            if found is not None and found.value > 0:
+                sampled = f"{arm.choice.sampler_name}, {variance_of(arm)}"
+                lines.setdefault(arm.choice.variance_name if what == "bound" else sampled, {})[arm.steps] = found.value
+        for name, points in lines.items():
+            steps = sorted(points)
+            ax.plot(steps, [points[n] for n in steps], marker="o", markersize=3, label=name)
+        ax.set(xscale="log", yscale="log", xlabel="steps", ylabel=label)
+        if lines:
+            ax.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    return path

@@ -1,0 +1,123 @@
+"""What an evaluation leaves behind: lines to read, evaluation.json, .csv, and the table over choices."""
+
+import csv
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_lab.core.bound import Bound
+from ddpm_lab.evaluation.evaluate import Evaluated
+from ddpm_lab.metrics.protocol import PACKAGES
+from ddpm_lab.training.results import Result
+
+
+def lines(results: Sequence[Result], brief: bool = False) -> list[str]:
+    """One row per number; `brief` leaves out what others are made of."""
+    results = [result for result in results if not (brief and result.label.startswith(" "))]
+    wide = max((len(result.label) for result in results), default=0)
+    return [f"{result.label.ljust(wide)}  {shown(result.value, result.se):>10}" for result in results]
+
+
+def shown(value: float, se: float | None) -> str:
+    number = f"{value:.4f}"
+    return number if se is None else f"{number} ± {se:.4f}"
+
+
+def plain(found: Evaluated) -> dict[str, Any]:
+    """As evaluation.json has it."""
+    choice = found.choice
+    return {
+        "sampler": choice.sampler_name, "steps": found.steps, "variance": choice.variance_name,
+        "results": [
+            {"key": result.key, "label": result.label.strip(), "value": result.value, "standard_error": result.se,
+             "record": result.record}
+            for result in found.results
+        ],
+        "picture": found.grid.name if found.grid else None,
+    }  # fmt: skip
+
+
+def write_json(arms: Sequence[Evaluated], about: dict[str, Any], path: Path) -> None:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    content = about | {"versions": versions, "arms": [plain(arm) for arm in arms]}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(arms: Sequence[Evaluated], path: Path) -> None:
+    """One row per number, with every field of its record as a column."""
+    rows = [
+        {"key": result.key, "value": result.value, "standard_error": result.se, **result.record}
+        for arm in arms
+        for result in arm.results
+    ]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def score_of(arm: Evaluated, what: str) -> Result | None:
+    """The number of the table: "bound" is that of the sampler's own chain, "fd" the Fréchet distance of all samples."""
+    if what == "bound":
+        named = {f"bound_{arm.steps}", f"bound_{arm.steps}_estimate"}
+        own = [result for result in arm.results if result.key in named]
+        whole = [result for result in arm.results if result.key in ("bound", "bound_estimate")]
+        return next(iter(own or [result for result in whole if result.record["steps"] == arm.steps]), None)
+    return next((result for result in arm.results if "reference" in result.record), None)
+
+
+def sweep_table(arms: Sequence[Evaluated], what: str) -> list[list[str]]:
+    """Variance (and, where samples are looked at, sampler) down, steps across: the head, then the rows."""
+    steps = sorted({arm.steps for arm in arms})
+    rows: dict[tuple[str, ...], dict[int, str]] = {}
+    for arm in arms:
+        result = score_of(arm, what)
+        if result is not None:
+            name = (arm.choice.variance_name,) if what == "bound" else (arm.choice.sampler_name, variance_of(arm))
+            rows.setdefault(name, {})[arm.steps] = shown(result.value, result.se) if what == "bound" else f"{result.value:.4f}"
+    names = ["variance"] if what == "bound" else ["sampler", "variance"]
+    return [[*names, *map(str, steps)], *([*name, *(row.get(n, "") for n in steps)] for name, row in rows.items())]
+
+
+def variance_of(arm: Evaluated) -> str:
+    """The variance of its samples; "any" where the sampler looks at none."""
+    return arm.choice.variance_name if arm.choice.sampler.uses(arm.choice.variance) else "any"
+
+
+def markdown(table: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned, so that it reads as text too."""
+    width = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) + " |" for row in table]
+    return [rows[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *rows[1:]]
+
+
+def write_terms(bound: Bound, path: Path) -> None:
+    """Every term of the bound, what it is made of, and rate and distortion at its time."""
+    rate = bound.rate_distortion().rate_bpd.flip(0)
+    columns = {
+        "t": torch.tensor(bound.times), "bits_per_dim": bound.terms_bpd, "standard_error": bound.terms_se, "n": bound.terms_n,
+        "by_means": bound.mean_bpd, "by_variances": bound.variance_bpd, "rate_bits_per_dim": rate, "rmse_of_255": bound.rmse,
+    }  # fmt: skip
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def tell(logger: Any, arms: Sequence[Evaluated], folder: Path) -> None:
+    """Tables, pictures and numbers to the logger that was chosen, where it takes them. (metrics.csv is training's alone.)"""
+    for one in logger if isinstance(logger, list) else [logger]:
+        if not hasattr(one, "log_table"):
+            continue
+        rows = [[a.choice.sampler_name, a.steps, a.choice.variance_name, r.key, r.value, r.se] for a in arms for r in a.results]
+        columns = ["sampler", "steps", "variance", "key", "value", "standard error"]
+        one.log_table(f"eval/{folder.name}", columns, rows, step=None)
+        if hasattr(one, "log_picture"):
+            for path in sorted(folder.glob("*.png")):
+                one.log_picture(f"eval/{folder.name}/{path.stem}", path, step=None)
+        one.close(0)

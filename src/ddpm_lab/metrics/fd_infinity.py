@@ -1,0 +1,49 @@
+"""The Fréchet distance that infinitely many samples would have (Chong & Forsyth 2020: FID∞), from those there are."""
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from ddpm_lab.core import rng
+from ddpm_lab.errors import UserError
+from ddpm_lab.metrics.frechet import Moments, frechet_to, stats_of
+from ddpm_lab.metrics.score import Score
+
+DRAWS = 2
+"""Counter under which sub-samples are drawn."""
+
+
+def fd_infinity(features: Tensor, reference: Moments, points: int = 15, smallest: int | None = None, seed: int = 0) -> Score:
+    """Chong & Forsyth 2020, Section 3: the bias of the distance is linear in 1/n, so a line through the distances of `points`
+    sub-samples of the N×dim features, of sizes evenly from `smallest` to N, meets 1/n = 0 at the distance without it.
+    `reference` keeps the bias of its own size.
+
+    `smallest` None is N / 10 as in the paper (5,000 of 50,000), but at least 2·dim: where the covariance is singular the bias
+    is not linear. `se` is that of the fitted intercept; the sub-samples share their features, so other samples may differ by
+    more. Raises UserError for fewer features than that takes.
+    """
+    n, dim = features.shape
+    first = max(n // 10, 2 * dim) if smallest is None else smallest
+    if points < 3 or not 2 <= first <= n - points + 1:
+        raise UserError(
+            f"Fréchet distance at infinity: {points} sizes from {first} to {n} features of {dim} dimensions: at least 3 sizes "
+            f"and {max(2 * dim, 2) + points} features are needed for a line."
+        )
+    sizes, distance = torch.linspace(first, n, points).int().tolist(), frechet_to(reference)
+    distances = [distance(stats_of(_sub_sample(features, size, seed, i))) for i, size in enumerate(sizes)]
+    return intercept(1 / torch.tensor(sizes, dtype=torch.float64), torch.tensor(distances, dtype=torch.float64))
+
+
+def intercept(x: Float64[Tensor, " n"], y: Float64[Tensor, " n"]) -> Score:
+    """Of the least-squares line through the points, with its standard error from their scatter."""
+    centred = x - x.mean()
+    slope = (centred * y).sum() / (centred**2).sum()
+    value = y.mean() - slope * x.mean()
+    variance = ((y - value - slope * x) ** 2).sum() / (len(x) - 2)
+    return Score(float(value), float((variance * (1 / len(x) + x.mean() ** 2 / (centred**2).sum())).sqrt()))
+
+
+def _sub_sample(features: Tensor, size: int, seed: int, point: int) -> list[Tensor]:
+    """`size` features, in pieces."""
+    rows = torch.randperm(len(features), generator=rng.generator(seed, "evaluation", DRAWS, point))[:size]
+    return [features[piece] for piece in rows.split(4096)]

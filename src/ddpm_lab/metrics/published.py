@@ -1,0 +1,78 @@
+"""Statistics of features that others have published: an .npz with mean and covariance stands for the real data."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from ddpm_lab.errors import UserError
+
+NAMES = (("mu", "sigma"), ("m2", "s2"))
+"""Mean and covariance, as pytorch-fid, clean-fid, guided-diffusion, EDM and most others call them; as lucidrains does."""
+COUNT = "n"
+"""Of how many data, where a file says so."""
+
+
+class PublishedStats(NamedTuple):
+    """What `frechet_distance` takes. `n` is None where the file does not say; `sha256` is that of the file."""
+
+    mean: Float64[Tensor, " dim"]
+    cov: Float64[Tensor, "dim dim"]
+    n: int | None
+    sha256: str
+
+
+def read_published(path: str | Path, key: str = "reference") -> PublishedStats:
+    """From an .npz. Raises UserError that begins with `key`=`path` for a file that is not one, or holds no mean and covariance
+    that belong together and are finite; nothing in it is run."""
+    path = Path(path).expanduser()
+    arrays, sha256 = _arrays(path, key)
+    names = next((pair for pair in NAMES if set(pair) <= arrays.keys()), None)
+    if names is None:
+        wanted = " or ".join(" and ".join(pair) for pair in NAMES)
+        raise UserError(f"{key}={path}: holds {', '.join(sorted(arrays)) or 'nothing'}, and statistics are called {wanted}.")
+    mean, cov = (arrays[name] for name in names)
+    problem = _problem(mean, cov, arrays.get(COUNT))
+    if problem:
+        raise UserError(f"{key}={path}: {names[0]} {list(mean.shape)} and {names[1]} {list(cov.shape)} {problem}.")
+    n = int(arrays[COUNT]) if COUNT in arrays else None
+    return PublishedStats(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(cov.astype(np.float64)), n, sha256)
+
+
+def check_size(stats: PublishedStats, dim: int, extractor: str, what: str) -> None:
+    """Raises UserError, which begins with `what`, unless the extractor gives as many features as these are statistics of."""
+    if len(stats.mean) != dim:
+        raise UserError(f"{what}: these are statistics of {len(stats.mean)} features, and {extractor} gives {dim}.")
+
+
+def _arrays(path: Path, key: str) -> tuple[dict[str, np.ndarray], str]:
+    wanted = {name for pair in NAMES for name in pair} | {COUNT}  # images, which some files hold too, are left where they are
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise ValueError("one array, not an .npz")
+            return {name: content[name] if name in wanted else np.empty(0) for name in content.files}, sha256
+    except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
+        raise UserError(f"{key}={path}: not readable as .npz of plain arrays ({error}).") from error
+
+
+def _problem(mean: np.ndarray, cov: np.ndarray, n: np.ndarray | None) -> str | None:
+    """What is wrong with them as statistics."""
+    if any(array.dtype.kind not in "fiu" for array in (mean, cov)):
+        return "are not numbers"
+    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not len(mean):
+        return "are no mean and covariance of the same features"
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        return "are not finite"
+    if np.abs(cov - cov.T).max() > 1e-3 * np.abs(cov).max() or (np.diagonal(cov) < 0).any():
+        return "are no statistics: the second is no covariance (it is not symmetric, or has negative variances)"
+    if n is not None and (n.shape != () or not np.issubdtype(n.dtype, np.integer) or n < 2):
+        return f"stand beside an {COUNT} that is no number of data"
+    return None

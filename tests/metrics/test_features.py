@@ -1,0 +1,69 @@
+"""Features that are kept are the features that came, wherever they lie and whoever made them."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.metrics.features import FeatureStore, joined, read
+from ddpm_lab.metrics.frechet import frechet_distance, stats_of
+from ddpm_lab.metrics.kid import kid
+
+ROWS = torch.randn(101, 6, generator=torch.Generator().manual_seed(0))
+
+
+def stored(rows, folder, in_memory, batch=7, name="features"):
+    store = FeatureStore(len(rows), folder, name, in_memory)
+    for part in rows.split(batch):
+        store.add(part.double())
+    return store
+
+
+@pytest.mark.parametrize("in_memory", [0, 101 * 6 * 4 - 1, 101 * 6 * 4])
+def test_rows_come_back_in_order(tmp_path, in_memory):
+    store = stored(ROWS, tmp_path / "new", in_memory)
+    assert torch.equal(store.features(), ROWS)
+    assert store.features().dtype == torch.float32
+    assert store.path.exists() == (in_memory < 101 * 6 * 4)
+
+
+def test_a_file_is_a_plain_npy(tmp_path):
+    store = stored(ROWS, tmp_path, 0, name="logits")
+    store.features()
+    assert np.array_equal(np.load(tmp_path / "logits.npy"), ROWS.numpy())
+    assert torch.equal(read(store.path), ROWS)
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**6])
+def test_parts_of_processes_are_one(tmp_path, in_memory):
+    bounds = [0, 0, 40, 41, 101]
+    parts = [ROWS[a:b] for a, b in pairwise(bounds)]
+    kept = [FeatureStore(len(part), tmp_path, str(i), in_memory) for i, part in enumerate(parts)]
+    for store, part in zip(kept[1:], parts[1:], strict=True):  # the first has no share
+        store.add(part)
+    found = joined((store.features() for store in kept), tmp_path / "all", in_memory=in_memory)
+    assert torch.equal(found, ROWS)
+
+
+def test_numbers_do_not_depend_on_where_features_lie(tmp_path):
+    mapped, other = stored(ROWS, tmp_path, 0).features(), ROWS[:60] + 0.3
+    assert kid(mapped, other, 3, 20) == kid(ROWS, other, 3, 20)
+    assert frechet_distance(stats_of([mapped]), stats_of([other])) == frechet_distance(stats_of([ROWS]), stats_of([other]))
+
+
+def test_too_few_too_many_and_broken_ones_are_noticed(tmp_path):
+    with pytest.raises(ValueError, match="8 of 101 features have come"):
+        FeatureStore(101, tmp_path).add(ROWS[:8]).features()
+    with pytest.raises(ValueError, match="broadcast"):
+        FeatureStore(5, tmp_path).add(ROWS[:8])
+    with pytest.raises(UserError, match="features: not finite from row 8 on"):
+        FeatureStore(101, tmp_path).add(ROWS[:8]).add(ROWS[:8] / 0)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=re.escape("features.npy: 101×6 values cannot be kept there (")):
+        FeatureStore(101, tmp_path / "file", in_memory=0).add(ROWS)
