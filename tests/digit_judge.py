@@ -17,6 +17,9 @@ from scipy.stats import ks_2samp
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_lab.metrics.non_images import FAMILIES as NEGATIVES
+from ddpm_lab.metrics.non_images import averaged_pair, between, gaussian_noise, halves, shuffled  # noqa: F401
+
 LEVELS = 16
 REJECT = 10
 THRESHOLD = 0.8
@@ -39,81 +42,6 @@ def to_unit(samples: Tensor) -> Tensor:
     if not samples.abs().max() <= 1 + 1e-3:  # written so that NaN fails too
         raise ValueError("samples leave [-1, 1] or are not finite: use samples.clamp(-1, 1) if that is the protocol.")
     return quantise((samples.float() + 1) / 2)
-
-
-# What is not a digit. Each takes real digits x in [0, 1], their labels and a generator, and returns as many images.
-
-
-def gaussian_noise(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Centred in [-1, 1], with scale 1/4, 1/2, 1 (a sampler's first state) or 2."""
-    scales = torch.tensor([0.25, 0.5, 1.0, 2.0])[torch.randint(4, (len(x), 1, 1, 1), generator=g)]
-    return (scales * torch.randn(x.shape, generator=g) + 1) / 2
-
-
-def uniform_noise(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    return torch.rand(x.shape, generator=g)
-
-
-def smooth_noise(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Blobs with the smoothness of pen strokes and about their ink."""
-    blobs = F.avg_pool2d(torch.randn(x.shape, generator=g), 3, stride=1, padding=1, count_include_pad=False)
-    return 0.3 + _between(x, 0.5, 2, g) * blobs
-
-
-def shuffled(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """One permutation of the pixels for the first half of the images, one per image for the others."""
-    keys = torch.rand(len(x), 64, generator=g)
-    keys[: len(x) // 2] = keys[:1].clone()
-    return x.flatten(1).gather(1, keys.argsort(1)).view_as(x)
-
-
-def collage(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Each pixel from another digit: the marginals are right, nothing else is."""
-    return x.gather(0, torch.randint(len(x), x.shape, generator=g))
-
-
-def averaged_pair(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    weight = _between(x, 0.35, 0.65, g)
-    return weight * x + (1 - weight) * x[_other_class(labels, g)]
-
-
-def averaged_many(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    return torch.stack([x[torch.randint(len(x), (len(x),), generator=g)] for _ in range(5)]).mean(0)
-
-
-def halves(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """The left or upper half of a digit beside the other half of a digit of another class."""
-    first = torch.arange(8) < 4
-    kept = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, first, first[:, None])
-    return torch.where(kept, x, x[_other_class(labels, g)])
-
-
-def strong_noise(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    return x + _between(x, 0.3, 0.8, g) * torch.randn(x.shape, generator=g)
-
-
-def heavy_blur(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    return _between(x, 0.7, 1.5, g) * F.avg_pool2d(x, 5, stride=1, padding=2, count_include_pad=False)
-
-
-def constant(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    return _between(x, 0, 1, g) + _between(x, 0, 0.1, g) * torch.randn(x.shape, generator=g)
-
-
-NEGATIVES: tuple[Callable[[Tensor, Tensor, Generator], Tensor], ...] = (
-    gaussian_noise, uniform_noise, smooth_noise, shuffled, collage, averaged_pair, averaged_many, halves, strong_noise,
-    heavy_blur, constant,
-)  # fmt: skip
-
-
-def _between(x: Tensor, low: float, high: float, g: Generator) -> Tensor:
-    return low + (high - low) * torch.rand(len(x), 1, 1, 1, generator=g)
-
-
-def _other_class(labels: Tensor, g: Generator) -> Tensor:
-    """For each image, the index of a random image of another class."""
-    different = (labels[:, None] != labels[None, :]).float()
-    return torch.multinomial(different, 1, generator=g).squeeze(1)
 
 
 def checks(family: Callable, images: Tensor, labels: Tensor, seed: int) -> Tensor:
@@ -144,7 +72,7 @@ def train_classifier(images: Tensor, labels: Tensor, seed: int = 0, epochs: int 
         for _ in range(epochs):
             not_digits = torch.cat([family(x, labels, g) for family in NEGATIVES])
             not_digits = not_digits[torch.randperm(len(not_digits), generator=g)[: len(x)]]
-            digits = x + _between(x, 0, 0.05, g) * torch.randn(x.shape, generator=g)  # < 1 level: rounding is no fault
+            digits = x + between(x, 0, 0.05, g) * torch.randn(x.shape, generator=g)  # < 1 level: rounding is no fault
             inputs = quantise(torch.cat([digits, not_digits]))
             for batch in torch.randperm(len(inputs), generator=g).split(128):
                 loss = F.cross_entropy(net(inputs[batch]), targets[batch], weight)

@@ -45,6 +45,7 @@ NEEDS = {
     ("experiment", "digits"): ["sampler.steps=5"],
     ("logger", "wandb"): ["logger.mode=offline"],
     ("logger", "all"): ["logger.mode=offline"],
+    ("metrics", "classifier"): ["metrics.epochs=1", "metrics.batch=64"],
     ("metrics", "inception"): [
         "metrics.weights=WEIGHTS", "metrics.batch=8", "data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5",
         "net.attention=[8]",
@@ -106,7 +107,7 @@ def test_option_trains_and_fires_every_callback(group, option, files, tmp_path, 
     bound = metrics["prior_bpd"]["value"] + metrics["kl_bpd"]["value"] + metrics["decoder_bpd"]["value"]
     assert metrics["bound_bpd"]["value"] == pytest.approx(bound, abs=1e-9)
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
-    distance = "fid@8" if option == "inception" else "pixels_fd"
+    distance = {"inception": "fid@8", "classifier": "classifier_fd@8"}.get(option, "pixels_fd")
     assert {"train/loss", "train/images_per_s", "val/bound_bpd", f"val/{distance}"} <= set(header.split(","))
     assert rows[-1].startswith("2,")
     for name in ("samples/step_0000002.png", "samples/progression_0000002.png", "vlb_terms.png", "checkpoints/best.ckpt"):

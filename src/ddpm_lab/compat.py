@@ -51,8 +51,8 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
-        _features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts, _precisions_agree,
-        _averages_differ, _sigmoid_falls, _rescaled_betas_are_possible,
+        _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts,
+        _precisions_agree, _averages_differ, _sigmoid_falls, _rescaled_betas_are_possible,
     ):  # fmt: skip
         check(setup)
 
@@ -65,7 +65,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
             cfg[group] = trained[group]
     asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     setup = _Setup(before.cfg | {group: asked[group] for group in ("variance", "sampler", "metrics")}, dirs)
-    for check in (_features_are_of_data, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
+    for check in (_features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
         check(setup)
     cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler")}
     _output_has_variance(setup, before)
@@ -153,6 +153,16 @@ def _features_are_of_data(setup: _Setup) -> None:
     if accepts and gives and accepts != gives:
         metrics = setup.fitting("metrics", "accepts", lambda kind: kind in (None, gives))
         raise UserError(f"{setup.name('metrics')} takes {accepts}, and {setup.name('data')} gives {gives}: use {metrics}")
+
+
+def _labels_are_there(setup: _Setup) -> None:
+    known = setup.fact("data", "gives") is not None
+    if setup.fact("metrics", "needs_labels") and known and setup.fact("data", "classes") is None:
+        metrics = setup.fitting("metrics", "needs_labels", lambda needs: not needs)
+        data = setup.fitting("data", "classes", lambda classes: classes is not None)
+        raise UserError(
+            f"{setup.name('metrics')} is trained on labels, and {setup.name('data')} has none: use {metrics}, or choose {data}"
+        )
 
 
 def _clip_has_bounds(setup: _Setup) -> None:

@@ -44,7 +44,8 @@ def build(cfg: DictConfig, run_dir: Path) -> Built:
     data.setup()  # again does nothing
     data.seed, data.steps = cfg.seed, 1 if cfg.trainer.fast_dev_run else cfg.trainer.max_steps
     module = build_module(cfg, data.shape, data.levels)
-    extractor, logger = instantiate(cfg, "metrics"), with_csv(instantiate(cfg, "logger", run_dir=run_dir), run_dir)
+    extractor = instantiate(cfg, "metrics", data=data)
+    logger = with_csv(instantiate(cfg, "logger", run_dir=run_dir), run_dir)
     callbacks = [instantiate(cfg, f"callbacks.{name}", extractor=extractor) for name in cfg.callbacks]
     callbacks.append(instantiate(cfg, "ema"))
     trainer = instantiate(cfg, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)

@@ -25,6 +25,11 @@ REFUSED = {
     "loss=min_snr variance=learned_range": ("loss=min_snr leaves the output of variance=learned_range untrained",),
     "loss=hybrid variance=interpolated": ("loss=hybrid trains the variance", "choose variance=learned_diagonal or"),
     "schedule=jsd prediction=v sampler.spacing=leading": ("sampler.spacing=leading does not begin at T", "trailing, linspace"),
+    "metrics=classifier data=celeba": (
+        "metrics=classifier is trained on labels, and data=celeba has none: use metrics=inception or metrics=pixels",
+        "or choose data=cifar10 or data=digits or data=fashion_mnist or data=mnist",
+    ),
+    "metrics=classifier experiment=gaussian_mixture": ("metrics=classifier takes images", "use metrics=pixels"),
     "trainer.precision=64-true trainer.sample_precision=bf16-mixed": ("use trainer.sample_precision=32-true",),
     "trainer=ddp_multinode": ("trainer.num_nodes=2: start this by torchrun or srun on each of 2 machines",),
     "trainer.devices=2 trainer.fast_dev_run=true": ("trainer.fast_dev_run=true tries one step in one process",),
@@ -47,7 +52,8 @@ def test_one_bad_run_stops_a_sweep_before_its_first():
 
 
 @pytest.mark.parametrize("arguments", ["schedule=jsd prediction=x0", "schedule=zero_terminal_snr prediction=v loss=vlb",
-                                       "loss=hybrid variance=learned_diagonal", "prediction=mu loss=vlb"])  # fmt: skip
+                                       "loss=hybrid variance=learned_diagonal", "prediction=mu loss=vlb",
+                                       "metrics=classifier data=mnist net.attention=[16]"])  # fmt: skip
 def test_what_works_is_not_refused(arguments):
     assert len(preflight(arguments.split())) == 1
 

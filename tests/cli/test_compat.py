@@ -33,13 +33,18 @@ class Points:
 class Values: ...
 class Deep:
     accepts = "images"
+class Taught:
+    needs_labels = True
+class Named(Pictures):
+    classes = 10
+class Unknown: ...
 """
 OPTIONS = {
     "loss": {"simple": "Simple", "vlb": "VLB", "hybrid": "Hybrid", "own": "Own"},
     "variance": {"fixed": "Fixed", "learned": "Learned"},
     "net": {"conv": "Conv", "conv_small": "Conv", "dense": "Dense"},
-    "data": {"pictures": "Pictures", "points": "Points"},
-    "metrics": {"values": "Values", "deep": "Deep"},
+    "data": {"pictures": "Pictures", "points": "Points", "named": "Named", "unknown": "Unknown"},
+    "metrics": {"values": "Values", "deep": "Deep", "taught": "Taught"},
     "sampler": {"chain": "Chain"},
     "schedule": {"line": "line"},
 }
@@ -86,10 +91,22 @@ def test_the_net_must_take_what_the_data_gives(dirs):
 
 
 def test_the_extractor_must_take_what_the_data_gives(dirs):
-    with pytest.raises(UserError, match=r"^metrics=deep takes images, and data=points gives vectors: use metrics=values$"):
+    with pytest.raises(
+        UserError, match=r"^metrics=deep takes images, and data=points gives vectors: use metrics=taught or metrics=values$"
+    ):
         check_compatible(config(dirs, net="dense", data="points", metrics="deep"), dirs)
     check_compatible(config(dirs, net="dense", data="points"), dirs)
     check_compatible(config(dirs, metrics="deep"), dirs)
+
+
+def test_an_extractor_that_is_trained_on_labels_needs_them(dirs):
+    message = (
+        r"^metrics=taught is trained on labels, and data=pictures has none: use metrics=deep or metrics=values, or choose "
+    )
+    with pytest.raises(UserError, match=message + r"data=named$"):
+        check_compatible(config(dirs, metrics="taught"), dirs)
+    check_compatible(config(dirs, metrics="taught", data="named"), dirs)
+    check_compatible(config(dirs, metrics="taught", data="unknown"), dirs)  # said when it is built
 
 
 def test_vectors_are_not_clipped(dirs):

@@ -200,6 +200,14 @@ def test_only_the_same_data_go_on():
             loaded(train, val).load_state_dict(state)
 
 
+def test_labels_are_those_of_the_split_or_there_are_none():
+    data = loaded(numbered(8), numbered(4))
+    with pytest.raises(UserError, match=f"^data: {type(data).__name__} has no labels.$"):
+        data.labels("train")
+    data.train_labels, data.val_labels = torch.arange(8), torch.arange(4)
+    assert (len(data.labels("train")), len(data.labels("val"))) == (8, 4)
+
+
 def test_a_data_module_that_does_not_load_says_so():
     class Forgetful(InMemory):
         pass

@@ -113,12 +113,15 @@ class OrderedBatches:
 
 class InMemory(LightningDataModule):
     """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
-    N C H W below `levels`, or float N D where levels is None. `seed` and `steps` are given by the composition root;
-    `notes` are lines for the head of the log."""
+    N C H W below `levels`, or float N D where levels is None. One whose data are labelled sets `classes`, how many there are,
+    and in `load` `train_labels` and `val_labels`. `seed` and `steps` are given by the composition root; `notes` are lines for
+    the head of the log."""
 
     gives = "images"
     levels: int | None = 256
     classes: int | None = None
+    train_labels: Tensor | None = None
+    val_labels: Tensor | None = None
 
     def __init__(self, batch_size: int, flip: bool = False) -> None:
         super().__init__()
@@ -168,6 +171,13 @@ class InMemory(LightningDataModule):
     def scaled(self, split: str, n: int | None = None) -> Tensor:
         """The first n (None: all) of "train" or "val" in [−1, 1]."""
         return scale(self.raw(split)[:n], self.levels)
+
+    def labels(self, split: str) -> Tensor:
+        """The class of each of "train" or "val", N int64 in 0..classes−1. Raises UserError for data without labels."""
+        found = self.train_labels if split == "train" else self.val_labels
+        if found is None:
+            raise UserError(f"data: {type(self).__name__} has no labels.")
+        return found
 
     def raw(self, split: str) -> Tensor:
         """All of "train" or "val", as they are kept: not scaled."""

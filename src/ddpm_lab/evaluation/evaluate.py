@@ -79,7 +79,8 @@ def _record(subject: Subject, choice: Choice, chain: Chain, of: Of) -> dict[str,
     identity = subject.identity
     return {
         "unit": "bits/dim", "n": of.n, "split": of.split, "seed": subject.seed, "weights": subject.run.weights,
-        "checkpoint_sha256": identity["checkpoint_sha256"], "step": subject.run.step, "T": chain.schedule.T, "steps": len(chain),
+        "checkpoint_sha256": identity["checkpoint_sha256"], "step": subject.run.step, "T": chain.schedule.T,
+        "steps": len(chain),
         "spacing": None if len(chain) == chain.schedule.T else choice.sampler.spacing, "variance": choice.variance_name,
         "clip": of.clip, "precision": subject.precision, "levels": subject.run.diffusion.levels, "stride": of.stride,
         "data_sha256": identity["data"],
@@ -95,7 +96,7 @@ def _of_bound(bound: Bound, key: str, record: dict[str, Any], steps: int) -> lis
         (f"{key}_mismatch", "        of it, what the variances alone cost", bound.mismatch_bpd, None),
         (f"{key}_decoder", "    L_0, decoder", bound.decoder_bpd, float(bound.terms_se[0])),
     ]  # fmt: skip
-    return [Result(*row, record) for row in rows]
+    return [Result(key, label, value, error, record) for key, label, value, error in rows]
 
 
 def _of_estimate(estimate: Estimate, key: str, record: dict[str, Any], steps: int) -> list[Result]:
@@ -107,7 +108,7 @@ def _of_estimate(estimate: Estimate, key: str, record: dict[str, Any], steps: in
         (f"{key}_estimate_kl", "    divergences", estimate.kl_bpd, estimate.kl_se),
         (f"{key}_estimate_decoder", "    L_0, decoder", estimate.decoder_bpd, estimate.decoder_se),
     ]
-    return [Result(*row, record) for row in rows]
+    return [Result(key, label, value, error, record) for key, label, value, error in rows]
 
 
 def _gap(bound: Bound, train: Bound, record: dict[str, Any]) -> list[Result]:

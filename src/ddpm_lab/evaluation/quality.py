@@ -57,10 +57,10 @@ def scores(
         check_size(published, samples.features.shape[1], extractor.name, f"quality.statistics={statistics}")
     against = Against(split, real, published)
     make = _records(subject, choice, extractor, against)
-    results = list(_frechet(samples, against, extractor, make))
+    results = [_frechet(samples, against, extractor, make)]
     if floor is not None:
         results += _floor(samples, floor, other, against, extractor, make)
-    for part in (_kernel, _manifolds, _by_class):
+    for part in (_extrapolated, _kernel, _manifolds, _by_class):
         results += part(samples, against, extractor, make)
     return results
 
@@ -102,14 +102,18 @@ def _result(extractor: Extractor, n: int, metric: Metric, label: str, score: Sco
     return Result(extractor.key(n, metric), f"{extractor.label(n, metric)}{label}", score.value, score.se, about)
 
 
-def _frechet(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
+def _frechet(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Result:
     n, distance = samples.n, frechet_distance(samples.stats, against.moments)
-    yield _result(extractor, n, "fd", f" to {_to(against)} ({n:,} samples)", Score(distance, None), make(n))
+    return _result(extractor, n, "fd", f" to {_to(against)} ({n:,} samples)", Score(distance, None), make(n))
+
+
+def _extrapolated(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
+    n = samples.n
     try:
         score = fd_infinity(samples.features, against.moments)
     except UserError:  # too few samples for a line: there is nothing to say
         return
-    yield _result(extractor, n, "fd_inf", ", extrapolated to n = ∞", score, make(n, fd_inf_points=15))
+    yield _result(extractor, n, "fd_inf", f" (from {n:,} samples)", score, make(n, fd_inf_points=15))
 
 
 def _floor(samples: Seen, floor: Seen, split: str, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:

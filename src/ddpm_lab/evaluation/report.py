@@ -18,8 +18,9 @@ from ddpm_lab.training.results import Result
 def lines(results: Sequence[Result], brief: bool = False) -> list[str]:
     """One row per number; `brief` leaves out what others are made of."""
     results = [result for result in results if not (brief and result.label.startswith(" "))]
-    wide = max((len(result.label) for result in results), default=0)
-    return [f"{result.label.ljust(wide)}  {shown(result.value, result.se):>10}" for result in results]
+    wide, right = (max((len(text) for text in column), default=0) for column in
+                   ([result.label for result in results], [f"{result.value:.4f}" for result in results]))  # fmt: skip
+    return [f"{r.label.ljust(wide)}  {' ' * (right - len(f'{r.value:.4f}'))}{shown(r.value, r.se)}" for r in results]
 
 
 def shown(value: float, se: float | None) -> str:

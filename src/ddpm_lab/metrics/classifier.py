@@ -1,0 +1,139 @@
+"""Features that need no download: of a small classifier trained on the data's own labels, with one class more for garbage."""
+
+import hashlib
+import logging
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.metrics import cache
+from ddpm_lab.metrics.classifier_training import RECIPE, Head, accuracy, convnet, default_epochs, quantise, train
+from ddpm_lab.metrics.extractors import WORDS, Metric
+
+log = logging.getLogger("ddpm_lab")
+
+SURE = 0.8
+"""An image is recognised where one class is more probable than this."""
+FULL = 50_000
+"""Samples below which their number is part of the name, as of a FID."""
+
+
+class Labelled(Protocol):
+    """What is needed of a data module: uint8 images N C S S below `levels`, and the class of each."""
+
+    levels: int | None
+    classes: int | None
+    flip: bool
+    train_images: Tensor
+    val_images: Tensor
+
+    def labels(self, split: str) -> Tensor: ...
+
+    def fingerprint(self) -> str: ...
+
+
+class Judged(NamedTuple):
+    """N×128 features; N×classes logits, without that of the class for garbage; and which of N are recognised."""
+
+    features: Tensor
+    logits: Tensor
+    recognised: Tensor
+
+
+class Classifier:
+    """128 features: the last hidden layer of a convnet that knows the data's classes, and *reject* (`non_images`). It is
+    trained when it is first asked for, on the training split, by one thread, so that equal seeds give equal weights on one
+    kind of machine; it is kept under the cache's folder, by its data, seed and recipe. Its name says the hash of its weights.
+    Each of several processes has one of its own: the kept one, or the same trained by each."""
+
+    slow = True
+    accepts = "images"
+    needs_labels = True
+
+    def __init__(self, data: Labelled, seed: int, epochs: int | None, batch: int) -> None:
+        if data.classes is None or data.levels is None:
+            raise UserError(
+                "metrics=classifier is trained on labels of images, and these data have none: use metrics=pixels or "
+                "metrics=inception"
+            )
+        self.batch, self._levels, self._classes = batch, data.levels, data.classes
+        epochs = default_epochs(len(data.train_images)) if epochs is None else epochs
+        about = {
+            "trained_on": data.fingerprint(), "training_levels": data.levels, "training_flip": data.flip,
+            "training_seed": seed, "training_epochs": epochs, "training_recipe": RECIPE,
+        }  # fmt: skip
+        labels = hashlib.sha256(b"".join(data.labels(split).numpy().tobytes() for split in ("train", "val"))).hexdigest()
+        key = about | {"classes": data.classes, "labels_sha256": labels}
+        self._net, held_out = _kept_or_trained(key, data, seed, epochs)
+        self.sha256 = _hash(self._net.state_dict())
+        self.name = f"classifier@{self.sha256[:8]}"
+        self.record: dict[str, Any] = about | {"held_out_accuracy": held_out, "weights_sha256": self.sha256}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.judged(x).features
+
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """N×128 and N×classes."""
+        return self.judged(x)[:2]
+
+    def recognised(self, x: Tensor) -> Tensor:
+        """Which of N images show one class with a probability above 0.8, beside that of *reject*; their mean is the share."""
+        return self.judged(x).recognised
+
+    @torch.no_grad()
+    def judged(self, x: Tensor) -> Judged:
+        """All of it in one pass, for images in [−1, 1]. Float64 from the last hidden layer on, where TF32 has no say."""
+        self._net.to(x.device)
+        parts = []
+        for chunk in x.split(self.batch):
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                flat = self._net[0](quantise((chunk.float() + 1) / 2, self._levels)).double()
+            head: Head = self._net[1]  # type: ignore[assignment]
+            features = F.relu(F.linear(flat, head.hidden.weight.double(), head.hidden.bias.double()))
+            parts.append((features, F.linear(features, head.out.weight.double(), head.out.bias.double())))
+        features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
+        sure = logits.softmax(1)[:, : self._classes].amax(1) > SURE
+        return Judged(features, logits[:, : self._classes], sure)
+
+    def key(self, n: int, metric: Metric = "fd") -> str:
+        return f"classifier_{metric}" + ("" if n >= FULL else f"@{n}")
+
+    def label(self, n: int, metric: Metric = "fd") -> str:
+        return f"{self.name} {WORDS[metric]}" + ("" if n >= FULL else f" @{n}")
+
+
+def class_shares(logits: Tensor) -> Tensor:
+    """The share of each class among images, by the likeliest of each: N×classes → classes, float64."""
+    return logits.argmax(1).bincount(minlength=logits.shape[1]).double() / len(logits)
+
+
+def _kept_or_trained(about: dict[str, Any], data: Labelled, seed: int, epochs: int) -> tuple[nn.Sequential, float]:
+    """The network in eval mode, and which share of the held-out images it names rightly."""
+    assert data.levels is not None
+    assert data.classes is not None
+    shape, kept = tuple(data.train_images.shape[1:]), cache.read_extractor(about)
+    if kept is not None:
+        with torch.random.fork_rng(devices=[]):
+            net = convnet(shape, data.classes)
+        try:
+            net.load_state_dict(kept["state"])
+            return net.eval().requires_grad_(False), float(kept["accuracy"])
+        except (KeyError, RuntimeError, TypeError, ValueError):  # not whole: trained again
+            pass
+    n = len(data.train_images)
+    log.info("metrics=classifier: training it on %d labelled images, %d times each; it is kept for later runs", n, epochs)
+    net = train(data.train_images, data.labels("train"), data.classes, data.levels, data.flip, seed, epochs)
+    held_out = accuracy(net, data.val_images, data.labels("val"), data.levels)
+    log.info("metrics=classifier: names %.1f%% of the %d held-out images rightly", 100 * held_out, len(data.val_images))
+    cache.write_extractor(about, {"state": net.state_dict(), "accuracy": held_out})
+    return net, held_out
+
+
+def _hash(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
