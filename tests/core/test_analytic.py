@@ -106,6 +106,14 @@ def test_parts_of_the_data_add_up():
         parts[1].result()
 
 
+def test_gamma_does_not_ask_the_variance_in_use():
+    """One that knows other times only."""
+    model = LinearModel(schedule_of())
+    meter = GammaMeter(model.diffusion(Analytic(true_gamma(model, (5, 10)))), (1, 9, 33))
+    meter.add(model.net, model.data(20), first=0)
+    assert_close(meter.result().mean, measured(model, (1, 9, 33), 20).result().mean)
+
+
 def test_gamma_survives_a_file(tmp_path):
     gamma = measured(LinearModel(schedule_of()), (1, 9, 33), 10).result()
     torch.save(gamma.state(), tmp_path / "gamma.pt")

@@ -87,7 +87,7 @@ class GammaMeter:
         t = times.repeat_interleave(len(x0))
         noised = self.diffusion.noised(x0.repeat(len(times), *[1] * (x0.ndim - 1)), eps.to(x0), t)
         out = net(noised.xt, t.to(x0.device)).to(x0.dtype)
-        x0_hat = self.diffusion.denoised(out, noised.xt, noised.step).x0
+        x0_hat = self.diffusion.prediction.x0(self.diffusion.split(out, noised.xt)[0], noised.xt, noised.step)
         eps_hat = implied_eps(x0_hat, noised.xt, noised.step).double()
         norm = (eps_hat**2).flatten(1).mean(1)
         lost = (noised.x0.double() ** 2 - x0_hat.double() ** 2).flatten(1).mean(1)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 BLOCK = 64
 Stream = Literal[
-    "init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data", "estimate", "estimate_t", "gamma"
-]
+    "init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data",
+    "estimate", "estimate_t", "gamma", "dequantise", "probe",
+]  # fmt: skip
 
 
 def address(seed: int, stream: Stream, *counters: int) -> int:
@@ -48,9 +49,9 @@ def normal(shape: Sequence[int], seed: int, stream: Stream, counter: int, start:
     return _blocks(lambda g: torch.randn(BLOCK, *shape, generator=g), seed, stream, counter, start, stop)
 
 
-def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int) -> Tensor:
-    """Uniform float64 in [0, 1), (stop − start): the numbers of indices start..stop−1."""
-    return _blocks(lambda g: torch.rand(BLOCK, dtype=torch.float64, generator=g), seed, stream, counter, start, stop)
+def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int, shape: Sequence[int] = ()) -> Tensor:
+    """Uniform float64 in [0, 1), (stop − start) × shape: the numbers of indices start..stop−1."""
+    return _blocks(lambda g: torch.rand(BLOCK, *shape, dtype=torch.float64, generator=g), seed, stream, counter, start, stop)
 
 
 def permutation(n: int, seed: int, stream: Stream, counter: int) -> Tensor:
