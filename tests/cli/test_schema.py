@@ -14,6 +14,7 @@ from ddpm_lab.cli.schema import MISSING, interval, parse_rule, parse_rules
 from ddpm_lab.errors import UserError
 
 CATALOG = Catalog([conf_dir()])
+EVALUATE = Catalog([conf_dir() / "evaluate", conf_dir()])
 OWN_FILES = sorted(conf_dir().rglob("*.yaml"), key=str)
 RULED_FILES = [path for path in OWN_FILES if not is_global(path)]
 
@@ -32,7 +33,8 @@ def test_every_key_of_conf_has_a_rule_that_its_default_satisfies(path):
         if key.startswith("hydra."):
             continue
         # a value that is written anew without a comment keeps the rule it had
-        rule = rule if group == "conf" else CATALOG.rules(group, path.stem)[f"{group}.{key}"]
+        catalog = EVALUATE if "evaluate" in path.parts else CATALOG
+        rule = rule if path.stem == "config" else catalog.rules(group, path.stem)[f"{group}.{key}"]
         assert rule.allowed != "anything", f"{key}: no readable rule"
         assert rule.meaning, key
         if at(values, key) != MISSING:

@@ -45,7 +45,7 @@ def _main(argv: list[str]) -> None:
     arms = preflight(argv, dirs, completed)
     if not arms:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
-    from ddpm_lab.cli.measure import measure
+    from ddpm_lab.evaluation.measure import measure
 
     print("".join(f"{note}\n" for note in notes), end="")
     measure([arm.config for arm in arms])

@@ -27,21 +27,23 @@ def subject_of(cfg: DictConfig, device: torch.device) -> Subject:
     if stored is not None:
         data.load_state_dict(stored)
     store = Store(Path(cfg.folder) / "eval" / "work")
-    subject = Subject(run, data, checkpoint, cfg.seed, cfg.batch, store)
-    _enough(cfg, data)
-    return subject
+    return Subject(run, data, checkpoint, cfg.seed, cfg.batch, store)
 
 
-def _enough(cfg: DictConfig, data: InMemory) -> None:
+def check_enough(cfg: DictConfig, data: InMemory) -> None:
+    """Raises UserError for more data than there are."""
     there = len(data.raw(cfg.nll.split))
     if cfg.nll.n is not None and cfg.nll.n > there:
         raise UserError(f"nll.n={cfg.nll.n}: the {cfg.nll.split} split has {there} data; null takes all")
+    if cfg.nll.ode_n > there or cfg.nll.ode_n == 1:
+        raise UserError(f"nll.ode_n={cfg.nll.ode_n}: allowed is 0, or 2 to the {there} data of the {cfg.nll.split} split")
     if cfg.gamma.n > len(data.raw("train")) and cfg.variance._target_.endswith(".Analytic"):
         raise UserError(f"gamma.n={cfg.gamma.n}: there are {len(data.raw('train'))} training data")
 
 
 def sampler_of(cfg: DictConfig, subject: Subject) -> Sampler:
-    """Raises UserError for a chain that the schedule does not allow."""
+    """Raises UserError for a chain that the schedule does not allow, or more data than there are."""
+    check_enough(cfg, subject.data)
     sampler = instantiate(cfg, "sampler")
     try:
         sampler.chain(subject.run.diffusion.schedule)

@@ -38,6 +38,8 @@ def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, q
     found = Evaluated(choice, len(choice.chain(trained)))
     for name, chain in chains(trained.schedule.chain(), choice.chain(trained), nll.chain).items():
         found.results += _likelihood(subject, choice, chain, name, nll, found)
+    if nll.ode_n:
+        found.results.append(_by_flow(subject, nll))
     if quality.n:
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
             found.results += scores(subject, choice, quality.n, extractor, quality.reference, stats, Path(scratch))
@@ -74,6 +76,18 @@ def _likelihood(subject: Subject, choice: Choice, chain: Chain, name: str, nll: 
         train = likelihood.measured(subject, choice, chain, of_train)
         results += _gap(bound, train, _record(subject, choice, chain, of_train))
     return results
+
+
+def _by_flow(subject: Subject, nll: Any) -> Result:
+    flow = likelihood.by_flow(subject, nll.split, nll.ode_n, nll.ode_probes, nll.ode_tolerance)
+    label = f"bits/dim, probability flow: another model ({flow.n} {SPOKEN[nll.split]} data)"
+    record = {
+        "unit": "bits/dim", "n": flow.n, "data": nll.split, "seed": subject.seed, "weights": subject.run.weights,
+        "checkpoint_sha256": subject.identity["checkpoint_sha256"], "step": subject.run.step, "model": "probability flow",
+        "solver": "scipy RK45", "tolerance": nll.ode_tolerance, "probes": flow.probes, "calls": flow.calls,
+        "precision": subject.precision, "levels": subject.run.diffusion.levels, "data_sha256": subject.identity["data"],
+    }  # fmt: skip
+    return Result("flow_bpd", label, flow.total_bpd, flow.total_se, record)
 
 
 def _record(subject: Subject, choice: Choice, chain: Chain, of: Of) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
+from ddpm_lab.core import rng
 from ddpm_lab.core.bound import Bound, Tally
 from ddpm_lab.core.estimate import BoundEstimator, Estimate, EstimateTally, pilot
+from ddpm_lab.core.flow import FlowLikelihood, FlowMeter, FlowTally
 from ddpm_lab.core.likelihood import BoundMeter
 from ddpm_lab.core.schedule import Chain
 from ddpm_lab.errors import UserError
@@ -66,6 +68,23 @@ def estimated(subject: Subject, choice: Choice, chain: Chain, of: Of, terms: int
     told = f"bound of {of.n} {of.split} data by {terms} terms, {len(chain)} steps"
     for piece in subject.store.pieces("estimate", about, of.n, 8 * PIECE, work, told):
         whole.tally = whole.tally.plus(EstimateTally(**piece))
+    return whole.result()
+
+
+def by_flow(subject: Subject, split: str, n: int, probes: int | None, tolerance: float) -> FlowLikelihood:
+    """The likelihood by the probability flow, whatever the reverse variance: it has none."""
+
+    def meter() -> FlowMeter:
+        return FlowMeter(subject.run.diffusion, probes, tolerance, tolerance, subject.seed)
+
+    def work(start: int, stop: int) -> Piece:
+        own = meter()
+        own.add(subject.run.net, subject.x0(split, start, stop), start)
+        return own.tally._asdict()
+
+    whole, about = meter(), subject.identity | {"split": split, "probes": probes, "tolerance": tolerance}
+    for piece in subject.store.pieces("flow", about, n, rng.BLOCK, work, f"probability flow of {n} {split} data"):
+        whole.tally = whole.tally.plus(FlowTally(**piece))
     return whole.result()
 
 
