@@ -191,5 +191,8 @@ def test_distance_at_infinity_is_nearer_the_truth():
 
 def test_distance_at_infinity_of_too_few_is_answered():
     reference = FeatureStats(8).add(normal(50, 8, 0))
-    with pytest.raises(UserError, match=r"15 sizes from 16 to 20 features of 8 dimensions: .* 31 features are needed"):
-        fd_infinity(normal(20, 8, 1), reference)
+    with pytest.raises(UserError, match=r"from 16 features on takes at least 3 sizes and 32 features, and there are 31 of 8 d"):
+        fd_infinity(normal(31, 8, 1), reference)
+    assert fd_infinity(normal(32, 8, 1), reference).value != 0
+    with pytest.raises(UserError, match="a line through 2 sizes from 16"):
+        fd_infinity(normal(32, 8, 1), reference, points=2)

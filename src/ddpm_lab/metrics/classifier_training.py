@@ -18,7 +18,7 @@ REJECT_WEIGHT = 0.5
 """Of the loss of *reject*: at 1, some 5% of real digits would be rejected too; at 0.5, 3 to 4%."""
 JITTER = 0.05
 """Noise on real images, so that a trace of it is no fault: less than one of 17 grey levels."""
-SHOWN = 400_000
+SHOWN = 250_000
 """Training images shown at most, unless told."""
 
 

@@ -14,20 +14,20 @@ DRAWS = 2
 
 
 def fd_infinity(features: Tensor, reference: Moments, points: int = 15, smallest: int | None = None, seed: int = 0) -> Score:
-    """Chong & Forsyth 2020, Section 3: the bias of the distance is linear in 1/n, so a line through the distances of `points`
+    """Chong & Forsyth 2020: the bias of the distance is linear in 1/n, so a line through the distances of `points`
     sub-samples of the N×dim features, of sizes evenly from `smallest` to N, meets 1/n = 0 at the distance without it.
     `reference` keeps the bias of its own size.
 
     `smallest` None is N / 10 as in the paper (5,000 of 50,000), but at least 2·dim: where the covariance is singular the bias
     is not linear. `se` is that of the fitted intercept; the sub-samples share their features, so other samples may differ by
-    more. Raises UserError for fewer features than that takes.
+    more. Raises UserError for N below twice `smallest`, from where a line says little.
     """
     n, dim = features.shape
     first = max(n // 10, 2 * dim) if smallest is None else smallest
-    if points < 3 or not 2 <= first <= n - points + 1:
+    if points < 3 or first < 2 or n < max(2 * first, first + points):
         raise UserError(
-            f"Fréchet distance at infinity: {points} sizes from {first} to {n} features of {dim} dimensions: at least 3 sizes "
-            f"and {max(2 * dim, 2) + points} features are needed for a line."
+            f"Fréchet distance at infinity: a line through {points} sizes from {first} features on takes at least 3 sizes and "
+            f"{max(2 * first, first + points)} features, and there are {n} of {dim} dimensions."
         )
     sizes, distance = torch.linspace(first, n, points).int().tolist(), frechet_to(reference)
     distances = [distance(stats_of(_sub_sample(features, size, seed, i))) for i, size in enumerate(sizes)]
