@@ -46,7 +46,7 @@ def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, q
     shown = min(quality.grid, quality.n)
     if shown and ranks.rank() == 0:
         samples = drawn(subject, choice, quality.n)[0]["x"][:shown]
-        name = f"samples_{choice.sampler_name}_{found.steps}_{choice.variance_name}.png".replace("/", "_")
+        name = f"samples_{choice.sampler_name}_{found.steps}_{choice.variance_of_samples}.png".replace("/", "_")
         found.grid = save_grid(scale(samples, trained.levels), folder / name)
     return found
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ddpm_lab.core.bound import Bound
 from ddpm_lab.evaluation.evaluate import Evaluated
-from ddpm_lab.evaluation.report import score_of, variance_of
+from ddpm_lab.evaluation.report import score_of
 
 
 def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
@@ -51,13 +51,23 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
         for arm in arms:
             found = score_of(arm, what)
             if found is not None and found.value > 0:
-                sampled = f"{arm.choice.sampler_name}, {variance_of(arm)}"
+                sampled = f"{arm.choice.sampler_name}, {arm.choice.variance_of_samples}"
                 lines.setdefault(arm.choice.variance_name if what == "bound" else sampled, {})[arm.steps] = found.value
         for name, points in lines.items():
             steps = sorted(points)
             ax.plot(steps, [points[n] for n in steps], marker="o", markersize=3, label=name)
-        ax.set(xscale="log", yscale="log", xlabel="steps", ylabel=label)
+        _scaled(ax, [value for points in lines.values() for value in points.values()])
+        every = sorted({arm.steps for arm in arms})
+        ax.set(xscale="log", xlabel="steps", ylabel=label)
+        ax.set_xticks(every, list(map(str, every)))
+        ax.minorticks_off()
         if lines:
             ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     return path
+
+
+def _scaled(ax: Axes, values: Sequence[float]) -> None:
+    """On a log scale where they differ by more than a few times."""
+    if values and max(values) > 5 * min(values):
+        ax.set_yscale("log")

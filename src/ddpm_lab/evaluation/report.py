@@ -95,15 +95,10 @@ def sweep_table(arms: Sequence[Evaluated], what: str) -> list[list[str]]:
     for arm in sorted(arms, key=lambda arm: arm.choice.sampler_name):
         result = score_of(arm, what)
         if result is not None:
-            name = (arm.choice.variance_name,) if what == "bound" else (arm.choice.sampler_name, variance_of(arm))
+            name = (arm.choice.variance_name,) if what == "bound" else (arm.choice.sampler_name, arm.choice.variance_of_samples)
             rows.setdefault(name, {})[arm.steps] = shown(result.value, result.se) if what == "bound" else f"{result.value:.4f}"
     names = ["variance"] if what == "bound" else ["sampler", "variance"]
     return [[*names, *map(str, steps)], *([*name, *(row.get(n, "") for n in steps)] for name, row in rows.items())]
-
-
-def variance_of(arm: Evaluated) -> str:
-    """The variance of its samples; "any" where the sampler looks at none."""
-    return arm.choice.variance_name if arm.choice.sampler.uses(arm.choice.variance) else "any"
 
 
 def markdown(table: Sequence[Sequence[str]]) -> list[str]:

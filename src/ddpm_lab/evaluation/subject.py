@@ -84,6 +84,11 @@ class Choice(NamedTuple):
         """The times that the sampler visits."""
         return self.sampler.chain(trained.schedule)
 
+    @property
+    def variance_of_samples(self) -> str:
+        """"any" where the sampler looks at none."""
+        return self.variance_name if self.sampler.uses(self.variance) else "any"
+
     def about_samples(self, trained: GaussianDiffusion) -> dict[str, Any]:
         """All that its samples depend on besides the network: the variance only where the sampler looks at it."""
         sampler = self.about_sampler | {
