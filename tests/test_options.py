@@ -11,10 +11,10 @@ from helpers import CONF, TINY, trained
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ddpm_lab.cli.options import options
+from ddpm_lab.cli.options import groups, options
 from ddpm_lab.data.store import Store
 
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+GROUPS = sorted(groups([CONF]))
 EXPERIMENT_SIZE = [
     "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", "schedule.T=10", "callbacks.frechet.n=8",
     "callbacks.samples.n=4",

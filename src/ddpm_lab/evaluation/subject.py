@@ -86,7 +86,7 @@ class Choice(NamedTuple):
 
     @property
     def variance_of_samples(self) -> str:
-        """"any" where the sampler looks at none."""
+        """ "any" where the sampler looks at none."""
         return self.variance_name if self.sampler.uses(self.variance) else "any"
 
     def about_samples(self, trained: GaussianDiffusion) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -26,17 +27,26 @@ def save_grid(x: Tensor, path: Path, columns: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if x.ndim == 2:
         return _save_scatter([x], path)
-    n, _, height, width = x.shape
-    columns = columns or math.ceil(math.sqrt(n))
-    zoom, gap = max(1, 48 // width), 2
-    tiles = to_uint8(x).cpu().repeat_interleave(zoom, 2).repeat_interleave(zoom, 3).permute(0, 2, 3, 1).numpy()
-    rows = math.ceil(n / columns)
-    canvas = np.full((rows * (height * zoom + gap) + gap, columns * (width * zoom + gap) + gap, tiles.shape[3]), 96, np.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = gap + i // columns * (height * zoom + gap), gap + i % columns * (width * zoom + gap)
-        canvas[top : top + height * zoom, left : left + width * zoom] = tile
+    canvas = tiled(x, columns or math.ceil(math.sqrt(len(x))))
     Image.fromarray(canvas.squeeze()).save(path)
     return path
+
+
+GAP = 2
+"""Pixels between images."""
+
+
+def tiled(x: Tensor, columns: int) -> np.ndarray:
+    """N C H W in [−1, 1] as one picture, rows of `columns`, small images enlarged to 48 pixels, with gaps between."""
+    zoom = max(1, 48 // x.shape[3])
+    tiles = to_uint8(x).cpu().repeat_interleave(zoom, 2).repeat_interleave(zoom, 3).permute(0, 2, 3, 1).numpy()
+    n, height, width, channels = tiles.shape
+    rows = math.ceil(n / columns)
+    canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 96, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = tile
+    return canvas
 
 
 def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Path:
@@ -44,15 +54,16 @@ def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     if frames[0].ndim == 2:
         return _save_scatter(frames, path, labels)
-    figure = Figure(figsize=(1.1 * len(frames), 1.1 * len(frames[0]) + 0.4), layout="constrained")
+    canvas = tiled(torch.stack(frames, 1).flatten(0, 1), columns=len(frames))
+    height, width = canvas.shape[:2]
+    figure = Figure(figsize=((width + 20) / 100, (height + 40) / 100))
     FigureCanvasAgg(figure)
-    for row in range(len(frames[0])):
-        for column, frame in enumerate(frames):
-            axes = figure.add_subplot(len(frames[0]), len(frames), row * len(frames) + column + 1)
-            axes.imshow(to_uint8(frame[row]).cpu().permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
-            axes.set_axis_off()
-            if row == 0:
-                axes.set_title(labels[column], fontsize=9)
+    axes = figure.add_axes((10 / (width + 20), 10 / (height + 40), width / (width + 20), height / (height + 40)))
+    axes.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    column = width / len(frames)
+    axes.set_xticks([(i + 0.5) * column for i in range(len(frames))], labels, fontsize=7)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
+    axes.spines[:].set_visible(False)
     figure.savefig(path, dpi=100)
     return path
 
