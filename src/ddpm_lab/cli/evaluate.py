@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
 from ddpm_lab.cli.options import conf_dir, config_dirs
 from ddpm_lab.compat import check_evaluated
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import ToldElsewhere, UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
 
@@ -20,6 +20,8 @@ def main() -> None:
     """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
     try:
         _main(sys.argv[1:])
+    except ToldElsewhere as error:
+        sys.exit(error.code)
     except UserError as error:
         _refuse(error)
     except KeyboardInterrupt:
@@ -54,6 +56,7 @@ def _main(argv: list[str]) -> None:
 def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
     """The run's own choices in place of `auto`, and what it cannot be asked refused. `trained` is put beside the rest: the
     configuration that the network was trained by."""
+    from ddpm_lab.cli.preflight import is_folder_name
     from ddpm_lab.resume import located
 
     checkpoint, folder = located(Path(cfg.ckpt).expanduser(), "ckpt")
@@ -65,6 +68,8 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
         trained = OmegaConf.load(folder / "config.yaml")
     if not isinstance(trained, DictConfig) or "variance" not in trained or "sampler" not in trained:
         raise UserError(f"ckpt={cfg.ckpt}: the configuration beside it is not one of a run")
+    if cfg.name is not None and not is_folder_name(cfg.name):
+        raise UserError(f"name={cfg.name}: allowed is a folder name, without / and no dot in front")
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)

@@ -37,6 +37,11 @@ def check_enough(cfg: DictConfig, data: InMemory) -> None:
         raise UserError(f"nll.n={cfg.nll.n}: the {cfg.nll.split} split has {there} data; null takes all")
     if cfg.nll.ode_n > there or cfg.nll.ode_n == 1:
         raise UserError(f"nll.ode_n={cfg.nll.ode_n}: allowed is 0, or 2 to the {there} data of the {cfg.nll.split} split")
+    n = there if cfg.nll.n is None else cfg.nll.n
+    if cfg.nll.terms is None and 2 * cfg.nll.stride > max(n, 2):
+        raise UserError(f"nll.stride={cfg.nll.stride} needs {2 * cfg.nll.stride} data, two for each t, and there are {n}")
+    if cfg.quality.n == 1:
+        raise UserError("quality.n=1: one sample has no covariance; allowed is 0 for none, or 2 and more")
     if cfg.gamma.n > len(data.raw("train")) and cfg.variance._target_.endswith(".Analytic"):
         raise UserError(f"gamma.n={cfg.gamma.n}: there are {len(data.raw('train'))} training data")
 

@@ -8,7 +8,6 @@ from ddpm_lab.core.estimate import BoundEstimator, Estimate, EstimateTally, pilo
 from ddpm_lab.core.flow import FlowLikelihood, FlowMeter, FlowTally
 from ddpm_lab.core.likelihood import BoundMeter
 from ddpm_lab.core.schedule import Chain
-from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Piece
 from ddpm_lab.evaluation.subject import Choice, Subject
 
@@ -27,11 +26,7 @@ class Of(NamedTuple):
 
 
 def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
-    """The bound, term by term. Raises UserError for fewer data than two at each time."""
-    if of.n < 2 * of.stride:
-        raise UserError(
-            f"nll.stride={of.stride} needs at least {2 * of.stride} data, and there are {of.n}: use a smaller stride"
-        )
+    """The bound, term by term."""
     diffusion, net = choice.diffusion(subject.run.diffusion), subject.run.net
 
     def meter() -> BoundMeter:

@@ -33,6 +33,12 @@ from ddpm_lab.evaluation.report import (
 from ddpm_lab.evaluation.subject import Subject
 from ddpm_lab.training import ranks
 
+WRITTEN = {
+    "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",
+    "table.md": "the choices side by side", "sweep.png": "the same as a plot", "bound_*.png": "terms, rate and distortion",
+    "bound_*.csv": "every term", "gamma.csv": "Γ and the variance of x_0 given x_t", "samples_*.png": "samples",
+}  # fmt: skip
+
 
 def measure(arms: Sequence[DictConfig]) -> None:
     """All of them, those of one network together."""
@@ -69,7 +75,10 @@ def _measure_one(arms: Sequence[DictConfig], stamp: str) -> None:
     subject = subject_of(first, _device(first))
     samplers = [sampler_of(cfg, subject) for cfg in arms]  # every mistake before any long work
     extractors = {_text(cfg.metrics): instantiate(cfg, "metrics", data=subject.data) for cfg in arms}
-    folder = ranks.agreed(_new(Path(first.folder) / "eval" / (first.name or stamp), first))
+    folder = Path(first.folder) / "eval" / (first.name or stamp)
+    with ranks.by_first():
+        if ranks.rank() == 0:
+            _new(folder, first)
     _print([str(folder), f"  {subject.told}", *(f"  {note}" for note in subject.data.notes)])
     found: list[Evaluated] = []
     for i, (cfg, sampler) in enumerate(zip(arms, samplers, strict=True)):
@@ -90,14 +99,15 @@ def _text(node: Any) -> str:
     return OmegaConf.to_yaml(node)
 
 
-def _new(folder: Path, cfg: DictConfig) -> Path:
-    """Made; one of the same name is written over, as its numbers are those of the same network."""
+def _new(folder: Path, cfg: DictConfig) -> None:
+    """Made; what an evaluation of the same name left there goes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+            left.unlink()
         OmegaConf.save(cfg, folder / "config.yaml")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}), and results go there") from error
-    return folder
 
 
 def _keep(found: Sequence[Evaluated], subject: Subject, cfg: DictConfig, folder: Path) -> None:
@@ -140,14 +150,7 @@ def _title(arm: Evaluated, what: str) -> str:
 
 
 def _written(folder: Path) -> list[str]:
-    notes = {
-        "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",
-        "table.md": "the choices side by side",
-        "sweep.png": "the same as a plot", "bound_*.png": "terms, rate and distortion", "bound_*.csv": "every term",
-        "gamma.csv": "Γ and the variance of x_0 given x_t",
-        "samples_*.png": "samples",
-    }  # fmt: skip
-    return [f"  {name:<16} {note}" for name, note in notes.items() if any(folder.glob(name))]
+    return [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
 
 
 def _print(told: Sequence[str]) -> None:
