@@ -31,6 +31,7 @@ REFUSED = {
     ),
     "metrics=classifier experiment=gaussian_mixture": ("metrics=classifier takes images", "use metrics=pixels"),
     "trainer.precision=64-true trainer.sample_precision=bf16-mixed": ("use trainer.sample_precision=32-true",),
+    "variance=analytic": ("at evaluation only, as in python evaluate.py ckpt=RUN variance=analytic",),
     "trainer=ddp_multinode": ("trainer.num_nodes=2: start this by torchrun or srun on each of 2 machines",),
     "trainer.devices=2 trainer.fast_dev_run=true": ("trainer.fast_dev_run=true tries one step in one process",),
     "schedule=zero_terminal_snr prediction=v schedule.base=cosine": ("schedule.base=cosine", "linear, quadratic, sigmoid_beta"),

@@ -65,6 +65,11 @@ class Catalog:
     def unknown_option(self, group: str, value: str, source: str = "") -> UserError:
         """The answer to `schedule=cosin`."""
         names = self.options.get(group, {})
+        if (self.dirs[0] / "evaluate" / group / f"{value}.yaml").is_file():
+            return UserError(
+                f"{source}{group}={value}: at evaluation only, as in python evaluate.py ckpt=RUN {group}={value}. "
+                f"Options: {', '.join(names)}"
+            )
         close = nearest(value, names)
         meant = _question([f"{group}={close}"] if close else [])
         return UserError(f"{source}{group}={value}: no such option.{meant} Options: {', '.join(names)}")
