@@ -51,9 +51,10 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
     setup = _Setup(cast(dict[str, Any], plain), [conf_dir()] if dirs is None else dirs)
     for check in (
         _variance_is_trained, _variance_is_needed, _signal_is_there, _weight_is_finite, _end_has_weight, _shapes_agree,
-        _images_pass_through, _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there,
+        _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there,
         _noise_is_where_it_starts,
         _precisions_agree, _averages_differ, _sigmoid_falls, _rescaled_betas_are_possible,
+        _images_pass_through,
     ):  # fmt: skip
         check(setup)
 
