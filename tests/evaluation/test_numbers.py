@@ -1,7 +1,8 @@
 """The numbers are those that the run itself gives in Python, and each says how it was measured."""
 
+import csv
 import hashlib
-import json
+import importlib.metadata
 
 import numpy as np
 import pytest
@@ -12,18 +13,15 @@ import ddpm_lab
 from ddpm_lab.compose import instantiate
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.data.memory import scale
-from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from omegaconf import OmegaConf
 
-from .support import T, columns, copied, evaluate, kept
+from .support import DIGITS, T, columns, copied, evaluate, kept
 
 
 @pytest.fixture(scope="module")
 def measured(run_of, tmp_path_factory):
     """All validation data on both chains, with a few samples; what several tests look at."""
-    from .support import DIGITS
-
     run = copied(run_of(*DIGITS), tmp_path_factory.mktemp("measured") / "run")
     return run, evaluate(run, "sampler=ddim", "sampler.steps=5", "nll.n=null", "quality.n=30")
 
@@ -87,7 +85,8 @@ def test_samples_are_those_of_the_run_in_python(measured, data):
     features = (scale(images, 17).double().flatten(1) for images in (levels, data.train_images))
     samples, real = (stats_of([found]) for found in features)
     assert told.value("pixels_fd") == pytest.approx(frechet_distance(samples, real), rel=1e-6)
-    assert Image.open(told.folder / told.arms[0]["picture"]).size[0] > 8
+    with Image.open(told.folder / told.arms[0]["picture"]) as picture:
+        assert picture.size[0] > 8
 
 
 def test_numbers_do_not_depend_on_the_batch(measured, tmp_path):
@@ -131,7 +130,7 @@ def test_the_record_beside_a_score_is_complete(measured, data):
         "n": 30, "split": "samples", "seed": 0, "weights": "ema/0.9999", "step": 2, "sampler": "ddim", "steps": 5,
         "checkpoint_sha256": told.record("bound")["checkpoint_sha256"], "spacing": "trailing", "eta": 0.0, "variance": None,
         "clip": True, "precision": "float32", "quantised_levels": 17, "reference": "train", "n_reference": 1437,
-        "reference_sha256": data.fingerprint(), "extractor": "pixels", "version_torch": torch.__version__,
+        "reference_sha256": data.fingerprint(), "extractor": "pixels", "version_torch": importlib.metadata.version("torch"),
     }  # fmt: skip
     assert {name: record.get(name) for name in expected} == expected
     assert {f"version_{name}" for name in ("ddpm_lab", "torch", "torch_fidelity")} <= record.keys()
@@ -178,11 +177,7 @@ def test_weights_are_those_asked_for(run):
 
 def test_csv_has_every_number_of_json(measured):
     _, told = measured
-    import csv
-
     with (told.folder / "evaluation.csv").open() as file:
         rows = {row["key"]: row for row in csv.DictReader(file)}
     assert {key: float(row["value"]) for key, row in rows.items()} == {k: r["value"] for k, r in told.results().items()}
     assert rows["pixels_fd"]["sampler"] == "ddim"
-    assert json.loads((told.folder / "evaluation.json").read_text()) == told.content
-    assert Pixels().name == "pixels"
