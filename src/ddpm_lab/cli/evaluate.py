@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
 from ddpm_lab.cli.options import conf_dir, config_dirs
 from ddpm_lab.compat import check_evaluated
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import ToldElsewhere, UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
 
@@ -28,8 +28,9 @@ def main() -> None:
 
 
 def _refuse(error: UserError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    if not isinstance(error, ToldElsewhere):
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.code)
 
 
 def _main(argv: list[str]) -> None:

@@ -39,6 +39,14 @@ def measure(arms: Sequence[DictConfig]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ddpm_lab").setLevel(logging.INFO)
     _meet(arms[0])
+    try:
+        _measure_all(arms)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()  # or its threads may abort a process that ends
+
+
+def _measure_all(arms: Sequence[DictConfig]) -> None:
     stamp = ranks.agreed(datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     networks: dict[tuple[str, str | None], list[DictConfig]] = {}
     for cfg in arms:
@@ -69,7 +77,10 @@ def _measure_one(arms: Sequence[DictConfig], stamp: str) -> None:
     subject = subject_of(first, _device(first))
     samplers = [sampler_of(cfg, subject) for cfg in arms]  # every mistake before any long work
     extractors = {_text(cfg.metrics): instantiate(cfg, "metrics", data=subject.data) for cfg in arms}
-    folder = ranks.agreed(_new(Path(first.folder) / "eval" / (first.name or stamp), first))
+    folder = Path(first.folder) / "eval" / (first.name or stamp)
+    with ranks.by_first():
+        if ranks.rank() == 0:
+            _new(folder, first)
     _print([str(folder), f"  {subject.told}", *(f"  {note}" for note in subject.data.notes)])
     found: list[Evaluated] = []
     for i, (cfg, sampler) in enumerate(zip(arms, samplers, strict=True)):
@@ -90,14 +101,13 @@ def _text(node: Any) -> str:
     return OmegaConf.to_yaml(node)
 
 
-def _new(folder: Path, cfg: DictConfig) -> Path:
+def _new(folder: Path, cfg: DictConfig) -> None:
     """Made; one of the same name is written over, as its numbers are those of the same network."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, folder / "config.yaml")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}), and results go there") from error
-    return folder
 
 
 def _keep(found: Sequence[Evaluated], subject: Subject, cfg: DictConfig, folder: Path) -> None:

@@ -42,10 +42,10 @@ def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, q
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
             found.results += scores(subject, choice, quality.n, extractor, quality.reference, stats, Path(scratch))
     shown = min(quality.grid, quality.n)
+    samples = drawn(subject, choice, quality.n) if shown else []  # by all processes: they meet there
     if shown and ranks.rank() == 0:
-        samples = drawn(subject, choice, quality.n)[0]["x"][:shown]
         name = f"samples_{choice.sampler_name}_{found.steps}_{choice.variance_name}.png".replace("/", "_")
-        found.grid = save_grid(scale(samples, trained.levels), folder / name)
+        found.grid = save_grid(scale(samples[0]["x"][:shown], trained.levels), folder / name)
     return found
 
 
