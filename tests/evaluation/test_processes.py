@@ -9,7 +9,11 @@ from helpers import ROOT, environment
 
 from .support import BROKEN, copied, evaluate, kept
 
-ASK = ["variance=beta,analytic", "gamma.n=4", "metrics=classifier", "metrics.epochs=1", "metrics.batch=64"]
+ASK = ["variance=beta,analytic", "gamma.n=4"]
+MORE = [
+    pytest.param([], id="bound"),
+    pytest.param(["nll.terms=2", "metrics=classifier", "metrics.epochs=1"], id="estimate", marks=pytest.mark.slow),
+]
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,8 +22,7 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*start, *arguments], capture_output=True, text=True, env=environment())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["nll.terms=2"]], ids=["bound", "estimate"])
+@pytest.mark.parametrize("more", MORE)
 def test_two_processes_give_the_numbers_of_one_to_the_bit(more, run, tmp_path):
     two = copied(run, tmp_path / "two")
     one = evaluate(run, "-m", *ASK, *more, start=BROKEN)

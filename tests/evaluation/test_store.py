@@ -91,7 +91,9 @@ def test_gamma_is_measured_at_new_times_alone(run):
     before = pieces(run)
     evaluate(run, *ask, "sampler.steps=5", "name=five")
     (place,) = kept(run, "gamma")
-    first, second = (torch.load(path, weights_only=True)["times"].tolist() for path in sorted(place.glob("*.pt"), key=str)[::-1])
+    first, second = (
+        torch.load(path, weights_only=True)["times"].tolist() for path in sorted(place.glob("*.pt"), key=str)[::-1]
+    )
     assert sorted([first, second], key=len) == [[4, 8, 12, 16], [5, 10, 15, 20]] or set(first).isdisjoint(second)
     assert sorted(first + second) == [4, 5, 8, 10, 12, 15, 16, 20]
     assert before.items() <= pieces(run).items()
