@@ -203,15 +203,15 @@ def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
         raise UserError(
             f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
         )
-    if isinstance(name, str) and not _is_folder_name(name):
+    if isinstance(name, str) and not is_folder_name(name):
         raise UserError(f"run.name={name}: allowed is a folder name, without / and no dot in front; see also run.root")
     experiment = _at(values, "run.experiment")
-    if isinstance(experiment, str) and not all(map(_is_folder_name, experiment.split("/"))):
+    if isinstance(experiment, str) and not all(map(is_folder_name, experiment.split("/"))):
         raise UserError(
             f"run.experiment={experiment}: allowed is a folder name, or several with / between, none with a dot in front"
         )
 
 
-def _is_folder_name(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
     printable = name.isprintable() and not set(name) & set("/\\")
     return printable and name != "" and name[0] != "." and len(name.encode()) <= 255

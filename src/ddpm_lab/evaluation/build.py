@@ -12,6 +12,7 @@ from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation import gamma
 from ddpm_lab.evaluation.evaluate import chains
+from ddpm_lab.evaluation.likelihood import check_stride
 from ddpm_lab.evaluation.store import Store
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.training.checkpoint import read_checkpoint
@@ -27,17 +28,19 @@ def subject_of(cfg: DictConfig, device: torch.device) -> Subject:
     if stored is not None:
         data.load_state_dict(stored)
     store = Store(Path(cfg.folder) / "eval" / "work")
-    subject = Subject(run, data, checkpoint, cfg.seed, cfg.batch, store)
-    _enough(cfg, data)
-    return subject
+    return Subject(run, data, checkpoint, cfg.seed, cfg.batch, store)
 
 
-def _enough(cfg: DictConfig, data: InMemory) -> None:
+def check_enough(cfg: DictConfig, subject: Subject, sampler: Sampler) -> None:
+    """Raises UserError where there are fewer data than are asked for."""
+    data, schedule = subject.data, subject.run.diffusion.schedule
     there = len(data.raw(cfg.nll.split))
     if cfg.nll.n is not None and cfg.nll.n > there:
         raise UserError(f"nll.n={cfg.nll.n}: the {cfg.nll.split} split has {there} data; null takes all")
     if cfg.gamma.n > len(data.raw("train")) and cfg.variance._target_.endswith(".Analytic"):
         raise UserError(f"gamma.n={cfg.gamma.n}: there are {len(data.raw('train'))} training data")
+    longest = max(map(len, chains(schedule.chain(), sampler.chain(schedule), cfg.nll.chain).values()))
+    check_stride(min(cfg.nll.stride, longest), there if cfg.nll.n is None else cfg.nll.n)
 
 
 def sampler_of(cfg: DictConfig, subject: Subject) -> Sampler:

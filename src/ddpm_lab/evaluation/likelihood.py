@@ -26,10 +26,7 @@ class Of(NamedTuple):
 
 def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
     """The bound, term by term. Raises UserError for fewer data than two at each time."""
-    if of.n < 2 * of.stride:
-        raise UserError(
-            f"nll.stride={of.stride} needs at least {2 * of.stride} data, and there are {of.n}: use a smaller stride"
-        )
+    check_stride(of.stride, of.n)
     diffusion, net = choice.diffusion(subject.run.diffusion), subject.run.net
 
     def meter() -> BoundMeter:
@@ -45,6 +42,11 @@ def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
     for piece in subject.store.pieces("bound", about, of.n, PIECE, work, told):
         whole.tally = whole.tally.plus(Tally(**piece))
     return whole.result()
+
+
+def check_stride(stride: int, n: int) -> None:
+    if n < 2 * stride:
+        raise UserError(f"nll.stride={stride} needs at least {2 * stride} data, and there are {n}: use a smaller stride")
 
 
 def estimated(subject: Subject, choice: Choice, chain: Chain, of: Of, terms: int) -> Estimate:
