@@ -48,13 +48,14 @@ class Evaluation(NamedTuple):
         return self.results(arm)[key]["record"]
 
 
-def evaluate(run: Path | str, *arguments: str, start: list[str] = FEW) -> Evaluation:
-    """Of an argument that is given twice the later one counts. Raises SystemExit as the command exits."""
-    values = dict(argument.partition("=")[::2] for argument in (f"ckpt={run}", *start, *arguments) if argument != "-m")
+def evaluate(ckpt: Path | str, *arguments: str, start: list[str] = FEW, run: Path | None = None) -> Evaluation:
+    """Of an argument that is given twice the later one counts. What comes back is that of the first run, or of `run`. Raises
+    SystemExit as the command exits."""
+    values = dict(argument.partition("=")[::2] for argument in (f"ckpt={ckpt}", *start, *arguments) if argument != "-m")
     argv = ["evaluate.py", *(["-m"] if "-m" in arguments else []), *(f"{key}={value}" for key, value in values.items())]
     with patch.object(sys, "argv", argv):
         main()
-    return found(Path(str(run).partition(",")[0]), values["name"])
+    return found(run or Path(str(ckpt).partition(",")[0]), values["name"])
 
 
 def found(run: Path, name: str = "e") -> Evaluation:

@@ -7,6 +7,7 @@ import importlib.metadata
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 import ddpm_lab
@@ -14,7 +15,6 @@ from ddpm_lab.compose import instantiate
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.data.memory import scale
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
-from omegaconf import OmegaConf
 
 from .support import DIGITS, T, columns, copied, evaluate, kept
 
@@ -90,7 +90,7 @@ def test_samples_are_those_of_the_run_in_python(measured, data):
 
 
 def test_numbers_do_not_depend_on_the_batch(measured, tmp_path):
-    run, told = measured
+    run, _ = measured
     small = evaluate(copied(run, tmp_path / "run"), "sampler=ddim", "sampler.steps=5", "quality.n=30", "batch=7")
     large = evaluate(run, "sampler=ddim", "sampler.steps=5", "quality.n=30", "name=ten")
     assert small.results().keys() == large.results().keys()
@@ -124,7 +124,7 @@ def test_the_record_beside_the_bound_is_complete(measured, data):
 
 
 def test_the_record_beside_a_score_is_complete(measured, data):
-    run, told = measured
+    _, told = measured
     record = told.record("pixels_fd")
     expected = {
         "n": 30, "split": "samples", "seed": 0, "weights": "ema/0.9999", "step": 2, "sampler": "ddim", "steps": 5,
