@@ -69,7 +69,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     setup = _Setup(before.cfg | {group: asked[group] for group in ("variance", "sampler", "metrics")}, dirs)
     for check in (_features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
         check(setup)
-    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler")}
+    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler", "metrics")}
     _output_has_variance(setup, before)
     _bound_can_be_measured(setup, asked["nll"])
 

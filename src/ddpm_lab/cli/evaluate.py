@@ -4,9 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
 from ddpm_lab.cli.options import conf_dir, config_dirs
@@ -14,6 +16,10 @@ from ddpm_lab.compat import check_evaluated
 from ddpm_lab.errors import ToldElsewhere, UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
+
+
+WORK = "work"
+"""Beside the results: what was measured, in pieces."""
 
 
 def main() -> None:
@@ -30,8 +36,9 @@ def main() -> None:
 
 
 def _refuse(error: UserError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    if not isinstance(error, ToldElsewhere):
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.code)
 
 
 def _main(argv: list[str]) -> None:
@@ -59,13 +66,14 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
     from ddpm_lab.cli.preflight import is_folder_name
     from ddpm_lab.resume import located
 
+    _check_name(cfg.name)
     checkpoint, folder = located(Path(cfg.ckpt).expanduser(), "ckpt")
     if folder is None:
         from ddpm_lab.training.checkpoint import read_checkpoint
 
         trained = OmegaConf.create(read_checkpoint(checkpoint)["config"])
     else:
-        trained = OmegaConf.load(folder / "config.yaml")
+        trained = _stored(folder / "config.yaml")
     if not isinstance(trained, DictConfig) or "variance" not in trained or "sampler" not in trained:
         raise UserError(f"ckpt={cfg.ckpt}: the configuration beside it is not one of a run")
     if cfg.name is not None and not is_folder_name(cfg.name):
@@ -74,3 +82,17 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
     check_evaluated(cfg, trained, dirs)
+
+
+def _check_name(name: str | None) -> None:
+    from ddpm_lab.cli.preflight import is_folder_name
+
+    if name is not None and (not is_folder_name(name) or name == WORK):
+        raise UserError(f"name={name}: allowed is a folder name, without / and no dot in front, and not {WORK}")
+
+
+def _stored(path: Path) -> Any:
+    try:
+        return OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error
