@@ -9,6 +9,8 @@ import torch
 from evaluation.support import DIGITS, T, copied, evaluate, refusal
 from helpers import ROOT, environment
 
+from ddpm_lab.cli.evaluate import main
+
 
 @pytest.fixture(scope="module")
 def trained_run(run_of):
@@ -79,7 +81,6 @@ def test_inception_without_its_weights_and_without_a_network_is_refused(run, cap
     def no_network(*_, **__) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("ddpm_lab.metrics.inception.download", no_network, raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     said = refusal(capsys, f"ckpt={run}", "metrics=inception")
     assert "name it by metrics.weights=FILE, or use metrics=pixels" in said
@@ -160,8 +161,6 @@ def test_a_folder_that_cannot_be_written_is_refused(run, capsys):
 
 def test_one_bad_choice_stops_a_sweep_before_its_first(run, capsys):
     for arguments in (["sampler=ddim", "sampler.steps=5,50"], ["nll.n=10,361"], ["weights=ema,ema/0.5"], ["name=e,../f"]):
-        with pytest.raises(AssertionError):  # told in several lines, or in one
-            raise AssertionError
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             evaluate(run, "-m", *arguments)
@@ -183,11 +182,10 @@ def test_the_command_ends_as_it_should_and_shows_no_traceback(run, tmp_path):
     assert "evaluation.json" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--help", "variance"], ["--help", "nll"]])
+@pytest.mark.parametrize("words", [["--help"], ["--help", "variance"]])
 def test_help_needs_no_checkpoint(words, capsys, monkeypatch):
-    from ddpm_lab.cli.evaluate import main
-
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
     main()
     said = capsys.readouterr().out
-    assert "analytic" in said or "nll.terms" in said
+    assert "analytic" in said
+    assert "learned_range" in said
