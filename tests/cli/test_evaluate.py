@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from evaluation.support import DIGITS, T, copied, evaluate, refusal
+from evaluation.support import DIGITS, copied, evaluate, refusal
 from helpers import ROOT, environment
+
+from ddpm_lab.cli.evaluate import main
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ REFUSED = {
     "nll.n=361": ("nll.n=361: the val split has 360 data",),
     "nll.split=train nll.n=1438": ("nll.n=1438: the train split has 1437 data",),
     "nll.n=1": ("nll.n=1: allowed is int >= 2 or null",),
-    "nll.stride=8 nll.n=10": ("nll.stride=8 needs at least 16 data, and there are 10",),
+    "nll.stride=8 nll.n=10": ("nll.stride=8 needs", "16 data", "there are 10"),
     "nll.stride=2 nll.terms=3": ("nll.stride=2 has no part in an estimate by nll.terms=3",),
     "variance=analytic gamma.n=1438": ("gamma.n=1438: there are 1437 training data",),
     "quality.statistics=/nowhere.npz": ("quality.statistics=/nowhere.npz", "there is no such file"),
@@ -79,7 +81,6 @@ def test_inception_without_its_weights_and_without_a_network_is_refused(run, cap
     def no_network(*_, **__) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("ddpm_lab.metrics.inception.download", no_network, raising=False)
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     said = refusal(capsys, f"ckpt={run}", "metrics=inception")
     assert "name it by metrics.weights=FILE, or use metrics=pixels" in said
@@ -160,8 +161,6 @@ def test_a_folder_that_cannot_be_written_is_refused(run, capsys):
 
 def test_one_bad_choice_stops_a_sweep_before_its_first(run, capsys):
     for arguments in (["sampler=ddim", "sampler.steps=5,50"], ["nll.n=10,361"], ["weights=ema,ema/0.5"], ["name=e,../f"]):
-        with pytest.raises(AssertionError):  # told in several lines, or in one
-            raise AssertionError
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             evaluate(run, "-m", *arguments)
@@ -170,24 +169,18 @@ def test_one_bad_choice_stops_a_sweep_before_its_first(run, capsys):
         assert not (run / "eval").exists()
 
 
-def test_the_command_ends_as_it_should_and_shows_no_traceback(run, tmp_path):
-    command = [sys.executable, str(ROOT / "evaluate.py")]
-    start = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment()}
-    refused = subprocess.run([*command, f"ckpt={run}", "weights=ema/0.5"], **start)
+def test_the_command_ends_as_it_should_and_shows_no_traceback(run):
+    command = [sys.executable, str(ROOT / "evaluate.py"), f"ckpt={run}", "nll.terms=3", "nll.stride=2"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("error: weights=ema/0.5")
+    assert refused.stderr.startswith("error: nll.stride=2")
     assert refused.stderr.count("\n") == 1
-    done = subprocess.run([*command, "ckpt=run", "quality.n=4", "nll.n=4", "name=e", "nll.train_stride=0"], **start)
-    assert done.returncode == 0, done.stderr
-    assert f"bits/dim, variational bound, {T} steps (4 held-out data)" in done.stdout
-    assert "evaluation.json" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--help", "variance"], ["--help", "nll"]])
+@pytest.mark.parametrize("words", [["--help"], ["--help", "variance"]])
 def test_help_needs_no_checkpoint(words, capsys, monkeypatch):
-    from ddpm_lab.cli.evaluate import main
-
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *words])
     main()
     said = capsys.readouterr().out
-    assert "analytic" in said or "nll.terms" in said
+    assert "analytic" in said
+    assert "learned_range" in said
