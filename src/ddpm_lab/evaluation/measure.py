@@ -1,5 +1,6 @@
 """The measuring of `python evaluate.py`: every choice in turn, then tables, files and pictures."""
 
+import json
 import logging
 import os
 import time
@@ -13,7 +14,6 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.schema import show
 from ddpm_lab.compose import instantiate
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.errors import UserError
@@ -157,9 +157,14 @@ def settings(arms: Sequence[DictConfig]) -> list[str]:
         own = {key: plain[i].get(key) for key in keys if any(peer.get(key) != plain[i].get(key) for peer in peers)}
         own = {key: value for key, value in own.items() if f"names.{key.partition('.')[0]}" not in own}
         own |= {"checkpoint": Path(str(own["checkpoint"])).stem} if "checkpoint" in own else {}
-        return " ".join(f"{key.removeprefix('names.')}={show(value)}" for key, value in own.items())
+        return " ".join(f"{key.removeprefix('names.')}={_typed(value)}" for key, value in own.items())
 
     return [setting(i) for i in range(len(arms))]
+
+
+def _typed(value: Any) -> str:
+    """As in a yaml file."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
