@@ -59,6 +59,11 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
         check(setup)
 
 
+def option_name(cfg: DictConfig, group: str, dirs: Sequence[Path]) -> str:
+    """The option of a group that a configuration was made with, or the one most like it."""
+    return _Setup(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), dirs).name(group).partition("=")[2]
+
+
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
     before = _Setup(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), dirs)

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from evaluation.support import DIGITS, copied, evaluate, refusal
-from helpers import ROOT, environment
+from evaluation.support import DIGITS, QUICK, copied, evaluate, refusal
+from helpers import CONF, ROOT, environment
 
-from ddpm_lab.cli.evaluate import main
+from ddpm_lab.cli.evaluate import main, with_own_sampler
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +184,16 @@ def test_help_needs_no_checkpoint(words, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "analytic" in said
     assert "learned_range" in said
+
+
+DIRS = [CONF / "evaluate", CONF]
+
+
+def test_a_value_of_the_sampler_alone_is_about_the_runs_own(run_of):
+    """Its other values stay as they were in that run."""
+    folder = run_of(
+        "experiment=smoke", *QUICK, "sampler=ddim", "sampler.steps=6", "sampler.eta=0.25", "sampler.spacing=leading"
+    )
+    argv = with_own_sampler([f"ckpt={folder}", "sampler.steps=5"], DIRS)
+    assert set(argv[2:]) == {"sampler=ddim", "sampler.eta=0.25", "sampler.spacing=leading", "sampler.clip=null"}
+    assert with_own_sampler([f"ckpt={folder}"], DIRS) == [f"ckpt={folder}"]

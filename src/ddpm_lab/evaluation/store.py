@@ -6,6 +6,7 @@ take turns over the pieces, and all read all of them: however many there are, ev
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def read(path: Path) -> Piece:
 
 def _write(piece: Piece, path: Path) -> None:
     """Beside the target, then renamed: there is a whole file or none."""
-    partial = path.with_suffix(f".tmp{ranks.rank()}")
+    partial = path.with_suffix(f".tmp{os.getpid()}")
     try:
         torch.save({name: value.cpu() for name, value in piece.items()}, partial)
         partial.replace(path)
