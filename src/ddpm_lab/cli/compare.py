@@ -47,7 +47,7 @@ def _main(argv: list[str]) -> None:
         return
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing here is worth threads
-#    from ddpm_lab.compare.page import write_page
+    from ddpm_lab.compare.page import write_page
     from ddpm_lab.compare.report import lines, options_by_target, report, write_tables
 
     names = {group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])}
@@ -56,7 +56,7 @@ def _main(argv: list[str]) -> None:
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
         write_tables(found, asked.out)
-#        write_page(found, asked.folders, asked.out / "index.html")
+        write_page(found, asked.folders, asked.out / "index.html")
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}"

@@ -113,7 +113,7 @@ def compared(arms: Sequence[Arm], names: Names) -> Compared:
     keys = _differing(flats)
     values = [{key.removesuffix(TARGET): _word(key, flat, names) for key in keys if key in flat} for flat in flats]
     axes = _axes([key.removesuffix(TARGET) for key in keys], values)
-    short = _short([axis.key for axis in axes])
+    short = _short([axis.key for axis in axes if axis.follows is None])
     labels = [_label(own, axes, short, {key.removesuffix(TARGET) for key in keys if key.endswith(TARGET)}) for own in values]
     seeds = [dict(sorted(found.items())) for found in groups.values()]
     return Compared(axes, [Choice(*parts) for parts in zip(values, labels, seeds, strict=True)], list(dict.fromkeys(notes)))

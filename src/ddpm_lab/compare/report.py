@@ -1,7 +1,7 @@
 """From folders to studies, and from studies to lines and files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, trained_arms
@@ -19,10 +19,11 @@ class Report:
     runs: list[RunFolder]
     skipped: list[Skipped]
     studies: list[Study]
+    not_plotted: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
-        return [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped] + [p for run in self.runs for p in run.problems]
+        return [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped] + [p for run in self.runs for p in run.problems] + self.not_plotted
 
 
 def report(folders: Sequence[Path], baseline: str | None, level: float, names: Names) -> Report:
@@ -59,7 +60,8 @@ def lines(found: Report) -> list[str]:
 
 
 def _about(study: Study) -> str:
-    return f"means with {study.level:.0%} intervals over seeds; differences are paired by seed; * best mean"
+    over = f"means with {study.level:.0%} intervals over seeds; differences to {study.baseline.label}, paired by seed"
+    return f"{over}; * best mean"
 
 
 def write_tables(found: Report, folder: Path) -> None:
@@ -67,7 +69,7 @@ def write_tables(found: Report, folder: Path) -> None:
     md, latex = [], []
     for study in found.studies:
         told = [f"- {text}" for _, text in sentences(study.judged, study.level)]
-        md += [f"## {study.title}", "", f"{_about(study).capitalize()}.", "", *markdown(rows(study)), "", *told, ""]
+        md += [f"## {study.title}", "", f"{_about(study)[0].upper()}{_about(study)[1:]}.", "", *markdown(rows(study)), "", *told, ""]
         latex += [*tex(rows(study), f"{study.title}: {_about(study)}".replace("; * best mean", "; best mean in bold")), ""]
     (folder / "table.md").write_text("\n".join(md), encoding="utf-8")
     (folder / "table.tex").write_text("\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8")

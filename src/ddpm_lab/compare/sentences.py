@@ -39,8 +39,8 @@ def sentence(found: Comparison, level: float) -> str:
     apart = _apart(found)
     if kind == "none":
         return (
-            f"{a} against {b} on {what}: {apart} with one seed. Seeds were not replicated and no error over images is known, "
-            "so nothing is supported."
+            f"{a} against {b} on {what}: {apart}, but nothing is supported: one seed, not replicated, and no error over "
+            "images is known."
         )
     if kind in ("better", "worse"):
         verb = "beats" if kind == "better" else "loses to"
@@ -80,17 +80,14 @@ def _of_images(found: Comparison) -> str:
 def _one_seed(found: Comparison) -> str:
     images = found.over_images
     assert images is not None
-    how = "" if found.paired else ", not paired"
-    return (
-        f"{_span(found, images)}. Seeds were not replicated: the interval is over {images.n:,} images only{how}, and says "
-        "nothing of another training run."
-    )
+    how = "" if found.paired else ", unpaired"
+    return f"{_span(found, images)}. One seed, not replicated: the interval is over {images.n:,} images only{how}."
 
 
 def _why_open(found: Comparison, level: float) -> str:
     deciding, n = found.deciding, len(found.seeds)
     assert deciding is not None
-    over = f"{n} seeds" if n > 1 else f"{deciding.n:,} images of one seed; seeds were not replicated"
+    over = f"{n} seeds" if n > 1 else f"{deciding.n:,} images only; one seed, not replicated"
     text = f"difference {shown(deciding.value, _digits(found), True)} {_span(found, deciding, True)} over {over}"
     if found.p is not None and found.p <= 1 - level:
         assert found.over_images is not None

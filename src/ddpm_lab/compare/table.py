@@ -105,7 +105,7 @@ def head(study: Study, columns: Sequence[Column]) -> list[str]:
 
 def _heads(study: Study, column: Column) -> list[str]:
     arrow = {-1: " ↓", 0: "", 1: " ↑"}[column.measure.better]
-    return [f"{column.measure.label}{arrow}", *([f"against {study.baseline.label}"] * column.measure.judged)]
+    return [f"{column.measure.label}{arrow}", *(["difference"] * column.measure.judged)]
 
 
 def rows(study: Study) -> list[list[str]]:
