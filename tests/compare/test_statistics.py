@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from ddpm_lab.compare.statistics import Estimate, bootstrap, holm, normal_interval, t_interval
 from scipy import stats
+
+from ddpm_lab.compare.statistics import Estimate, bootstrap, holm, normal_interval, t_interval
 
 EXPERIMENTS = 2_000
 

@@ -14,11 +14,12 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
 
   python compare.py outputs/multirun/2026-01-01_12-00-00   every run below a folder
   python compare.py outputs/digits outputs/multirun        below several
-  python compare.py FOLDER baseline=schedule=linear        against which choice (its label, values or run folder); default: the first
+  python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder (the first)
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
 
-What differs between the configurations is found; runs that differ by their seed alone are replicates. Written are index.html (one
-file that needs no network), table.csv, table.md and table.tex. Evaluations (eval/*/evaluation.json of a run) are compared as well.
+What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
+(eval/*/evaluation.json) are compared as well. Written are index.html (one file that needs no network), table.csv, table.md and
+table.tex, to FOLDER/compare unless out= says where.
 """
 
 
@@ -50,7 +51,9 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.compare.page import write_page
     from ddpm_lab.compare.report import lines, options_by_target, report, write_tables
 
-    names = {group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])}
+    names = {
+        group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])
+    }
     found = report(asked.folders, asked.baseline, asked.level, options_by_target(names))
     print("\n".join(lines(found)), flush=True)
     try:
@@ -74,7 +77,9 @@ def parsed(argv: list[str]) -> Asked:
             folders.append(Path(argument).expanduser())
         elif equals and "/" not in key:
             close = nearest(key, ("baseline", "out", "level"))
-            raise UserError(f"{argument}: no such option.{f' Did you mean {close}=?' if close else ''} Options: baseline, out, level")
+            raise UserError(
+                f"{argument}: no such option.{f' Did you mean {close}=?' if close else ''} Options: baseline, out, level"
+            )
         else:
             raise UserError(f"{argument}: no such folder; allowed are run folders, and folders above them")
     if not folders:

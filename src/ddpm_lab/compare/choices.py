@@ -154,7 +154,9 @@ def _axes(keys: Sequence[str], values: Sequence[dict[str, str]]) -> list[Axis]:
 
     axes: list[Axis] = []
     for i, key in enumerate(keys):
-        others = [other for j, other in enumerate(keys) if decides(other, key) and (j < i or (j > i and not decides(key, other)))]
+        others = [
+            other for j, other in enumerate(keys) if decides(other, key) and (j < i or (j > i and not decides(key, other)))
+        ]
         axes.append(Axis(key, others[0] if others else None))
     return axes
 

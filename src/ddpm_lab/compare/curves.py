@@ -20,7 +20,11 @@ POINTS = 200
 def learning(study: Study) -> list[Figure]:
     """From metrics.csv: what validation and training said along the way."""
     known = dict.fromkeys(name for choice in study.compared.choices for arm in choice.arms.values() for name in arm.run.curves)
-    shown = ["val/bound_bpd", *(name for name in known if named(name.removeprefix("val/")).judged and name != "val/bound_bpd"), "train/loss"]
+    shown = [
+        "val/bound_bpd",
+        *(name for name in known if named(name.removeprefix("val/")).judged and name != "val/bound_bpd"),
+        "train/loss",
+    ]
     return [figure for name in shown if name in known and (figure := _curve(study, name)) is not None]
 
 
@@ -38,7 +42,7 @@ def _curve(study: Study, name: str) -> Figure | None:
     if not data:
         return None
     what = "training loss" if name == "train/loss" else f"{named(name.removeprefix('val/')).label} in validation"
-    alt = f"{what[0].upper()}{what[1:]} over optimiser steps, a line per choice (mean over seeds), bands from lowest to highest seed."
+    alt = f"{what[0].upper()}{what[1:]} over optimiser steps, a line per choice; bands from lowest to highest seed."
     y = axis(what, type="log") if _wide([v for trace in data for v in trace["y"]]) else axis(what)
     title = f"{what[0].upper()}{what[1:]}" + ("; bands: lowest to highest seed" if any("fill" in t for t in data) else "")
     return Figure(title, alt, data, layout(xaxis=axis("optimiser steps"), yaxis=y))
@@ -52,7 +56,7 @@ def thinned(n: int, log: bool = False) -> list[int]:
     if n <= POINTS:
         return list(range(n))
     places = np.geomspace(1, n, POINTS) - 1 if log else np.linspace(0, n - 1, POINTS)
-    return sorted({int(round(place)) for place in places})
+    return sorted({round(place) for place in places})
 
 
 def line(study: Study, choice: Choice, x: Sequence[float], y: Any, text: str) -> Trace:
@@ -64,7 +68,14 @@ def line(study: Study, choice: Choice, x: Sequence[float], y: Any, text: str) ->
 
 
 def _band(study: Study, choice: Choice, x: Sequence[float], low: Any, high: Any) -> list[Trace]:
-    common = {"x": list(x), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": choice.label}
+    common = {
+        "x": list(x),
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": choice.label,
+    }
     upper = {"y": [_rounded(v) for v in high], "fill": "tonexty", "fillcolor": translucent(colour(study, choice))}
     return [common | {"y": [_rounded(v) for v in low]}, common | upper]
 
@@ -82,12 +93,22 @@ def terms(study: Study) -> Figure | None:
         if found:
             kept = thinned(len(found[0]["times"]), log=True)
             mean = np.mean([terms["terms_bpd"] for terms in found], axis=0)[kept]
-            data.append(line(study, choice, found[0]["times"][kept].tolist(), np.where(mean > 0, mean, np.nan), f"mean of {len(found)}, t"))
+            data.append(
+                line(
+                    study,
+                    choice,
+                    found[0]["times"][kept].tolist(),
+                    np.where(mean > 0, mean, np.nan),
+                    f"mean of {len(found)}, t",
+                )
+            )
             data[-1]["y"] = [None if y != y else y for y in data[-1]["y"]]
     if not data:
         return None
-    alt = "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
-    x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", exponentformat="power")
+    alt = (
+        "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
+    )
+    x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", dtick=1, exponentformat="power")
     return Figure("Terms of the bound: L_0 at t = 1, then L_(t−1)", alt, data, layout(420, xaxis=x, yaxis=y), wide=True)
 
 
@@ -108,7 +129,11 @@ def rate_distortion(study: Study) -> Figure | None:
         return None
     alt = "Distortion (RMSE of the prediction of x_0, of 255) against rate in bits/dim, a line per choice (its first seed)."
     return Figure(
-        "Rate and distortion", alt, data, layout(420, xaxis=axis("rate, bits/dim"), yaxis=axis("RMSE of x̂_0, of 255")), wide=True
+        "Rate and distortion",
+        alt,
+        data,
+        layout(420, xaxis=axis("rate, bits/dim"), yaxis=axis("RMSE of x̂_0, of 255")),
+        wide=True,
     )
 
 
@@ -118,7 +143,8 @@ def _bound_file(run: Path, flat: dict[str, Any], picture: Path | None) -> Path |
     found = {
         int(name[1]): path
         for path in (run / "eval").glob("*/bound_*.csv")
-        if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name)) and (picture is None or path.parent == picture.parent)
+        if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name))
+        and (picture is None or path.parent == picture.parent)
     }
     return found[max(found)] if found else None
 

@@ -63,12 +63,13 @@ def of_means(study: Study, column: Column) -> Figure:
         data.append({
             "x": [n.value for n in numbers.values()], "y": [choice.label] * len(seeds), "text": seeds, "mode": "markers",
             "hovertemplate": "%{y}<br>%{text}<extra></extra>",
-            "marker": {"symbol": "line-ns-open", "size": 11, "color": own, "opacity": 0.55},
+            "marker": {"symbol": "line-ns-open", "size": 11, "color": own, "opacity": 0.9, "line": {"width": 1.5}},
         })  # fmt: skip
         text = f"mean {shown(found.value, digits)} {spanned(found.low, found.high, digits)}, n = {found.n}"
         data.append(_dot(found.value, choice.label, text, own, found.low, found.high))
     best = min(choices, key=lambda c: -column.measure.better * column.estimates[c.label].value)
-    alt = f"{column.measure.label} of {len(choices)} choices. Best mean: {best.label}, {shown(column.estimates[best.label].value, digits)}."
+    top = shown(column.estimates[best.label].value, digits)
+    alt = f"{column.measure.label} of {len(choices)} choices. Best mean: {best.label}, {top}."
     return Figure(f"{column.measure.label} by choice", alt, data, _rows(choices, column.measure.label))
 
 
@@ -87,7 +88,7 @@ def of_differences(study: Study, column: Column) -> Figure | None:
         text = f"{shown(value, digits, True)} {spanned(low, high, digits, True)} over {over}: {WORDS[kind]}"
         data.append(_dot(value, c.choice.label, text, GREY if plain else colour(study, c.choice), low, high, hollow=plain))
         told.append(f"{c.choice.label} {shown(value, digits, True)}")
-    layout = _rows([c.choice for c in found], f"difference in {column.measure.label}")
+    layout = _rows([c.choice for c in found], "difference")
     layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
     alt = f"Difference to {study.baseline.label} in {column.measure.label}: {'; '.join(told[:12])}."
     return Figure(f"Against {study.baseline.label}; hollow: not distinguishable", alt, data, layout)
@@ -102,7 +103,7 @@ WORDS = {
 def _dot(x: float, y: str, text: str, own: str, low: float | None, high: float | None, hollow: bool = False) -> Trace:
     trace: Trace = {
         "x": [x], "y": [y], "text": [text], "mode": "markers", "hovertemplate": "%{y}<br>%{text}<extra></extra>",
-        "marker": {"size": 9, "color": own, "symbol": "circle-open" if hollow else "circle", "line": {"width": 2}},
+        "marker": {"size": 9, "color": own, "line": {"width": 2, "color": own}} | ({"symbol": "circle-open"} if hollow else {}),
     }  # fmt: skip
     if low is not None and high is not None:
         error = {"type": "data", "symmetric": False, "array": [high - x], "arrayminus": [x - low]}
@@ -113,8 +114,18 @@ def _dot(x: float, y: str, text: str, own: str, low: float | None, high: float |
 def _rows(choices: Sequence[Choice], title: str) -> dict[str, Any]:
     """A row for each choice, the first on top."""
     labels = [choice.label for choice in choices][::-1]
-    y = {"categoryorder": "array", "categoryarray": labels, "automargin": True, "range": [-0.6, len(labels) - 0.4]}
+    y = axis("") | {"categoryorder": "array", "categoryarray": labels, "range": [-0.6, len(labels) - 0.4]}
+    y |= {"tickmode": "array", "tickvals": labels, "ticktext": [_broken(label) for label in labels]}
     return layout(90 + 30 * max(len(labels), 2), xaxis=axis(title), yaxis=y, showlegend=False)
+
+
+def _broken(label: str) -> str:
+    """A long one on two lines, at the comma that is nearest to its middle."""
+    commas = [i for i in range(len(label)) if label.startswith(", ", i)]
+    if len(label) <= 22 or not commas:
+        return label
+    place = min(commas, key=lambda i: abs(i - len(label) / 2))
+    return f"{label[:place]},<br>{label[place + 2 :]}"
 
 
 def pareto(study: Study) -> Figure | None:
@@ -130,18 +141,22 @@ def pareto(study: Study) -> Figure | None:
     front = [label for label, own in points.items() if not any(_dominates(other, own) for other in points.values())]
     line = sorted(points[label] for label in front)
     data: list[Trace] = [{
-        "x": [x for x, _ in line], "y": [y for _, y in line], "mode": "lines", "line": {"color": GREY, "dash": "dot", "shape": "hv"},
-        "name": "Pareto front", "hoverinfo": "skip",
+        "x": [x for x, _ in line], "y": [y for _, y in line], "mode": "lines",
+        "line": {"color": GREY, "dash": "dot", "shape": "hv"}, "name": "Pareto front", "hoverinfo": "skip",
     }]  # fmt: skip
     for i, choice in enumerate(choices):
         x, y = points[choice.label]
-        trace = _dot(x, choice.label, "", colour(study, choice), fd.estimates[choice.label].low, fd.estimates[choice.label].high)
+        trace = _dot(
+            x, choice.label, "", colour(study, choice), fd.estimates[choice.label].low, fd.estimates[choice.label].high
+        )
         text = f"{fd.measure.label} {shown(x, digits_of(fd))}<br>{bpd.measure.label} {shown(y, digits_of(bpd))}"
         trace |= {"y": [y], "name": choice.label, "hovertemplate": f"{choice.label}<br>{text}<extra></extra>"}
         trace["marker"] |= {"symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]}
         own = bpd.estimates[choice.label]
         if own.low is not None and own.high is not None:
-            trace["error_y"] = trace["error_x"] | {"array": [own.high - y], "arrayminus": [y - own.low]} if "error_x" in trace else {}
+            trace["error_y"] = (
+                trace["error_x"] | {"array": [own.high - y], "arrayminus": [y - own.low]} if "error_x" in trace else {}
+            )
         data.append(trace)
     alt = f"{bpd.measure.label} against {fd.measure.label}. None of these is beaten on both means: {'; '.join(front)}."
     title = f"{bpd.measure.label} against {fd.measure.label}: lower left is better"

@@ -68,7 +68,10 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            with np.load(path) as file:
+            with (
+                path.open("rb") as opened,
+                np.load(opened) as file,
+            ):  # opened here, as numpy leaves one open that it cannot read
                 return dict(file)
         except Exception as error:  # zipfile, zlib, struct and numpy each have their own for a file that was cut short
             self.problems.append(f"{path}: not readable ({type(error).__name__}), so left out")

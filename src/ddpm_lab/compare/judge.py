@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ddpm_lab.compare.choices import Arm, Choice, Compared
 from ddpm_lab.compare.folders import Number
-from ddpm_lab.compare.measures import Measure, common_key, named
+from ddpm_lab.compare.measures import BPD, Measure, common_key, named
 from ddpm_lab.compare.pairing import PAIRED, over_images, unpaired
 from ddpm_lab.compare.statistics import Estimate, holm, t_interval
 from ddpm_lab.metrics.protocol import Record, differences, incomparable
@@ -71,7 +71,8 @@ def judged(compared: Compared, baseline: Choice, level: float) -> Judged:
     """All columns; and of those that are judged, every other choice against the baseline."""
     keys = dict.fromkeys(key for choice in compared.choices for arm in choice.arms.values() for key in _numbers(arm))
     columns = [_column(key, compared, baseline, level) for key in keys]
-    columns.sort(key=lambda column: (not column.measure.judged, column.measure.better == 0))
+    order = list(BPD)
+    columns.sort(key=lambda c: (not c.measure.judged, c.measure.better == 0, [*order, c.measure.key].index(c.measure.key)))
     comparisons = [
         found
         for column in columns
@@ -147,4 +148,8 @@ def winners(column: Column, choices: Sequence[Choice]) -> list[str]:
     best = max((e.value * column.measure.better for e in column.estimates.values()), default=None)
     if not column.measure.better:
         return []
-    return [c.label for c in choices if c.label in column.estimates and column.estimates[c.label].value * column.measure.better == best]
+    return [
+        c.label
+        for c in choices
+        if c.label in column.estimates and column.estimates[c.label].value * column.measure.better == best
+    ]

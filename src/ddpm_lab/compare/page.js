@@ -3,10 +3,11 @@ const BASE = {
   font: { family: "system-ui, sans-serif", size: 13, color: "#1c2128" },
   margin: { l: 12, r: 16, t: 10, b: 12 },
   paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
-  legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, xanchor: "left" },
+  legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
   hoverlabel: { align: "left", namelength: -1 },
 };
 const AXIS = { gridcolor: "#e6e9ed", zeroline: false, linecolor: "#9aa1aa", ticks: "outside", tickcolor: "#c6cbd2" };
+const titled = (axis) => ({ ...AXIS, ...axis, title: { ...axis.title, font: { size: 13 }, standoff: 8 } });
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
 function draw(figure) {
@@ -14,7 +15,7 @@ function draw(figure) {
   if (canvas.dataset.drawn) return;
   canvas.dataset.drawn = "1";
   const spec = JSON.parse(figure.querySelector("script").textContent);
-  const layout = { ...BASE, ...spec.layout, xaxis: { ...AXIS, ...spec.layout.xaxis }, yaxis: { ...AXIS, ...spec.layout.yaxis } };
+  const layout = { ...BASE, ...spec.layout, xaxis: titled(spec.layout.xaxis), yaxis: titled(spec.layout.yaxis) };
   Plotly.newPlot(canvas, spec.data, layout, CONFIG);
 }
 

@@ -50,6 +50,7 @@ class Section:
     intervals: list[Figure]
     plots: list[Figure]
     pictures: list[Picture]
+    same_noise: bool
     differing: list[tuple[str, str, list[str]]]
     measured: list[tuple[str, str]]
 
@@ -57,7 +58,11 @@ class Section:
 def write_page(report: Report, folders: Sequence[Path], path: Path) -> None:
     sections = [_section(study, report) for study in report.studies]
     environment = Environment(
-        loader=PackageLoader("ddpm_lab.compare", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("ddpm_lab.compare", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("page.html").render(
         report=report, sections=sections, folders=folders, environment=_environment(report), figure_json=_figure_json,
@@ -79,13 +84,17 @@ def _plotly() -> str:
 
 def _figure_json(figure: Figure) -> Markup:
     """Inside a script element, where only `<` could end it."""
-    return Markup(json.dumps({"data": figure.data, "layout": figure.layout}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+    return Markup(
+        json.dumps({"data": figure.data, "layout": figure.layout}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    )
 
 
 def _section(study: Study, report: Report) -> Section:
     trained = study.title == TRAINED
     told = sorted(sentences(study.judged, study.level), key=lambda pair: VERDICTS.index(pair[0]))
-    intervals = [f for column in study.main if column.estimates for f in (of_means(study, column), of_differences(study, column)) if f]
+    intervals = [
+        f for column in study.main if column.estimates for f in (of_means(study, column), of_differences(study, column)) if f
+    ]
     plots = [pareto(study), terms(study) if trained else None, None if trained else rate_distortion(study)]
     plots += [*learning(study), *schedules(study, report.not_plotted)] if trained else []
     others = [column for column in study.judged.columns if column not in study.main]
@@ -93,7 +102,7 @@ def _section(study: Study, report: Report) -> Section:
         study, told, cautions(study.compared, study.judged), head(study, study.main),
         [(choice, cells(study, choice, study.main)) for choice in study.compared.choices],
         _details(study, others) if others else None, _matrix(study), intervals, [plot for plot in plots if plot is not None],
-        _pictures(study), _differing(study), _measured(study),
+        _pictures(study), _same_noise(study), _differing(study), _measured(study),
     )  # fmt: skip
 
 
@@ -104,7 +113,7 @@ def _details(study: Study, columns: Sequence[Any]) -> tuple[list[str], list[tupl
 
 
 def _matrix(study: Study) -> tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None:
-    """Where exactly two axes vary, in the form of DDPM's Table 2: one in blocks, the other in rows; what was not run has none."""
+    """Where exactly two axes vary, in the form of DDPM's Table 2: one in blocks, the other in rows; None where none was run."""
     if len(study.compared.free) != 2:
         return None
     first, second = study.compared.free
@@ -125,10 +134,24 @@ def _pictures(study: Study) -> list[Picture]:
     found = []
     for choice in study.compared.choices[:PICTURES]:
         seed = min(shared or {s for s, arm in choice.arms.items() if arm.picture}, default=None)
-        if seed is not None and (path := choice.arms[seed].picture) is not None and (size := _size(content := path.read_bytes())):
+        if (
+            seed is not None
+            and (path := choice.arms[seed].picture) is not None
+            and (size := _size(content := path.read_bytes()))
+        ):
             uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
             found.append(Picture(choice.label, seed, uri, *size, path.name))
     return found
+
+
+def _same_noise(study: Study) -> bool:
+    """Whether the pictures began at the same noise: drawn from one seed, whatever the runs' own."""
+    arms = [arm for choice in study.compared.choices for arm in choice.arms.values()]
+    if study.title == TRAINED:
+        seeds = {str(((arm.run.config.get("callbacks") or {}).get("samples") or {}).get("seed")) for arm in arms}
+    else:
+        seeds = {n.record.get("seed") for arm in arms for n in arm.numbers.values() if n.record.get("sampler") is not None}
+    return len(seeds) == 1
 
 
 def _size(png: bytes) -> tuple[int, int] | None:
@@ -159,7 +182,9 @@ def _environment(report: Report) -> list[tuple[str, list[tuple[str, int]]]]:
     for run in report.runs:
         summary = run.summary
         versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else {}
-        own = {key: summary.get(key) for key in ("device", "torch_threads", "platform", "python", "git_revision")} | dict(versions or {})
+        own = {key: summary.get(key) for key in ("device", "torch_threads", "platform", "python", "git_revision")} | dict(
+            versions or {}
+        )
         for key, value in own.items():
             if value is not None:
                 counts = counted.setdefault(key.replace("_", " "), {})

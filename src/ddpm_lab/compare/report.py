@@ -23,7 +23,11 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        return [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped] + [p for run in self.runs for p in run.problems] + self.not_plotted
+        return (
+            [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped]
+            + [p for run in self.runs for p in run.problems]
+            + self.not_plotted
+        )
 
 
 def report(folders: Sequence[Path], baseline: str | None, level: float, names: Names) -> Report:
@@ -31,7 +35,9 @@ def report(folders: Sequence[Path], baseline: str | None, level: float, names: N
     runs, skipped = read_runs(folders)
     found = Report(runs, skipped, [])
     if not runs:
-        raise UserError("\n".join([f"{', '.join(map(str, folders))}: no run that has ended", *(f"  {p}" for p in found.problems)]))
+        raise UserError(
+            "\n".join([f"{', '.join(map(str, folders))}: no run that has ended", *(f"  {p}" for p in found.problems)])
+        )
     for title, arms in ((TRAINED, trained_arms(runs)), (EVALUATED, evaluated_arms(runs))):
         if arms:
             found.studies.append(_study(title, arms, baseline, level, names, last=title == EVALUATED and bool(found.studies)))
@@ -69,7 +75,16 @@ def write_tables(found: Report, folder: Path) -> None:
     md, latex = [], []
     for study in found.studies:
         told = [f"- {text}" for _, text in sentences(study.judged, study.level)]
-        md += [f"## {study.title}", "", f"{_about(study)[0].upper()}{_about(study)[1:]}.", "", *markdown(rows(study)), "", *told, ""]
+        md += [
+            f"## {study.title}",
+            "",
+            f"{_about(study)[0].upper()}{_about(study)[1:]}.",
+            "",
+            *markdown(rows(study)),
+            "",
+            *told,
+            "",
+        ]
         latex += [*tex(rows(study), f"{study.title}: {_about(study)}".replace("; * best mean", "; best mean in bold")), ""]
     (folder / "table.md").write_text("\n".join(md), encoding="utf-8")
     (folder / "table.tex").write_text("\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8")

@@ -35,11 +35,11 @@ def schedules(study: Study, problems: list[str]) -> list[Figure]:
             data.append(line(study, choice, x.round(5).tolist(), y, "t/T") | {"name": name})
     if not tables:
         return []
-    alt = f"{{}} of {len(tables)} schedules against t/T."
+    alt, x = f"{{}} of {len(tables)} schedules against t/T.", axis("t / T")
     return [
-        Figure("ᾱ: what is left of the signal's variance", alt.format("ᾱ"), signal, layout(xaxis=axis("t / T"), yaxis=axis("ᾱ"))),
+        Figure("ᾱ: what is left of the signal's variance", alt.format("ᾱ"), signal, layout(xaxis=x, yaxis=axis("ᾱ"))),
         Figure("Signal-to-noise ratio", alt.format("Log signal-to-noise ratio"), snr,
-               layout(xaxis=axis("t / T"), yaxis=axis("log ᾱ / (1 − ᾱ)"))),
+               layout(xaxis=x, yaxis=axis("log ᾱ / (1 − ᾱ)"))),
     ]  # fmt: skip
 
 

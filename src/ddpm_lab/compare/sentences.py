@@ -67,7 +67,9 @@ def _span(found: Comparison, estimate: Estimate, signed: bool = False) -> str:
 
 
 def _digits(found: Comparison) -> int:
-    spans = [(e.high - e.low) / 2 for e in (found.over_seeds, found.over_images) if e and e.low is not None and e.high is not None]
+    spans = [
+        (e.high - e.low) / 2 for e in (found.over_seeds, found.over_images) if e and e.low is not None and e.high is not None
+    ]
     values = [found.over_seeds.value] if found.over_seeds else []
     return max(decimals(values, spans[:1]), decimals(values, []) - 2) if spans else decimals(values, []) - 1
 
@@ -90,8 +92,9 @@ def _why_open(found: Comparison, level: float) -> str:
     over = f"{n} seeds" if n > 1 else f"{deciding.n:,} images only; one seed, not replicated"
     text = f"difference {shown(deciding.value, _digits(found), True)} {_span(found, deciding, True)} over {over}"
     if found.p is not None and found.p <= 1 - level:
-        assert found.over_images is not None
-        return f"{text}, but over other images it might vanish: {_span(found, found.over_images, True)} over {found.over_images.n:,}."
+        images = found.over_images
+        assert images is not None
+        return f"{text}, but over other images it might vanish: {_span(found, images, True)} over {images.n:,}."
     if deciding.excludes_zero:
         return f"{text}, which does not hold once all comparisons are counted (p = {found.p:.2g} by Holm)."
     return f"{text}."
@@ -103,7 +106,8 @@ def sentences(judged: Judged, level: float) -> list[tuple[str, str]]:
     for column in judged.columns:
         if column.measure.judged:
             told += [
-                ("refused", f"{label} is not compared on {column.measure.label}: {why}.") for label, why in column.refused.items()
+                ("refused", f"{label} is not compared on {column.measure.label}: {why}.")
+                for label, why in column.refused.items()
             ]
     return told
 
@@ -115,9 +119,13 @@ def cautions(compared: Compared, judged: Judged) -> list[str]:
         for axis in compared.axes
         if axis.follows is not None
     ]
-    if short := [choice.label for choice in compared.choices if len(choice.arms) == 1]:
-        which = "no choice" if len(short) == len(compared.choices) else f"not {_listed(short)}"
-        told.append(f"Seeds: {which} was replicated, so there is no interval over seeds there.".replace("no choice was", "none was"))
+    if single := [choice.label for choice in compared.choices if len(choice.arms) == 1]:
+        all_of_them = len(single) == len(compared.choices)
+        told.append(
+            "No choice has more than one seed, so there is no interval over seeds."
+            if all_of_them
+            else f"One seed only, so no interval over seeds: {_listed(single)}."
+        )
     for column in judged.columns:
         if column.notes and column.measure.judged:
             told.append(f"{column.measure.label}: numbers were measured with different {'; '.join(column.notes[:4])}.")

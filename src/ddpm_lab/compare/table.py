@@ -95,7 +95,9 @@ def cost(choice: Choice, key: str, digits: int) -> Cell:
     if not values:
         return Cell("–")
     mean = sum(values) / len(values)
-    return Cell(shown(mean, digits if mean >= 10 else 2), mean, note=f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs")
+    return Cell(
+        shown(mean, digits if mean >= 10 else 2), mean, note=f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
+    )
 
 
 def head(study: Study, columns: Sequence[Column]) -> list[str]:
@@ -135,8 +137,10 @@ def _piped(text: str) -> str:
 
 
 TEX = {
-    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "−": "$-$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$\infty$", "–": "--", "·": r"$\cdot$",
+    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "−": "$-$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$\infty$",
+    "–": "--", "·": r"$\cdot$",
     "é": r"\'e",
 }  # fmt: skip
 
@@ -150,7 +154,8 @@ def tex(table: Sequence[Sequence[str]], caption: str) -> list[str]:
 
     body = [" & ".join(map(escaped, row)) + r" \\" for row in table]
     return [
-        r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption)}}}", rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
+        r"\begin{table}", r"\centering", rf"\caption{{{escaped(caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
         r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}",
     ]  # fmt: skip
 
