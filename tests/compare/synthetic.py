@@ -11,7 +11,7 @@ from PIL import Image
 T, N = 8, 60
 DATA = {"_target_": "ddpm_lab.data.digits.Digits", "batch_size": 32, "val_fraction": 0.2, "split_seed": 0, "flip": False}
 SCHEDULES = {
-    "linear": {"beta_start": 1e-4, "beta_end": 0.02, "rescale": True}, "cosine": {"offset": 0.008, "max_beta": 0.999},
+    "linear": {"beta_start": 1e-4, "beta_end": 0.02, "rescale": False}, "cosine": {"offset": 0.008, "max_beta": 0.999},
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from helpers import ROOT, environment
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
 from ddpm_lab.cli.compare import parsed
+from ddpm_lab.compare.choices import Arm, Choice, Compared
+from ddpm_lab.compare.folders import Number, RunFolder
+from ddpm_lab.compare.judge import judged
 from ddpm_lab.compare.measures import decimals, named, shown
 from ddpm_lab.compare.pairing import over_images
 from ddpm_lab.compare.report import EVALUATED, lines, report, write_tables
@@ -270,3 +274,23 @@ def test_two_hundred_folders_take_less_than_half_a_minute(tmp_path):
     assert time.time() - started < 30
     assert "200 runs" in done.stdout
     shutil.rmtree(tmp_path / "0" / "0")
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seeds):
+    """Four choices alike but for chance, on two measures: the share of such reports in which any sentence claims anything."""
+    rng, claimed, experiments = np.random.default_rng(seeds), 0, 2_000
+    for _ in range(experiments):
+        of_seed, choices = rng.normal(size=(2, seeds)), []
+        for label in "abcd":
+            values = of_seed + rng.normal(size=(2, seeds))
+            arms = {seed: Arm(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)}
+            choices.append(Choice({}, label, arms))
+        found = judged(Compared([], choices, []), choices[0], 0.95)
+        assert len(found.comparisons) == 6
+        claimed += any(verdict(c, 0.95) in ("better", "worse") for c in found.comparisons)
+    assert claimed / experiments < 0.065
+
+
+def numbers(values):
+    return {key: Number(float(value), None, {}) for key, value in zip(("bound_bpd", "pixels_fd"), values, strict=True)}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ class Arm:
     run: RunFolder
     flat: Flat
     numbers: dict[str, Number]
-    labels: dict[str, str] = field(default_factory=dict)
     picture: Path | None = None
+    evaluation: Path | None = None
+    """Its folder."""
 
 
 @dataclass
@@ -79,7 +80,7 @@ def evaluated_arms(runs: Sequence[RunFolder]) -> list[Arm]:
         trained = {key: value for key, value in flattened(run.config).items() if not key.startswith("sampler.")}
         for one in run.evaluated:
             flat = trained | {f"evaluated.{key}": value for key, value in one.choice.items()}
-            found.append(Arm(run, flat, one.numbers, one.labels, one.picture))
+            found.append(Arm(run, flat, one.numbers, one.picture, one.folder))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_lab.compare.choices import Choice
+from ddpm_lab.compare.choices import Arm, Choice
 from ddpm_lab.compare.figures import Figure, Trace, axis, colour, layout, style, translucent
 from ddpm_lab.compare.measures import named
 from ddpm_lab.compare.table import Study
@@ -117,7 +117,7 @@ def rate_distortion(study: Study) -> Figure | None:
     data, seen = [], set()
     for choice in study.compared.choices:
         arm = next(iter(choice.arms.values()))
-        path = _bound_file(arm.run.path, arm.flat, arm.picture)
+        path = _bound_file(arm)
         columns = _columns(path) if path else {}
         if path in seen or not {"rate_bits_per_dim", "rmse_of_255"} <= columns.keys():
             continue
@@ -137,15 +137,13 @@ def rate_distortion(study: Study) -> Figure | None:
     )
 
 
-def _bound_file(run: Path, flat: dict[str, Any], picture: Path | None) -> Path | None:
+def _bound_file(arm: Arm) -> Path | None:
     """Of the longest chain that was measured under the choice's variance."""
-    variance = re.escape(str(flat.get("evaluated.variance")).replace("/", "_"))
-    found = {
-        int(name[1]): path
-        for path in (run / "eval").glob("*/bound_*.csv")
-        if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name))
-        and (picture is None or path.parent == picture.parent)
-    }
+    if arm.evaluation is None:
+        return None
+    variance = re.escape(str(arm.flat["evaluated.variance"]).replace("/", "_"))
+    files = arm.evaluation.glob("bound_*.csv")
+    found = {int(name[1]): path for path in files if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name))}
     return found[max(found)] if found else None
 
 

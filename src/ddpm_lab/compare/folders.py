@@ -41,7 +41,6 @@ class EvaluatedArm:
 
     choice: dict[str, Plain]
     numbers: dict[str, Number]
-    labels: dict[str, str]
     folder: Path
     picture: Path | None
 
@@ -203,14 +202,13 @@ def _evaluations(run: Path, problems: list[str]) -> Iterator[EvaluatedArm]:
 
 
 def _arm(arm: dict[str, Any], content: dict[str, Any], folder: Path) -> EvaluatedArm:
-    numbers, labels = {}, {}
+    numbers = {}
     for result in arm["results"]:
         if (value := _float(result["value"])) is not None:
             numbers[result["key"]] = Number(value, _float(result.get("standard_error")), result["record"])
-            labels[result["key"]] = result["label"]
     choice = {"sampler": arm["sampler"], "steps": arm["steps"], "variance": arm["variance"], "weights": content["weights"]}
     picture = folder / arm["picture"] if arm.get("picture") else None
-    return EvaluatedArm(choice, numbers, labels, folder, picture if picture and picture.exists() else None)
+    return EvaluatedArm(choice, numbers, folder, picture if picture and picture.exists() else None)
 
 
 def _float(value: object) -> float | None:

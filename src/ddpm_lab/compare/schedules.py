@@ -22,7 +22,8 @@ def schedules(study: Study, problems: list[str]) -> list[Figure]:
             try:
                 tables[key] = (choice, schedule_of(run.config).alphas_bar.numpy())
             except UserError as error:
-                problems.append(f"the schedule of {choice.label} is not plotted: {error}")
+                told = f"{_name(choice, study)}: this schedule is not plotted: {error}"
+                problems += [told] * (told not in problems)
     signal, snr = [], []
     for choice, alphas_bar in tables.values():
         kept = thinned(len(alphas_bar))
