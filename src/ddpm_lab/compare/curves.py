@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_lab.compare.choices import Arm, Choice
-from ddpm_lab.compare.figures import Figure, Trace, axis, colour, layout, style, translucent
+from ddpm_lab.compare.figures import Figure, Trace, axis, colour, crowded, layout, style, translucent
 from ddpm_lab.compare.measures import named
 from ddpm_lab.compare.table import Study
 
@@ -37,7 +37,7 @@ def _curve(study: Study, name: str) -> Figure | None:
             continue
         steps = [steps[i] for i in thinned(len(steps))]
         values = np.array([[run[step] for step in steps] for run in runs])
-        data += _band(study, choice, steps, values.min(0), values.max(0)) if len(runs) > 1 else []
+        data += _band(study, choice, steps, values.min(0), values.max(0)) if len(runs) > 1 and not crowded(study) else []
         data.append(line(study, choice, steps, values.mean(0), f"mean of {len(runs)}" if len(runs) > 1 else "one seed"))
     if not data:
         return None
@@ -45,7 +45,7 @@ def _curve(study: Study, name: str) -> Figure | None:
     alt = f"{what[0].upper()}{what[1:]} over optimiser steps, a line per choice; bands from lowest to highest seed."
     y = axis(what, type="log") if _wide([v for trace in data for v in trace["y"]]) else axis(what)
     title = f"{what[0].upper()}{what[1:]}" + ("; bands: lowest to highest seed" if any("fill" in t for t in data) else "")
-    return Figure(title, alt, data, layout(xaxis=axis("optimiser steps"), yaxis=y))
+    return Figure(title, alt, data, layout(xaxis=axis("optimiser steps"), yaxis=y, showlegend=not crowded(study)))
 
 
 def _wide(values: Sequence[float]) -> bool:
@@ -109,7 +109,14 @@ def terms(study: Study) -> Figure | None:
         "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
     )
     x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", dtick=1, exponentformat="power")
-    return Figure("Terms of the bound: L_0 at t = 1, then L_(t−1)", alt, data, layout(420, xaxis=x, yaxis=y), wide=True)
+    own = layout(420, xaxis=x, yaxis=y, showlegend=not crowded(study))
+    return Figure(
+        "Terms of the bound: L_0 at t = 1, then L_(t−1)",
+        alt,
+        data,
+        own,
+        wide=True,
+    )
 
 
 def rate_distortion(study: Study) -> Figure | None:

@@ -48,6 +48,11 @@ def layout(height: int = 360, **more: Any) -> dict[str, Any]:
     return {"height": height, **more}
 
 
+def crowded(study: Study) -> bool:
+    """More choices than a legend or bands are read for; the pointer still says which line is which."""
+    return len(study.compared.choices) > 12
+
+
 def translucent(hexadecimal: str, alpha: float = 0.16) -> str:
     r, g, b = (int(hexadecimal[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({r},{g},{b},{alpha})"
@@ -116,7 +121,8 @@ def _rows(choices: Sequence[Choice], title: str) -> dict[str, Any]:
     labels = [choice.label for choice in choices][::-1]
     y = axis("") | {"categoryorder": "array", "categoryarray": labels, "range": [-0.6, len(labels) - 0.4]}
     y |= {"tickmode": "array", "tickvals": labels, "ticktext": [_broken(label) for label in labels]}
-    return layout(90 + 30 * max(len(labels), 2), xaxis=axis(title), yaxis=y, showlegend=False)
+    height = 38 if any("<br>" in text for text in y["ticktext"]) else 30
+    return layout(90 + height * max(len(labels), 2), xaxis=axis(title), yaxis=y, showlegend=False)
 
 
 def _broken(label: str) -> str:
@@ -160,7 +166,14 @@ def pareto(study: Study) -> Figure | None:
         data.append(trace)
     alt = f"{bpd.measure.label} against {fd.measure.label}. None of these is beaten on both means: {'; '.join(front)}."
     title = f"{bpd.measure.label} against {fd.measure.label}: lower left is better"
-    return Figure(title, alt, data, layout(420, xaxis=axis(fd.measure.label), yaxis=axis(bpd.measure.label)), wide=True)
+    own = layout(420, xaxis=axis(fd.measure.label), yaxis=axis(bpd.measure.label), showlegend=not crowded(study))
+    return Figure(
+        title,
+        alt,
+        data,
+        own,
+        wide=True,
+    )
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
