@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.compat import check_compatible
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.schedule import NoiseSchedule
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.run import Run
@@ -82,6 +83,11 @@ def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) ->
         net, diffusion, instantiate(cfg, "loss"), instantiate(cfg, "timesteps"), instantiate(cfg, "optim"), sampler,
         shape, cfg.seed, config,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def schedule_of(config: dict[str, Any]) -> NoiseSchedule:
+    """The one that a run's configuration describes."""
+    return instantiate(OmegaConf.create({"schedule": config["schedule"]}), "schedule")
 
 
 def load(run: str | Path, weights: str | None = None) -> Run:
