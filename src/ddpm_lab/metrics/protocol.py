@@ -12,7 +12,7 @@ Record = dict[str, Plain]
 
 MAY_DIFFER = (
     "split", "seed", "weights", "checkpoint_sha256", "step", "sampler", "steps", "spacing", "eta", "variance", "clip",
-    "precision", "T", "stride", "terms", "calls", "squared_error_per_call", "std", "gamma_n", "gamma_times",
+    "precision", "tf32", "T", "stride", "terms", "calls", "squared_error_per_call", "std", "gamma_n", "gamma_times",
     "cov_clipped_at_0", "cov_clipped_at_1",
 )  # fmt: skip
 """What one compares, or what changes a number by chance or rounding alone. All else is how it is measured, and must agree."""
