@@ -39,7 +39,8 @@ def sweep(arms: Sequence[Arm], passed_on: Sequence[str]) -> int:
     """Run what is not done yet; the exit code: 0 if all is, 1 if an arm failed, 128 + n if stopped by signal n."""
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
-    return _Runner(opened(arms), arms, passed_on).run()
+    with opened(arms) as found:
+        return _Runner(found, arms, passed_on).run()
 
 
 class _Process:

@@ -37,7 +37,7 @@ class Entry:
 
 
 class Sweep:
-    """The arms in `folder`, held by this process alone until it ends. `found`: it was there before."""
+    """The arms in `folder`, held by this process alone as long as a `with` around it lasts. `found`: it was there before."""
 
     def __init__(self, folder: Path, entries: list[Entry], found: bool) -> None:
         self.folder, self.entries, self.found = folder, entries, found
@@ -46,7 +46,14 @@ class Sweep:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise UserError(f"{folder}: another process is at this sweep; for a second one: sweep.name=NAME") from error
+
+    def __enter__(self) -> "Sweep":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     def place(self, entry: Entry) -> Path:
         """The run folder of an arm."""

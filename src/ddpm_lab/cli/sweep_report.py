@@ -114,5 +114,9 @@ def reason(code: int, printed: str) -> str:
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     lines = [line.strip() for line in re.split(r"[\r\n]+", printed) if line.strip()]
-    errors = [line for line in lines if re.match(r"(error\b|\w*(Error|Exception)\b)", line)]
-    return f"exit code {code}: {(errors or lines or ['it said nothing'])[-1]}"
+    found = [
+        match[1]
+        for line in lines
+        if (match := re.search(r"(\berror( \(process \d+\))?: .*|^[\w.]*(Error|Exception)\b.*)", line))
+    ]
+    return f"exit code {code}: {(found or lines or ['it said nothing'])[-1]}"
