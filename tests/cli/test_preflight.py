@@ -166,7 +166,7 @@ def test_combinations(argv, start):
         ("-m sweep.n_jobs=0", "sweep.n_jobs=0: allowed is int >= 1"),
         ("-m sweep.name=a/b", "sweep.name=a/b: allowed is a folder name"),
         ("-m sweep.arms=5", "sweep.arms=5: allowed is list of str or empty"),
-        ("-m sweep.arms=[schedul=linear]", "schedul=linear: no such key. Did you mean schedule=linear?"),
+        ("-m sweep.arms=['schedul=linear']", "schedul=linear: no such key. Did you mean schedule=linear?"),
         ("-m hydra/launcher=joblib seed=1,2", "hydra/launcher=joblib: a sweep starts its own processes"),
         ("-m experiment=smoke,digits_sweep", "experiment: one of these is a sweep itself"),
         ("experiment=digits_sweep", "this experiment is a sweep (schedule=linear,cosine loss=simple,hybrid seed=0,1): add -m"),

@@ -92,8 +92,15 @@ def _option_line(name: str, path: Path, default: bool, width: int) -> str:
 
 def _key_lines(rules: dict[str, Rule], indent: str) -> list[str]:
     heads = {key: f"{indent}{key}={rule.default}" for key, rule in rules.items()}
-    width = max(map(len, heads.values()), default=0) + 2
-    return [_wrapped(f"{heads[key]:{width}}", _explained(rule)) for key, rule in rules.items()]
+    width = max((len(head) for head in heads.values() if len(head) < WIDTH // 2), default=0) + 2
+    lines = []
+    for key, rule in rules.items():
+        if len(heads[key]) < width:
+            lines.append(_wrapped(f"{heads[key]:{width}}", _explained(rule)))
+        else:  # a long list
+            lines.append(textwrap.fill(heads[key].lstrip(), WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    "))
+            lines += [_wrapped(f"{indent}    ", _explained(rule))] if _explained(rule) else []
+    return lines
 
 
 def _explained(rule: Rule) -> str:

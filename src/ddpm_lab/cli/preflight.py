@@ -226,8 +226,9 @@ def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
         raise UserError(
             f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
         )
-    if isinstance(name, str) and not is_folder_name(name):
-        raise UserError(f"run.name={name}: allowed is a folder name, without / and no dot in front; see also run.root")
+    for key in ("run.name", "sweep.name"):
+        if isinstance(given := _at(values, key), str) and not is_folder_name(given):
+            raise UserError(f"{key}={given}: allowed is a folder name, without / and no dot in front; see also run.root")
     experiment = _at(values, "run.experiment")
     if isinstance(experiment, str) and not all(map(is_folder_name, experiment.split("/"))):
         raise UserError(

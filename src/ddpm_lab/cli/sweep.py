@@ -133,7 +133,7 @@ class _Runner:
         self.report.show(process.entry, process.printed, process.begin)
         if code is not None:
             self.running.remove(process)
-            process.entry.seconds = round(process.seconds(), 1)
+            process.entry.seconds = round(process.seconds(), 2)
             self._over(process.entry, code, process.printed(process.begin).decode(errors="replace"))
 
     def _over(self, entry: Entry, code: int, printed: str) -> None:

@@ -16,7 +16,9 @@ class Report:
         self.sweep, self.at_once, self.shows = sweep, at_once, show
         common = set.intersection(*(set(entry.overrides) for entry in sweep.entries))
         own = [" ".join(word for word in entry.overrides if word not in common) for entry in sweep.entries]
-        self._names = [name or " ".join(entry.overrides) for name, entry in zip(own, sweep.entries, strict=True)]
+        self._names = [
+            name or " ".join(entry.overrides) or "as the defaults are" for name, entry in zip(own, sweep.entries, strict=True)
+        ]
         self._errors: dict[int, str] = {}
         self._told: set[int] = set()
         self._shown: dict[int, int] = {}
