@@ -50,3 +50,18 @@ def results(tmp_path_factory):
         return known[overrides]
 
     return result
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory):
+    """The folder of a run by its overrides; each is trained once."""
+    from helpers import trained
+
+    known: dict[tuple[str, ...], Path] = {}
+
+    def run(*overrides: str) -> Path:
+        if overrides not in known:
+            known[overrides] = trained(tmp_path_factory.mktemp("trained") / "run", *overrides)
+        return known[overrides]
+
+    return run

@@ -21,6 +21,7 @@ MAY_ENTER = {
     "metrics": {"core.rng"},
     "training": {"core", "metrics", "data.memory"},
     "evaluation": {"core", "metrics", "training", "data.memory", "run", "compose"},
+    "compare": {"metrics.protocol", "compose"},
     "errors": set(),
     "facts": set(),
 }

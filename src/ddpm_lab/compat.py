@@ -59,6 +59,11 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
         check(setup)
 
 
+def option_name(cfg: DictConfig, group: str, dirs: Sequence[Path]) -> str:
+    """The option of a group that a configuration was made with, or the one most like it."""
+    return _Setup(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), dirs).name(group).partition("=")[2]
+
+
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
     before = _Setup(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), dirs)
@@ -69,7 +74,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     setup = _Setup(before.cfg | {group: asked[group] for group in ("variance", "sampler", "metrics")}, dirs)
     for check in (_features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
         check(setup)
-    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler")}
+    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler", "metrics")}
     _output_has_variance(setup, before)
     _bound_can_be_measured(setup, asked["nll"])
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.compat import check_compatible
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.schedule import NoiseSchedule
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.run import Run
@@ -93,6 +94,11 @@ def _network(cfg: DictConfig, shape: tuple[int, ...], n_outputs: int) -> torch.n
         alike = {name: plain[name] for name, own in weights.items() if name in plain and plain[name].shape == own.shape}
         net.load_state_dict(weights | alike)
     return net
+
+
+def schedule_of(config: dict[str, Any]) -> NoiseSchedule:
+    """The one that a run's configuration describes."""
+    return instantiate(OmegaConf.create({"schedule": config["schedule"]}), "schedule")
 
 
 def load(run: str | Path, weights: str | None = None) -> Run:

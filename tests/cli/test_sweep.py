@@ -94,7 +94,8 @@ def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
         assert f"[{number}] schedule={schedule} …\n" in said
         assert f"[{number}] schedule={schedule}: 3.2500 ± 0.5000 bits/dim, pixels_fd 0.7500 (" in said
     assert "1 of 2 over, about" in said
-    assert said.endswith(f"2 of 2 done: {folder}\n")
+    assert f"\n2 of 2 done: {folder}\n" in said
+    assert said.endswith(f"python compare.py {folder}\n")
     assert states(folder) == [("done", 0)] * 2
 
 
@@ -104,7 +105,7 @@ def test_a_failed_arm_stops_no_other_and_is_tried_again_by_the_same_command(run)
     assert code == 1
     assert states(folder) == [("done", 0), ("failed", 2), ("done", 0)]
     assert f"[1] seed=2: exit code 2: error: the loss is not finite\n    {folder}/1.log\n" in said
-    assert said.splitlines()[-1].startswith("2 of 3 done")
+    assert f"\n2 of 3 done: {folder}; the same command tries the others again\n" in said
     code, said = run("seed=1,2,3")
     assert (code, only()) == (0, folder)
     assert said.startswith(f"going on with {folder}: 2 of 3 runs done")

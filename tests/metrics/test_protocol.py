@@ -29,7 +29,6 @@ def test_a_record_is_flat_json_with_every_field_in_its_order():
     assert list(found) == [*names, "version_ddpm_lab", "version_torch", "version_torch_fidelity"]
     assert {field: found[field] for field in SAID} == SAID
     assert set(SAID) <= set(record(Pixels(), n=3))
-    assert set(MAY_DIFFER) < set(SAID)
 
 
 def test_differences_name_the_field_and_both_sides():

@@ -132,6 +132,10 @@ def test_terms_on_disk_add_up_to_what_is_logged_and_equal_one_meter_over_all(tmp
     np.testing.assert_allclose(found["terms_bpd"], expected.terms_bpd.numpy(), rtol=1e-5)
     np.testing.assert_allclose(found["terms_se"], expected.terms_se.numpy(), rtol=1e-4)
     assert row["val/bound_se"] == pytest.approx(expected.total_se, rel=1e-4)
+    assert found["index"].tolist() == [*range(30)]
+    strata = [found["per_datum_bpd"][found["index"] % int(found["stride"]) == offset].mean() for offset in range(3)]
+    assert sum(strata) + found["per_datum_prior_bpd"].mean() == pytest.approx(total, rel=1e-9)
+    np.testing.assert_allclose(found["per_datum_bpd"], meter.tally.per_datum.numpy(), rtol=1e-4)
     assert (tmp_path / "vlb_terms.png").stat().st_size > 0
 
 

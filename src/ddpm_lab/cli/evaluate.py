@@ -4,16 +4,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
 from ddpm_lab.cli.options import conf_dir, config_dirs
-from ddpm_lab.compat import check_evaluated
+from ddpm_lab.cli.schema import show
+from ddpm_lab.compat import check_evaluated, option_name
 from ddpm_lab.errors import ToldElsewhere, UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
+
+
+WORK = "work"
+"""Beside the results: what was measured, in pieces."""
 
 
 def main() -> None:
@@ -30,8 +37,9 @@ def main() -> None:
 
 
 def _refuse(error: UserError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    if not isinstance(error, ToldElsewhere):
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.code)
 
 
 def _main(argv: list[str]) -> None:
@@ -44,6 +52,7 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.cli.preflight import preflight
 
     argv, notes = canonical(argv, dirs)
+    argv = with_own_sampler(argv, dirs)
     arms = preflight(argv, dirs, completed)
     if not arms:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
@@ -53,24 +62,53 @@ def _main(argv: list[str]) -> None:
     measure([arm.config for arm in arms])
 
 
+def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
+    """`sampler.steps=50` alone is about the run's own sampler: its name and its other values are put beside it."""
+    typed = {key: value for key, _, value in (word.partition("=") for word in argv)}
+    asked = any(key.startswith("sampler.") for key in typed)
+    if not asked or "sampler" in typed or "ckpt" not in typed or "," in typed["ckpt"]:
+        return argv
+    trained = _trained(typed["ckpt"])[0]
+    own = {f"sampler.{key}": value for key, value in trained.sampler.items() if key != "_target_"}
+    others = [f"{key}={show(value)}" for key, value in own.items() if key not in typed]
+    return [*argv, f"sampler={option_name(trained, 'sampler', dirs)}", *others]
+
+
 def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
-    """The run's own choices in place of `auto`, and what it cannot be asked refused. `trained` is put beside the rest: the
-    configuration that the network was trained by."""
-    from ddpm_lab.cli.preflight import is_folder_name
+    """The run's own choices in place of `auto`, where it is on the disk; and what it cannot be asked refused."""
+    _check_name(cfg.name)
+    trained, checkpoint, folder = _trained(cfg.ckpt)
+    OmegaConf.set_struct(cfg, False)
+    cfg.checkpoint = str(checkpoint)
+    cfg.folder = str(folder or checkpoint.parent)
+    check_evaluated(cfg, trained, dirs)
+
+
+def _trained(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
+    """The configuration that the network was trained by, its checkpoint, and its run folder where there is one."""
     from ddpm_lab.resume import located
 
-    checkpoint, folder = located(Path(cfg.ckpt).expanduser(), "ckpt")
+    checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
     if folder is None:
         from ddpm_lab.training.checkpoint import read_checkpoint
 
         trained = OmegaConf.create(read_checkpoint(checkpoint)["config"])
     else:
-        trained = OmegaConf.load(folder / "config.yaml")
+        trained = _stored(folder / "config.yaml")
     if not isinstance(trained, DictConfig) or "variance" not in trained or "sampler" not in trained:
-        raise UserError(f"ckpt={cfg.ckpt}: the configuration beside it is not one of a run")
-    if cfg.name is not None and not is_folder_name(cfg.name):
-        raise UserError(f"name={cfg.name}: allowed is a folder name, without / and no dot in front")
-    OmegaConf.set_struct(cfg, False)
-    cfg.checkpoint = str(checkpoint)
-    cfg.folder = str(folder or checkpoint.parent)
-    check_evaluated(cfg, trained, dirs)
+        raise UserError(f"ckpt={ckpt}: the configuration beside it is not one of a run")
+    return trained, checkpoint, folder
+
+
+def _check_name(name: str | None) -> None:
+    from ddpm_lab.cli.preflight import is_folder_name
+
+    if name is not None and (not is_folder_name(name) or name == WORK):
+        raise UserError(f"name={name}: allowed is a folder name, without / and no dot in front, and not {WORK}")
+
+
+def _stored(path: Path) -> Any:
+    try:
+        return OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error

@@ -70,6 +70,7 @@ class Report:
             say(f"stopped, {done}; the same command goes on from here")
         else:
             say(f"{done}: {self.sweep.folder}" + ("; the same command tries the others again" if failed else ""))
+            say(f"side by side: python compare.py {self.sweep.folder}")
 
     def name(self, entry: Entry) -> str:
         return f"[{entry.number}] {self._names[entry.number]}"

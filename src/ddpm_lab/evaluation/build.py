@@ -12,6 +12,7 @@ from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation import gamma
 from ddpm_lab.evaluation.evaluate import chains
+from ddpm_lab.evaluation.likelihood import check_stride
 from ddpm_lab.evaluation.store import Store
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.training.checkpoint import read_checkpoint
@@ -30,25 +31,24 @@ def subject_of(cfg: DictConfig, device: torch.device) -> Subject:
     return Subject(run, data, checkpoint, cfg.seed, cfg.batch, store)
 
 
-def check_enough(cfg: DictConfig, data: InMemory) -> None:
-    """Raises UserError for more data than there are."""
+def check_enough(cfg: DictConfig, subject: Subject, sampler: Sampler) -> None:
+    """Raises UserError where there are fewer data than are asked for."""
+    data, schedule = subject.data, subject.run.diffusion.schedule
     there = len(data.raw(cfg.nll.split))
     if cfg.nll.n is not None and cfg.nll.n > there:
         raise UserError(f"nll.n={cfg.nll.n}: the {cfg.nll.split} split has {there} data; null takes all")
     if cfg.nll.ode_n > there or cfg.nll.ode_n == 1:
         raise UserError(f"nll.ode_n={cfg.nll.ode_n}: allowed is 0, or 2 to the {there} data of the {cfg.nll.split} split")
-    n = there if cfg.nll.n is None else cfg.nll.n
-    if cfg.nll.terms is None and 2 * cfg.nll.stride > max(n, 2):
-        raise UserError(f"nll.stride={cfg.nll.stride} needs {2 * cfg.nll.stride} data, two for each t, and there are {n}")
     if cfg.quality.n == 1:
         raise UserError("quality.n=1: one sample has no covariance; allowed is 0 for none, or 2 and more")
     if cfg.gamma.n > len(data.raw("train")) and cfg.variance._target_.endswith(".Analytic"):
         raise UserError(f"gamma.n={cfg.gamma.n}: there are {len(data.raw('train'))} training data")
+    longest = max(map(len, chains(schedule.chain(), sampler.chain(schedule), cfg.nll.chain).values()))
+    check_stride(min(cfg.nll.stride, longest), there if cfg.nll.n is None else cfg.nll.n)
 
 
 def sampler_of(cfg: DictConfig, subject: Subject) -> Sampler:
-    """Raises UserError for a chain that the schedule does not allow, or more data than there are."""
-    check_enough(cfg, subject.data)
+    """Raises UserError for a chain that the schedule does not allow."""
     sampler = instantiate(cfg, "sampler")
     try:
         sampler.chain(subject.run.diffusion.schedule)

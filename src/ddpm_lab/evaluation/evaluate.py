@@ -11,10 +11,11 @@ from ddpm_lab.core.schedule import Chain
 from ddpm_lab.data.memory import scale
 from ddpm_lab.evaluation import likelihood
 from ddpm_lab.evaluation.likelihood import Of
-from ddpm_lab.evaluation.quality import SPOKEN, published, scores
+from ddpm_lab.evaluation.quality import SPOKEN, scores
 from ddpm_lab.evaluation.samples import drawn
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics.extractors import Extractor
+from ddpm_lab.metrics.published import PublishedStats
 from ddpm_lab.training import ranks
 from ddpm_lab.training.images import save_grid
 from ddpm_lab.training.results import Result
@@ -29,13 +30,35 @@ class Evaluated:
     results: list[Result] = field(default_factory=list)
     bounds: dict[str, Bound] = field(default_factory=dict)
     grid: Path | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    """The network, and the seed."""
+    setting: str = ""
+    """What tells it from another one with this sampler, variance and number of steps."""
+
+    def named(self, name: str) -> str:
+        """The name of a file of its own."""
+        return (f"{name}_{self.setting}" if self.setting else name).replace("/", "_").replace(" ", "_")
 
 
-def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, quality: Any, folder: Path) -> Evaluated:
+def evaluate(
+    subject: Subject,
+    choice: Choice,
+    extractor: Extractor,
+    stats: PublishedStats | None,
+    nll: Any,
+    quality: Any,
+    folder: Path,
+    setting: str = "",
+) -> Evaluated:
     """`nll` and `quality` are those parts of the configuration; pictures go to `folder`."""
-    stats = published(quality.statistics, subject, extractor) if quality.n else None
     trained = subject.run.diffusion
-    found = Evaluated(choice, len(choice.chain(trained)))
+    about = {
+        "checkpoint": str(subject.checkpoint),
+        "weights": subject.run.weights,
+        "step": subject.run.step,
+        "seed": subject.seed,
+    }
+    found = Evaluated(choice, len(choice.chain(trained)), about=about, setting=setting)
     for name, chain in chains(trained.schedule.chain(), choice.chain(trained), nll.chain).items():
         found.results += _likelihood(subject, choice, chain, name, nll, found)
     if nll.ode_n:
@@ -44,10 +67,10 @@ def evaluate(subject: Subject, choice: Choice, extractor: Extractor, nll: Any, q
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
             found.results += scores(subject, choice, quality.n, extractor, quality.reference, stats, Path(scratch))
     shown = min(quality.grid, quality.n)
+    samples = drawn(subject, choice, quality.n) if shown else []  # by all processes: they meet there
     if shown and ranks.rank() == 0:
-        samples = drawn(subject, choice, quality.n)[0]["x"][:shown]
-        name = f"samples_{choice.sampler_name}_{found.steps}_{choice.variance_of_samples}.png".replace("/", "_")
-        found.grid = save_grid(scale(samples, trained.levels), folder / name)
+        name = found.named(f"samples_{choice.sampler_name}_{found.steps}_{choice.variance_of_samples}") + ".png"
+        found.grid = save_grid(scale(samples[0]["x"][:shown], trained.levels), folder / name)
     return found
 
 

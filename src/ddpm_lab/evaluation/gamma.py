@@ -1,13 +1,15 @@
 """Γ for the analytic variance, measured once for each checkpoint and time, and kept."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ddpm_lab.core.analytic import Gamma, GammaMeter, GammaTally
-from ddpm_lab.evaluation.store import Piece, make, read
+from ddpm_lab.evaluation.store import Piece, is_whole, make, read
 from ddpm_lab.evaluation.subject import Subject
+from ddpm_lab.training import ranks
 
 PIECE = 64
 """Training data of one file."""
@@ -16,7 +18,7 @@ PIECE = 64
 def measured(subject: Subject, times: Sequence[int], n: int) -> Gamma:
     """Γ at the times, over the first n training data, by the weights that sample (Bao et al. 2022 section 3.1)."""
     place = subject.store.place("gamma", about(subject, n))
-    known = {int(t) for path in place.glob("t*.pt") for t in read(path)["times"]}
+    known = ranks.agreed({int(t) for piece in _whole(place) for t in piece["times"]})
     wanted = sorted(set(times) - known)
     groups = [wanted[i : i + PIECE] for i in range(0, len(wanted), PIECE)]
     x0 = subject.x0("train", 0, n)
@@ -28,11 +30,15 @@ def measured(subject: Subject, times: Sequence[int], n: int) -> Gamma:
 
     paths = [place / f"t{group[0]:05d}-{group[-1]:05d}-{len(group)}.pt" for group in groups]
     make(paths, [lambda group=group: work(group) for group in groups], f"Γ of {n} training data", list(map(len, groups)))
-    found = [read(path) for path in sorted(place.glob("t*.pt"))]
-    column = {int(t): sums for piece in found for t, sums in zip(piece["times"], piece["sums"].T, strict=True)}
+    column = {int(t): sums for piece in _whole(place) for t, sums in zip(piece["times"], piece["sums"].T, strict=True)}
     whole = GammaMeter(subject.run.diffusion, tuple(times), subject.seed, subject.batch)
     whole.tally = GammaTally(torch.stack([column[t] for t in times], 1), n)
     return whole.result()
+
+
+def _whole(place: Path) -> list[Piece]:
+    """What is there; not what was cut short."""
+    return [read(path) for path in sorted(place.glob("t*.pt")) if is_whole(path)]
 
 
 def about(subject: Subject, n: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ddpm_lab.core.estimate import BoundEstimator, Estimate, EstimateTally, pilo
 from ddpm_lab.core.flow import FlowLikelihood, FlowMeter, FlowTally
 from ddpm_lab.core.likelihood import BoundMeter
 from ddpm_lab.core.schedule import Chain
+from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Piece
 from ddpm_lab.evaluation.subject import Choice, Subject
 
@@ -26,7 +27,8 @@ class Of(NamedTuple):
 
 
 def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
-    """The bound, term by term."""
+    """The bound, term by term. Raises UserError for fewer data than two at each time."""
+    check_stride(of.stride, of.n)
     diffusion, net = choice.diffusion(subject.run.diffusion), subject.run.net
 
     def meter() -> BoundMeter:
@@ -42,6 +44,11 @@ def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
     for piece in subject.store.pieces("bound", about, of.n, PIECE, work, told):
         whole.tally = whole.tally.plus(Tally(**piece))
     return whole.result()
+
+
+def check_stride(stride: int, n: int) -> None:
+    if n < 2 * stride:
+        raise UserError(f"nll.stride={stride} needs at least {2 * stride} data, and there are {n}: use a smaller stride")
 
 
 def estimated(subject: Subject, choice: Choice, chain: Chain, of: Of, terms: int) -> Estimate:

@@ -1,23 +1,26 @@
 """The measuring of `python evaluate.py`: every choice in turn, then tables, files and pictures."""
 
+import json
 import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.compose import instantiate
+from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.build import choice_of, sampler_of, subject_of
+from ddpm_lab.evaluation.build import check_enough, choice_of, sampler_of, subject_of
 from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
-from ddpm_lab.evaluation.quality import SPOKEN
+from ddpm_lab.evaluation.quality import SPOKEN, published
 from ddpm_lab.evaluation.report import (
     comparable,
     lines,
@@ -31,26 +34,73 @@ from ddpm_lab.evaluation.report import (
     write_terms,
 )
 from ddpm_lab.evaluation.subject import Subject
+from ddpm_lab.metrics.extractors import Extractor
+from ddpm_lab.metrics.published import PublishedStats
 from ddpm_lab.training import ranks
 
 WRITTEN = {
     "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",
     "table.md": "the choices side by side", "sweep.png": "the same as a plot", "bound_*.png": "terms, rate and distortion",
-    "bound_*.csv": "every term", "gamma.csv": "Γ and the variance of x_0 given x_t", "samples_*.png": "samples",
+    "bound_*.csv": "every term", "gamma*.csv": "Γ and the variance of x_0 given x_t", "samples_*.png": "samples",
 }  # fmt: skip
 
 
 def measure(arms: Sequence[DictConfig]) -> None:
-    """All of them, those of one network together."""
+    """All of them, those of one folder together."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ddpm_lab").setLevel(logging.INFO)
     _meet(arms[0])
-    stamp = ranks.agreed(datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    networks: dict[tuple[str, str | None], list[DictConfig]] = {}
-    for cfg in arms:
-        networks.setdefault((cfg.checkpoint, cfg.weights), []).append(cfg)
-    for of_one in networks.values():
-        _measure_one(of_one, stamp)
+    try:
+        stamp = ranks.agreed(datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        folders: dict[Path, list[DictConfig]] = {}
+        for cfg in arms:
+            folders.setdefault(Path(cfg.folder) / "eval" / (cfg.name or stamp), []).append(cfg)
+        network = _Network()
+        prepared = {folder: [network.prepared(cfg) for cfg in of_one] for folder, of_one in folders.items()}
+        for folder, of_one in prepared.items():  # every mistake was found before any long work
+            _measure_into(folder, of_one, network)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()  # or its threads may abort a process that ends
+
+
+class Prepared(NamedTuple):
+    """One choice, all that could be refused of it looked at."""
+
+    cfg: DictConfig
+    sampler: Sampler
+    steps: int
+    extractor: Extractor
+    stats: PublishedStats | None
+
+
+class _Network:
+    """The one in use: a sweep may ask for many, and the memory holds one."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, ...] = ()
+        self._subject: Subject | None = None
+        self._extractors: dict[tuple[str, str], Extractor] = {}
+
+    def __call__(self, cfg: DictConfig) -> Subject:
+        key = (cfg.checkpoint, str(cfg.weights), str(_device(cfg)))
+        if self._subject is None or self._key != key:
+            self._key, self._subject = key, subject_of(cfg, _device(cfg))
+        if (self._subject.seed, self._subject.batch) != (cfg.seed, cfg.batch):
+            self._subject = replace(self._subject, seed=cfg.seed, batch=cfg.batch)
+        return self._subject
+
+    def prepared(self, cfg: DictConfig) -> Prepared:
+        """Raises UserError for what cannot be measured."""
+        subject = self(cfg)
+        sampler = sampler_of(cfg, subject)
+        check_enough(cfg, subject, sampler)
+        key = (subject.identity["data"], OmegaConf.to_yaml(cfg.metrics))
+        if key not in self._extractors:
+            self._extractors[key] = instantiate(cfg, "metrics", data=subject.data)
+        extractor = self._extractors[key]
+        stats = published(cfg.quality.statistics, subject, extractor) if cfg.quality.n else None
+        return Prepared(cfg, sampler, len(sampler.chain(subject.run.diffusion.schedule)), extractor, stats)
 
 
 def _meet(cfg: DictConfig) -> None:
@@ -70,33 +120,57 @@ def _device(cfg: DictConfig) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def _measure_one(arms: Sequence[DictConfig], stamp: str) -> None:
-    started, first = time.time(), arms[0]
-    subject = subject_of(first, _device(first))
-    samplers = [sampler_of(cfg, subject) for cfg in arms]  # every mistake before any long work
-    extractors = {_text(cfg.metrics): instantiate(cfg, "metrics", data=subject.data) for cfg in arms}
-    folder = Path(first.folder) / "eval" / (first.name or stamp)
+def _measure_into(folder: Path, arms: Sequence[Prepared], network: _Network) -> None:
+    started, first = time.time(), arms[0].cfg
     with ranks.by_first():
         if ranks.rank() == 0:
             _new(folder, first)
-    _print([str(folder), f"  {subject.told}", *(f"  {note}" for note in subject.data.notes)])
+    _print([str(folder)])
     found: list[Evaluated] = []
-    for i, (cfg, sampler) in enumerate(zip(arms, samplers, strict=True)):
+    told = ""
+    for i, (arm, setting) in enumerate(zip(arms, settings([arm.cfg for arm in arms]), strict=True)):
+        subject = network(arm.cfg)
+        if told != subject.told:
+            told = subject.told
+            _print([f"  {told}", *(f"  {note}" for note in subject.data.notes)])
         if len(arms) > 1:
-            about = f"sampler {cfg.names.sampler}, {len(sampler.chain(subject.run.diffusion.schedule))} steps"
-            _print([f"{i + 1} of {len(arms)}: {about}, variance {cfg.names.variance}"])
-        choice = choice_of(cfg, subject, sampler)
-        found.append(evaluate(subject, choice, extractors[_text(cfg.metrics)], cfg.nll, cfg.quality, folder))
+            about = [f"sampler {arm.cfg.names.sampler}", f"{arm.steps} steps", f"variance {arm.cfg.names.variance}"]
+            _print([f"{i + 1} of {len(arms)}: {', '.join([*about, *filter(None, [setting])])}"])
+        choice, cfg = choice_of(arm.cfg, subject, arm.sampler), arm.cfg
+        found.append(evaluate(subject, choice, arm.extractor, arm.stats, cfg.nll, cfg.quality, folder, setting))
         if ranks.rank() == 0:
             _print(lines(found[-1].results, brief=len(arms) > 1))
-            _keep(found, subject, first, folder)
+            _keep(found, folder)
     if ranks.rank() == 0:
         _show(found, folder, first)
         _print([f"{time.time() - started:,.0f} s; written to {folder}:", *_written(folder)])
 
 
-def _text(node: Any) -> str:
-    return OmegaConf.to_yaml(node)
+def settings(arms: Sequence[DictConfig]) -> list[str]:
+    """Of each, what tells it from those with the same sampler, steps and variance, as "seed=1"."""
+    plain = [_leaves(OmegaConf.to_container(cfg, resolve=True)) for cfg in arms]
+    names = [(cfg.names.sampler, cfg.sampler.steps, cfg.names.variance) for cfg in arms]
+
+    def setting(i: int) -> str:
+        peers = [plain[j] for j in range(len(arms)) if names[j] == names[i]]
+        keys = [key for key in dict.fromkeys(key for peer in peers for key in peer) if key not in ("ckpt", "folder")]
+        own = {key: plain[i].get(key) for key in keys if any(peer.get(key) != plain[i].get(key) for peer in peers)}
+        own = {key: value for key, value in own.items() if f"names.{key.partition('.')[0]}" not in own}
+        own |= {"checkpoint": Path(str(own["checkpoint"])).stem} if "checkpoint" in own else {}
+        return " ".join(f"{key.removeprefix('names.')}={_typed(value)}" for key, value in own.items())
+
+    return [setting(i) for i in range(len(arms))]
+
+
+def _typed(value: Any) -> str:
+    """As in a yaml file."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix.removesuffix("."): node}
+    return {key: value for name, child in node.items() for key, value in _leaves(child, f"{prefix}{name}.").items()}
 
 
 def _new(folder: Path, cfg: DictConfig) -> None:
@@ -110,19 +184,20 @@ def _new(folder: Path, cfg: DictConfig) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror}), and results go there") from error
 
 
-def _keep(found: Sequence[Evaluated], subject: Subject, cfg: DictConfig, folder: Path) -> None:
+def _keep(found: Sequence[Evaluated], folder: Path) -> None:
     """After every choice: a stop loses none of those before it."""
-    about = {"checkpoint": cfg.checkpoint, "weights": subject.run.weights, "step": subject.run.step, "seed": subject.seed}
+    about = {key: value for key, value in found[0].about.items() if all(arm.about[key] == value for arm in found)}
     write_json(found, about, folder / "evaluation.json")
     write_csv(found, folder / "evaluation.csv")
     arm = found[-1]
     if arm.choice.gamma is not None:
-        write_gamma(arm.choice.gamma, folder / "gamma.csv")
+        write_gamma(arm.choice.gamma, folder / f"{arm.named('gamma')}.csv")
     for bound in arm.bounds.values():
         steps = len(bound.times)
         title = f"{steps} steps, σ²: {arm.choice.variance_name}"
-        plot_bound(bound, title, folder / f"bound_{steps}_{arm.choice.variance_name}.png".replace("/", "_"))
-        write_terms(bound, folder / f"bound_{steps}_{arm.choice.variance_name}.csv".replace("/", "_"))
+        name = arm.named(f"bound_{steps}_{arm.choice.variance_name}")
+        plot_bound(bound, title, folder / f"{name}.png")
+        write_terms(bound, folder / f"{name}.csv")
 
 
 def _show(found: Sequence[Evaluated], folder: Path, cfg: DictConfig) -> None:

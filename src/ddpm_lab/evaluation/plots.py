@@ -52,7 +52,8 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
             found = score_of(arm, what)
             if found is not None and found.value > 0:
                 sampled = f"{arm.choice.sampler_name}, {arm.choice.variance_of_samples}"
-                lines.setdefault(arm.choice.variance_name if what == "bound" else sampled, {})[arm.steps] = found.value
+                name = arm.choice.variance_name if what == "bound" else sampled
+                lines.setdefault(f"{name} {arm.setting}".strip(), {})[arm.steps] = found.value
         for name, points in lines.items():
             steps = sorted(points)
             ax.plot(steps, [points[n] for n in steps], marker="o", markersize=3, label=name)

@@ -34,7 +34,7 @@ def plain(found: Evaluated) -> dict[str, Any]:
     """As evaluation.json has it."""
     choice = found.choice
     return {
-        "sampler": choice.sampler_name, "steps": found.steps, "variance": choice.variance_name,
+        "sampler": choice.sampler_name, "steps": found.steps, "variance": choice.variance_name, "setting": found.setting,
         "results": [
             {"key": result.key, "label": result.label.strip(), "value": result.value, "standard_error": result.se,
              "record": result.record}
@@ -89,15 +89,18 @@ def comparable(arms: Sequence[Evaluated], what: str) -> list[list[Evaluated]]:
 
 
 def sweep_table(arms: Sequence[Evaluated], what: str) -> list[list[str]]:
-    """Variance (and, where samples are looked at, sampler) down, steps across: the head, then the rows."""
-    steps = sorted({arm.steps for arm in arms})
+    """Variance (and, where samples are looked at, sampler) down, steps across: the head, then the rows. What else tells
+    choices apart has a column, where there is any."""
+    steps, apart = sorted({arm.steps for arm in arms}), any(arm.setting for arm in arms)
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: arm.choice.sampler_name):
         result = score_of(arm, what)
         if result is not None:
-            name = (arm.choice.variance_name,) if what == "bound" else (arm.choice.sampler_name, arm.choice.variance_of_samples)
-            rows.setdefault(name, {})[arm.steps] = shown(result.value, result.se) if what == "bound" else f"{result.value:.4f}"
-    names = ["variance"] if what == "bound" else ["sampler", "variance"]
+            sampled = (arm.choice.sampler_name, arm.choice.variance_of_samples)
+            name = (arm.choice.variance_name,) if what == "bound" else sampled
+            cells = rows.setdefault((*name, arm.setting) if apart else name, {})
+            cells[arm.steps] = shown(result.value, result.se) if what == "bound" else f"{result.value:.4f}"
+    names = [*(["variance"] if what == "bound" else ["sampler", "variance"]), *(["setting"] if apart else [])]
     return [[*names, *map(str, steps)], *([*name, *(row.get(n, "") for n in steps)] for name, row in rows.items())]
 
 
@@ -139,8 +142,9 @@ def tell(logger: Any, arms: Sequence[Evaluated], folder: Path) -> None:
     for one in logger if isinstance(logger, list) else [logger]:
         if not hasattr(one, "log_table"):
             continue
-        rows = [[a.choice.sampler_name, a.steps, a.choice.variance_name, r.key, r.value, r.se] for a in arms for r in a.results]
-        columns = ["sampler", "steps", "variance", "key", "value", "standard error"]
+        named = [([a.choice.sampler_name, a.steps, a.choice.variance_name, a.setting], r) for a in arms for r in a.results]
+        rows = [[*name, r.key, r.value, r.se] for name, r in named]
+        columns = ["sampler", "steps", "variance", "setting", "key", "value", "standard error"]
         one.log_table(f"eval/{folder.name}", columns, rows, step=None)
         if hasattr(one, "log_picture"):
             for path in sorted(folder.glob("*.png")):

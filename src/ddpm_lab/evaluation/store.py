@@ -6,6 +6,7 @@ take turns over the pieces, and all read all of them: however many there are, ev
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,17 +66,17 @@ class Pieces(Sequence[Piece]):
 
 def make(paths: Sequence[Path], works: Sequence[Callable[[], Piece]], told: str, sizes: Sequence[int]) -> None:
     """Every file that is not there, or not whole; with processes in turns, and a bar over data. Returns when all are done."""
-    missing = ranks.agreed([i for i, path in enumerate(paths) if not _is_whole(path)])
+    missing = ranks.agreed([i for i, path in enumerate(paths) if not is_whole(path)])
     own = missing[ranks.rank() :: ranks.world()]
     with tqdm(total=sum(sizes), initial=sum(sizes) - sum(sizes[i] for i in missing), desc=told, leave=False,
               disable=ranks.rank() > 0 or not missing) as bar:  # fmt: skip
         for i in own:
             _write(works[i](), paths[i])
             bar.update(sum(sizes[j] for j in missing[missing.index(i) : missing.index(i) + ranks.world()]))
-    ranks.agreed(None)
+    ranks.gather(None)  # all wait for all: what process 0 found would not wait for the others
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     if not path.exists():
         return False
     try:
@@ -92,7 +93,7 @@ def read(path: Path) -> Piece:
 
 def _write(piece: Piece, path: Path) -> None:
     """Beside the target, then renamed: there is a whole file or none."""
-    partial = path.with_suffix(f".tmp{ranks.rank()}")
+    partial = path.with_suffix(f".tmp{os.getpid()}")
     try:
         torch.save({name: value.cpu() for name, value in piece.items()}, partial)
         partial.replace(path)

@@ -1,9 +1,10 @@
 """How a number was measured: the record that stands beside it, and whether another number may be held against it."""
 
 import importlib.metadata
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ddpm_lab.metrics.extractors import Extractor
+if TYPE_CHECKING:  # who only reads records needs no torch
+    from ddpm_lab.metrics.extractors import Extractor
 
 Plain = str | int | float | bool | None
 """What a record holds: JSON takes it, and two of them can be told apart."""
@@ -19,7 +20,7 @@ PACKAGES = ("ddpm-lab", "torch", "torch-fidelity")
 
 
 def record(
-    extractor: Extractor,
+    extractor: "Extractor",
     *,
     n: int,
     seed: int | None = None,

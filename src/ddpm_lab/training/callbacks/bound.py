@@ -19,7 +19,8 @@ from ddpm_lab.training.results import Result, log, log_picture, log_table, parts
 
 
 class VLBTerms(Callback):
-    """Scalars to the loggers; every term, with its standard error, to vlb_terms.npz and vlb_terms.png.
+    """Scalars to the loggers; every term, with its standard error, to vlb_terms.npz and vlb_terms.png. The .npz also has each
+    datum's sum of what was measured of it, and its L_T: two runs that measured the same data can be paired over them.
 
     A stride beyond T counts as T. x̂_0 of images is clipped to [−1, 1], as in Ho's evaluation. The measured network is the EMA
     where there is one.
@@ -50,10 +51,11 @@ class VLBTerms(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, _ = parts(trainer, pl_module)
-        bound = together(self._meter).result()
+        meter = together(self._meter)
+        bound = meter.result()
         module.validation_bpd = bound.total_bpd
         log(trainer, {f"val/{key}": value for key, value in _scalars(bound).items()} | {"val/bound_se": bound.total_se})
-        self._save(trainer, bound, "val")
+        self._save(trainer, bound, meter.tally, "val")
 
     def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
         """The bound at full strength, for the final table."""
@@ -62,7 +64,7 @@ class VLBTerms(Callback):
         for batch in tqdm(data.val_dataloader(), desc="Bound on validation data", leave=False, disable=ranks.rank() > 0):
             meter.add(module.eval_net, batch.x0.to(module.device, module.dtype), batch.first)
         bound = together(meter).result()
-        self._save(trainer, bound, "final")
+        self._save(trainer, bound, meter.tally, "final")
         record = {
             "unit": "bits/dim", "split": "validation", "n": bound.n, "stride": bound.stride, "T": len(bound.times),
             "seed": self.seed, "weights": module.weights, "clip": meter.clip,
@@ -86,16 +88,19 @@ class VLBTerms(Callback):
         diffusion = module.diffusion
         return BoundMeter(diffusion, diffusion.chain, min(stride, len(diffusion.chain)), self.seed)
 
-    def _save(self, trainer: Trainer, bound: Bound, stage: str) -> None:
+    def _save(self, trainer: Trainer, bound: Bound, tally: Tally, stage: str) -> None:
         with ranks.by_first():
             if ranks.rank() == 0:
-                self._write(trainer, bound, stage)
+                self._write(trainer, bound, tally, stage)
 
-    def _write(self, trainer: Trainer, bound: Bound, stage: str) -> None:
-        folder = Path(trainer.default_root_dir)
+    def _write(self, trainer: Trainer, bound: Bound, tally: Tally, stage: str) -> None:
+        folder, order = Path(trainer.default_root_dir), tally.index.argsort()
+        data = trainer.datamodule  # type: ignore[attr-defined]
         np.savez(
             folder / "vlb_terms.npz", times=np.array(bound.times), terms_bpd=bound.terms_bpd, terms_se=bound.terms_se,
             terms_n=bound.terms_n, prior_bpd=bound.prior_bpd, n=bound.n, seed=self.seed, step=trainer.global_step,
+            per_datum_bpd=tally.per_datum[order], per_datum_prior_bpd=tally.priors[order], index=tally.index[order],
+            stride=bound.stride, data_sha256=data.state_dict()["sha256"],
         )  # fmt: skip
         _plot(bound, trainer.global_step, folder / "vlb_terms.png")
         log_picture(trainer, f"{stage}/vlb_plot", folder / "vlb_terms.png")

@@ -1,0 +1,220 @@
+"""Run folders as they lie on the disk: what can be read of them, and why the rest is left out."""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.metrics.protocol import Plain, Record
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster
+OWN = "table.csv"
+"""What a folder of ours holds beside index.html, so that it is not taken for a run."""
+
+
+class Number(NamedTuple):
+    """A measured value with what was said beside it."""
+
+    value: float
+    se: float | None
+    record: Record
+
+
+class Skipped(NamedTuple):
+    path: Path
+    why: str
+
+
+@dataclass
+class EvaluatedArm:
+    """One choice of sampler and variance that a trained run was measured under."""
+
+    choice: dict[str, Plain]
+    numbers: dict[str, Number]
+    folder: Path
+    picture: Path | None
+
+
+@dataclass
+class RunFolder:
+    """A run that has ended or was evaluated."""
+
+    path: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    numbers: dict[str, Number]
+    evaluated: list[EvaluatedArm] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @cached_property
+    def terms(self) -> dict[str, np.ndarray]:
+        """vlb_terms.npz, or nothing where there is none or it cannot be read."""
+        path = self.path / "vlb_terms.npz"
+        if not path.exists():
+            return {}
+        try:
+            with (
+                path.open("rb") as opened,
+                np.load(opened) as file,
+            ):  # opened here, as numpy leaves one open that it cannot read
+                return dict(file)
+        except Exception as error:  # zipfile, zlib, struct and numpy each have their own for a file that was cut short
+            self.problems.append(f"{path}: not readable ({type(error).__name__}), so left out")
+            return {}
+
+    @cached_property
+    def curves(self) -> dict[str, dict[int, float]]:
+        """metrics.csv by column and step, as far as it can be read."""
+        found: dict[str, dict[int, float]] = {}
+        try:
+            with (self.path / "metrics.csv").open(newline="", encoding="utf-8", errors="replace") as file:
+                for row in csv.DictReader(file):
+                    step = row.pop("step", "") or ""
+                    for name, text in row.items():
+                        if isinstance(name, str) and step.isdigit() and (value := _float(text)) is not None:
+                            found.setdefault(name, {})[int(step)] = value
+        except (OSError, csv.Error):
+            pass
+        return found
+
+    def picture(self) -> Path | None:
+        """The last picture of samples."""
+        return max((self.path / "samples").glob("step_*.png"), default=None)
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[RunFolder], list[Skipped]]:
+    """All runs in or below the folders, in natural order of their paths, each once."""
+    runs: dict[Path, RunFolder] = {}
+    skipped: dict[Path, Skipped] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; allowed are run folders, and folders above them")
+        for path in _candidates(folder):
+            if path.resolve() in runs or path.resolve() in skipped:
+                continue
+            try:
+                runs[path.resolve()] = read_run(path)
+            except UserError as error:
+                skipped[path.resolve()] = Skipped(path, str(error))
+    return list(runs.values()), list(skipped.values())
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """Folders with a config.yaml, and below them no other; and those at the bottom that have none."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
+    except OSError:
+        yield folder
+        return
+    names = {entry.name for entry in entries}
+    if "config.yaml" in names:
+        yield folder
+        return
+    below = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
+    if not below and not {OWN, "index.html"} <= names:
+        yield folder
+    for entry in below:
+        yield from _candidates(Path(entry.path))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
+
+
+def read_run(path: Path) -> RunFolder:
+    """Raises UserError that says why there is nothing to compare."""
+    if not (path / "config.yaml").is_file():
+        raise UserError("empty" if not any(path.iterdir()) else "not a run folder (it has no config.yaml)")
+    config = _config(path / "config.yaml")
+    summary = _json(path / "summary.json") if (path / "summary.json").exists() else None
+    problems: list[str] = []
+    evaluated = list(_evaluations(path, problems))
+    if summary is None and not evaluated:
+        raise UserError("has no summary.json: its training has not ended")
+    summary = summary or {}
+    run = RunFolder(path, config, summary, _of_summary(summary, path, problems), evaluated, problems)
+    planned, step = (config.get("trainer") or {}).get("max_steps"), summary.get("step")
+    if isinstance(step, int) and isinstance(planned, int) and step < planned:
+        problems.append(f"{path}: was measured at step {step} of {planned}")
+    return run
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError("config.yaml is not readable as YAML") from error
+    if not isinstance(config, dict) or not isinstance(config.get("seed"), int) or not isinstance(config.get("schedule"), dict):
+        raise UserError("config.yaml is not one of a run (it has no seed and schedule)")
+    return config
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.name} is not readable as JSON (cut short?)") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name} holds no numbers of a run")
+    return content
+
+
+def _of_summary(summary: dict[str, Any], path: Path, problems: list[str]) -> dict[str, Number]:
+    metrics = summary.get("metrics")
+    numbers = {}
+    for key, said in (metrics if isinstance(metrics, dict) else {}).items():
+        value = _float(said.get("value")) if isinstance(said, dict) else None
+        if value is None:
+            problems.append(f"{path}: {key} is no finite number, so left out")
+        else:
+            record = {k: v for k, v in said.items() if k not in ("value", "standard_error")}
+            numbers[key] = Number(value, _float(said.get("standard_error")), record)
+    return numbers
+
+
+def _evaluations(run: Path, problems: list[str]) -> Iterator[EvaluatedArm]:
+    """Of all evaluations, oldest first: what is measured again replaces what was before."""
+    paths = sorted((run / "eval").glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime)
+    for path in paths:
+        try:
+            content = _json(path)
+            for arm in content["arms"]:
+                yield _arm(arm, content, path.parent)
+        except UserError as error:
+            problems.append(f"{path}: {error}, so left out")
+        except (KeyError, TypeError):
+            problems.append(f"{path}: is not as evaluate.py writes it, so left out")
+
+
+def _arm(arm: dict[str, Any], content: dict[str, Any], folder: Path) -> EvaluatedArm:
+    numbers = {}
+    for result in arm["results"]:
+        if (value := _float(result["value"])) is not None:
+            numbers[result["key"]] = Number(value, _float(result.get("standard_error")), result["record"])
+    choice = {"sampler": arm["sampler"], "steps": arm["steps"], "variance": arm["variance"], "weights": content["weights"]}
+    picture = folder / arm["picture"] if arm.get("picture") else None
+    return EvaluatedArm(choice, numbers, folder, picture if picture and picture.exists() else None)
+
+
+def _float(value: object) -> float | None:
+    """As a finite number."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,101 @@
+"""From folders to studies, and from studies to lines and files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, trained_arms
+from ddpm_lab.compare.folders import RunFolder, Skipped, read_runs
+from ddpm_lab.compare.judge import judged
+from ddpm_lab.compare.sentences import cautions, sentences
+from ddpm_lab.compare.table import Study, aligned, markdown, rows, tex, write_csv
+from ddpm_lab.errors import UserError
+
+TRAINED, EVALUATED = "As trained", "As evaluated"
+
+
+@dataclass
+class Report:
+    runs: list[RunFolder]
+    skipped: list[Skipped]
+    studies: list[Study]
+    not_plotted: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        return (
+            [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped]
+            + [p for run in self.runs for p in run.problems]
+            + self.not_plotted
+        )
+
+
+def report(folders: Sequence[Path], baseline: str | None, level: float, names: Names) -> Report:
+    """Raises UserError where there is nothing to compare."""
+    runs, skipped = read_runs(folders)
+    found = Report(runs, skipped, [])
+    if not runs:
+        raise UserError(
+            "\n".join([f"{', '.join(map(str, folders))}: no run that has ended", *(f"  {p}" for p in found.problems)])
+        )
+    for title, arms in ((TRAINED, trained_arms(runs)), (EVALUATED, evaluated_arms(runs))):
+        if arms:
+            found.studies.append(_study(title, arms, baseline, level, names, last=title == EVALUATED and bool(found.studies)))
+    return found
+
+
+def _study(title: str, arms: Sequence[Arm], baseline: str | None, level: float, names: Names, last: bool) -> Study:
+    together = compared(arms, names)
+    try:
+        against = chosen(together.choices, baseline)
+    except UserError:
+        if not last:  # a baseline of the trained runs may name several evaluated choices, of which the first is as good
+            raise
+        against = together.choices[0]
+    return Study(title, together, against, judged(together, against, level), level)
+
+
+def lines(found: Report) -> list[str]:
+    """For the console: tables, then what is supported."""
+    told = []
+    for study in found.studies:
+        told += ["", f"{study.title} ({_about(study)})", "", *aligned(rows(study)), ""]
+        told += [f"  {text}" for _, text in sentences(study.judged, study.level)]
+        told += [f"  note: {text}" for text in cautions(study.compared, study.judged)]
+    return told[1:] + [""] * bool(found.problems) + [f"note: {text}" for text in found.problems]
+
+
+def _about(study: Study) -> str:
+    over = f"means with {study.level:.0%} intervals over seeds; differences to {study.baseline.label}, paired by seed"
+    return f"{over}; * best mean"
+
+
+def write_tables(found: Report, folder: Path) -> None:
+    write_csv(found.studies, folder / "table.csv")
+    md, latex = [], []
+    for study in found.studies:
+        told = [f"- {text}" for _, text in sentences(study.judged, study.level)]
+        md += [
+            f"## {study.title}",
+            "",
+            f"{_about(study)[0].upper()}{_about(study)[1:]}.",
+            "",
+            *markdown(rows(study)),
+            "",
+            *told,
+            "",
+        ]
+        latex += [*tex(rows(study), f"{study.title}: {_about(study)}".replace("; * best mean", "; best mean in bold")), ""]
+    (folder / "table.md").write_text("\n".join(md), encoding="utf-8")
+    (folder / "table.tex").write_text("\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8")
+
+
+def options_by_target(files: Mapping[str, Mapping[str, str | None]]) -> Names:
+    """Of {group: {option: _target_}}: the option that a target stands for. Of several, the one that the others build on has
+    the shortest name."""
+    found: dict[tuple[str, str], str] = {}
+    for group, options in files.items():
+        for option, target in sorted(options.items(), key=lambda pair: len(pair[0])):
+            if target is not None:
+                found.setdefault((group, target), option)
+    return found

@@ -1,0 +1,121 @@
+"""index.html holds everything itself, and works in a browser."""
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from compare.synthetic import config, sweep, write_evaluation, write_run
+from ddpm_lab.compare.page import write_page
+from ddpm_lab.compare.report import report
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    root = sweep(tmp_path_factory.mktemp("sweep"))
+    for number in (0, 1, 6):
+        arms = {("ancestral", 8, "beta"): (3.0 - number / 10, 9.0), ("ddim", 4, "beta"): (4.0 + number / 100, 12.0)}
+        write_evaluation(root / str(number), arms)
+    path = root / "index.html"
+    found = report([root], None, 0.95, {})
+    write_page(found, [root], path)
+    assert not found.problems
+    return path
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def of(self, name: str) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.found if tag == name]
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    tags = Tags(page.read_text(encoding="utf-8"))
+    for tag, attrs in tags.found:
+        for name in ("src", "href"):
+            if name in attrs:
+                assert attrs[name].startswith(("data:", "#")), (tag, attrs)
+    assert len(tags.of("img")) == 4
+    for image in tags.of("img"):
+        assert image["alt"]
+        assert base64.b64decode(image["src"].partition(",")[2]).startswith(b"\x89PNG")
+
+
+def figures(text: str) -> dict[str, dict]:
+    titles = re.findall(
+        r"<figcaption>([^<]+)</figcaption>\s*<div class=\"canvas\" role=\"img\" aria-label=\"[^\"]{20,}\"", text
+    )
+    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.S)
+    assert len(titles) == len(found)
+    return dict(zip(titles, map(json.loads, found), strict=True))
+
+
+def test_every_plot_is_there_with_words_for_it(page):
+    found = figures(page.read_text(encoding="utf-8"))
+    for start in ("bits/dim by choice", "Against", "bits/dim against", "Terms of the bound", "Bits/dim in validation",
+                  "Training loss", "Rate and distortion", "ᾱ", "Signal-to-noise"):  # fmt: skip
+        assert any(title.startswith(start) for title in found), start
+    names = [trace["name"] for trace in next(f for t, f in found.items() if t.startswith("ᾱ"))["data"]]
+    assert names == ["linear", "cosine"]
+
+
+def test_two_axes_make_a_matrix(page):
+    """Schedule and loss of what was trained; schedule and sampler of what was evaluated."""
+    text = page.read_text(encoding="utf-8")
+    assert "schedule: linear" in text
+    assert "schedule: cosine" in text
+    assert text.count('<th scope="rowgroup"') == 4
+
+
+def test_what_configurations_say_stays_text(tmp_path):
+    write_run(tmp_path / "a", config(1, optim__lr="</script><img src=x onerror=alert(1)>"))
+    write_run(tmp_path / "b", config(1))
+    write_page(report([tmp_path], None, 0.95, {}), [tmp_path], tmp_path / "index.html")
+    assert all(image["src"].startswith("data:") for image in Tags((tmp_path / "index.html").read_text()).of("img"))
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_is_silent_shows_everything_and_sorts(page):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no browser here")
+    sync = pytest.importorskip("playwright.sync_api")
+    said: list[str] = []
+    with sync.sync_playwright() as playwright:
+        chrome = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        for width in (1240, 390):
+            tab = chrome.new_page(viewport={"width": width, "height": 900})
+            tab.on("console", lambda message: said.append(message.text))
+            tab.on("pageerror", lambda error: said.append(str(error)))
+            tab.on(
+                "request",
+                lambda request: said.extend([request.url] * (not request.url.startswith(("file:", "data:", "blob:")))),
+            )
+            tab.goto(page.as_uri())
+            for figure in tab.locator("figure.plot").all():
+                figure.scroll_into_view_if_needed()
+                figure.locator(".main-svg").first.wait_for()
+            assert tab.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+            assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            column = tab.locator("table.sortable").first.locator("thead button", has_text="bits/dim")
+            for order in (1, -1):
+                column.click()
+                shown = tab.locator("table.sortable").first.locator("tbody tr td:nth-child(3)").all()
+                values = [order * float(cell.get_attribute("data-sort")) for cell in shown]
+                assert values == sorted(values)
+                assert len(values) == 4
+        chrome.close()
+    assert said == []

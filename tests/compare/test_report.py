@@ -1,0 +1,296 @@
+"""From folders to verdicts: what is found, what is refused, and what is said."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, environment
+
+from compare.synthetic import N, config, sweep, write_evaluation, write_run
+from ddpm_lab.cli.compare import parsed
+from ddpm_lab.compare.choices import Arm, Choice, Compared
+from ddpm_lab.compare.folders import Number, RunFolder
+from ddpm_lab.compare.judge import judged
+from ddpm_lab.compare.measures import decimals, named, shown
+from ddpm_lab.compare.pairing import over_images
+from ddpm_lab.compare.report import EVALUATED, lines, report, write_tables
+from ddpm_lab.compare.sentences import sentences, verdict
+from ddpm_lab.errors import UserError
+
+NAMES = {
+    ("schedule", "ddpm_lab.core.schedule.linear"): "linear", ("schedule", "ddpm_lab.core.schedule.cosine"): "cosine",
+    ("loss", "ddpm_lab.core.loss.Simple"): "simple", ("loss", "ddpm_lab.core.loss.Hybrid"): "hybrid",
+}  # fmt: skip
+
+
+def compared(*folders, baseline=None, level=0.95):
+    return report(folders, baseline, level, NAMES)
+
+
+def said(study, label, key="bound_bpd"):
+    return next(c for c in study.judged.comparisons if c.choice.label == label and c.measure.key == key)
+
+
+def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
+    found = compared(sweep(tmp_path))
+    (study,) = found.studies
+    assert [choice.label for choice in study.compared.choices] == [
+        "linear, simple", "linear, hybrid", "cosine, simple", "cosine, hybrid"
+    ]  # fmt: skip
+    assert [(axis.key, axis.follows) for axis in study.compared.axes] == [
+        ("schedule", None),
+        ("loss", None),
+        ("variance", "loss"),
+    ]
+    assert [sorted(choice.arms) for choice in study.compared.choices] == [[1, 2, 3]] * 4
+    better = said(study, "cosine, simple")
+    assert verdict(better, 0.95) == "better"
+    assert better.over_seeds.value == pytest.approx(-0.4, abs=0.05)
+    assert better.over_images.low < better.over_seeds.value < better.over_images.high
+    assert verdict(said(study, "linear, hybrid"), 0.95) == "open"
+    text = "\n".join(lines(found))
+    assert "cosine, simple beats linear, simple on bits/dim in 3 of 3 seeds: lower by 0.4" in text
+    assert "linear, hybrid and linear, simple are not distinguishable on bits/dim" in text
+    assert "variance differs only together with loss" in text
+    worse = compared(tmp_path, baseline="cosine,simple").studies[0]
+    assert "linear, simple loses to cosine, simple on bits/dim in 3 of 3 seeds: higher by 0.4" in "\n".join(
+        text for _, text in sentences(worse.judged, 0.95)
+    )
+
+
+def test_pairing_by_seed_shrinks_the_interval(tmp_path):
+    (study,) = compared(sweep(tmp_path)).studies
+    column = study.judged.columns[0]
+    one = column.estimates["cosine, simple"]
+    apart = said(study, "cosine, simple").over_seeds
+    assert apart.high - apart.low < 0.3 * (one.high - one.low)
+
+
+def test_one_seed_is_said_to_be_one(tmp_path):
+    (study,) = compared(sweep(tmp_path, seeds=(1,))).studies
+    told = dict(reversed(pair) for pair in sentences(study.judged, 0.95))
+    ahead = next(text for text, kind in told.items() if kind == "ahead")
+    assert "is ahead of" in ahead
+    assert f"One seed, not replicated: the interval is over {N} images only." in ahead
+    assert not any("beats" in text for text in told)
+    fd = next(text for text in told if "cosine, simple" in text and "Fréchet" in text)
+    assert "nothing is supported: one seed, not replicated" in fd
+
+
+def test_images_are_paired_only_where_they_are_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.normal(3, 0.3, N)
+    write_run(tmp_path / "0", config(1), images)
+    write_run(tmp_path / "1", config(1, "cosine"), images - 0.1 + rng.normal(0, 0.01, N))
+    (study,) = compared(tmp_path).studies
+    paired = said(study, "cosine")
+    assert paired.paired
+    assert paired.over_images.excludes_zero
+    with np.load(tmp_path / "1" / "vlb_terms.npz") as file:
+        terms = dict(file)
+    np.savez(tmp_path / "1" / "vlb_terms.npz", **terms | {"data_sha256": "cd" * 32})
+    (study,) = compared(tmp_path).studies
+    a, b = study.compared.choices
+    assert over_images(b, a, [1], 0.95) is None
+    other = said(study, "cosine")
+    assert not other.paired
+    assert other.over_images.high - other.over_images.low > 5 * (paired.over_images.high - paired.over_images.low)
+    assert "unpaired" in "\n".join(text for _, text in sentences(study.judged, 0.95))
+
+
+def test_terms_of_another_measurement_are_not_paired(tmp_path):
+    write_run(tmp_path / "0", config(1), np.linspace(2, 4, N))
+    write_run(tmp_path / "1", config(1, "cosine"), np.linspace(1.9, 3.8, N))
+    summary = json.loads((tmp_path / "1" / "summary.json").read_text())
+    summary["metrics"]["bound_bpd"]["value"] = 2.7
+    (tmp_path / "1" / "summary.json").write_text(json.dumps(summary))
+    (study,) = compared(tmp_path).studies
+    assert not said(study, "cosine").paired
+
+
+def test_numbers_of_other_data_or_another_n_are_refused_and_said(tmp_path):
+    write_run(tmp_path / "0", config(1), 3.0)
+    write_run(tmp_path / "1", config(1, "cosine"), 2.0, n=30)
+    write_run(tmp_path / "2", config(1, optim__lr=0.1, data__split_seed=5), 2.5)
+    (study,) = compared(tmp_path).studies
+    refused = [text for kind, text in sentences(study.judged, 0.95) if kind == "refused"]
+    assert any("cosine" in text and f"bits/dim: n: {N} against 30" in text for text in refused)
+    assert any("split_seed=5" in text and "split_seed 0" in text for text in refused)
+    assert not study.judged.comparisons
+    write_tables(compared(tmp_path), tmp_path)
+    assert "not comparable" in (tmp_path / "table.md").read_text()
+
+
+def test_what_may_differ_is_mentioned(tmp_path):
+    write_run(tmp_path / "0", config(1), 3.0)
+    write_run(tmp_path / "1", config(1, "cosine"), 2.0, weights="raw")
+    text = "\n".join(lines(compared(tmp_path)))
+    assert "bits/dim: numbers were measured with different weights: ema/0.9999 against raw" in text
+
+
+def test_names_places_and_callbacks_are_no_difference(tmp_path):
+    write_run(tmp_path / "a", config(1))
+    write_run(
+        tmp_path / "b", config(2, trainer__devices=4, callbacks={"samples": {"n": 64, "seed": 0}}, run={"root": "elsewhere"})
+    )
+    (study,) = compared(tmp_path).studies
+    assert [sorted(choice.arms) for choice in study.compared.choices] == [[1, 2]]
+
+
+def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
+    """linear with T = 8 and cosine with T = 4 differ in both, but not in the keys that only one of them has."""
+    write_run(tmp_path / "0", config(1))
+    cosine = config(1, "cosine")
+    cosine["schedule"]["T"] = 4
+    write_run(tmp_path / "1", cosine)
+    (study,) = compared(tmp_path).studies
+    assert [(axis.key, axis.follows) for axis in study.compared.axes] == [("schedule", None), ("schedule.T", "schedule")]
+
+
+def test_the_same_run_twice_counts_once(tmp_path):
+    write_run(tmp_path / "a", config(1), 3.0)
+    write_run(tmp_path / "b", config(1), 3.5)
+    found = compared(tmp_path, tmp_path / "a")
+    assert len(found.runs) == 2
+    assert list(found.studies[0].compared.choices[0].arms) == [1]
+    assert "trained again" in "\n".join(lines(found))
+
+
+def test_evaluations_are_compared_by_sampler_steps_and_variance(tmp_path):
+    for seed in (1, 2):
+        run = write_run(tmp_path / str(seed), config(seed))
+        arms = {("ancestral", 8, "beta"): (3.0, 9.0), ("ancestral", 4, "beta"): (4.0 + seed / 100, 12.0 + seed / 10)}
+        write_evaluation(run, arms)
+    found = compared(tmp_path)
+    study = next(study for study in found.studies if study.title == EVALUATED)
+    assert [choice.label for choice in study.compared.choices] == ["steps=8", "steps=4"]
+    assert verdict(said(study, "steps=4", "bound_chain"), 0.95) == "worse"
+    assert [column.measure.key for column in study.main] == ["bound", "bound_chain", "pixels_fd"]
+
+
+def test_broken_foreign_and_empty_folders_are_named_and_skipped(tmp_path):
+    sweep(tmp_path / "runs", seeds=(1,))
+    broken = tmp_path / "runs"
+    (broken / "empty").mkdir()
+    (broken / "foreign").mkdir()
+    (broken / "foreign" / "notes.txt").write_text("hello")
+    (broken / "other").mkdir()
+    (broken / "other" / "config.yaml").write_text("model: {lr: 1}")
+    (broken / "yaml").mkdir()
+    (broken / "yaml" / "config.yaml").write_text("a: [1, {")
+    for name, cut in (("cut", "summary.json"), ("terms", "vlb_terms.npz"), ("grid", "samples/step_0000020.png")):
+        write_run(broken / name, config(9))
+        whole = (broken / name / cut).read_bytes()
+        (broken / name / cut).write_bytes(whole[: len(whole) // 2])
+    write_run(broken / "training", config(9))
+    (broken / "training" / "summary.json").unlink()
+    found = compared(tmp_path)
+    why = {skip.path.name: skip.why for skip in found.skipped}
+    assert why == {
+        "empty": "empty", "foreign": "not a run folder (it has no config.yaml)",
+        "other": "config.yaml is not one of a run (it has no seed and schedule)", "yaml": "config.yaml is not readable as YAML",
+        "cut": "summary.json is not readable as JSON (cut short?)",
+        "training": "has no summary.json: its training has not ended",
+    }  # fmt: skip
+    assert len(found.runs) == 6
+    assert not any(run.terms for run in found.runs if run.path.name == "terms")
+    assert any("vlb_terms.npz: not readable" in text for text in found.problems)
+
+
+def test_nothing_to_compare_is_one_plain_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no run that has ended"):
+        compared(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        compared(tmp_path / "none")
+
+
+@pytest.mark.parametrize("asked", ["cosine, hybrid", "schedule=cosine,loss=hybrid", "cosine,hybrid", "{}/9"])
+def test_the_baseline_is_named_in_any_way(tmp_path, asked):
+    (study,) = compared(sweep(tmp_path), baseline=asked.format(tmp_path)).studies
+    assert study.baseline.label == "cosine, hybrid"
+
+
+def test_a_baseline_that_is_none_or_several_is_refused(tmp_path):
+    sweep(tmp_path)
+    with pytest.raises(UserError, match="2 choices have that; name one of: cosine, simple; cosine, hybrid"):
+        compared(tmp_path, baseline="cosine")
+    with pytest.raises(UserError, match="no choice has that"):
+        compared(tmp_path, baseline="jsd")
+
+
+def test_tables_hold_every_choice(tmp_path):
+    found = compared(sweep(tmp_path))
+    write_tables(found, tmp_path)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["choice"] for row in rows] == [choice.label for choice in found.studies[0].compared.choices]
+    own = said(found.studies[0], "cosine, hybrid")
+    assert float(rows[3]["bound_bpd_difference"]) == own.over_seeds.value
+    assert float(rows[3]["bound_bpd_images_low"]) == own.over_images.low
+    assert rows[3]["bound_bpd_verdict"] == "better"
+    tex = (tmp_path / "table.tex").read_text()
+    assert tex.count(r"\\") == 5
+    assert r"\textbf{" in tex
+    assert "linear, simple" in (tmp_path / "table.md").read_text()
+
+
+def test_words_and_digits():
+    assert named("fid@10000") == ("fid@10000", "FID @10000", -1, True)
+    assert named("classifier_recognised@256").better == 1
+    assert not named("pixels_fd_real").judged
+    assert not named("bound_chain_kl").judged
+    assert (decimals([3.14], [0.025]), decimals([312.0], []), decimals([0.0], [])) == (3, 1, 3)
+    assert (shown(-0.0004, 2), shown(0.5, 1, True), shown(-2.25, 2)) == ("0.00", "+0.5", "−2.25")
+
+
+def test_options_of_the_command():
+    here = str(ROOT)
+    assert parsed([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
+    assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
+    for wrong, told in (
+        (["levle=0.9"], "Did you mean level"),
+        (["level=95"], "below 1"),
+        (["nowhere"], "no such folder"),
+        ([], "Name"),
+    ):
+        with pytest.raises(UserError, match=told):
+            parsed([here, *wrong] if wrong else wrong)
+
+
+@pytest.mark.slow
+def test_two_hundred_folders_take_less_than_half_a_minute(tmp_path):
+    first = sweep(tmp_path / "0", seeds=tuple(range(50)))
+    assert len(list(first.iterdir())) == 200
+    started = time.time()
+    command = [sys.executable, str(ROOT / "compare.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    assert time.time() - started < 30
+    assert "200 runs" in done.stdout
+    shutil.rmtree(tmp_path / "0" / "0")
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seeds):
+    """Four choices alike but for chance, on two measures: the share of such reports in which any sentence claims anything."""
+    rng, claimed, experiments = np.random.default_rng(seeds), 0, 2_000
+    for _ in range(experiments):
+        of_seed, choices = rng.normal(size=(2, seeds)), []
+        for label in "abcd":
+            values = of_seed + rng.normal(size=(2, seeds))
+            arms = {seed: Arm(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)}
+            choices.append(Choice({}, label, arms))
+        found = judged(Compared([], choices, []), choices[0], 0.95)
+        assert len(found.comparisons) == 6
+        claimed += any(verdict(c, 0.95) in ("better", "worse") for c in found.comparisons)
+    assert claimed / experiments < 0.065
+
+
+def numbers(values):
+    return {key: Number(float(value), None, {}) for key, value in zip(("bound_bpd", "pixels_fd"), values, strict=True)}

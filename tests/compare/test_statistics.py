@@ -1,0 +1,87 @@
+"""Intervals cover what they promise, and pairing, strata and Holm's correction do what they are for."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ddpm_lab.compare.statistics import Estimate, bootstrap, holm, normal_interval, t_interval
+
+EXPERIMENTS = 2_000
+
+
+def covered(intervals: list[Estimate], truth: float) -> float:
+    return float(np.mean([found.low <= truth <= found.high for found in intervals]))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_intervals_over_seeds_cover_the_truth(n):
+    draws = np.random.default_rng(n).normal(3.7, 0.05, (EXPERIMENTS, n))
+    assert 0.93 < covered([t_interval(x, 0.95) for x in draws], 3.7) < 0.97
+
+
+def test_intervals_over_seeds_are_scipys():
+    a, b = np.random.default_rng(0).normal(size=(2, 6))
+    found, expected = t_interval(a - b, 0.9), stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+
+
+def test_one_value_has_no_interval():
+    assert t_interval([3.2], 0.95) == Estimate(3.2, None, None, None, 1)
+
+
+def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
+    assert t_interval([0.5, 0.5], 0.95) == Estimate(0.5, 0.5, 0.5, 0.0, 2)
+    assert normal_interval(0.0, 0.0, 9, 0.95).p == 1
+
+
+@pytest.mark.parametrize("strata", [1, 20])
+def test_intervals_over_images_cover_the_truth(strata):
+    """Skewed totals of 200 images, of which each is measured at one in `strata` times; 20 strata have 10 images each."""
+    rng, index = np.random.default_rng(strata), np.arange(200)
+    level = rng.normal(size=strata)
+    y = level[index % strata] + rng.gamma(4.0, 0.5, (EXPERIMENTS, 200))
+    found = [bootstrap(x, index % strata, 0.95, seed=i, draws=1_000) for i, x in enumerate(y)]
+    assert 0.93 < covered(found, level.sum() + 2.0 * strata) < 0.97
+
+
+def test_without_strata_the_bootstrap_has_the_error_of_a_mean():
+    y = np.random.default_rng(1).normal(size=400)
+    found, expected = bootstrap(y, np.zeros(400), 0.95), t_interval(y, 0.95)
+    assert found.value == pytest.approx(expected.value)
+    assert found.p == pytest.approx(expected.p)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.05)
+
+
+def test_a_stratum_of_one_image_is_refused():
+    with pytest.raises(ValueError, match="each needs two"):
+        bootstrap([1.0, 2.0, 3.0], [0, 0, 1], 0.95)
+
+
+def test_pairing_shrinks_intervals_of_arms_that_share_their_images():
+    rng = np.random.default_rng(2)
+    image = rng.normal(0, 1, 200)
+    a, b = image + rng.normal(0, 0.1, 200), image + 0.05 + rng.normal(0, 0.1, 200)
+    paired = bootstrap(b - a, np.zeros(200), 0.95)
+    apart = [bootstrap(x, np.zeros(200), 0.95) for x in (a, b)]
+    widths = [found.high - found.low for found in (paired, *apart)]
+    assert widths[0] < 0.2 * np.hypot(*widths[1:])
+    assert paired.excludes_zero
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_arms_are_rarely_told_apart(seeds):
+    """Six arms that are all alike, against one baseline: in 5% of such sweeps, no more, Holm lets one difference stand."""
+    rng = np.random.default_rng(seeds)
+    wrong = 0
+    for _ in range(EXPERIMENTS):
+        arms = rng.normal(size=(7, seeds)) + rng.normal(size=seeds)
+        p = [t_interval(arm - arms[0], 0.95).p for arm in arms[1:]]
+        wrong += min(holm(p)) <= 0.05
+    assert wrong / EXPERIMENTS < 0.065

@@ -1,0 +1,98 @@
+"""Every option of evaluate.py's groups works on a trained run, or is refused with what to choose instead."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from formats import random_images
+from helpers import CONF
+
+from ddpm_lab.cli.options import groups, options, target
+from ddpm_lab.facts import fact
+
+from .support import DIGITS, VECTORS, T, copied, evaluate, refusal
+
+DIRS = [CONF / "evaluate", CONF]
+VARIANCES = options("variance", DIRS)
+LEARNED = [name for name, path in VARIANCES.items() if fact(target(path) or "", "n_outputs") == 2]
+
+# What an option cannot do without. A new option that needs nothing needs no line here.
+NEEDS = {
+    ("metrics", "classifier"): ["metrics.epochs=1", "metrics.batch=64"],
+    ("metrics", "inception"): ["metrics.weights=WEIGHTS", "metrics.batch=8"],
+    ("protocol", "cifar10"): ["metrics.weights=WEIGHTS", "metrics.batch=8"],
+    ("logger", "wandb"): ["logger.mode=offline"],
+    ("logger", "all"): ["logger.mode=offline"],
+}
+
+
+def steps(group: str, option: str) -> list[str]:
+    """Fewer than the T of the run, where a sampler is named whose own may be more."""
+    return ["sampler.steps=5"] if group == "sampler" and option != "auto" else []
+
+
+def cases() -> list[Any]:
+    pairs = [(group, option) for group in groups(DIRS) for option in options(group, DIRS) if option not in LEARNED]
+    slow = {pair for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
+    return [pytest.param(*pair, marks=[pytest.mark.slow] if pair in slow else []) for pair in pairs]
+
+
+@pytest.fixture
+def few_images(run_of, tmp_path_factory, tmp_path):
+    """A run of twenty images, as an Inception network takes its time over each."""
+    path = tmp_path_factory.getbasetemp() / "few.npz"
+    np.savez(path, images=random_images(40, 3, 16).transpose(0, 2, 3, 1))
+    overrides = (*DIGITS, "data=npz", f"data.path={path}", "data.val_fraction=0.5", "net.attention=[8]")
+    return copied(run_of(*overrides), tmp_path / "few_run")
+
+
+@pytest.mark.parametrize(("group", "option"), cases())
+def test_option_measures_a_run_of_images(group, option, run, request):
+    needs = NEEDS.get((group, option), [])
+    if "metrics.weights=WEIGHTS" in needs:
+        run, weights = request.getfixturevalue("few_images"), request.getfixturevalue("inception_weights")
+        needs = [need.replace("WEIGHTS", str(weights)) for need in needs]
+    told = evaluate(run, f"{group}={option}", *steps(group, option), *needs)
+    assert all(math.isfinite(result["value"]) for result in told.arms[0]["results"])
+    distance = next(result["key"] for result in told.arms[0]["results"] if "reference" in result["record"])
+    assert distance == {"inception": "fid@12", "cifar10": "fid@12", "classifier": "classifier_fd@12"}.get(option, "pixels_fd")
+    assert told.arms[0]["steps"] == (5 if steps(group, option) else T)
+    if option != "auto" and group in ("variance", "sampler"):
+        assert told.arms[0][group] == option
+
+
+def test_auto_is_what_the_run_was_trained_with(run):
+    (arm,) = evaluate(run).arms
+    assert (arm["sampler"], arm["variance"]) == ("ancestral", "beta")
+
+
+@pytest.mark.parametrize("group", ["variance", "sampler"])
+def test_every_option_measures_vectors(group, run_of, tmp_path):
+    run = copied(run_of(*VECTORS), tmp_path / "run")
+    names = [name for name in options(group, DIRS) if name not in (*LEARNED, "auto")]
+    told = evaluate(run, "-m", f"{group}={','.join(names)}", *steps(group, names[0]))
+    assert [arm[group] for arm in told.arms] == names
+    for arm in range(len(names)):
+        assert math.isfinite(told.value("bound", arm))
+        assert math.isfinite(told.value("pixels_fd", arm))
+        assert told.record("bound", arm)["levels"] is None
+
+
+@pytest.mark.parametrize("option", LEARNED)
+def test_a_learned_variance_is_refused_where_the_network_has_no_such_output(option, run, capsys):
+    said = refusal(capsys, f"ckpt={run}", f"variance={option}")
+    assert f"variance={option} is an output of the network, and this one was trained with variance=beta" in said
+    assert "variance=analytic" in said
+    assert not any(f"variance={other}" in said.partition("or choose")[2] for other in LEARNED)
+    assert not (run / "eval").exists()
+
+
+@pytest.mark.parametrize("option", LEARNED)
+def test_a_learned_variance_is_measured_where_the_network_has_it_and_any_other_in_its_place(option, run_of, tmp_path):
+    run = copied(run_of(*DIGITS, "loss=hybrid", f"variance={option}"), tmp_path / "run")
+    told = evaluate(run, "-m", f"variance=auto,{option},beta,analytic")
+    assert [arm["variance"] for arm in told.arms] == [option, option, "beta", "analytic"]
+    own, same, beta, analytic = (told.value("bound", arm) for arm in range(4))
+    assert own == same
+    assert len({own, beta, analytic}) == 3

@@ -1,0 +1,124 @@
+"""The tables over choices: each has its place, and only what may be compared stands together."""
+
+import re
+
+import pytest
+import torch
+
+from .support import VECTORS, copied, evaluate, found
+
+
+def tables(text: str) -> list[tuple[str, list[list[str]]]]:
+    """The tables of a table.md, head first, each with its title."""
+    given = re.findall(r"([^\n|]+)\n\n((?:\|.*\n)+)", text)
+    return [(title, [_cells(row) for row in table.splitlines() if "|--" not in row]) for title, table in given]
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_table_has_every_choice(run):
+    told = evaluate(run, "-m", "sampler=ancestral,ddim", "sampler.steps=4,5", "variance=beta,beta_tilde", "nll.chain=sampler")
+    assert len(told.arms) == 8
+    (bound, bounds), (distance, distances) = tables((told.folder / "table.md").read_text())
+    assert "bound on the sampler's chain (10 held-out data)" in bound
+    assert "to 1,437 training data (12 samples)" in distance
+    assert [row[:1] for row in bounds] == [["variance"], ["beta"], ["beta_tilde"]]
+    assert [row[:2] for row in distances[1:]] == [["ancestral", "beta"], ["ancestral", "beta_tilde"], ["ddim", "any"]]
+    assert bounds[0][1:] == distances[0][2:] == ["4", "5"]
+    for number, arm in enumerate(told.arms):
+        column, name = str(arm["steps"]), arm["variance"]
+        row = next(row for row in bounds if row[0] == name)
+        assert row[bounds[0].index(column)].startswith(f"{told.value(f'bound_{column}', number):.4f} ± ")
+        seen = [arm["sampler"], name if arm["sampler"] == "ancestral" else "any"]
+        row = next(row for row in distances if row[:2] == seen)
+        assert row[distances[0].index(column)] == f"{told.value('pixels_fd', number):.4f}"
+
+
+SETTINGS = {
+    "seed": ("seed=0,1", ["seed=0", "seed=1"]),
+    "weights": ("weights=ema,raw", ["weights=ema", "weights=raw"]),
+    "eta": ("sampler=ddim sampler.steps=5 sampler.eta=0,0.5", ["sampler.eta=0", "sampler.eta=0.5"]),
+    "spacing": (
+        "sampler=ddim sampler.steps=5 sampler.spacing=leading,trailing",
+        ["sampler.spacing=leading", "sampler.spacing=trailing"],
+    ),
+    "clip": ("nll.clip=true,false", ["nll.clip=true", "nll.clip=false"]),
+    "metrics": ("metrics=pixels,classifier", ["metrics=pixels", "metrics=classifier"]),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "metrics" else []) for name in SETTINGS])
+def test_what_else_varies_stands_beside_its_numbers(name, run):
+    arguments, settings = SETTINGS[name]
+    told = evaluate(run, "-m", *arguments.split())
+    assert [arm["setting"] for arm in told.arms] == settings
+    seen = [cell for _, table in tables((told.folder / "table.md").read_text()) for row in table for cell in row]
+    for number, setting in enumerate(settings):
+        assert seen.count(setting) == 2  # a row of the bound, a row of the distance
+        distance = next(r for r in told.arms[number]["results"] if "reference" in r["record"])
+        assert f"{distance['value']:.4f}" in seen
+    pictures = [arm["picture"] for arm in told.arms]
+    assert len(set(pictures)) == 2
+    assert all((told.folder / picture).exists() for picture in pictures)
+
+
+def test_each_seed_of_a_sweep_is_measured_with_that_seed(run):
+    both = evaluate(run, "-m", "seed=0,1")
+    alone = evaluate(copied(run, run.parent / "alone"), "seed=1")
+    assert [both.record("bound", arm)["seed"] for arm in (0, 1)] == [0, 1]
+    for key, result in alone.results().items():
+        assert both.value(key, 1) == result["value"]
+    assert both.value("bound", 0) != both.value("bound", 1)
+    assert "seed" not in both.content  # there is no one seed of them all
+    assert both.content["weights"] == "ema/0.9999"
+
+
+def test_several_weights_are_measured_each_with_its_own(run):
+    both, raw = evaluate(run, "-m", "weights=ema,raw"), evaluate(run, "weights=raw", "name=raw")
+    assert [both.record("bound", arm)["weights"] for arm in (0, 1)] == ["ema/0.9999", "raw"]
+    assert both.value("bound", 1) == raw.value("bound")
+
+
+@pytest.mark.parametrize(
+    ("argument", "bounds", "distances"), [("nll.n=10,12", 2, 1), ("quality.n=12,14", 1, 2), ("nll.split=val,train", 2, 1)]
+)
+def test_numbers_that_may_not_be_compared_stand_in_tables_of_their_own(argument, bounds, distances, run):
+    told = evaluate(run, "-m", argument)
+    text = (told.folder / "table.md").read_text()
+    titles = [title for title, _ in tables(text)]
+    assert [sum("bound" in title for title in titles), sum("distance" in title for title in titles)] == [bounds, distances]
+    assert len(set(titles)) == bounds + distances
+    assert "numbers that were not measured alike" in text
+
+
+def test_one_table_where_all_may_be_compared_says_nothing_of_others(run):
+    told = evaluate(run, "-m", "variance=beta,beta_tilde")
+    assert "measured alike" not in (told.folder / "table.md").read_text()
+
+
+def test_several_runs_have_a_folder_each(run, run_of, tmp_path):
+    other = copied(run_of(*VECTORS), tmp_path / "vectors")
+    evaluate(f"{run},{other}", "-m", "variance=beta,beta_tilde")
+    for one, levels in ((run, 17), (other, None)):
+        told = found(one)
+        assert len(told.arms) == 2
+        assert {told.record("bound", arm)["levels"] for arm in (0, 1)} == {levels}
+        assert told.content["checkpoint"] == str(one / "checkpoints" / "last.ckpt")
+        assert (told.folder / "table.md").exists()
+    assert found(other).value("bound") != found(run).value("bound")
+
+
+def test_two_checkpoints_of_a_run_are_told_apart(run):
+    (run / "checkpoints" / "best.ckpt").unlink()
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for value in checkpoint["ema/0.9999"].values():
+        value.mul_(1.5)
+    torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    places = ",".join(f"{run}/checkpoints/{name}.ckpt" for name in ("last", "best"))
+    told = evaluate(places, "-m", run=run)
+    assert [arm["setting"] for arm in told.arms] == ["checkpoint=last", "checkpoint=best"]
+    assert told.value("bound", 0) != told.value("bound", 1)
+    assert told.record("bound", 0)["checkpoint_sha256"] != told.record("bound", 1)["checkpoint_sha256"]
+    assert "checkpoint" not in told.content
