@@ -136,7 +136,7 @@ def test_several_at_once_are_dealt_the_devices(run, monkeypatch):
     code, _ = run("seed=1,2,3 trainer=gpu sweep.n_jobs=2", _0="meet", _1="meet")
     assert code == 0
     assert [starts(only(), i)[0]["devices"] for i in range(2)] == ["4", "7"]
-    assert starts(only(), 2)[0]["devices"] in ("4", "9")
+    assert starts(only(), 2)[0]["devices"] in ("4", "7")  # of whichever ended first
     code, _ = run("seed=1,2 trainer=gpu trainer.devices=2 sweep.n_jobs=2 sweep.name=ddp", _0="meet", _1="meet")
     assert [starts(Path("outputs/multirun/ddp"), i)[0]["devices"] for i in range(2)] == ["4,7", "9,4"]
     code, _ = run("seed=1,2 sweep.n_jobs=2 sweep.name=cpu", _0="meet", _1="meet")
