@@ -43,6 +43,7 @@ NEEDS = {
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "digits"): ["sampler.steps=5"],
+    ("experiment", "digits_sweep"): ["sampler.steps=5"],
     ("logger", "wandb"): ["logger.mode=offline"],
     ("logger", "all"): ["logger.mode=offline"],
     ("metrics", "classifier"): ["metrics.epochs=1", "metrics.batch=64"],
@@ -63,7 +64,7 @@ ELSEWHERE = {("trainer", "ddp"), ("trainer", "ddp_multinode")}  # several proces
 
 
 def cases() -> list[Any]:
-    found = [(group, option) for group in GROUPS for option in options(group, [CONF])]
+    found = [(group, option) for group in GROUPS if group != "sweep" for option in options(group, [CONF])]
     marks = dict.fromkeys(SLOW, pytest.mark.slow) | {("trainer", "gpu"): pytest.mark.gpu}
     return [pytest.param(*case, marks=marks.get(case, ())) for case in found if case not in ELSEWHERE]
 
@@ -134,7 +135,7 @@ def test_every_option_of_a_group_gives_another_result(group, results):
 
 def test_every_group_with_a_choice_is_compared():
     several = {group for group in GROUPS if len(options(group, [CONF])) > 1}
-    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics"}
+    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics", "sweep"}
 
 
 def test_vlb_and_hybrid_differ_for_one_network(results):

@@ -68,21 +68,32 @@ def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) ->
         sampler.chain(schedule)
     except ValueError as error:
         raise UserError(str(error)) from error
-    with torch.random.fork_rng():
-        torch.manual_seed(rng.address(cfg.seed, "init"))
-        net = instantiate(
-            cfg,
-            "net",
-            in_channels=shape[0],
-            out_channels=shape[0] * diffusion.variance.n_outputs,
-            size=shape[-1] if len(shape) == 3 else None,
-        )
+    net = _network(cfg, shape, diffusion.variance.n_outputs)
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     return DiffusionModule(
         net, diffusion, instantiate(cfg, "loss"), instantiate(cfg, "timesteps"), instantiate(cfg, "optim"), sampler,
         shape, cfg.seed, config,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _network(cfg: DictConfig, shape: tuple[int, ...], n_outputs: int) -> torch.nn.Module:
+    """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
+    are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
+
+    def drawn(outputs: int) -> torch.nn.Module:
+        size = shape[-1] if len(shape) == 3 else None
+        with torch.random.fork_rng():
+            torch.manual_seed(rng.address(cfg.seed, "init"))
+            return instantiate(cfg, "net", in_channels=shape[0], out_channels=shape[0] * outputs, size=size)
+
+    net = drawn(n_outputs)
+    if n_outputs > 1:
+        weights = net.state_dict()
+        plain = drawn(1).state_dict()
+        alike = {name: plain[name] for name, own in weights.items() if name in plain and plain[name].shape == own.shape}
+        net.load_state_dict(weights | alike)
+    return net
 
 
 def schedule_of(config: dict[str, Any]) -> NoiseSchedule:

@@ -90,7 +90,7 @@ def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
     refused = []
     for key in keys:
         group = key.split(".")[0]
-        if group in ("resume", "hydra") or key.startswith("hydra/"):
+        if group in ("resume", "sweep", "hydra") or key.startswith("hydra/"):
             continue
         if group == "experiment":
             raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")
@@ -114,9 +114,14 @@ def _differences(key: str, new: object, old: object) -> list[str]:
 
 
 def _refuse_finished(folder: Path, stored: DictConfig) -> None:
-    path = folder / "summary.json"
-    if path.exists() and json.loads(path.read_text())["step"] >= stored.trainer.max_steps:
+    if finished(folder, stored.trainer.max_steps):
         raise UserError(
             f"resume={folder}: that run is complete at step {stored.trainer.max_steps}; "
             f"a larger trainer.max_steps, e.g. trainer.max_steps={2 * stored.trainer.max_steps}, goes on."
         )
+
+
+def finished(folder: Path, max_steps: int) -> bool:
+    """Whether the run there was trained for so many steps, and measured."""
+    path = folder / "summary.json"
+    return path.exists() and json.loads(path.read_text())["step"] >= max_steps

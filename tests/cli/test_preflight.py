@@ -159,7 +159,17 @@ def test_combinations(argv, start):
         ("-m seed=range(0,100) schedule.T=range(1,100)", "this sweep has more than 1000 runs"),
         ("-m schedule=linear,cosin", "schedule=cosin: no such option."),
         ("-m run.name=a", "run.name=a: the runs of a sweep (-m) would share this folder"),
-        ("-m trainer.devices=2", "trainer.devices=2 trainer.num_nodes=1: a sweep (-m) runs on one device for now"),
+        ("-m trainer.num_nodes=2", "trainer.num_nodes=2: a sweep (-m) stays on one machine"),
+        ("sweep.n_jobs=2", "sweep.n_jobs=2: this is about a sweep: add -m"),
+        ("-m sweep=variance,none", "sweep=variance,none: a sweep takes one value of this"),
+        ("-m sweep=varianc", "sweep=varianc: no such option. Did you mean sweep=variance?"),
+        ("-m sweep.n_jobs=0", "sweep.n_jobs=0: allowed is int >= 1"),
+        ("-m sweep.name=a/b", "sweep.name=a/b: allowed is a folder name"),
+        ("-m sweep.arms=5", "sweep.arms=5: allowed is list of str or empty"),
+        ("-m sweep.arms=['schedul=linear']", "schedul=linear: no such key. Did you mean schedule=linear?"),
+        ("-m hydra/launcher=joblib seed=1,2", "hydra/launcher=joblib: a sweep starts its own processes"),
+        ("-m experiment=smoke,digits_sweep", "experiment: one of these is a sweep itself"),
+        ("experiment=digits_sweep", "this experiment is a sweep (schedule=linear,cosine loss=simple,hybrid seed=0,1): add -m"),
         ("trainer.devices=0", "trainer.devices=0: allowed is int >= 1 or null"),
         ("hydra.run.dir=x", "hydra.run.dir=x: runs and their logs go where run.name= or run.root= say"),
         ("hydra.sweep={dir:x}", "hydra.sweep={dir:x}: runs and their logs"),
@@ -213,6 +223,29 @@ def test_a_sweep_unfolds_as_in_hydra():
     ]
     assert [(arm.choices["schedule"], arm.config.seed) for arm in arms[:3]] == [("cosine", 1), ("cosine", 2), ("linear", 1)]
     assert arms[0].config is not arms[1].config
+
+
+def test_a_ready_sweep_is_its_lines_and_what_is_typed_wins():
+    arms = preflight(["-m", "sweep=ddpm_table2"])
+    told = [" ".join(arm.overrides) for arm in arms]
+    assert len(set(told)) == len(arms) == 6
+    assert told[0] == "prediction=mu loss=vlb variance=learned_diagonal"
+    (eps, mu) = preflight(["-m", "sweep=ddpm_table2", "loss=simple", "variance=beta", "prediction=eps,mu", "seed=3"])
+    assert (eps.config.seed, mu.overrides) == (3, ["loss=simple", "variance=beta", "prediction=mu", "seed=3"])
+    assert len(preflight(["-m", "experiment=digits_sweep"])) == 8
+    assert len(preflight(["-m", "experiment=digits_sweep", "sweep=none", "seed=1,2"])) == 2
+    one = preflight(["-m", "sweep.arms=['loss=simple variance=beta,beta_tilde','loss=hybrid']"])
+    assert [" ".join(arm.overrides) for arm in one] == [
+        "loss=simple variance=beta",
+        "loss=simple variance=beta_tilde",
+        "loss=hybrid",
+    ]
+
+
+@pytest.mark.parametrize("sweep", [name for name in options("sweep", [conf_dir()]) if name != "none"])
+@pytest.mark.parametrize("size", ["digits", "ddpm_cifar10", "iddpm_cifar10"])
+def test_every_ready_sweep_works_on_digits_and_at_the_size_of_cifar10(sweep, size):
+    assert len(preflight(["-m", f"sweep={sweep}", f"experiment={size}"])) > 1
 
 
 def test_without_an_experiment():

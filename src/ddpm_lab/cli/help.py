@@ -17,7 +17,8 @@ Train a denoising diffusion model and measure it: bits/dim by term, samples, FrÃ
   python train.py                                       handwritten digits on a CPU, in minutes
   python train.py schedule=cosine loss=vlb              choose options
   python train.py schedule.T=200 optim.lr=0.0005        change values
-  python train.py -m schedule=linear,cosine seed=1,2,3  every combination, one after another
+  python train.py -m schedule=linear,cosine seed=1,2,3  every combination, each in its own process
+  python train.py -m sweep=variance                     a ready sweep; the same command goes on
   python train.py resume=outputs/digits/RUN             continue a run exactly where it stopped
   python train.py --help sampler                        the keys and values of one group
   python train.py --config-dir=FOLDER net=mine          your own options, as FOLDER/net/mine.yaml
@@ -92,8 +93,15 @@ def _option_line(name: str, path: Path, default: bool, width: int) -> str:
 
 def _key_lines(rules: dict[str, Rule], indent: str) -> list[str]:
     heads = {key: f"{indent}{key}={rule.default}" for key, rule in rules.items()}
-    width = max(map(len, heads.values()), default=0) + 2
-    return [_wrapped(f"{heads[key]:{width}}", _explained(rule)) for key, rule in rules.items()]
+    width = max((len(head) for head in heads.values() if len(head) < WIDTH // 2), default=0) + 2
+    lines = []
+    for key, rule in rules.items():
+        if len(heads[key]) < width:
+            lines.append(_wrapped(f"{heads[key]:{width}}", _explained(rule)))
+        else:  # a long list
+            lines.append(textwrap.fill(heads[key].lstrip(), WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    "))
+            lines += [_wrapped(f"{indent}    ", _explained(rule))] if _explained(rule) else []
+    return lines
 
 
 def _explained(rule: Rule) -> str:

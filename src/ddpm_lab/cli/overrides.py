@@ -3,7 +3,8 @@
 import itertools
 import math
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -23,7 +24,10 @@ _INSTEAD = {
     **dict.fromkeys(_FOLDERS, "runs and their logs go where run.name= or run.root= say; use one of these"),
     "hydra.mode": "add -m for a sweep",
     "hydra.searchpath": "name the folder of your own options with --config-dir=FOLDER",
-    "hydra.sweeper.params": "write the values on the command line, as in -m seed=1,2",
+    **dict.fromkeys(
+        ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
+        "a sweep starts its own processes: write the values as in -m seed=1,2, or see --help sweep",
+    ),
 }
 
 
@@ -104,10 +108,10 @@ def _unreadable(word: str) -> str:
     return f"""{text}. Text with special characters needs quotes: {key}="'{value}'\""""
 
 
-def expand(line: CommandLine, catalog: Catalog) -> list[list[Setting]]:
-    """Refuse what no run could use, and unfold a sweep: the settings of each run, in Hydra's order."""
-    columns: dict[str, list[Setting]] = {}
-    for word in line.arguments:
+def columns(words: Sequence[str], sweep: bool, catalog: Catalog) -> dict[str, list[Setting]]:
+    """The values of each key, in the order of the arguments. Refuses what no run could use."""
+    found: dict[str, list[Setting]] = {}
+    for word in words:
         if re.fullmatch(r"[\w.-]+", word):
             raise catalog.bare_word(word)
         override = _parse(word)
@@ -116,16 +120,42 @@ def expand(line: CommandLine, catalog: Catalog) -> list[list[Setting]]:
             _check_hydra(override)
             continue
         _check_form(override, catalog)
-        if override.is_sweep_override() and not line.sweep:
+        if override.is_sweep_override() and not sweep:
             raise UserError(f"{word} lists several values: add -m to run one after another{_as_list(override, catalog)}")
-        if key in columns:
-            raise UserError(f"{word}: {key} is already set by {columns[key][0].typed}; give it once")
-        columns[key] = _settings(override, catalog)
-        for setting in columns[key]:
+        if key in found:
+            raise UserError(f"{word}: {key} is already set by {found[key][0].typed}; give it once")
+        found[key] = _settings(override, catalog)
+        for setting in found[key]:
             _check_option(setting, catalog)
-    if math.prod(map(len, columns.values())) > MOST_RUNS:
+        if of_sweep(key) and len(found[key]) > 1:
+            raise UserError(f"{word}: a sweep takes one value of this")
+        if of_sweep(key) and not sweep and word != "sweep=none":
+            raise UserError(f"{word}: this is about a sweep: add -m")
+    return found
+
+
+def of_sweep(key: str) -> bool:
+    """Whether a key is about a sweep as a whole, and not about its runs."""
+    return key.partition(".")[0] == "sweep"
+
+
+def expand(typed: Mapping[str, list[Setting]], ready: Sequence[str], catalog: Catalog) -> list[list[Setting]]:
+    """The settings of each run, in Hydra's order: of each ready line with what was typed in place of its own, or of what was
+    typed alone."""
+    lines = [columns(_words(line), True, catalog) for line in ready] or [{}]
+    tables = [{key: values for key, values in line.items() if key not in typed} | dict(typed) for line in lines]
+    if sum(math.prod(map(len, table.values())) for table in tables) > MOST_RUNS:
         raise UserError(f"this sweep has more than {MOST_RUNS} runs: take fewer values")
-    return [list(settings) for settings in itertools.product(*columns.values())]
+    runs = [settings for table in tables for settings in itertools.product(*table.values())]
+    once = {frozenset(setting.typed for setting in settings): settings for settings in reversed(runs)} if ready else None
+    return [list(settings) for settings in (reversed(once.values()) if once else runs)]
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"sweep.arms: {line}: {error}") from error
 
 
 def _check_hydra(override: Override) -> None:

@@ -1,6 +1,7 @@
 """Answer a user's mistakes before torch is imported and before any folder is made: keys, values, combinations."""
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,21 +10,22 @@ from typing import Any, NamedTuple, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ddpm_lab.cli import processes
 from ddpm_lab.cli.keys import Catalog
 from ddpm_lab.cli.options import config_dirs
-from ddpm_lab.cli.overrides import Setting, expand, read_command_line
-from ddpm_lab.cli.schema import MISSING, Rule, show
+from ddpm_lab.cli.overrides import Setting, columns, expand, of_sweep, read_command_line
+from ddpm_lab.cli.schema import MISSING, Rule
 from ddpm_lab.compat import check_compatible, resolve_auto
 from ddpm_lab.errors import UserError
 
 
 class Arm(NamedTuple):
-    """One run: its arguments (none of `hydra.*`), the configuration they make, `auto` resolved, the option of each group."""
+    """One run: its arguments (none of `hydra.*` or `sweep`), the configuration they make, `auto` resolved, the option of each
+    group."""
 
     overrides: list[str]
     config: DictConfig
@@ -47,8 +49,9 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
     arms: list[Arm] = []
     refused: dict[str, list[str]] = {}
     with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="ddpm_lab"):
-        for settings in expand(line, catalog):
-            overrides = [setting.typed for setting in settings]
+        typed = columns(line.arguments, line.sweep, catalog)
+        for settings in expand(typed, _ready(typed, composer) if line.sweep else [], catalog):
+            overrides = [setting.typed for setting in settings if not of_sweep(setting.key)]
             try:
                 arms.append(Arm(overrides, *_checked(settings, composer, check, line.sweep)))
             except UserError as error:
@@ -56,6 +59,25 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
     if refused:
         raise UserError(_report(refused, len(arms)))
     return arms if line.runs else []
+
+
+def _ready(typed: Mapping[str, list[Setting]], composer: "_Composer") -> list[str]:
+    """The lines of the sweep that was chosen, by name or by an experiment."""
+    if "sweep" not in composer.catalog.groups:  # of evaluate.py
+        return []
+    if "sweep.arms" in typed:
+        return _lines(typed["sweep.arms"][0].value)
+    choices = ([setting.typed for setting in typed.get(group, [])] or [None] for group in ("experiment", "sweep"))
+    found = [_lines(composer([word for word in pair if word])[0].sweep.arms) for pair in itertools.product(*choices)]
+    if any(lines != found[0] for lines in found):
+        raise UserError("experiment: one of these is a sweep itself, which goes alone")
+    return found[0]
+
+
+def _lines(value: Any) -> list[str]:
+    """Empty for what the rule of the key refuses later."""
+    lines = list(value) if isinstance(value, list | ListConfig) else []
+    return lines if all(isinstance(line, str) for line in lines) else []
 
 
 def _report(refused: Mapping[str, list[str]], n_good: int) -> str:
@@ -186,13 +208,14 @@ def _check_value(key: str, value: object, rule: Rule, setting: Setting | None) -
 
 
 def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
-    """What a single key's rule cannot say: the runs of a sweep share a process and must not share a folder."""
+    """What a single key's rule cannot say: where runs and their processes have a place."""
     devices, nodes, name = (_at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
-    if sweep and (devices, nodes) != (1, 1):
+    if sweep and nodes != 1:
         raise UserError(
-            f"trainer.devices={show(devices)} trainer.num_nodes={nodes}: a sweep (-m) runs on one device for now; "
-            "start these runs one by one, without -m"
+            f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m"
         )
+    if not sweep and (ready := _at(values, "sweep.arms")):
+        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep=none for its base alone")
     if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
         raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
     if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
@@ -203,8 +226,9 @@ def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
         raise UserError(
             f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
         )
-    if isinstance(name, str) and not is_folder_name(name):
-        raise UserError(f"run.name={name}: allowed is a folder name, without / and no dot in front; see also run.root")
+    for key in ("run.name", "sweep.name"):
+        if isinstance(given := _at(values, key), str) and not is_folder_name(given):
+            raise UserError(f"{key}={given}: allowed is a folder name, without / and no dot in front; see also run.root")
     experiment = _at(values, "run.experiment")
     if isinstance(experiment, str) and not all(map(is_folder_name, experiment.split("/"))):
         raise UserError(

@@ -193,6 +193,10 @@ def parse_rule(comment: str, default: str = "") -> Rule:
     return Rule(allowed, meaning, kind, allowed.endswith(" or null"), default)
 
 
+def _flow(node: yaml.SequenceNode) -> yaml.SequenceNode:
+    return yaml.SequenceNode(node.tag, node.value, flow_style=True)
+
+
 def parse_rules(text: str) -> dict[str, Rule]:
     """The rule of every leaf of a yaml text by its dotted key; `defaults` and `_target_` hold none."""
     rules: dict[str, Rule] = {}
@@ -202,7 +206,7 @@ def parse_rules(text: str) -> dict[str, Rule]:
         start, end = node.start_mark, node.end_mark
         written = lines[start.line][start.column : end.column] if start.line == end.line else ""
         if isinstance(node, yaml.SequenceNode) and not node.flow_style:  # one element a line, under the comment
-            end = key_node.end_mark
+            end, written = key_node.end_mark, yaml.serialize(_flow(node), width=10**6, allow_unicode=True).strip()
         comment = lines[end.line][end.column :].lstrip(": ") if end.line < len(lines) else ""
         try:
             rules[key] = parse_rule(comment, written)

@@ -50,22 +50,23 @@ def _main(argv: list[str]) -> None:
 
     argv, notes = canonical(argv, dirs)
     print("".join(f"{note}\n" for note in notes), end="")
-    arms = preflight(argv)
+    arms, in_sweep = preflight(argv), "-m" in argv or "--multirun" in argv
     for arm in arms:
         if arm.config.resume is not None:
             from ddpm_lab.resume import resumed
 
+            arm.config.run.name = "new" if in_sweep else arm.config.run.name  # each run of a sweep has a folder of its own
             resumed(arm.config, arm.overrides, dirs)
-        elif len(arms) == 1 and processes.started() == 1:
+        elif not in_sweep and processes.started() == 1:
             run_folder(arm.config, arm.choices)
+    if arms and in_sweep:
+        from ddpm_lab.cli.sweep import sweep
+
+        of_hydra = [word for word in argv if word.lstrip("+").startswith(("hydra.", "hydra/"))]
+        sys.exit(sweep(arms, [*(f"--config-dir={folder}" for folder in dirs[1:]), *of_hydra]))
     import hydra
 
-    extra = []
-    if arms and ("-m" in argv or "--multirun" in argv):
-        sweep = Path(arms[0].config.run.root) / "multirun" / _stamp()
-        extra = [f"hydra.sweep.dir={_free(sweep)}"]
-        print(f"{len(arms)} runs under {sweep}")
-    sys.argv = [sys.argv[0], *argv, *extra]
+    sys.argv = [sys.argv[0], *argv]
     hydra.main(config_path=str(dirs[0]), config_name="config", version_base="1.3")(job)()
 
 
@@ -119,27 +120,26 @@ def _free(path: Path) -> Path:
 def job(cfg: DictConfig) -> None:
     """One run, as Hydra composed it."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from ddpm_lab.resume import resumed
 
     started, hydra_cfg = time.time(), HydraConfig.get()
     OmegaConf.set_struct(cfg, False)
+    cfg.pop("sweep")
     checkpoint, folder, auto = None, None, None
     if cfg.resume is not None:
         cfg, checkpoint, folder = resumed(cfg, list(hydra_cfg.overrides.task), config_dirs(sys.argv[1:]))
     else:
         auto = resolve_auto(cfg, config_dirs(sys.argv[1:]))
-    in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    if in_sweep and folder is None:
-        folder = Path(hydra_cfg.runtime.output_dir)
     try:
         settle = partial(settled, cfg, checkpoint, folder, dict(hydra_cfg.runtime.choices))
         cfg, checkpoint, folder = processes.agree(settle, cfg)
         code = train(cfg, folder, checkpoint, auto, started)
     except UserError as error:  # Hydra would print a traceback; it lets an exit pass
-        if in_sweep and folder is not None and not any(folder.iterdir()):
-            folder.rmdir()
         _refuse(error)
-    if code:  # a signal meant the whole sweep
+    if code:
         sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""A sweep starts, watches, stops and goes on with processes: here they only pretend to train, in test_sweep_runs.py they do."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.cli.sweep import sweep
+from ddpm_lab.cli.sweep_report import duration, reason
+from ddpm_lab.errors import UserError
+
+PRETENDS = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+value = lambda key: words[key].strip("'")
+folder = Path(value("resume") if "resume" in words else os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
+starts = folder.parent / f"{folder.name}.starts"
+about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists()}
+with starts.open("a") as file:
+    file.write(json.dumps(about) + "\\n")
+if words.get("trainer.fast_dev_run") == "true":
+    sys.exit()
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+task = json.loads(os.environ["TASKS"]).get(folder.name, "")
+if task == "fail":
+    print("error: the loss is not finite", file=sys.stderr)
+    sys.exit(2)
+if task == "meet":  # both are there, or neither ends
+    while len(list(folder.parent.glob("*.starts"))) < 2:
+        time.sleep(0.01)
+if task == "wait":
+    def stop(number, frame):
+        (folder / "checkpoints" / "last.ckpt").touch()
+        sys.exit(128 + number)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    (folder / "ready").touch()
+    time.sleep(60)
+(folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": {
+    "bound_bpd": {"value": 3.25, "standard_error": 0.5}, "kl_bpd": {"value": 1.0},
+    "pixels_fd": {"value": 0.75}, "pixels_fd_real": {"value": 0.5}}}))
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command line; returns exit code and what was printed."""
+    script = tmp_path / "train.py"
+    script.write_text(PRETENDS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.01)
+
+    def start(line: str, **tasks: str) -> tuple[int, str]:
+        monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))
+        code = sweep(preflight(["-m", *line.split()]), [])
+        return code, capsys.readouterr().out
+
+    return start
+
+
+def only() -> Path:
+    (folder,) = Path("outputs/multirun").iterdir()
+    return folder
+
+
+def starts(folder: Path, number: int) -> list[dict]:
+    path = folder / f"{number}.starts"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def states(folder: Path) -> list[tuple[str, int | None]]:
+    return [(arm["state"], arm["exit_code"]) for arm in json.loads((folder / "sweep.json").read_text())["arms"]]
+
+
+def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
+    code, said = run("schedule=linear,cosine optim.lr=0.1 run.root=outputs")
+    assert code == 0
+    folder = only()
+    here = [f"run.root={folder.parent}", f"run.experiment={folder.name}"]
+    for number, schedule in enumerate(("linear", "cosine")):
+        (start,) = starts(folder, number)
+        assert start["words"] == [f"schedule={schedule}", "optim.lr=0.1", "sweep=none", *here, f"run.name='{number}'"]
+        assert f"[{number}] schedule={schedule} …\n" in said
+        assert f"[{number}] schedule={schedule}: 3.2500 ± 0.5000 bits/dim, pixels_fd 0.7500 (" in said
+    assert "1 of 2 over, about" in said
+    assert f"\n2 of 2 done: {folder}\n" in said
+    assert said.endswith(f"python compare.py {folder}\n")
+    assert states(folder) == [("done", 0)] * 2
+
+
+def test_a_failed_arm_stops_no_other_and_is_tried_again_by_the_same_command(run):
+    code, said = run("seed=1,2,3", _1="fail")
+    folder = only()
+    assert code == 1
+    assert states(folder) == [("done", 0), ("failed", 2), ("done", 0)]
+    assert f"[1] seed=2: exit code 2: error: the loss is not finite\n    {folder}/1.log\n" in said
+    assert f"\n2 of 3 done: {folder}; the same command tries the others again\n" in said
+    code, said = run("seed=1,2,3")
+    assert (code, only()) == (0, folder)
+    assert said.startswith(f"going on with {folder}: 2 of 3 runs done")
+    assert [len(starts(folder, i)) for i in range(3)] == [1, 2, 1]
+    assert [start["folder_was_there"] for start in starts(folder, 1)] == [False, False]  # it had no checkpoint
+
+
+def test_a_complete_sweep_is_followed_by_a_new_one_and_other_arms_are_another_sweep(run):
+    for line in ("seed=1,2", "seed=1,2", "seed=1", "seed=1,2 optim.lr=0.1"):
+        assert run(line)[0] == 0
+    assert len(list(Path("outputs/multirun").iterdir())) == 4
+
+
+def test_a_name_is_one_sweep(run):
+    code, said = run("seed=1,2 sweep.name=mine", _0="fail")
+    assert code == 1
+    assert run("sweep.name=mine seed=2,1 sweep.n_jobs=2")[0] == 0  # the same arms, in another order
+    code, said = run("seed=1,2 sweep.name=mine")
+    assert code == 0
+    assert said.startswith("outputs/multirun/mine is complete: 2 runs")
+    assert [len(starts(Path("outputs/multirun/mine"), i)) for i in range(2)] == [2, 1]
+    with pytest.raises(UserError, match=r"^sweep\.name=mine: outputs/multirun/mine holds something else"):
+        run("seed=1,3 sweep.name=mine")
+
+
+def test_several_at_once_are_dealt_the_devices(run, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7,9")
+    code, _ = run("seed=1,2,3 trainer=gpu sweep.n_jobs=2", _0="meet", _1="meet")
+    assert code == 0
+    assert [starts(only(), i)[0]["devices"] for i in range(2)] == ["4", "7"]
+    assert starts(only(), 2)[0]["devices"] in ("4", "7")  # of whichever ended first
+    code, _ = run("seed=1,2 trainer=gpu trainer.devices=2 sweep.n_jobs=2 sweep.name=ddp", _0="meet", _1="meet")
+    assert [starts(Path("outputs/multirun/ddp"), i)[0]["devices"] for i in range(2)] == ["4,7", "9,4"]
+    code, _ = run("seed=1,2 sweep.n_jobs=2 sweep.name=cpu", _0="meet", _1="meet")
+    assert [starts(Path("outputs/multirun/cpu"), i)[0]["devices"] for i in range(2)] == ["4,7,9"] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run):
+    def send():
+        while not list(Path("outputs/multirun").glob("*/0/ready")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    Path("outputs/multirun").mkdir(parents=True)
+    thread.start()
+    code, said = run("seed=1,2", _0="wait")
+    thread.join()
+    folder = only()
+    assert code == 128 + number
+    assert states(folder) == [("stopped", 128 + (2 if number == signal.SIGINT else 15)), ("waiting", None)]
+    assert said.splitlines()[-1] == "stopped, 0 of 2 done; the same command goes on from here"
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    code, said = run("seed=1,2")
+    assert code == 0
+    assert "[0] seed=1 goes on\n" in said
+    assert starts(folder, 0)[1]["words"] == [f"resume={folder}/0"]
+
+
+def test_what_outlived_a_killed_sweep_is_waited_for_and_not_started_twice(run):
+    assert run("seed=1,2", _0="fail")[0] == 1
+    folder = only()
+    with (folder / "0.log").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        finish = (
+            f"import time; time.sleep(0.5); open('{folder}/0/summary.json', 'w').write('{{\"step\": 1900, \"metrics\": {{}}}}')"
+        )
+        (folder / "0").mkdir(exist_ok=True)
+        orphan = subprocess.Popen([sys.executable, "-c", finish], stdout=log)
+    code, said = run("seed=1,2")
+    assert orphan.wait() == 0
+    assert code == 0
+    assert said.count("is still at it; waiting") == 1
+    assert len(starts(folder, 0)) == 1
+
+
+def test_two_commands_do_not_work_at_one_sweep(run):
+    assert run("seed=1,2", _0="fail")[0] == 1
+    with (only() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"another process is at this sweep; for a second one: sweep\.name=NAME"):
+            run("seed=1,2")
+
+
+def test_what_arms_print_is_in_their_logs_and_shown_if_asked_for(run):
+    _, said = run("seed=1,2", _0="fail")
+    assert "error: the loss" in (only() / "0.log").read_text()
+    assert "[0]   error:" not in said
+    assert "[0]   error: the loss is not finite\n" in run("seed=1,2 sweep.show=true", _0="fail")[1]
+
+
+def test_trying_out_every_arm_keeps_no_run(run):
+    assert run("seed=1,2 trainer.fast_dev_run=true")[0] == 0
+    assert states(only()) == [("done", 0)] * 2
+    assert not (only() / "0").exists()
+
+
+def test_torchrun_around_a_sweep_is_refused(run, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="start it once, without torchrun or srun"):
+        run("seed=1,2")
+    assert not Path("outputs").exists()
+
+
+def test_why_a_process_ended():
+    assert reason(-9, "lost") == "ended by SIGKILL"
+    assert reason(2, "a\nbar 5%|error: no\nbar 6%\n") == "exit code 2: error: no"
+    assert reason(1, "Traceback\n  error in\nRuntimeError: out of memory\n") == "exit code 1: RuntimeError: out of memory"
+    assert reason(1, "") == "exit code 1: it said nothing"
+    assert [duration(s) for s in (7.4, 148, 17000)] == ["7 s", "2 min", "4.7 h"]

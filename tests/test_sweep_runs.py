@@ -1,0 +1,137 @@
+"""Sweeps that train: what was killed and started again equals what was not, and an arm may be several processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, TINY, command, digest, environment, trained
+
+from ddpm_lab.training.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.timeout(600)
+
+SWEEP = [
+    "-m", "experiment=smoke", "schedule=linear,cosine", "schedule.T=10", "net.dropout=0.2", "callbacks.frechet.every=1",
+    "callbacks.checkpoints.last_every=2", "trainer.log_every=3", "trainer.max_steps=60", "trainer.validate_every=30",
+]  # fmt: skip
+
+
+def only(cwd: Path) -> Path:
+    (folder,) = (cwd / "outputs" / "multirun").iterdir()
+    return folder
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "train/images_per_s"} for row in csv.DictReader(file)]
+
+
+def measured(run: Path) -> dict[str, dict]:
+    return json.loads((run / "summary.json").read_text())["metrics"]
+
+
+def pid_of(run: Path) -> int:
+    """Of the process that writes in a run folder: the one that holds its log."""
+    log = (run.parent / f"{run.name}.log").stat()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "fd" / "1").stat().st_ino == log.st_ino:
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError("nobody is there")
+
+
+def until_checkpoint(process: subprocess.Popen, cwd: Path, number: str, step: int) -> Path:
+    """The run folder of an arm that has trained for `step` steps and has a checkpoint."""
+    while process.poll() is None:
+        for run in (cwd / "outputs" / "multirun").glob(f"*/{number}"):
+            table = run / "metrics.csv"
+            if (run / "checkpoints" / "last.ckpt").exists() and table.exists() and f"\n{step}," in table.read_text():
+                return run
+        time.sleep(0.01)
+    raise AssertionError("it ended before it could be killed")
+
+
+def start(cwd: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *SWEEP], cwd=cwd, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_equals_unbroken(tmp_path):
+    """First an arm alone is killed, then all of the sweep, then the sweep but not its arm."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert command(*SWEEP, cwd=whole).returncode == 0
+    process = start(broken)
+    os.kill(pid_of(until_checkpoint(process, broken, "0", 6)), signal.SIGKILL)
+    run = until_checkpoint(process, broken, "1", 9)
+    process.kill()
+    os.kill(pid_of(run), signal.SIGKILL)
+    assert "[0] schedule=linear: failed: ended by SIGKILL" in process.communicate()[0]
+    process = start(broken)
+    until_checkpoint(process, broken, "0", 15)
+    process.kill()
+    process.communicate()
+    done = command(*SWEEP, cwd=broken)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "is still at it; waiting" in done.stdout
+    assert "[1] schedule=cosine goes on" in done.stdout
+    for arm in "01":
+        a, b = only(whole) / arm, only(broken) / arm
+        assert digest(a) == digest(b)
+        assert rows(a) == rows(b)
+        assert measured(a) == measured(b)
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_the_same_command_equal_unbroken(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+    process = start(stopped)
+    until_checkpoint(process, stopped, "0", 9)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[0]
+    assert process.returncode == 130
+    assert "stopped, 0 of 2 done; the same command goes on from here" in said
+    assert "stopped at step" in (only(stopped) / "0" / "train.log").read_text()
+    for folder in (whole, stopped):
+        assert command(*SWEEP, cwd=folder).returncode == 0
+    assert [digest(only(whole) / arm) for arm in "01"] == [digest(only(stopped) / arm) for arm in "01"]
+
+
+def test_a_sweep_makes_one_run_folder_for_each_arm_and_a_mistake_of_one_stops_no_other(tmp_path):
+    done = command("-m", *TINY, "trainer.accumulate=3,2", "sweep.n_jobs=2", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    sweep = only(tmp_path)
+    assert not (sweep / "0").exists()
+    assert "[0] trainer.accumulate=3: exit code 2: error: data.batch_size=16: the whole batch" in done.stdout
+    config = read_checkpoint(sweep / "1" / "checkpoints" / "last.ckpt")["config"]
+    assert config["trainer"]["accumulate"] == 2
+    assert "sweep" not in config
+    assert (sweep / "1" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_arms_of_two_processes_each(tmp_path):
+    """With Hydra's launcher every second process would run the whole sweep; here each pair trains its arm, as one would."""
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "net.dropout=0", "trainer.precision=64-true"]
+    done = command("-m", *TINY, *two, "schedule=linear,cosine", "sweep.n_jobs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for arm, schedule in enumerate(("linear", "cosine")):
+        alone = trained(tmp_path / schedule, *TINY, "net.dropout=0", "trainer.precision=64-true", f"schedule={schedule}")
+        x, y = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (alone, only(tmp_path) / str(arm)))
+        assert y["processes"] == 2
+        for name, value in x["state_dict"].items():
+            torch.testing.assert_close(y["state_dict"][name], value, rtol=0, atol=1e-10)
