@@ -166,6 +166,14 @@ def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run):
     assert starts(folder, 0)[1]["words"] == [f"resume={folder}/0"]
 
 
+def test_under_nohup_it_goes_on_when_the_terminal_closes(run, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGHUP)).start()
+    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.5)
+    assert run("seed=1,2")[0] == 0
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_what_outlived_a_killed_sweep_is_waited_for_and_not_started_twice(run):
     assert run("seed=1,2", _0="fail")[0] == 1
     folder = only()

@@ -161,7 +161,8 @@ class _Runner:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}  # nohup has had it ignored
         try:
             yield
         finally:
