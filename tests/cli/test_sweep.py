@@ -143,8 +143,18 @@ def test_several_at_once_are_dealt_the_devices(run, monkeypatch):
     assert [starts(Path("outputs/multirun/cpu"), i)[0]["devices"] for i in range(2)] == ["4,7,9"] * 2
 
 
+@pytest.fixture
+def heard():
+    """Signals as a terminal leaves them: tests may have been started where some are ignored."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run):
+def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run, heard):
     def send():
         while not list(Path("outputs/multirun").glob("*/0/ready")):
             time.sleep(0.01)
