@@ -118,6 +118,11 @@ def test_another_model_cannot_go_on_from_a_checkpoint(change, said, copied, tmp_
     assert_refused(command(f"resume={copied}", change, cwd=tmp_path), *said)
 
 
+def test_a_configuration_that_cannot_be_read_is_refused_on_resume(copied, tmp_path):
+    (copied / "config.yaml").write_text("{{")
+    assert_refused(command(f"resume={copied}", cwd=tmp_path), "config.yaml: not readable as a configuration")
+
+
 def test_an_option_named_on_resume_is_that_of_its_file_and_no_other_run(copied, tmp_path):
     """Not as the default experiment would have it; and how long the run is stays its own."""
     done = command(f"resume={copied}", "trainer=cpu", "sampler=ddim", "sampler.steps=4", "trainer.max_steps=3", cwd=tmp_path)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ddpm_lab.compat import check_compatible, content
 from ddpm_lab.errors import UserError
@@ -31,13 +33,7 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own.
     Options are in `dirs`."""
     checkpoint, folder = located(Path(cfg.resume).expanduser(), "resume")
-    if folder is not None:
-        stored = OmegaConf.load(folder / "config.yaml")
-    else:
-        from ddpm_lab.training.checkpoint import read_checkpoint
-
-        stored = OmegaConf.create(read_checkpoint(checkpoint)["config"])
-    assert isinstance(stored, DictConfig)
+    stored = configuration(checkpoint, folder)
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     typed = {key: value for key, _, value in pairs}
     _choose(stored, typed, dirs)
@@ -50,6 +46,23 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     else:
         stored.run.name = cfg.run.name
     return Resumed(stored, checkpoint, folder if in_place else None)
+
+
+def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
+    """What a run was trained with, by its folder or else its checkpoint. Raises UserError for what is not that of a run."""
+    path = checkpoint if folder is None else folder / "config.yaml"
+    try:
+        if folder is None:
+            from ddpm_lab.training.checkpoint import read_checkpoint
+
+            found = OmegaConf.create(read_checkpoint(checkpoint)["config"])
+        else:
+            found = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error
+    if not isinstance(found, DictConfig) or "variance" not in found or "sampler" not in found:
+        raise UserError(f"{path}: not the configuration of a run")
+    return found
 
 
 def located(path: Path, key: str) -> tuple[Path, Path | None]:

@@ -4,11 +4,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
 from ddpm_lab.cli.options import conf_dir, config_dirs
@@ -86,18 +84,10 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
 
 def _trained(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
     """The configuration that the network was trained by, its checkpoint, and its run folder where there is one."""
-    from ddpm_lab.resume import located
+    from ddpm_lab.resume import configuration, located
 
     checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
-    if folder is None:
-        from ddpm_lab.training.checkpoint import read_checkpoint
-
-        trained = OmegaConf.create(read_checkpoint(checkpoint)["config"])
-    else:
-        trained = _stored(folder / "config.yaml")
-    if not isinstance(trained, DictConfig) or "variance" not in trained or "sampler" not in trained:
-        raise UserError(f"ckpt={ckpt}: the configuration beside it is not one of a run")
-    return trained, checkpoint, folder
+    return configuration(checkpoint, folder), checkpoint, folder
 
 
 def _check_name(name: str | None) -> None:
@@ -105,10 +95,3 @@ def _check_name(name: str | None) -> None:
 
     if name is not None and (not is_folder_name(name) or name == WORK):
         raise UserError(f"name={name}: allowed is a folder name, without / and no dot in front, and not {WORK}")
-
-
-def _stored(path: Path) -> Any:
-    try:
-        return OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error

@@ -22,6 +22,7 @@ from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
 from ddpm_lab.evaluation.quality import SPOKEN, published
 from ddpm_lab.evaluation.report import (
+    apart,
     comparable,
     lines,
     markdown,
@@ -207,9 +208,8 @@ def _show(found: Sequence[Evaluated], folder: Path, cfg: DictConfig) -> None:
         for what in ("bound", "fd"):
             groups = comparable(found, what)
             for group in groups:
-                told += ["", _title(group[0], what), "", *markdown(sweep_table(group, what))]
-            if len(groups) > 1:
-                told += ["", "(In tables of their own: numbers that were not measured alike. Their records say how.)"]
+                why = [] if group is groups[0] else ["", f"({apart(group, groups[0], what)})"]
+                told += ["", _title(group[0], what), "", *markdown(sweep_table(group, what)), *why]
         (folder / "table.md").write_text("\n".join(told[1:]) + "\n", encoding="utf-8")
         _print([*told, ""])
         plot_sweep(found, folder / "sweep.png")

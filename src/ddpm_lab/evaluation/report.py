@@ -88,6 +88,14 @@ def comparable(arms: Sequence[Evaluated], what: str) -> list[list[Evaluated]]:
     return [group for _, group in groups]
 
 
+def apart(group: Sequence[Evaluated], first: Sequence[Evaluated], what: str) -> str:
+    """Why a group has a table of its own."""
+    one, other = score_of(first[0], what), score_of(group[0], what)
+    assert one is not None
+    assert other is not None
+    return "not comparable with the first of these tables: " + "; ".join(map(str, incomparable(one.record, other.record)))
+
+
 def sweep_table(arms: Sequence[Evaluated], what: str) -> list[list[str]]:
     """Variance (and, where samples are looked at, sampler) down, steps across: the head, then the rows. What else tells
     choices apart has a column, where there is any."""
