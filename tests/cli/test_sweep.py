@@ -190,7 +190,7 @@ def test_what_outlived_a_killed_sweep_is_waited_for_and_not_started_twice(run):
     with (folder / "0.log").open("ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         finish = (
-            f"import time; time.sleep(0.5); open('{folder}/0/summary.json', 'w').write('{{\"step\": 1900, \"metrics\": {{}}}}')"
+            f"import time; time.sleep(4); open('{folder}/0/summary.json', 'w').write('{{\"step\": 1900, \"metrics\": {{}}}}')"
         )
         (folder / "0").mkdir(exist_ok=True)
         orphan = subprocess.Popen([sys.executable, "-c", finish], stdout=log)
