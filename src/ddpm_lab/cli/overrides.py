@@ -10,11 +10,11 @@ from typing import NamedTuple, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
 from ddpm_lab.cli.keys import Catalog
 from ddpm_lab.cli.options import aliases, groups, options
-from ddpm_lab.cli.schema import ListOf, show
+from ddpm_lab.cli.schema import EvenInt, Float, Int, ListOf, show
 from ddpm_lab.errors import UserError
 
 MOST_RUNS = 1000
@@ -52,12 +52,24 @@ class CommandLine(NamedTuple):
     arguments: list[str]
 
 
+class Span(NamedTuple):
+    """All numbers from `low` to `high`; integers, every `step`-th of them, where `whole`; by their logarithm where `log`."""
+
+    low: float
+    high: float
+    whole: bool
+    step: int
+    log: bool
+    typed: str
+
+
 class Setting(NamedTuple):
-    """One key with one value: as Hydra reads it, and as the argument that gives it to Hydra."""
+    """One key with one value: as Hydra reads it, and as the argument that gives it to Hydra. It may be an end of `span`."""
 
     key: str
     value: object
     typed: str
+    span: Span | None = None
 
 
 def read_command_line(argv: Sequence[str]) -> CommandLine | None:
@@ -197,7 +209,7 @@ def _settings(override: Override, catalog: Catalog) -> list[Setting]:
     if not override.is_sweep_override():
         return [Setting(key, override.value(), typed)]
     if not override.is_discrete_sweep():
-        raise UserError(f"{typed}: an interval has no end of values; list them, or use range(start, stop, step)")
+        return _ends(override, catalog)
     if getattr(override._value, "shuffle", False):
         raise UserError(f"{typed}: leave out shuffle; the order of runs changes no result")
     texts = _sweep_texts(override, catalog)
@@ -205,6 +217,26 @@ def _settings(override: Override, catalog: Catalog) -> list[Setting]:
         raise UserError(f"{typed}: {'no value' if not texts else f'more than {MOST_RUNS} values'}")
     words = [f"{override.get_key_element()}={text}" for text in texts]
     return [Setting(key, _parse(word).value(), word) for word in words]
+
+
+def _ends(override: Override, catalog: Catalog) -> list[Setting]:
+    """Of an interval, the two values that stand for it until a search chooses others."""
+    typed, key, found = str(override.input_line), override.key_or_group, override._value
+    assert isinstance(found, IntervalSweep)
+    rule = catalog.all_rules().get(key)
+    if rule is None or not isinstance(rule.kind, Float):
+        raise UserError(f"{typed}: an interval is of numbers; list values of this")
+    low, high, log = float(found.start or 0), float(found.end or 0), "log" in found.tags
+    if not low < high or (log and low <= 0) or found.tags - {"log"}:
+        raise UserError(f"{typed}: allowed is interval(low, high), or tag(log, interval(low, high)) with 0 < low < high")
+    whole, step = isinstance(rule.kind, Int), 2 if isinstance(rule.kind, EvenInt) else 1
+    if whole and (not low.is_integer() or (high - low) % step or (log and step > 1)):
+        raise UserError(
+            f"{typed}: the ends of this interval are {'integers' if step == 1 else 'even, and it has no logarithm'}"
+        )
+    span = Span(low, high, whole, step, log, typed)
+    ends = [int(low), int(high)] if whole else [low, high]
+    return [Setting(key, end, f"{override.get_key_element()}={end}", span) for end in ends]
 
 
 def _sweep_texts(override: Override, catalog: Catalog) -> list[str]:

@@ -17,7 +17,7 @@ from yaml import YAMLError
 from ddpm_lab.cli import processes
 from ddpm_lab.cli.keys import Catalog
 from ddpm_lab.cli.options import config_dirs
-from ddpm_lab.cli.overrides import Setting, columns, expand, of_sweep, read_command_line
+from ddpm_lab.cli.overrides import Setting, Span, columns, expand, of_sweep, read_command_line
 from ddpm_lab.cli.schema import MISSING, Rule
 from ddpm_lab.compat import check_compatible, resolve_auto
 from ddpm_lab.errors import UserError
@@ -25,11 +25,12 @@ from ddpm_lab.errors import UserError
 
 class Arm(NamedTuple):
     """One run: its arguments (none of `hydra.*` or `sweep`), the configuration they make, `auto` resolved, the option of each
-    group."""
+    group. With `spans` it is a corner of what is searched."""
 
     overrides: list[str]
     config: DictConfig
     choices: dict[str, str | None]
+    spans: dict[str, Span]
 
 
 Composed = tuple[DictConfig, dict[str, str | None]]
@@ -52,13 +53,23 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
         typed = columns(line.arguments, line.sweep, catalog)
         for settings in expand(typed, _ready(typed, composer) if line.sweep else [], catalog):
             overrides = [setting.typed for setting in settings if not of_sweep(setting.key)]
+            spans = {setting.key: setting.span for setting in settings if setting.span}
             try:
-                arms.append(Arm(overrides, *_checked(settings, composer, check, line.sweep)))
+                arm = Arm(overrides, *_checked(settings, composer, check, line.sweep), spans)
+                _check_spans(arm)
+                arms.append(arm)
             except UserError as error:
                 refused.setdefault(str(error), []).append(" ".join(overrides))
     if refused:
         raise UserError(_report(refused, len(arms)))
     return arms if line.runs else []
+
+
+def _check_spans(arm: Arm) -> None:
+    if arm.spans and "trials" not in (arm.config.get("sweep") or {}):
+        typed = next(iter(arm.spans.values())).typed
+        search = "; or let a search choose: sweep=search" if "sweep" in arm.config else ""
+        raise UserError(f"{typed}: an interval has no end of values; list them, or use range(start, stop, step){search}")
 
 
 def _ready(typed: Mapping[str, list[Setting]], composer: "_Composer") -> list[str]:

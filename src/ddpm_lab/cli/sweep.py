@@ -25,7 +25,8 @@ from hydra.errors import HydraException
 
 from ddpm_lab.cli import processes
 from ddpm_lab.cli.preflight import Arm
-from ddpm_lab.cli.sweep_record import Entry, Sweep, identity, opened
+from ddpm_lab.cli.search import Search, check, is_search
+from ddpm_lab.cli.sweep_record import Entry, Sweep, entry_of, identity, opened
 from ddpm_lab.cli.sweep_report import Report, reason, say
 from ddpm_lab.errors import UserError
 from ddpm_lab.resume import finished
@@ -39,6 +40,8 @@ def sweep(arms: Sequence[Arm], passed_on: Sequence[str]) -> int:
     """Run what is not done yet; the exit code: 0 if all is, 1 if an arm failed, 128 + n if stopped by signal n."""
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
+    if is_search(arms):
+        check(arms)
     with opened(arms) as found:
         return _Runner(found, arms, passed_on).run()
 
@@ -72,28 +75,59 @@ class _Runner:
     def __init__(self, sweep: Sweep, arms: Sequence[Arm], passed_on: Sequence[str]) -> None:
         settings = arms[0].config.sweep
         self.sweep, self.at_once, self.passed_on = sweep, settings.n_jobs, list(passed_on)
-        self.report = Report(sweep, self.at_once, settings.show)
+        self.search = Search(sweep, arms, passed_on) if is_search(arms) else None
+        common = set.intersection(*(set(arm.overrides) for arm in arms))
+        self.report = Report(sweep, self.at_once, settings.show, common, self.search.trials if self.search else len(arms))
         self.trainers = {identity(arm.config): arm.config.trainer for arm in arms}
         on_gpu = any(trainer.accelerator != "cpu" for trainer in self.trainers.values())
         self.devices = cuda_devices() if self.at_once > 1 and on_gpu else []
         self.waiting = [entry for entry in sweep.entries if entry.state != "done"]
+        if self.search:
+            self.trainers |= {entry.config: self.search.arm(entry.overrides).config.trainer for entry in self.waiting}
         self.running: list[_Process] = []
         self.signal = 0
 
     def run(self) -> int:
         self.report.begin()
+        self._ask()
         if not self.waiting:
+            self._best()
             return 0
         for entry in self.waiting:
             entry.state = "waiting" if entry.state == "failed" else entry.state
         with self._listening():
-            while self.running or (self.waiting and not self.signal):
-                self._fill()
-                time.sleep(POLL)
-                for process in list(self.running):
-                    self._look(process)
+            try:
+                self._work()
+            except UserError:  # what no arm of a search will have
+                self._stop(signal.SIGTERM)
+                raise
         self.report.finish(bool(self.signal))
+        self._best()
         return 128 + self.signal if self.signal else int(any(entry.state != "done" for entry in self.sweep.entries))
+
+    def _work(self) -> None:
+        while self.running or (self.waiting and not self.signal):
+            self._fill()
+            time.sleep(POLL)
+            for process in list(self.running):
+                self._look(process)
+            self._ask()
+
+    def _ask(self) -> None:
+        """Of a search, the next arms."""
+        while self.search and not self.signal and len(self.running) + len(self.waiting) < self.at_once:
+            arm = self.search.ask()
+            if arm is None:
+                return
+            entry = entry_of(len(self.sweep.entries), arm)
+            self.trainers[entry.config] = arm.config.trainer
+            self.sweep.entries.append(entry)
+            self.waiting.append(entry)
+            self.sweep.save()
+
+    def _best(self) -> None:
+        if self.search:
+            self.report.best(self.search.metric, self.search.ranking())
 
     def _fill(self) -> None:
         for entry in list(self.waiting):
@@ -140,7 +174,9 @@ class _Runner:
         done = code == 0 and (entry.fast_dev_run or finished(self.sweep.place(entry), entry.max_steps))
         entry.state, entry.exit_code = "done" if done else "stopped" if self.signal else "failed", code
         self.sweep.save()
-        self.report.end(entry, "" if done else reason(code, printed))
+        self.report.end(entry, "" if done else reason(code, printed), [process.seconds() for process in self.running])
+        if self.search:
+            self.search.tell(entry)
 
     def _dealt(self, entry: Entry) -> list[str]:
         """The CUDA devices that have least to do; none where the arm shall see what there is."""
@@ -173,8 +209,11 @@ class _Runner:
         if not self.signal:
             say("\nstopping: what runs saves a checkpoint first; once more to stop at once")
         self.signal = self.signal or number
+        self._stop(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    def _stop(self, number: int) -> None:
         for process in self.running:
-            process.child.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+            process.child.send_signal(number)
 
 
 def program() -> list[str]:

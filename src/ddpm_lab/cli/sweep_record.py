@@ -37,10 +37,11 @@ class Entry:
 
 
 class Sweep:
-    """The arms in `folder`, held by this process alone as long as a `with` around it lasts. `found`: it was there before."""
+    """The arms in `folder`, held by this process alone as long as a `with` around it lasts. `found`: it was there before;
+    `search`: what is searched, as a hash, where the arms are a search's."""
 
-    def __init__(self, folder: Path, entries: list[Entry], found: bool) -> None:
-        self.folder, self.entries, self.found = folder, entries, found
+    def __init__(self, folder: Path, entries: list[Entry], found: bool, search: str | None = None) -> None:
+        self.folder, self.entries, self.found, self.search = folder, entries, found, search
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / ".lock").open("w")
         try:
@@ -65,35 +66,53 @@ class Sweep:
 
     def save(self) -> None:
         partial = (self.folder / NAME).with_suffix(".tmp")
-        partial.write_text(json.dumps({"arms": [asdict(entry) for entry in self.entries]}, indent=1, ensure_ascii=False) + "\n")
+        content = {"search": self.search} if self.search else {}
+        content |= {"arms": [asdict(entry) for entry in self.entries]}
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         partial.replace(self.folder / NAME)
 
 
 def opened(arms: Sequence[Arm]) -> Sweep:
-    """The unfinished sweep of these arms, the latest if there are several, or a new one; where a name was given, that one."""
-    given, root = arms[0].config.sweep.name, Path(arms[0].config.run.root) / "multirun"
+    """The unfinished sweep of these arms, the latest if there are several, or a new one; where a name was given, that one. Of a
+    search the arms are the corners, and it is unfinished as long as it has fewer arms than trials."""
+    settings, root = arms[0].config.sweep, Path(arms[0].config.run.root) / "multirun"
+    given, trials = settings.name, settings.get("trials", 0)
     if len({arm.config.run.root for arm in arms}) > 1:
         raise UserError("run.root: the runs of a sweep share one place; give it once")
-    new = [
-        Entry(i, arm.overrides, identity(arm.config), arm.config.trainer.max_steps, arm.config.trainer.fast_dev_run)
-        for i, arm in enumerate(arms)
-    ]
+    search = _space(arms) if trials else None
+    new = [] if search else [entry_of(i, arm) for i, arm in enumerate(arms)]
     folders = [root / given] if given else sorted((path.parent for path in root.glob(f"*/{NAME}")), key=_age)
     for folder in folders:
-        entries = _read(folder)
-        same = entries is not None and sorted(e.config for e in entries) == sorted(e.config for e in new)
-        if entries and same and (given or any(entry.state != "done" for entry in entries)):
-            return Sweep(folder, entries, found=True)
+        entries, space = _read(folder)
+        same = (
+            search == space if search else space is None and sorted(e.config for e in entries) == sorted(e.config for e in new)
+        )
+        if same and (given or len(entries) < trials or any(entry.state != "done" for entry in entries)):
+            return Sweep(folder, entries, True, search)
     if given and folders[0].exists():
         raise UserError(
             f"sweep.name={given}: {folders[0]} holds something else, and nothing is overwritten: choose another name"
         )
-    return _made(folders[0] if given else _free(root / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")), new)
+    return _made(folders[0] if given else _free(root / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")), new, search)
 
 
-def _made(folder: Path, entries: list[Entry]) -> Sweep:
+def entry_of(number: int, arm: Arm) -> Entry:
+    trainer = arm.config.trainer
+    return Entry(number, arm.overrides, identity(arm.config), trainer.max_steps, trainer.fast_dev_run)
+
+
+def _space(arms: Sequence[Arm]) -> str:
+    """The same for searches of the same: among the same values, by the same number, in the same way."""
+    settings = arms[0].config.sweep
+    corners = sorted(identity(arm.config) for arm in arms)
+    logarithms = sorted(key for key, span in arms[0].spans.items() if span.log)
+    content = [corners, logarithms, sorted(arms[0].spans), settings.metric, settings.method, settings.seed]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _made(folder: Path, entries: list[Entry], search: str | None) -> Sweep:
     try:
-        sweep = Sweep(folder, entries, found=False)
+        sweep = Sweep(folder, entries, False, search)
         sweep.save()
     except OSError as error:
         raise UserError(f"run.root: {folder} cannot be made or written to ({error.strerror}): choose another folder") from error
@@ -107,19 +126,19 @@ def identity(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _read(folder: Path) -> list[Entry] | None:
-    """The arms there, their states as their folders have them; None where there is no sweep."""
+def _read(folder: Path) -> tuple[list[Entry], str | None]:
+    """The arms there, their states as their folders have them, and what is searched; nothing where there is no sweep."""
     try:
         stored = json.loads((folder / NAME).read_text())
-        entries = [Entry(**entry) for entry in stored["arms"]]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+        entries, search = [Entry(**entry) for entry in stored["arms"]], stored.get("search")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return [], None
     for entry in entries:
         if finished(folder / str(entry.number), entry.max_steps):
             entry.state, entry.exit_code = "done", 0
         elif entry.state == "running" or (entry.state == "done" and not entry.fast_dev_run):
             entry.state = "stopped"
-    return entries
+    return entries, search
 
 
 def _age(folder: Path) -> float:

@@ -2,33 +2,30 @@
 
 import json
 import re
+import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ddpm_lab.cli.sweep_record import Entry, Sweep
 
 
 class Report:
-    """Prints to the console. `at_once` is how many arms run side by side; `show`: also what they print."""
+    """Prints to the console. `at_once`: how many arms run side by side; `show`: also what they print; `common`: the overrides
+    that all arms share; `total`: how many arms there will be."""
 
-    def __init__(self, sweep: Sweep, at_once: int, show: bool) -> None:
-        self.sweep, self.at_once, self.shows = sweep, at_once, show
-        common = set.intersection(*(set(entry.overrides) for entry in sweep.entries))
-        own = [" ".join(word for word in entry.overrides if word not in common) for entry in sweep.entries]
-        self._names = [
-            name or " ".join(entry.overrides) or "as the defaults are" for name, entry in zip(own, sweep.entries, strict=True)
-        ]
+    def __init__(self, sweep: Sweep, at_once: int, show: bool, common: set[str], total: int) -> None:
+        self.sweep, self.at_once, self.shows, self.common, self.total = sweep, at_once, show, common, total
         self._errors: dict[int, str] = {}
         self._told: set[int] = set()
         self._shown: dict[int, int] = {}
 
     def begin(self) -> None:
         entries, folder = self.sweep.entries, self.sweep.folder
-        n = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"
+        n = f"{self.total} run{'s' if self.total > 1 else ''}"
         if not self.sweep.found:
             say(f"{n} under {folder}")
-        elif self._count("done") < len(entries):
+        elif self._count("done") < self.total:
             say(f"going on with {folder}: {self._count('done')} of {n} done; for a new sweep instead: sweep.name=NAME")
         else:
             say(f"{folder} is complete: {n}; for a new sweep: sweep.name=NAME")
@@ -53,15 +50,15 @@ class Report:
             for line in text.decode(errors="replace").splitlines():
                 say(f"[{entry.number}]   {line}".rstrip())
 
-    def end(self, entry: Entry, error: str) -> None:
-        """`error` is empty where all went well."""
+    def end(self, entry: Entry, error: str, running: Sequence[float]) -> None:
+        """`error` is empty where all went well; `running`: for how many seconds the others have."""
         self._errors[entry.number] = error
         what = f"{entry.state}: {error}" if error else numbers(self.sweep.place(entry))
-        say(f"{self.name(entry)}: {what} ({duration(entry.seconds)}); {self._progress()}")
+        say(f"{self.name(entry)}: {what} ({duration(entry.seconds)}); {self._progress(running)}")
 
     def finish(self, stopped: bool) -> None:
         failed = [entry for entry in self.sweep.entries if entry.state == "failed"]
-        done = f"{self._count('done')} of {len(self.sweep.entries)} done"
+        done = f"{self._count('done')} of {self.total} done"
         if failed:
             say(f"\n{len(failed)} failed:")
         for entry in failed:
@@ -72,19 +69,37 @@ class Report:
             say(f"{done}: {self.sweep.folder}" + ("; the same command tries the others again" if failed else ""))
             say(f"side by side: python compare.py {self.sweep.folder}")
 
+    def best(self, metric: str, ranking: Sequence[tuple[Entry, float]]) -> None:
+        """Of a search."""
+        say(f"best of {len(ranking)} by {metric}:" if ranking else "nothing was found")
+        for entry, value in ranking[:3]:
+            say(f"  {value:.4f}  {self.name(entry)}")
+        if ranking:
+            found = shlex.join(word for word in ranking[0][0].overrides if not word.startswith("seed="))
+            say(f"the best of many was lucky too; other seeds say how much: python train.py -m {found} seed=1,2,3")
+
     def name(self, entry: Entry) -> str:
-        return f"[{entry.number}] {self._names[entry.number]}"
+        own = " ".join(word for word in entry.overrides if word not in self.common)
+        return f"[{entry.number}] {own or ' '.join(entry.overrides) or 'as the defaults are'}"
 
     def _count(self, state: str) -> int:
         return sum(entry.state == state for entry in self.sweep.entries)
 
-    def _progress(self) -> str:
-        total = len(self.sweep.entries)
-        left = total - self._count("done") - self._count("failed")
+    def _progress(self, running: Sequence[float]) -> str:
+        left = self.total - self._count("done") - self._count("failed")
         known = [entry.seconds for entry in self.sweep.entries if entry.state == "done" and entry.seconds]
-        rounds = -(-left // self.at_once)
-        time = f", about {duration(rounds * sum(known) / len(known))} left" if known and left else ""
-        return f"{total - left} of {total} over{time}"
+        time = f", about {duration(time_left(known, running, left, self.at_once))} left" if known and left else ""
+        return f"{self.total - left} of {self.total} over{time}"
+
+
+def time_left(known: Sequence[float], running: Sequence[float], left: int, at_once: int) -> float:
+    """Seconds until `left` arms are over, of which some have been `running` for so long, if each takes the mean of those known
+    and a place that is free takes the next."""
+    mean = sum(known) / len(known)
+    free = sorted([max(mean - seconds, 0.0) for seconds in running] + [0.0] * max(at_once - len(running), 0))
+    for _ in range(left - len(running)):
+        free = sorted([free[0] + mean, *free[1:]])
+    return free[-1]
 
 
 def say(text: str) -> None:

@@ -1,0 +1,180 @@
+"""A search proposes what may be, learns from what came, and goes on after a stop as if there had been none. Its arms only
+pretend to train: their number is a known function of what was typed."""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.cli.sweep import sweep
+from ddpm_lab.errors import UserError
+
+PRETENDS = """
+import json, math, os, sys
+from pathlib import Path
+
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+value = lambda key: words[key].strip("'")
+folder = Path(os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
+if folder.name in os.environ.get("FAILING", "").split(","):
+    sys.exit("error: out of memory")
+bowl = (math.log10(float(words.get("optim.lr", 1e-3))) + 2.5) ** 2 + (words.get("schedule") == "linear") \\
+    + (int(words.get("schedule.T", 200)) / 100 - 2) ** 2
+folder.mkdir(parents=True)
+(folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": {
+    "bound_bpd": {"value": bowl}, "pixels_precision": {"value": -bowl}}}))
+"""
+SPACE = "schedule=linear,cosine optim.lr=tag(log,interval(1e-4,1e-1)) schedule.T=interval(100,300)"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a search; returns exit code and what was printed."""
+    script = tmp_path / "train.py"
+    script.write_text(PRETENDS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, "-S", str(script)])
+    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.01)
+
+    def start(line: str, failing: str = "") -> tuple[int, str]:
+        monkeypatch.setenv("FAILING", failing)
+        code = sweep(preflight(["-m", "sweep=search", *line.split()]), [])
+        return code, capsys.readouterr().out
+
+    return start
+
+
+def arms(name: str) -> list[dict]:
+    return json.loads((Path("outputs/multirun") / name / "sweep.json").read_text())["arms"]
+
+
+def proposed(name: str) -> list[dict[str, str]]:
+    return [dict(word.split("=") for word in arm["overrides"]) for arm in arms(name)]
+
+
+def bowl(words: dict[str, str]) -> float:
+    lr, T = float(words["optim.lr"]), int(words["schedule.T"])
+    return (math.log10(lr) + 2.5) ** 2 + (words["schedule"] == "linear") + (T / 100 - 2) ** 2
+
+
+def test_it_finds_the_bottom_of_a_bowl(run):
+    code, said = run(f"{SPACE} sweep.trials=30 sweep.seed=1 sweep.name=tpe")
+    found = proposed("tpe")
+    assert (code, len(found)) == (0, 30)
+    assert all(1e-4 <= float(words["optim.lr"]) <= 1e-1 and 100 <= int(words["schedule.T"]) <= 300 for words in found)
+    assert len({tuple(words.values()) for words in found}) == 30
+    values = [bowl(words) for words in found]
+    assert median(values[15:]) < median(values[:10]) / 2
+    best = min(range(30), key=values.__getitem__)
+    assert values[best] < 0.02
+    assert f"best of 30 by bound_bpd:\n  {values[best]:.4f}  [{best}] " in said
+    assert said.splitlines()[-1].endswith(
+        f"python train.py -m {' '.join(f'{k}={v}' for k, v in found[best].items())} seed=1,2,3"
+    )
+
+
+def test_chance_alone_is_uniform_in_the_logarithm(run):
+    run("optim.lr=tag(log,interval(1e-4,1e-1)) sweep.trials=30 sweep.method=random sweep.name=random")
+    below = sum(float(words["optim.lr"]) < 10**-2.5 for words in proposed("random"))
+    assert 7 <= below <= 23  # half of 30, give or take three standard deviations; by the value itself it would be 1
+
+
+def test_a_search_that_was_stopped_proposes_what_it_would_have(run):
+    run(f"{SPACE} sweep.trials=13 sweep.name=whole")
+    run(f"{SPACE} sweep.trials=7 sweep.name=parts")
+    code, said = run(f"{SPACE} sweep.trials=13 sweep.name=parts")
+    assert code == 0
+    assert said.startswith("going on with outputs/multirun/parts: 7 of 13 runs done")
+    assert proposed("parts") == proposed("whole")
+    assert "best of 13" in run(f"{SPACE} sweep.trials=13 sweep.name=parts")[1]  # complete: nothing is trained
+    assert len(arms("parts")) == 13
+
+
+def test_the_seed_of_a_search_is_its_own(run):
+    for seed in (1, 2):
+        run(f"{SPACE} sweep.trials=3 sweep.seed={seed} sweep.name=s{seed}")
+    assert proposed("s1") != proposed("s2")
+
+
+def test_what_fails_is_no_evidence_and_is_tried_again(run):
+    code, said = run(f"{SPACE} sweep.trials=4 sweep.name=f", failing="1,3")
+    assert (code, [arm["state"] for arm in arms("f")]) == (1, ["done", "failed", "done", "failed"])
+    assert "best of 2 by bound_bpd" in said
+    before = proposed("f")
+    code, said = run(f"{SPACE} sweep.trials=4 sweep.name=f")
+    assert (code, proposed("f")) == (0, before)
+    assert "best of 4 by bound_bpd" in said
+
+
+def test_two_at_a_time(run):
+    code, _ = run(f"{SPACE} sweep.trials=6 sweep.n_jobs=2 sweep.name=two")
+    assert (code, len({tuple(words.values()) for words in proposed("two")})) == (0, 6)
+
+
+def test_a_small_space_is_not_tried_twice(run):
+    run("schedule.T=interval(100,103) sweep.trials=4 sweep.name=small")
+    assert sorted(words["schedule.T"] for words in proposed("small")) == ["100", "101", "102", "103"]
+    code, said = run("schedule.T=interval(100,102) sweep.trials=4 sweep.name=smaller")
+    assert "so the search ends at 3 of 4" in said
+    assert code == 0
+
+
+def test_more_is_better_for_some_numbers(run):
+    _, said = run(f"{SPACE} sweep.trials=3 sweep.metric=pixels_precision sweep.name=p")
+    values = [-bowl(words) for words in proposed("p")]
+    assert f"by pixels_precision:\n  {max(values):.4f}  [{values.index(max(values))}]" in said
+
+
+def test_a_number_that_no_run_has(run):
+    with pytest.raises(UserError, match=r"^sweep\.metric=fid@50: .*/0 has no such number; it has bound_bpd, pixels_precision$"):
+        run(f"{SPACE} sweep.metric=fid@50")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seed=1,2", "seed: a search over seeds finds luck"),
+        ("optim.lr=0.1", "sweep=search: nothing to choose among"),
+        ("schedule=linear,cosine", "sweep.trials=20: these are 2 runs in all: sweep=none"),
+        ("optim.lr=interval(0.1,0.01)", "optim.lr=interval(0.1,0.01): allowed is interval(low, high)"),
+        ("optim.lr=tag(log,interval(0,1))", "optim.lr=tag(log,interval(0,1)): allowed is interval(low, high)"),
+        (
+            "optim.lr=interval(-1,1)",
+            "1 of the 2 runs of this sweep cannot work, so none was started:\noptim.lr=-1.0: allowed is",
+        ),
+        ("schedule.T=interval(100,200.5)", "schedule.T=interval(100,200.5): the ends of this interval are integers"),
+        ("schedule=interval(1,2)", "schedule=interval(1,2): an interval is of numbers"),
+        ("optim.lr=interval(1,2) sweep.metric=kl_bpd", "sweep.metric=kl_bpd: not a number of which one side"),
+        ("optim.lr=interval(1,2) trainer.fast_dev_run=true", "trainer.fast_dev_run=true measures nothing"),
+        (
+            "optim.lr=interval(1,2) schedule=linear,cosine loss=simple,vlb variance=learned_range",
+            "4 of the 8 runs of this sweep",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(run, line, said):
+    with pytest.raises(UserError) as refused:
+        run(line)
+    assert str(refused.value).startswith(said)
+    assert not Path("outputs").exists()
+
+
+def test_an_interval_without_a_search(run):
+    with pytest.raises(UserError, match=r"^optim\.lr=interval\(1,2\): an interval has no end of values; .* sweep=search$"):
+        preflight(["-m", "optim.lr=interval(1,2)"])
+    with pytest.raises(UserError, match=r"lists several values: add -m"):
+        preflight(["optim.lr=interval(1,2)"])
+
+
+def test_without_the_package_it_says_what_to_install(run, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *of: None if name == "optuna" else real(name, *of))
+    with pytest.raises(
+        UserError, match=r"^sweep=search: the package optuna is not installed: pip install 'ddpm-lab\[search\]'$"
+    ):
+        run(SPACE)
