@@ -229,9 +229,12 @@ def test_a_ready_sweep_is_its_lines_and_what_is_typed_wins():
     arms = preflight(["-m", "sweep=ddpm_table2"])
     told = [" ".join(arm.overrides) for arm in arms]
     assert len(set(told)) == len(arms) == 6
-    assert told[0] == "prediction=mu loss=vlb variance=learned_diagonal"
+    assert told[0] == "sampler=ancestral sampler.steps=null prediction=mu loss=vlb variance=learned_diagonal"
     (eps, mu) = preflight(["-m", "sweep=ddpm_table2", "loss=simple", "variance=beta", "prediction=eps,mu", "seed=3"])
-    assert (eps.config.seed, mu.overrides) == (3, ["loss=simple", "variance=beta", "prediction=mu", "seed=3"])
+    assert (eps.config.seed, mu.overrides) == (
+        3,
+        [*told[0].split()[:2], "loss=simple", "variance=beta", "prediction=mu", "seed=3"],
+    )
     assert len(preflight(["-m", "experiment=digits_sweep"])) == 8
     assert len(preflight(["-m", "experiment=digits_sweep", "sweep=none", "seed=1,2"])) == 2
     one = preflight(["-m", "sweep.arms=['loss=simple variance=beta,beta_tilde','loss=hybrid']"])

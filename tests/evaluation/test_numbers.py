@@ -181,3 +181,18 @@ def test_csv_has_every_number_of_json(measured):
         rows = {row["key"]: row for row in csv.DictReader(file)}
     assert {key: float(row["value"]) for key, row in rows.items()} == {k: r["value"] for k, r in told.results().items()}
     assert rows["pixels_fd"]["sampler"] == "ddim"
+
+
+def test_samples_that_are_not_finite_have_no_score_and_the_bound_stands(run, monkeypatch, caplog):
+    step = DDIM.step
+
+    def diverges(self, x, *arguments):
+        found = step(self, x, *arguments)
+        first = torch.full_like(found[0], torch.nan)
+        return (first, *found[1:])
+
+    monkeypatch.setattr(DDIM, "step", diverges)
+    made = evaluate(run, "sampler=ddim", "sampler.steps=4")
+    assert "12 of 12 samples are not finite" in caplog.text
+    assert "bound" in made.results()
+    assert not [key for key in made.results() if key.startswith("pixels")]

@@ -57,6 +57,21 @@ def test_distance_is_that_of_the_runs_own_samples(tmp_path):
     assert other.state_dict() == {"validations": 4}
 
 
+def test_samples_that_are_not_finite_have_no_distance_and_the_run_is_measured_all_the_same(tmp_path, monkeypatch, caplog):
+    model, data, frechet = module(), Dots(), FrechetDistance(24, 1, 3, Pixels())
+    trainer = fit(tmp_path, model, [], data=data, steps=1)
+    broken = data.scaled("train")[:24].clone()
+    broken[3, 0, 1, 2], broken[5, 0, 0, 0] = torch.nan, torch.inf
+    monkeypatch.setattr(model, "sample_batches", lambda n, seed: iter(broken.split(7)))
+    (floor,) = frechet.final(trainer, model)
+    assert floor.key == "pixels_fd_real"
+    assert "2 of 24 samples are not finite" in caplog.text
+    told = []
+    monkeypatch.setattr("ddpm_lab.training.callbacks.frechet.log", lambda *what: told.append(what))
+    frechet.on_validation_epoch_end(trainer, model)
+    assert told == []
+
+
 class Features:
     """An extractor as Inception is one: its statistics are kept. Remembers what it was given."""
 

@@ -54,8 +54,10 @@ def published(statistics: str | None, subject: Subject, extractor: Extractor) ->
 def scores(
     subject: Subject, choice: Choice, n: int, extractor: Extractor, split: str, stats: PublishedStats | None, scratch: Path
 ) -> list[Result]:
-    """Every score of n samples; process 0 has them all, the others none."""
+    """Every score of n samples; process 0 has them all, the others none. None where samples are not finite."""
     samples = of_samples(subject, choice, n, extractor, scratch)
+    if samples is None:
+        return []
     data, other = subject.data, OTHER[split]
     real = of_data(subject, split, len(data.raw(split)), extractor, scratch)
     n_floor = min(n, len(data.raw(other)))

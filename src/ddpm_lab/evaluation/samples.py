@@ -1,5 +1,6 @@
 """Samples of a trained network and real data, as the features of an extractor."""
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,10 @@ from ddpm_lab.metrics.classifier import Classifier
 from ddpm_lab.metrics.extractors import Extractor, extract
 from ddpm_lab.metrics.features import FeatureStore
 from ddpm_lab.metrics.frechet import FeatureStats
+from ddpm_lab.training import ranks
+from ddpm_lab.training.images import DIVERGED, not_finite
 
+log = logging.getLogger("ddpm_lab")
 PIECE = 256
 
 
@@ -32,23 +36,24 @@ class Seen(NamedTuple):
 
 
 def drawn(subject: Subject, choice: Choice, n: int) -> Pieces:
-    """n samples as grey levels (uint8), or as they are where the data have none. Sample i depends on (seed, i) alone."""
+    """n samples as grey levels (uint8), or as they are where the data have none, and of each piece how many are not finite.
+    Sample i depends on (seed, i) alone."""
     diffusion = choice.diffusion(subject.run.diffusion)
     about = subject.identity | choice.about_samples(subject.run.diffusion) | {"levels": diffusion.levels}
     about.pop("data")
     like = next(subject.run.net.parameters())
 
-    def batch(start: int, stop: int) -> Tensor:
+    def batch(start: int, stop: int) -> tuple[Tensor, int]:
         def noise(t: int) -> Tensor:
             return rng.normal(subject.run.module.shape, subject.seed, "sampling", t, start, stop).to(like)
 
         for state in choice.sampler(diffusion, subject.run.net, noise(0), noise):  # t = 0 is free for x_T: no step starts there
             x = state.x
-        return grey(x, diffusion.levels)
+        return grey(x, diffusion.levels), not_finite(x)
 
     def work(start: int, stop: int) -> Piece:
-        starts = range(start, stop, subject.batch)
-        return {"x": torch.cat([batch(first, min(first + subject.batch, stop)) for first in starts])}
+        batches = [batch(first, min(first + subject.batch, stop)) for first in range(start, stop, subject.batch)]
+        return {"x": torch.cat([x for x, _ in batches]), "not_finite": torch.tensor(sum(broken for _, broken in batches))}
 
     told = f"{n} samples, {len(choice.chain(diffusion))} steps"
     return subject.store.pieces("samples", about, n, PIECE, work, told)
@@ -62,9 +67,13 @@ def grey(x: Tensor, levels: int | None) -> Tensor:
     return index.to(torch.uint8 if levels <= 256 else torch.int32).cpu()
 
 
-def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, scratch: Path) -> Seen:
-    """n samples, in the extractor's eyes; features of a slow one are kept beside the samples."""
+def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, scratch: Path) -> Seen | None:
+    """n samples, in the extractor's eyes; features of a slow one are kept beside them. None where not all are finite."""
     samples, levels = drawn(subject, choice, n), subject.run.diffusion.levels
+    if broken := sum(int(piece["not_finite"]) for piece in samples):
+        if ranks.rank() == 0:
+            log.warning(DIVERGED, broken, n)
+        return None
 
     def x(start: int, stop: int) -> Tensor:
         return scale(samples[start // PIECE]["x"], levels).to(subject.device)

@@ -19,7 +19,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.training import ranks
 
 Piece = dict[str, Tensor]
-METHOD = 1
+METHOD = 2
 """Raised when the code comes to measure something else: what was measured before is then not taken for it."""
 
 

@@ -12,6 +12,16 @@ from torch import Tensor
 
 from ddpm_lab.metrics.extractors import to_uint8
 
+DIVERGED = (
+    "%d of %d samples are not finite: the sampler diverged, so their quality is not measured; try more sampler.steps, or "
+    "sampler.clip=true"
+)
+
+
+def not_finite(x: Tensor) -> int:
+    """How many of N × … have a value that is no finite number."""
+    return int((~x.flatten(1).isfinite().all(1)).sum())
+
 
 def quantise(x: Tensor, levels: int | None) -> Tensor:
     """The nearest grey level, as a value in [−1, 1]; data without levels as they are. Rounds, and does not truncate."""

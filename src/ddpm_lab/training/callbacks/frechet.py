@@ -1,6 +1,7 @@
 """Fréchet distance of samples to training data, in the features of an extractor."""
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,11 @@ from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance, stats_of
 from ddpm_lab.training import ranks
-from ddpm_lab.training.images import quantise
+from ddpm_lab.training.images import DIVERGED, not_finite, quantise
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import Result, log, parts
+
+log_ = logging.getLogger("ddpm_lab")
 
 
 class FrechetDistance(Callback):
@@ -39,7 +42,9 @@ class FrechetDistance(Callback):
         self._validations += 1
         if self.every and self._validations % self.every == 0:
             module, data = parts(trainer, pl_module)
-            log(trainer, {f"val/{self.extractor.key(self.n)}": self._distance(module, data)})
+            distance = self._distance(module, data)
+            if distance is not None:
+                log(trainer, {f"val/{self.extractor.key(self.n)}": distance})
 
     def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
         """The distance, and the floor beside it."""
@@ -60,16 +65,28 @@ class FrechetDistance(Callback):
         label = f"{self.extractor.label(self.n)} to {train.n} training data ({self.n} samples)"
         other = "" if held.n == self.n else " (another n: not comparable)"
         floor, of_floor = frechet_distance(held, train), {"n": held.n, "split": "validation"}
+        found = [] if distance is None else [Result(self.extractor.key(self.n), label, distance, None, record | own)]
         return [
-            Result(self.extractor.key(self.n), label, distance, None, record | own),
+            *found,
             Result(f"{self.extractor.key(held.n)}_real", f"    the same of {held.n} real validation data{other}", floor, None,
                    record | of_floor),
         ]  # fmt: skip
 
-    def _distance(self, module: DiffusionModule, data: Any) -> float:
-        samples = module.sample_batches(self.n, seed=self.seed)
-        features = (self.extractor(quantise(x, module.diffusion.levels)) for x in samples)
-        return frechet_distance(together(stats_of(features)), self._reference(module, data))
+    def _distance(self, module: DiffusionModule, data: Any) -> float | None:
+        """None, and a line that says so, where samples are not finite."""
+        broken = 0
+
+        def features() -> Iterator[Tensor]:
+            nonlocal broken
+            for x in module.sample_batches(self.n, seed=self.seed):
+                broken += not_finite(x)
+                yield self.extractor(quantise(x, module.diffusion.levels))
+
+        stats = stats_of(features())
+        if broken := sum(ranks.gather(broken)):
+            log_.warning(DIVERGED, broken, self.n)
+            return None
+        return frechet_distance(together(stats), self._reference(module, data))
 
     def _reference(self, module: DiffusionModule, data: Any) -> FeatureStats:
         if self._train is None:
