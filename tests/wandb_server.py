@@ -111,6 +111,7 @@ def no_account(monkeypatch, tmp_path):
     """No key, and nothing of wandb's outside the folder of the test."""
     import wandb
 
+    wandb.teardown()  # else its service, which is named in the environment, would be put back when it is gone
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name, place in {"CACHE_DIR": "cache", "CONFIG_DIR": "config", "DIR": "runs"}.items():
