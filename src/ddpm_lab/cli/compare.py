@@ -1,45 +1,48 @@
 """`python compare.py FOLDER …`: which choice is better, by how much, and how sure we are."""
 
 import os
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ddpm_lab.cli.options import conf_dir, groups, nearest, options, target
+from ddpm_lab.cli.arguments import read, run
+from ddpm_lab.cli.options import conf_dir, groups, options, target
+from ddpm_lab.compare.group import PREFIX, Group, named
 from ddpm_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from ddpm_lab.compare.folders import Skipped
 
 USAGE = """\
 Compare trained runs: which choice is better, by how much, and how sure are we?
 
   python compare.py outputs/multirun/2026-01-01_12-00-00   every run below a folder
   python compare.py outputs/digits outputs/multirun        below several
+  python compare.py wandb:PROJECT/GROUP                    runs on Weights & Biases, by group; or ENTITY/PROJECT/GROUP
   python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder (the first)
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
 (eval/*/evaluation.json) are compared as well. Written are index.html (one file that needs no network), table.csv, table.md and
-table.tex, to FOLDER/compare unless out= says where.
+table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to Weights and
+Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only where it has changed.
 """
 
 
+KEYS = ("baseline", "out", "level")
+
+
 class Asked(NamedTuple):
-    folders: list[Path]
+    sources: list[Path | Group]
+    """Folders, and groups of runs online."""
     baseline: str | None
     out: Path
     level: float
 
 
 def main() -> None:
-    """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
-    try:
-        _main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+    run(_main)
 
 
 def _main(argv: list[str]) -> None:
@@ -54,38 +57,51 @@ def _main(argv: list[str]) -> None:
     names = {
         group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])
     }
-    found = report(asked.folders, asked.baseline, asked.level, options_by_target(names))
+    folders, skipped = _folders(asked.sources)
+    found = report(folders, asked.baseline, asked.level, options_by_target(names), skipped)
     print("\n".join(lines(found)), flush=True)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
         write_tables(found, asked.out)
-        write_page(found, asked.folders, asked.out / "index.html")
+        write_page(found, list(map(str, asked.sources)), asked.out / "index.html")
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
 
 
+def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped]]":
+    """Of groups what was fetched, and which runs of them have nothing to fetch."""
+    folders, skipped = [], []
+    for source in sources:
+        if isinstance(source, Path):
+            folders.append(source)
+            continue
+        from ddpm_lab.compare.online import fetch
+        from ddpm_lab.metrics.cache import root
+
+        found = fetch(source, root())
+        folders += found.folders
+        skipped += found.skipped
+        print(f"{found.group}: {len(found.folders)} run folders, {found.loaded} of {found.files} files fetched\n", flush=True)
+    return folders, skipped
+
+
 def parsed(argv: list[str]) -> Asked:
-    """Folders, and key=value. Raises UserError for what is neither."""
-    folders, given = [], {}
-    for argument in argv:
-        key, equals, value = argument.partition("=")
-        if key in ("baseline", "out", "level") and equals:
-            given[key] = value
-        elif Path(argument).expanduser().exists():
-            folders.append(Path(argument).expanduser())
-        elif equals and "/" not in key:
-            close = nearest(key, ("baseline", "out", "level"))
-            raise UserError(
-                f"{argument}: no such option.{f' Did you mean {close}=?' if close else ''} Options: baseline, out, level"
-            )
-        else:
+    """Folders, groups, and key=value. Raises UserError for what is none of them."""
+    others, given = read(argv, KEYS)
+    sources: list[Path | Group] = []
+    for argument in others:
+        path = Path(argument).expanduser()
+        if not path.exists() and not argument.startswith(PREFIX):
             raise UserError(f"{argument}: no such folder; allowed are run folders, and folders above them")
-    if not folders:
+        sources.append(path if path.exists() else named(argument))
+    if not sources:
         raise UserError("which runs? Name a folder, as in: python compare.py outputs/multirun")
-    out = Path(given["out"]).expanduser() if given.get("out") else folders[0] / "compare"
-    return Asked(folders, given.get("baseline"), out, _level(given.get("level", "0.95")))
+    folders = [source for source in sources if isinstance(source, Path)]
+    own = folders[0] / "compare" if folders else Path("outputs/compare", next(s.name for s in sources if isinstance(s, Group)))
+    out = Path(given["out"]).expanduser() if given.get("out") else own
+    return Asked(sources, given.get("baseline"), out, _level(given.get("level", "0.95")))
 
 
 def _level(text: str) -> float:

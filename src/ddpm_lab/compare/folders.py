@@ -116,7 +116,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunFolder], list[Skipped]]:
 def _candidates(folder: Path) -> Iterator[Path]:
     """Folders with a config.yaml, and below them no other; and those at the bottom that have none."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
+        entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
     except OSError:
         yield folder
         return
@@ -131,7 +131,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
         yield from _candidates(Path(entry.path))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """2 before 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
 
@@ -207,7 +207,7 @@ def _arm(arm: dict[str, Any], content: dict[str, Any], folder: Path) -> Evaluate
         if (value := _float(result["value"])) is not None:
             numbers[result["key"]] = Number(value, _float(result.get("standard_error")), result["record"])
     choice = {"sampler": arm["sampler"], "steps": arm["steps"], "variance": arm["variance"], "weights": content["weights"]}
-    picture = folder / arm["picture"] if arm.get("picture") else None
+    picture = folder / Path(arm["picture"]).name if arm.get("picture") else None
     return EvaluatedArm(choice, numbers, folder, picture if picture and picture.exists() else None)
 
 

@@ -55,7 +55,7 @@ class Section:
     measured: list[tuple[str, str]]
 
 
-def write_page(report: Report, folders: Sequence[Path], path: Path) -> None:
+def write_page(report: Report, folders: Sequence[str | Path], path: Path) -> None:
     sections = [_section(study, report) for study in report.studies]
     environment = Environment(
         loader=PackageLoader("ddpm_lab.compare", "."),

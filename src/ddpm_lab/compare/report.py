@@ -30,14 +30,15 @@ class Report:
         )
 
 
-def report(folders: Sequence[Path], baseline: str | None, level: float, names: Names) -> Report:
-    """Raises UserError where there is nothing to compare."""
-    runs, skipped = read_runs(folders)
-    found = Report(runs, skipped, [])
+def report(
+    folders: Sequence[Path], baseline: str | None, level: float, names: Names, skipped: Sequence[Skipped] = ()
+) -> Report:
+    """Raises UserError where there is nothing to compare. `skipped` was left out before."""
+    runs, here = read_runs(folders)
+    found = Report(runs, [*skipped, *here], [])
     if not runs:
-        raise UserError(
-            "\n".join([f"{', '.join(map(str, folders))}: no run that has ended", *(f"  {p}" for p in found.problems)])
-        )
+        where = f"{', '.join(map(str, folders))}: " if folders else ""
+        raise UserError("\n".join([f"{where}no run that has ended", *(f"  {p}" for p in found.problems)]))
     for title, arms in ((TRAINED, trained_arms(runs)), (EVALUATED, evaluated_arms(runs))):
         if arms:
             found.studies.append(_study(title, arms, baseline, level, names, last=title == EVALUATED and bool(found.studies)))

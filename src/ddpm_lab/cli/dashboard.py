@@ -1,0 +1,98 @@
+"""`python dashboard.py project=… group=…`: a dashboard on Weights & Biases for the runs of a sweep."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ddpm_lab.cli.arguments import read, run
+from ddpm_lab.compare.group import PREFIX, Group, connected, named, plainly, require, runs_of
+from ddpm_lab.errors import UserError
+
+if TYPE_CHECKING:
+    from ddpm_lab.compare.dashboard import Known
+
+USAGE = """\
+A dashboard on Weights & Biases for a group of runs: which choice is better, curves, samples, tables
+
+  python dashboard.py project=ddpm-lab group=2026-01-01_12-00-00    a saved view of the project; its address is printed
+  python dashboard.py project=ddpm-lab outputs/multirun/2026-01-01_12-00-00    the same, from the runs on this disk
+  python dashboard.py project=… group=… entity=my-team name="Schedules"    of a team, and under a name of your own
+  python dashboard.py project=… group=… out=dashboard.json    its specification to a file: no account, no network
+
+The arms of a sweep share a group, the name of the sweep's folder. Runs are grouped by what differs between them but the seed;
+panels show what they were measured by. Both are read from the runs: from the folder where one is named, else online. With out=
+and no folder, neither is known: the schedule, loss and variance are taken, and the bound with the Fréchet distance in pixels.
+"""
+KEYS = ("project", "group", "entity", "name", "out")
+INSTEAD = "; out=FILE.json needs neither account nor network"
+
+
+class Asked(NamedTuple):
+    group: Group
+    folder: Path | None
+    name: str
+    out: Path | None
+
+
+def main() -> None:
+    run(_main)
+
+
+def _main(argv: list[str]) -> None:
+    if not argv or "--help" in argv or "-h" in argv:
+        print(USAGE, end="")
+        return
+    asked = parsed(argv)
+    require("wandb_workspaces", "dashboards")
+    from ddpm_lab.compare.dashboard import specification, workspace
+
+    if asked.out is not None:
+        _write(specification(workspace(asked.group, asked.name, _known(asked, None))), asked.out)
+        return
+    api = connected(str(asked.group), INSTEAD)
+    group, runs = runs_of(asked.group, api)
+    view = workspace(group, asked.name, _known(asked, runs))
+    with plainly(str(group), INSTEAD):
+        print(f"saved: {view.save().url}")
+
+
+def parsed(argv: list[str]) -> Asked:
+    """Raises UserError for what is not a folder or one of the keys."""
+    others, given = read(argv, KEYS)
+    folder = Path(others[0]).expanduser() if others else None
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; allowed is the folder of a sweep, besides {', '.join(KEYS)}")
+    if len(others) > 1:
+        raise UserError(f"{others[1]}: one folder is enough, that of the sweep")
+    if not given.get("project"):
+        raise UserError("project= is missing: where the runs are, as in project=ddpm-lab (their logger.project)")
+    name = given.get("group") or (folder.resolve().name if folder else "")
+    if not name:
+        raise UserError("group= is missing: which runs, by the name of their sweep's folder, as in group=2026-01-01_12-00-00")
+    entity = given.get("entity")
+    group = named(PREFIX + "/".join(part for part in (entity, given["project"], name) if part))
+    out = Path(given["out"]).expanduser() if given.get("out") else None
+    return Asked(group, folder, given.get("name") or f"ddpm-lab {name}", out)
+
+
+def _known(asked: Asked, runs: list[Any] | None) -> "Known":
+    """From the folder, or from the runs online; else what most sweeps have."""
+    from ddpm_lab.compare.dashboard import UNSEEN, of_folders, of_group
+    from ddpm_lab.compare.folders import read_runs
+
+    if asked.folder is None:
+        return UNSEEN if runs is None else of_group(runs)
+    found, skipped = read_runs([asked.folder])
+    if not found:
+        why = [f"  {skip.path}: {skip.why}" for skip in skipped]
+        raise UserError("\n".join([f"{asked.folder}: no run that has ended; without the folder, group= is enough", *why]))
+    return of_folders(found)
+
+
+def _write(content: dict[str, Any], out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"out={out}: cannot be written ({error.strerror})") from error
+    print(f"written: {out}")

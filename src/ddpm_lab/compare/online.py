@@ -1,0 +1,147 @@
+"""Runs of Weights & Biases as run folders: what the logger sent of them, kept in a cache.
+
+The Files of a run hold its folder: <folder>/config.yaml, summary.json and so on. What is fetched is what a comparison reads,
+and of that only what has changed. Names are the server's to choose: one that could leave the cache is no file of a run.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from ddpm_lab.compare.folders import Skipped, natural
+from ddpm_lab.compare.group import Group, connected, plainly, runs_of
+from ddpm_lab.errors import UserError
+
+READ = re.compile(
+    r"config\.yaml|summary\.json|metrics\.csv|vlb_terms\.npz|samples/step_\d+\.png|eval/[^/]+/[^/]+\.(json|csv|png)"
+)
+"""Files of a run folder that a comparison reads."""
+INDEX = "files.json"
+"""Beside a run's folder: the version of each file that was fetched."""
+AT_A_TIME = 8
+"""Runs that are fetched side by side: nearly all of the time is spent waiting."""
+
+
+class Fetched(NamedTuple):
+    group: Group
+    folders: list[Path]
+    """In natural order of their names, as on the disk they come from."""
+    skipped: list[Skipped]
+    files: int
+    loaded: int
+    """Of the files, those that were not here."""
+
+
+def fetch(group: Group, cache: Path) -> Fetched:
+    """The runs of a group as folders. Raises UserError where the group cannot be reached."""
+    group, runs = runs_of(group, connected(str(group)))
+    place = cache.joinpath("wandb", *(quote(str(part), safe=" =,@+") for part in group))
+    try:
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            found = list(pool.map(lambda run: _fetched(run, group, place), runs))
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}); DDPM_LAB_CACHE names another place") from error
+    folders = sorted((folder for one in found for folder in one.folders), key=lambda folder: natural(folder.name))
+    skipped = [skip for one in found for skip in one.skipped]
+    return Fetched(group, folders, skipped, sum(one.files for one in found), sum(one.loaded for one in found))
+
+
+def _fetched(run: Any, group: Group, place: Path) -> Fetched:
+    name = Path(f"{group}/{run.name or run.id}")
+    if not re.fullmatch(r"[\w-][\w.-]*", run.id):
+        return Fetched(group, [], [Skipped(name, f"its id {run.id!r} names no folder")], 0, 0)
+    with plainly(str(name)):
+        files = wanted(run.files(per_page=200))
+    if not files:
+        why = "it has no files of a run folder (config.yaml, summary.json): not sent by ddpm-lab, or not yet"
+        return Fetched(group, [], [Skipped(name, why)], 0, 0)
+    loaded = _update(place / run.id, files, str(name))
+    folders = [place / run.id / folder for folder in dict.fromkeys(key.partition("/")[0] for key in files)]
+    return Fetched(group, folders, [], len(files), loaded)
+
+
+def wanted(files: Iterable[Any]) -> dict[str, Any]:
+    """By name, those of folders that have a configuration; of pictures of samples, the last."""
+    found = {file.name: file for file in files if _is_read(file.name)}
+    last: dict[str, str] = {}
+    for name in sorted(name for name in found if "/samples/" in name):
+        last[name.partition("/")[0]] = name
+    return {
+        name: file
+        for name, file in found.items()
+        if f"{name.partition('/')[0]}/config.yaml" in found
+        and ("/samples/" not in name or last[name.partition("/")[0]] == name)
+    }
+
+
+def _is_read(name: str) -> bool:
+    folder, _, inner = name.partition("/")
+    plain = name.isprintable() and "\\" not in name and not any(part[:1] in ("", ".") for part in name.split("/"))
+    return plain and bool(folder) and READ.fullmatch(inner) is not None
+
+
+def _update(place: Path, files: dict[str, Any], run: str) -> int:
+    """Fetches what is not here or has changed, removes what is gone; returns how many were fetched."""
+    place.mkdir(parents=True, exist_ok=True)
+    known = _known(place / INDEX)
+    for name in known.keys() - files.keys():
+        if _is_read(name):
+            (place / name).unlink(missing_ok=True)
+    here = {name: known[name] for name, file in files.items() if known.get(name) == _version(file) and (place / name).is_file()}
+    loaded = 0
+    try:
+        for name in files.keys() - here.keys():
+            _load(files[name], place, run)
+            here[name] = _version(files[name])
+            loaded += 1
+    finally:
+        _write(place, INDEX, json.dumps(here, indent=1, sort_keys=True))
+    return loaded
+
+
+def _known(index: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _version(file: Any) -> list[Any]:
+    return [file.updated_at, file.md5, file.size]
+
+
+def _load(file: Any, place: Path, run: str) -> None:
+    """Beside its place, then renamed: a reader finds a whole file or none. It keeps its time, which orders evaluations."""
+    target = place / file.name
+    with tempfile.TemporaryDirectory(dir=place, prefix=".partial-") as partial:
+        with plainly(f"{run}: {file.name}"):
+            file.download(root=partial, replace=True).close()
+        path = Path(partial) / file.name
+        if file.size and path.stat().st_size != file.size:
+            raise UserError(f"{run}: {file.name}: {path.stat().st_size} bytes of {file.size} came; the same command goes on")
+        if (changed := _seconds(file.updated_at)) is not None:
+            os.utime(path, (changed, changed))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+
+
+def _seconds(time: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(time or "").timestamp()
+    except ValueError:
+        return None
+
+
+def _write(place: Path, name: str, text: str) -> None:
+    with tempfile.TemporaryDirectory(dir=place, prefix=".partial-") as partial:
+        path = Path(partial) / name
+        path.write_text(text, encoding="utf-8")
+        path.replace(place / name)
