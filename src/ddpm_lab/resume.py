@@ -103,7 +103,7 @@ def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
     refused = []
     for key in keys:
         group = key.split(".")[0]
-        if group in ("resume", "sweep", "hydra") or key.startswith("hydra/"):
+        if group in ("resume", "sweep", "launcher", "hydra") or key.startswith("hydra/"):
             continue
         if group == "experiment":
             raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")

@@ -25,7 +25,8 @@ words = dict(word.split("=", 1) for word in sys.argv[1:])
 value = lambda key: words[key].strip("'")
 folder = Path(value("resume") if "resume" in words else os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
 starts = folder.parent / f"{folder.name}.starts"
-about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists()}
+about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists(),
+         "rank": os.environ.get("SLURM_PROCID")}
 with starts.open("a") as file:
     file.write(json.dumps(about) + "\\n")
 if words.get("trainer.fast_dev_run") == "true":
@@ -87,10 +88,10 @@ def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
     code, said = run("schedule=linear,cosine optim.lr=0.1 run.root=outputs")
     assert code == 0
     folder = only()
-    here = [f"run.root={folder.parent}", f"run.experiment={folder.name}"]
+    here = ["sweep=none", "launcher=local", f"run.root={folder.parent}", f"run.experiment={folder.name}"]
     for number, schedule in enumerate(("linear", "cosine")):
         (start,) = starts(folder, number)
-        assert start["words"] == [f"schedule={schedule}", "optim.lr=0.1", "sweep=none", *here, f"run.name='{number}'"]
+        assert start["words"] == [f"schedule={schedule}", "optim.lr=0.1", *here, f"run.name='{number}'"]
         assert f"[{number}] schedule={schedule} …\n" in said
         assert f"[{number}] schedule={schedule}: 3.2500 ± 0.5000 bits/dim, pixels_fd 0.7500 (" in said
     assert "1 of 2 over, about" in said

@@ -26,7 +26,7 @@ _INSTEAD = {
     "hydra.searchpath": "name the folder of your own options with --config-dir=FOLDER",
     **dict.fromkeys(
         ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
-        "a sweep starts its own processes: write the values as in -m seed=1,2, or see --help sweep",
+        "a sweep starts its own processes: write the values as in -m seed=1,2, or see --help sweep, --help launcher",
     ),
 }
 
@@ -129,14 +129,14 @@ def columns(words: Sequence[str], sweep: bool, catalog: Catalog) -> dict[str, li
             _check_option(setting, catalog)
         if of_sweep(key) and len(found[key]) > 1:
             raise UserError(f"{word}: a sweep takes one value of this")
-        if of_sweep(key) and not sweep and word != "sweep=none":
+        if of_sweep(key) and not sweep and word not in ("sweep=none", "launcher=local"):
             raise UserError(f"{word}: this is about a sweep: add -m")
     return found
 
 
 def of_sweep(key: str) -> bool:
     """Whether a key is about a sweep as a whole, and not about its runs."""
-    return key.partition(".")[0] == "sweep"
+    return key.partition(".")[0] in ("sweep", "launcher")
 
 
 def expand(typed: Mapping[str, list[Setting]], ready: Sequence[str], catalog: Catalog) -> list[list[Setting]]:

@@ -24,8 +24,8 @@ from ddpm_lab.errors import UserError
 
 
 class Arm(NamedTuple):
-    """One run: its arguments (none of `hydra.*` or `sweep`), the configuration they make, `auto` resolved, the option of each
-    group."""
+    """One run: its arguments (none of `hydra.*`, `sweep` or `launcher`), the configuration they make, `auto` resolved, the
+    option of each group."""
 
     overrides: list[str]
     config: DictConfig
@@ -35,6 +35,7 @@ class Arm(NamedTuple):
 Composed = tuple[DictConfig, dict[str, str | None]]
 Check = Callable[[DictConfig, Sequence[Path], bool], None]
 """Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
+LOCAL = "ddpm_lab.cli.launchers.Local"
 
 
 def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:
@@ -216,6 +217,8 @@ def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
         )
     if not sweep and (ready := _at(values, "sweep.arms")):
         raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep=none for its base alone")
+    if not sweep and _at(values, "launcher._target_") not in (None, LOCAL):
+        raise UserError("this experiment chooses a launcher, which is about a sweep: add -m, or launcher=local")
     if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
         raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
     if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():

@@ -1,16 +1,13 @@
 """`python train.py -m`: every arm of a sweep in a process of its own, one after another or `sweep.n_jobs` at once.
 
 A process can be several (trainer=ddp), can run out of memory or be killed, and takes no other arm with it. Each is started as a
-user would start it, `train.py OVERRIDES`, or `train.py resume=FOLDER` where it has a checkpoint; in a session of its own, so
-that Ctrl-C comes to it once, from here. It holds a lock on its log as long as it lives, whatever happened to who started it.
+user would start it, `train.py OVERRIDES`, or `train.py resume=FOLDER` where it has a checkpoint, by a launcher: here, or as a
+job of SLURM. It holds a lock on its log as long as it lives, whatever happened to who started it.
 """
 
 import fcntl
-import os
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,14 +21,17 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from ddpm_lab.cli import processes
+from ddpm_lab.cli.launchers import Launcher, Started, chosen
 from ddpm_lab.cli.preflight import Arm
 from ddpm_lab.cli.sweep_record import Entry, Sweep, identity, opened
-from ddpm_lab.cli.sweep_report import Report, reason, say
+from ddpm_lab.cli.sweep_report import Report, say
 from ddpm_lab.errors import UserError
 from ddpm_lab.resume import finished
 
 POLL = 0.1
 """Seconds between looks at the processes."""
+TRY_AGAIN = 30.0
+"""Seconds until a launcher is asked again that could take no arm; what has just ended may hold its place for twice as long."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,46 +39,21 @@ def sweep(arms: Sequence[Arm], passed_on: Sequence[str]) -> int:
     """Run what is not done yet; the exit code: 0 if all is, 1 if an arm failed, 128 + n if stopped by signal n."""
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
+    launcher = chosen(arms)
     with opened(arms) as found:
-        return _Runner(found, arms, passed_on).run()
-
-
-class _Process:
-    """One that runs an arm, and has the devices that it was dealt."""
-
-    def __init__(
-        self, entry: Entry, command: list[str], log: BinaryIO, environment: dict[str, str], devices: list[str]
-    ) -> None:
-        self.entry, self.devices, self.before, self.started = entry, devices, entry.seconds, time.monotonic()
-        log.write(f"$ {shlex.join(command)}\n".encode())
-        log.flush()
-        self.log = Path(log.name)
-        self.begin = self.log.stat().st_size
-        self.child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-
-    def printed(self, start: int) -> bytes:
-        """The log from byte `start`."""
-        with self.log.open("rb") as file:
-            file.seek(start)
-            return file.read()
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.started
+        return _Runner(found, arms, launcher, passed_on).run()
 
 
 class _Runner:
-    def __init__(self, sweep: Sweep, arms: Sequence[Arm], passed_on: Sequence[str]) -> None:
-        settings = arms[0].config.sweep
-        self.sweep, self.at_once, self.passed_on = sweep, settings.n_jobs, list(passed_on)
-        self.report = Report(sweep, self.at_once, settings.show)
+    def __init__(self, sweep: Sweep, arms: Sequence[Arm], launcher: Launcher, passed_on: Sequence[str]) -> None:
+        self.sweep, self.launcher, self.at_once, self.passed_on = sweep, launcher, launcher.at_once, list(passed_on)
+        self.report = Report(sweep, self.at_once, arms[0].config.sweep.show)
         self.trainers = {identity(arm.config): arm.config.trainer for arm in arms}
-        on_gpu = any(trainer.accelerator != "cpu" for trainer in self.trainers.values())
-        self.devices = cuda_devices() if self.at_once > 1 and on_gpu else []
         self.waiting = [entry for entry in sweep.entries if entry.state != "done"]
-        self.running: list[_Process] = []
+        self.running: list[Started] = []
         self.signal = 0
+        self.to_pass_on: list[int] = []
+        self.not_before = self.last_end = -float("inf")
 
     def run(self) -> int:
         self.report.begin()
@@ -86,18 +61,37 @@ class _Runner:
             return 0
         for entry in self.waiting:
             entry.state = "waiting" if entry.state == "failed" else entry.state
+        self._rejoin()
         with self._listening():
             while self.running or (self.waiting and not self.signal):
                 self._fill()
+                self._pass_on()
                 time.sleep(POLL)
                 for process in list(self.running):
                     self._look(process)
         self.report.finish(bool(self.signal))
         return 128 + self.signal if self.signal else int(any(entry.state != "done" for entry in self.sweep.entries))
 
+    def _rejoin(self) -> None:
+        """Watch the jobs that SLURM still has of a sweep that was killed."""
+        submitted = [entry for entry in self.waiting if entry.job]
+        if not submitted:
+            return
+        from ddpm_lab.cli.slurm import Job, in_queue
+
+        queue = in_queue(self.sweep.folder)
+        for entry in submitted:
+            if entry.job in queue:
+                self.report.wait(entry)
+                self.waiting.remove(entry)
+                self.running.append(Job.again(entry, self.trainers[entry.config], self.sweep.log(entry)))
+                entry.state = "running"
+            else:
+                entry.job = None
+
     def _fill(self) -> None:
         for entry in list(self.waiting):
-            if self.signal or len(self.running) >= self.at_once:
+            if self.signal or len(self.running) >= self.at_once or time.monotonic() < self.not_before:
                 return
             with self.sweep.log(entry).open("ab") as log:
                 try:
@@ -119,45 +113,41 @@ class _Runner:
         else:
             shutil.rmtree(folder, ignore_errors=True)  # of one that ended before its first checkpoint
             words = [word for word in entry.overrides if not word.lstrip("+").startswith(("run.root=", "run.experiment="))]
-            words += ["sweep=none", f"run.root={_quoted(folder.parents[1])}", f"run.experiment={_quoted(folder.parent.name)}"]
-            words += [f"run.name={_quoted(folder.name)}"]
+            words += ["sweep=none", "launcher=local", f"run.root={_quoted(folder.parents[1])}"]
+            words += [f"run.experiment={_quoted(folder.parent.name)}", f"run.name={_quoted(folder.name)}"]
+        try:
+            process = self.launcher.start(entry, self.trainers[entry.config], [*program(), *self.passed_on, *words], log)
+        except UserError as error:
+            self._later(entry, error)
+            return
+        self.running.append(process)
         entry.state, entry.exit_code = "running", None
         self.sweep.save()
         self.report.start(entry, goes_on)
-        devices = self._dealt(entry)
-        command = [*program(), *self.passed_on, *words]
-        self.running.append(_Process(entry, command, log, self._environment(devices), devices))
 
-    def _look(self, process: _Process) -> None:
-        code = process.child.poll()
+    def _later(self, entry: Entry, error: UserError) -> None:
+        """A queue that is full takes the next arm when one has ended; if none of ours can be in it, `error` is final."""
+        now = time.monotonic()
+        if not (self.running or self.signal or now < self.last_end + 2 * TRY_AGAIN):
+            raise error
+        if not self.signal and self.not_before < 0:
+            say(f"{error}; asking again as others end")
+        self.waiting.insert(0, entry)
+        self.not_before = now + TRY_AGAIN
+
+    def _look(self, process: Started) -> None:
+        code = process.poll()
         self.report.show(process.entry, process.printed, process.begin)
         if code is not None:
             self.running.remove(process)
-            process.entry.seconds = round(process.seconds(), 2)
-            self._over(process.entry, code, process.printed(process.begin).decode(errors="replace"))
+            process.entry.seconds, self.last_end = round(process.seconds(), 2), time.monotonic()
+            self._over(process.entry, code, process.reason(code, process.printed(process.begin).decode(errors="replace")))
 
-    def _over(self, entry: Entry, code: int, printed: str) -> None:
+    def _over(self, entry: Entry, code: int, why: str) -> None:
         done = code == 0 and (entry.fast_dev_run or finished(self.sweep.place(entry), entry.max_steps))
-        entry.state, entry.exit_code = "done" if done else "stopped" if self.signal else "failed", code
+        entry.state, entry.exit_code, entry.job = "done" if done else "stopped" if self.signal else "failed", code, None
         self.sweep.save()
-        self.report.end(entry, "" if done else reason(code, printed))
-
-    def _dealt(self, entry: Entry) -> list[str]:
-        """The CUDA devices that have least to do; none where the arm shall see what there is."""
-        trainer = self.trainers[entry.config]
-        if trainer.accelerator == "cpu" or trainer.devices is None or trainer.devices > len(self.devices):
-            return []
-        used = [device for process in self.running for device in process.devices]
-        return sorted(self.devices, key=used.count)[: trainer.devices]
-
-    def _environment(self, devices: Sequence[str]) -> dict[str, str]:
-        """With CUDA devices, and with a share of the cores: many threads for each of several processes would slow all."""
-        environment = {key: value for key, value in os.environ.items() if key != processes.FOLDER}
-        if devices:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-        if self.at_once > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.at_once)))
-        return environment
+        self.report.end(entry, "" if done else why)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -173,24 +163,20 @@ class _Runner:
         if not self.signal:
             say("\nstopping: what runs saves a checkpoint first; once more to stop at once")
         self.signal = self.signal or number
-        for process in self.running:
-            process.child.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+        self.to_pass_on.append(number)
+
+    def _pass_on(self) -> None:
+        """Here and not as a signal comes, so that an arm which is being started then hears of it."""
+        while self.to_pass_on:
+            number = self.to_pass_on.pop(0)
+            for process in self.running:
+                process.send_signal(number)
 
 
 def program() -> list[str]:
     """How to start this program again."""
     started = Path(sys.argv[0])
     return [sys.executable, *([str(started)] if started.is_file() else ["-m", "ddpm_lab.cli.train"])]
-
-
-def cuda_devices() -> list[str]:
-    """Of this machine, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [device for device in given.split(",") if device]
-    from torch.cuda import device_count
-
-    return [str(i) for i in range(device_count())]
 
 
 def _quoted(text: Path | str) -> str:

@@ -34,6 +34,8 @@ class Entry:
     state: str = "waiting"
     exit_code: int | None = None
     seconds: float = 0.0
+    job: str | None = None
+    """Its number in SLURM's queue, until its end was seen."""
 
 
 class Sweep:
@@ -103,7 +105,7 @@ def _made(folder: Path, entries: list[Entry]) -> Sweep:
 def identity(config: DictConfig) -> str:
     """The same for configurations that make the same run, wherever it is written."""
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    content = {key: value for key, value in plain.items() if key not in ("run", "sweep")}
+    content = {key: value for key, value in plain.items() if key not in ("run", "sweep", "launcher")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -37,11 +37,13 @@ class Report:
                 say(f"{self.name(entry)}: {numbers(self.sweep.place(entry))}")
 
     def start(self, entry: Entry, goes_on: bool) -> None:
-        say(f"{self.name(entry)} {'goes on' if goes_on else '…'}")
+        job = f" (job {entry.job})" if entry.job else ""
+        say(f"{self.name(entry)} {'goes on' if goes_on else '…'}{job}")
 
     def wait(self, entry: Entry) -> None:
         if entry.number not in self._told:
-            say(f"{self.name(entry)}: a process of an earlier sweep, which was killed, is still at it; waiting for its end")
+            who = f"job {entry.job}" if entry.job else "a process"
+            say(f"{self.name(entry)}: {who} of an earlier sweep, which was killed, is still at it; waiting for its end")
             self._told.add(entry.number)
 
     def show(self, entry: Entry, printed: Callable[[int], bytes], begin: int) -> None:

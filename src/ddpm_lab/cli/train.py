@@ -125,7 +125,8 @@ def job(cfg: DictConfig) -> None:
 
     started, hydra_cfg = time.time(), HydraConfig.get()
     OmegaConf.set_struct(cfg, False)
-    cfg.pop("sweep")
+    for about_sweeps in ("sweep", "launcher"):
+        cfg.pop(about_sweeps)
     checkpoint, folder, auto = None, None, None
     if cfg.resume is not None:
         cfg, checkpoint, folder = resumed(cfg, list(hydra_cfg.overrides.task), config_dirs(sys.argv[1:]))
