@@ -117,7 +117,7 @@ def flags(script: str) -> dict[str, str]:
 def script_of(*words: str) -> str:
     """What sbatch would get for the first arm."""
     own = [] if any(word.startswith("launcher=") for word in words) else ["launcher=slurm"]
-    arms = preflight(["-m", "seed=1", *own, *words])
+    arms = preflight(["-m", *words, *own, "seed=1"])
     return chosen(arms).executor(Path("x"), "s.0", arms[0].config.trainer)._make_submission_file_text("true", "")
 
 
@@ -315,6 +315,7 @@ def test_an_experiment_that_chooses_a_launcher_is_a_sweep(queue):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_arms_of_one_and_of_two_processes_train(queue):
     """As jobs, under Lightning's own reading of SLURM, and to the same weights as without it."""
     one, two = TINY, ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]

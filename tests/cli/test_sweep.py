@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import ddpm_lab.cli.sweep as sweeping
 from ddpm_lab.cli.preflight import preflight
 from ddpm_lab.cli.sweep import sweep
 from ddpm_lab.cli.sweep_report import duration, reason
@@ -175,6 +176,19 @@ def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run, he
     assert code == 0
     assert "[0] seed=1 goes on\n" in said
     assert starts(folder, 0)[1]["words"] == [f"resume={folder}/0"]
+
+
+def test_a_signal_while_an_arm_is_started_reaches_it(run, heard, monkeypatch):
+    own = sweeping.program
+
+    def program() -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return own()
+
+    monkeypatch.setattr("ddpm_lab.cli.sweep.program", program)
+    code, _ = run("seed=1,2", _0="wait")
+    assert code == 128 + signal.SIGTERM
+    assert [state for state, _ in states(only())] == ["stopped", "waiting"]
 
 
 def test_under_nohup_it_goes_on_when_the_terminal_closes(run, monkeypatch):
