@@ -60,11 +60,12 @@ for name in options("experiment", [CONF]):
     if name.startswith(("ddpm_", "iddpm_")):
         NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, "data.size=16", "data.crop=center140"]
 SLOW = {("metrics", "inception")}
+ABOUT_SWEEPS = {"sweep", "launcher"}  # no part of a run
 ELSEWHERE = {("trainer", "ddp"), ("trainer", "ddp_multinode")}  # several processes: test_processes.py
 
 
 def cases() -> list[Any]:
-    found = [(group, option) for group in GROUPS if group != "sweep" for option in options(group, [CONF])]
+    found = [(group, option) for group in GROUPS if group not in ABOUT_SWEEPS for option in options(group, [CONF])]
     marks = dict.fromkeys(SLOW, pytest.mark.slow) | {("trainer", "gpu"): pytest.mark.gpu}
     return [pytest.param(*case, marks=marks.get(case, ())) for case in found if case not in ELSEWHERE]
 
@@ -135,7 +136,7 @@ def test_every_option_of_a_group_gives_another_result(group, results):
 
 def test_every_group_with_a_choice_is_compared():
     several = {group for group in GROUPS if len(options(group, [CONF])) > 1}
-    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics", "sweep"}
+    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics", *ABOUT_SWEEPS}
 
 
 def test_vlb_and_hybrid_differ_for_one_network(results):

@@ -103,7 +103,7 @@ def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
     refused = []
     for key in keys:
         group = key.split(".")[0]
-        if group in ("resume", "sweep", "hydra") or key.startswith("hydra/"):
+        if group in ("resume", "sweep", "launcher", "hydra") or key.startswith("hydra/"):
             continue
         if group == "experiment":
             raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")
@@ -135,6 +135,8 @@ def _refuse_finished(folder: Path, stored: DictConfig) -> None:
 
 
 def finished(folder: Path, max_steps: int) -> bool:
-    """Whether the run there was trained for so many steps, and measured."""
-    path = folder / "summary.json"
-    return path.exists() and json.loads(path.read_text())["step"] >= max_steps
+    """Whether the run there was trained for so many steps, and measured. A summary that cannot be read is none."""
+    try:
+        return bool(json.loads((folder / "summary.json").read_text())["step"] >= max_steps)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

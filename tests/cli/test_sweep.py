@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import ddpm_lab.cli.sweep as sweeping
 from ddpm_lab.cli.preflight import preflight
 from ddpm_lab.cli.sweep import sweep
 from ddpm_lab.cli.sweep_report import duration, reason
@@ -25,7 +26,8 @@ words = dict(word.split("=", 1) for word in sys.argv[1:])
 value = lambda key: words[key].strip("'")
 folder = Path(value("resume") if "resume" in words else os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
 starts = folder.parent / f"{folder.name}.starts"
-about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists()}
+about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists(),
+         "rank": os.environ.get("SLURM_PROCID")}
 with starts.open("a") as file:
     file.write(json.dumps(about) + "\\n")
 if words.get("trainer.fast_dev_run") == "true":
@@ -87,10 +89,10 @@ def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
     code, said = run("schedule=linear,cosine optim.lr=0.1 run.root=outputs")
     assert code == 0
     folder = only()
-    here = [f"run.root={folder.parent}", f"run.experiment={folder.name}"]
+    here = ["sweep=none", "sweep.arms=[]", "launcher=local", f"run.root={folder.parent}", f"run.experiment={folder.name}"]
     for number, schedule in enumerate(("linear", "cosine")):
         (start,) = starts(folder, number)
-        assert start["words"] == [f"schedule={schedule}", "optim.lr=0.1", "sweep=none", *here, f"run.name='{number}'"]
+        assert start["words"] == [f"schedule={schedule}", "optim.lr=0.1", *here, f"run.name='{number}'"]
         assert f"[{number}] schedule={schedule} …\n" in said
         assert f"[{number}] schedule={schedule}: 3.2500 ± 0.5000 bits/dim, pixels_fd 0.7500 (" in said
     assert "1 of 2 over, about" in said
@@ -174,6 +176,19 @@ def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run, he
     assert code == 0
     assert "[0] seed=1 goes on\n" in said
     assert starts(folder, 0)[1]["words"] == [f"resume={folder}/0"]
+
+
+def test_a_signal_while_an_arm_is_started_reaches_it(run, heard, monkeypatch):
+    own = sweeping.program
+
+    def program() -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return own()
+
+    monkeypatch.setattr("ddpm_lab.cli.sweep.program", program)
+    code, _ = run("seed=1,2", _0="wait")
+    assert code == 128 + signal.SIGTERM
+    assert [state for state, _ in states(only())] == ["stopped", "waiting"]
 
 
 def test_under_nohup_it_goes_on_when_the_terminal_closes(run, monkeypatch):

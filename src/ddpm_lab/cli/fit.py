@@ -32,6 +32,10 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     if checkpoint is not None and stored is not None:
         load_weights(module, stored["state_dict"], checkpoint)
         _check_processes(cfg, stored["processes"], trainer.world_size)
+        if stored["global_step"] > cfg.trainer.max_steps:
+            raise UserError(
+                f"trainer.max_steps={cfg.trainer.max_steps}: {checkpoint} was trained for {stored['global_step']} steps already"
+            )
     if cfg.trainer.fast_dev_run:
         return _try_out(module, data, trainer)
     with ranks.by_first():

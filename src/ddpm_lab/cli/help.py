@@ -19,6 +19,7 @@ Train a denoising diffusion model and measure it: bits/dim by term, samples, Fr√
   python train.py schedule.T=200 optim.lr=0.0005        change values
   python train.py -m schedule=linear,cosine seed=1,2,3  every combination, each in its own process
   python train.py -m sweep=variance                     a ready sweep; the same command goes on
+  python train.py -m seed=1,2,3 launcher=slurm          each as a job of SLURM
   python train.py resume=outputs/digits/RUN             continue a run exactly where it stopped
   python train.py --help sampler                        the keys and values of one group
   python train.py --config-dir=FOLDER net=mine          your own options, as FOLDER/net/mine.yaml

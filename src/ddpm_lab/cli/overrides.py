@@ -18,6 +18,8 @@ from ddpm_lab.cli.schema import EvenInt, Float, Int, ListOf, show
 from ddpm_lab.errors import UserError
 
 MOST_RUNS = 1000
+BASE = ("sweep=none", "sweep.arms=[]", "launcher=local")
+"""Of an experiment that is a sweep, a single run."""
 _LEFT_TO_HYDRA = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/job_logging", "hydra.job_logging")
 _INSTEAD = {
@@ -26,7 +28,7 @@ _INSTEAD = {
     "hydra.searchpath": "name the folder of your own options with --config-dir=FOLDER",
     **dict.fromkeys(
         ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper"),
-        "a sweep starts its own processes: write the values as in -m seed=1,2, or see --help sweep",
+        "a sweep starts its own processes: write the values as in -m seed=1,2, or see --help sweep, --help launcher",
     ),
 }
 
@@ -141,20 +143,20 @@ def columns(words: Sequence[str], sweep: bool, catalog: Catalog) -> dict[str, li
             _check_option(setting, catalog)
         if of_sweep(key) and len(found[key]) > 1:
             raise UserError(f"{word}: a sweep takes one value of this")
-        if of_sweep(key) and not sweep and word != "sweep=none":
+        if of_sweep(key) and not sweep and word not in BASE:
             raise UserError(f"{word}: this is about a sweep: add -m")
     return found
 
 
 def of_sweep(key: str) -> bool:
     """Whether a key is about a sweep as a whole, and not about its runs."""
-    return key.partition(".")[0] == "sweep"
+    return key.partition(".")[0] in ("sweep", "launcher")
 
 
 def expand(typed: Mapping[str, list[Setting]], ready: Sequence[str], catalog: Catalog) -> list[list[Setting]]:
     """The settings of each run, in Hydra's order: of each ready line with what was typed in place of its own, or of what was
     typed alone."""
-    lines = [columns(_words(line), True, catalog) for line in ready] or [{}]
+    lines = [columns(_words(line, catalog.dirs), True, catalog) for line in ready] or [{}]
     tables = [{key: values for key, values in line.items() if key not in typed} | dict(typed) for line in lines]
     if sum(math.prod(map(len, table.values())) for table in tables) > MOST_RUNS:
         raise UserError(f"this sweep has more than {MOST_RUNS} runs: take fewer values")
@@ -163,11 +165,17 @@ def expand(typed: Mapping[str, list[Setting]], ready: Sequence[str], catalog: Ca
     return [list(settings) for settings in (reversed(once.values()) if once else runs)]
 
 
-def _words(line: str) -> list[str]:
+def _words(line: str, dirs: Sequence[Path]) -> list[str]:
+    """Of a ready line, as they would be typed."""
     try:
-        return shlex.split(line)
+        words = shlex.split(line)
     except ValueError as error:
         raise UserError(f"sweep.arms: {line}: {error}") from error
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if of_sweep(key) or re.split(r"[./]", key)[0] == "hydra":
+            raise UserError(f"sweep.arms: {word}: this is about the sweep as a whole: type it behind -m")
+    return canonical(words, dirs)[0]
 
 
 def _check_hydra(override: Override) -> None:

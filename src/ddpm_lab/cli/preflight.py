@@ -24,8 +24,8 @@ from ddpm_lab.errors import UserError
 
 
 class Arm(NamedTuple):
-    """One run: its arguments (none of `hydra.*` or `sweep`), the configuration they make, `auto` resolved, the option of each
-    group. With `spans` it is a corner of what is searched."""
+    """One run: its arguments (none of `hydra.*`, `sweep` or `launcher`), the configuration they make, `auto` resolved, the
+    option of each group. With `spans` it is a corner of what is searched."""
 
     overrides: list[str]
     config: DictConfig
@@ -36,6 +36,7 @@ class Arm(NamedTuple):
 Composed = tuple[DictConfig, dict[str, str | None]]
 Check = Callable[[DictConfig, Sequence[Path], bool], None]
 """Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
+LOCAL = "ddpm_lab.cli.launchers.Local"
 
 
 def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:
@@ -87,7 +88,10 @@ def _ready(typed: Mapping[str, list[Setting]], composer: "_Composer") -> list[st
 
 def _lines(value: Any) -> list[str]:
     """Empty for what the rule of the key refuses later."""
-    lines = list(value) if isinstance(value, list | ListConfig) else []
+    try:
+        lines = list(value) if isinstance(value, list | ListConfig) else []
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere
+        raise UserError(f"sweep.arms: {_first_line(error)}") from error
     return lines if all(isinstance(line, str) for line in lines) else []
 
 
@@ -128,9 +132,23 @@ class _Composer:
             raise UserError(" ".join(str(error).split())) from error
         except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
             raise UserError(_first_line(error)) from error
+        except RecursionError as error:
+            raise UserError(f"{' '.join(choices)}: an option that builds on itself, in its defaults") from error
         with open_dict(config):
             chosen = config.pop("hydra").runtime.choices
+        if "sweep" in self.catalog.groups:
+            _check_sweep(config.get("sweep"), str(chosen.get("sweep")), self.catalog)
         return config, {group: chosen.get(group) for group in self.catalog.groups}
+
+
+def _check_sweep(given: Any, option: str, catalog: Catalog) -> None:
+    """Refuse keys of a sweep's file that reach nothing, and a file that lacks what all have."""
+    needed, known = (catalog.rules("sweep", name) for name in ("none", "search"))
+    keys = {f"sweep.{key}" for key in given} if isinstance(given, DictConfig) else set()
+    if not needed.keys() <= keys:
+        raise UserError(f"sweep={option}: {catalog.options['sweep'][option]} needs a line: defaults: [/sweep/none, _self_]")
+    if unknown := sorted(keys - known.keys()):
+        raise catalog.unknown_key(f"sweep={option} sets {unknown[0]}", unknown[0], "...")
 
 
 def _first_line(error: BaseException) -> str:
@@ -226,12 +244,18 @@ def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
             f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m"
         )
     if not sweep and (ready := _at(values, "sweep.arms")):
-        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep=none for its base alone")
+        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep.arms=[] for its base alone")
+    if not sweep and _at(values, "launcher._target_") not in (None, LOCAL):
+        raise UserError("this experiment chooses a launcher, which is about a sweep: add -m, or launcher=local")
     if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
         raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
     if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
         raise UserError(
             f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait"
+        )
+    if sweep and (experiment := _at(values, "run.experiment")) is not None:
+        raise UserError(
+            f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out"
         )
     if sweep and name is not None:
         raise UserError(

@@ -112,7 +112,7 @@ class Search:
 
     def arm(self, overrides: Sequence[str]) -> Arm:
         """Checked. Raises UserError for one that cannot be."""
-        (arm,) = preflight([*overrides, "sweep=none", *self.passed_on])
+        (arm,) = preflight([*overrides, "sweep=none", "sweep.arms=[]", "launcher=local", *self.passed_on])
         return arm
 
     def tell(self, entry: Entry) -> None:

@@ -1,16 +1,13 @@
 """`python train.py -m`: every arm of a sweep in a process of its own, one after another or `sweep.n_jobs` at once.
 
 A process can be several (trainer=ddp), can run out of memory or be killed, and takes no other arm with it. Each is started as a
-user would start it, `train.py OVERRIDES`, or `train.py resume=FOLDER` where it has a checkpoint; in a session of its own, so
-that Ctrl-C comes to it once, from here. It holds a lock on its log as long as it lives, whatever happened to who started it.
+user would start it, `train.py OVERRIDES`, or `train.py resume=FOLDER` where it has a checkpoint, by a launcher: here, or as a
+job of SLURM. It holds a lock on its log as long as it lives, whatever happened to who started it.
 """
 
 import fcntl
-import os
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,15 +21,18 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from ddpm_lab.cli import processes
+from ddpm_lab.cli.launchers import Launcher, Started, chosen
 from ddpm_lab.cli.preflight import Arm
 from ddpm_lab.cli.search import Search, check, is_search
 from ddpm_lab.cli.sweep_record import Entry, Sweep, entry_of, identity, opened
-from ddpm_lab.cli.sweep_report import Report, reason, say
+from ddpm_lab.cli.sweep_report import Report, say
 from ddpm_lab.errors import UserError
 from ddpm_lab.resume import finished
 
 POLL = 0.1
 """Seconds between looks at the processes."""
+TRY_AGAIN = 30.0
+"""Seconds until a launcher is asked again that could take no arm; what has just ended may hold its place for twice as long."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,52 +40,41 @@ def sweep(arms: Sequence[Arm], passed_on: Sequence[str]) -> int:
     """Run what is not done yet; the exit code: 0 if all is, 1 if an arm failed, 128 + n if stopped by signal n."""
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
+    launcher = chosen(arms)
     if is_search(arms):
         check(arms)
+    else:
+        arms = _once(arms)
     with opened(arms) as found:
-        return _Runner(found, arms, passed_on).run()
+        return _Runner(found, arms, launcher, passed_on).run()
 
 
-class _Process:
-    """One that runs an arm, and has the devices that it was dealt."""
-
-    def __init__(
-        self, entry: Entry, command: list[str], log: BinaryIO, environment: dict[str, str], devices: list[str]
-    ) -> None:
-        self.entry, self.devices, self.before, self.started = entry, devices, entry.seconds, time.monotonic()
-        log.write(f"$ {shlex.join(command)}\n".encode())
-        log.flush()
-        self.log = Path(log.name)
-        self.begin = self.log.stat().st_size
-        self.child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-
-    def printed(self, start: int) -> bytes:
-        """The log from byte `start`."""
-        with self.log.open("rb") as file:
-            file.seek(start)
-            return file.read()
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.started
+def _once(arms: Sequence[Arm]) -> list[Arm]:
+    """Without those that are the same run as one before."""
+    found: dict[str, Arm] = {}
+    for arm in arms:
+        first = found.setdefault(identity(arm.config), arm)
+        if first is not arm:
+            say(f"left out, as it is the same run as {' '.join(first.overrides)}: {' '.join(arm.overrides)}")
+    return list(found.values())
 
 
 class _Runner:
-    def __init__(self, sweep: Sweep, arms: Sequence[Arm], passed_on: Sequence[str]) -> None:
+    def __init__(self, sweep: Sweep, arms: Sequence[Arm], launcher: Launcher, passed_on: Sequence[str]) -> None:
         settings = arms[0].config.sweep
-        self.sweep, self.at_once, self.passed_on = sweep, settings.n_jobs, list(passed_on)
+        self.sweep, self.launcher, self.passed_on = sweep, launcher, list(passed_on)
         self.search = Search(sweep, arms, passed_on) if is_search(arms) else None
+        self.at_once = settings.n_jobs or 1 if self.search else launcher.at_once
         common = set.intersection(*(set(arm.overrides) for arm in arms))
         self.report = Report(sweep, self.at_once, settings.show, common, self.search.trials if self.search else len(arms))
         self.trainers = {identity(arm.config): arm.config.trainer for arm in arms}
-        on_gpu = any(trainer.accelerator != "cpu" for trainer in self.trainers.values())
-        self.devices = cuda_devices() if self.at_once > 1 and on_gpu else []
         self.waiting = [entry for entry in sweep.entries if entry.state != "done"]
         if self.search:
             self.trainers |= {entry.config: self.search.arm(entry.overrides).config.trainer for entry in self.waiting}
-        self.running: list[_Process] = []
+        self.running: list[Started] = []
         self.signal = 0
+        self.to_pass_on: list[int] = []
+        self.not_before = self.last_end = -float("inf")
 
     def run(self) -> int:
         self.report.begin()
@@ -95,23 +84,26 @@ class _Runner:
             return 0
         for entry in self.waiting:
             entry.state = "waiting" if entry.state == "failed" else entry.state
+        self._rejoin()
         with self._listening():
             try:
-                self._work()
-            except UserError:  # what no arm of a search will have
-                self._stop(signal.SIGTERM)
+                while self.running or (self.waiting and not self.signal):
+                    self._turn()
+            except BaseException:  # a full disk, say: nothing is left behind that nobody watches
+                for process in self.running:
+                    process.send_signal(signal.SIGTERM)
                 raise
         self.report.finish(bool(self.signal))
         self._best()
         return 128 + self.signal if self.signal else int(any(entry.state != "done" for entry in self.sweep.entries))
 
-    def _work(self) -> None:
-        while self.running or (self.waiting and not self.signal):
-            self._fill()
-            time.sleep(POLL)
-            for process in list(self.running):
-                self._look(process)
-            self._ask()
+    def _turn(self) -> None:
+        self._fill()
+        self._pass_on()
+        time.sleep(POLL)
+        for process in list(self.running):
+            self._look(process)
+        self._ask()
 
     def _ask(self) -> None:
         """Of a search, the next arms."""
@@ -129,11 +121,28 @@ class _Runner:
         if self.search:
             self.report.best(self.search.metric, self.search.ranking())
 
+    def _rejoin(self) -> None:
+        """Watch the jobs that SLURM still has of a sweep that was killed."""
+        submitted = [entry for entry in self.waiting if entry.job]
+        if not submitted:
+            return
+        from ddpm_lab.cli.slurm import Job, in_queue
+
+        queue = in_queue(self.sweep.folder)
+        for entry in submitted:
+            if entry.job in queue:
+                self.report.wait(entry)
+                self.waiting.remove(entry)
+                self.running.append(Job.again(entry, self.trainers[entry.config], self.sweep.log(entry)))
+                entry.state = "running"
+            else:
+                entry.job = None
+
     def _fill(self) -> None:
         for entry in list(self.waiting):
-            if self.signal or len(self.running) >= self.at_once:
+            if self.signal or len(self.running) >= self.at_once or time.monotonic() < self.not_before:
                 return
-            with self.sweep.log(entry).open("ab") as log:
+            with self.sweep.opened_log(entry) as log:
                 try:
                     fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:  # a process of a sweep that was killed still runs it
@@ -151,49 +160,46 @@ class _Runner:
         if goes_on:
             words = [f"resume={_quoted(folder)}"]
         else:
-            shutil.rmtree(folder, ignore_errors=True)  # of one that ended before its first checkpoint
+            _clear(folder)
+            entry.seconds = 0.0
             words = [word for word in entry.overrides if not word.lstrip("+").startswith(("run.root=", "run.experiment="))]
-            words += ["sweep=none", f"run.root={_quoted(folder.parents[1])}", f"run.experiment={_quoted(folder.parent.name)}"]
-            words += [f"run.name={_quoted(folder.name)}"]
+            words += ["sweep=none", "sweep.arms=[]", "launcher=local", f"run.root={_quoted(folder.parents[1])}"]
+            words += [f"run.experiment={_quoted(folder.parent.name)}", f"run.name={_quoted(folder.name)}"]
+        try:
+            process = self.launcher.start(entry, self.trainers[entry.config], [*program(), *self.passed_on, *words], log)
+        except UserError as error:
+            self._later(entry, error)
+            return
+        self.running.append(process)
         entry.state, entry.exit_code = "running", None
         self.sweep.save()
         self.report.start(entry, goes_on)
-        devices = self._dealt(entry)
-        command = [*program(), *self.passed_on, *words]
-        self.running.append(_Process(entry, command, log, self._environment(devices), devices))
 
-    def _look(self, process: _Process) -> None:
-        code = process.child.poll()
+    def _later(self, entry: Entry, error: UserError) -> None:
+        """A queue that is full takes the next arm when one has ended; if none of ours can be in it, `error` is final."""
+        now = time.monotonic()
+        if not (self.running or self.signal or now < self.last_end + 2 * TRY_AGAIN):
+            raise error
+        if not self.signal and self.not_before < 0:
+            say(f"{error}; asking again as others end")
+        self.waiting.insert(0, entry)
+        self.not_before = now + TRY_AGAIN
+
+    def _look(self, process: Started) -> None:
+        code = process.poll()
         self.report.show(process.entry, process.printed, process.begin)
         if code is not None:
             self.running.remove(process)
-            process.entry.seconds = round(process.seconds(), 2)
-            self._over(process.entry, code, process.printed(process.begin).decode(errors="replace"))
+            process.entry.seconds, self.last_end = round(process.seconds(), 2), time.monotonic()
+            self._over(process.entry, code, process.reason(code, process.printed(process.begin).decode(errors="replace")))
 
-    def _over(self, entry: Entry, code: int, printed: str) -> None:
+    def _over(self, entry: Entry, code: int, why: str) -> None:
         done = code == 0 and (entry.fast_dev_run or finished(self.sweep.place(entry), entry.max_steps))
-        entry.state, entry.exit_code = "done" if done else "stopped" if self.signal else "failed", code
+        entry.state, entry.exit_code, entry.job = "done" if done else "stopped" if self.signal else "failed", code, None
         self.sweep.save()
-        self.report.end(entry, "" if done else reason(code, printed), [process.seconds() for process in self.running])
+        self.report.end(entry, "" if done else why, [process.seconds() for process in self.running])
         if self.search:
             self.search.tell(entry)
-
-    def _dealt(self, entry: Entry) -> list[str]:
-        """The CUDA devices that have least to do; none where the arm shall see what there is."""
-        trainer = self.trainers[entry.config]
-        if trainer.accelerator == "cpu" or trainer.devices is None or trainer.devices > len(self.devices):
-            return []
-        used = [device for process in self.running for device in process.devices]
-        return sorted(self.devices, key=used.count)[: trainer.devices]
-
-    def _environment(self, devices: Sequence[str]) -> dict[str, str]:
-        """With CUDA devices, and with a share of the cores: many threads for each of several processes would slow all."""
-        environment = {key: value for key, value in os.environ.items() if key != processes.FOLDER}
-        if devices:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-        if self.at_once > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.at_once)))
-        return environment
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -209,27 +215,27 @@ class _Runner:
         if not self.signal:
             say("\nstopping: what runs saves a checkpoint first; once more to stop at once")
         self.signal = self.signal or number
-        self._stop(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+        self.to_pass_on.append(number)
 
-    def _stop(self, number: int) -> None:
-        for process in self.running:
-            process.child.send_signal(number)
+    def _pass_on(self) -> None:
+        """Here and not as a signal comes, so that an arm which is being started then hears of it."""
+        while self.to_pass_on:
+            number = self.to_pass_on.pop(0)
+            for process in self.running:
+                process.send_signal(number)
+
+
+def _clear(folder: Path) -> None:
+    """What is left of one that ended before its first checkpoint. Numbers that were measured are nobody's to remove."""
+    if (folder / "summary.json").exists():
+        raise UserError(f"{folder}: measured, but not as this sweep asks for, and nothing is overwritten: move it away")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def program() -> list[str]:
     """How to start this program again."""
     started = Path(sys.argv[0])
     return [sys.executable, *([str(started)] if started.is_file() else ["-m", "ddpm_lab.cli.train"])]
-
-
-def cuda_devices() -> list[str]:
-    """Of this machine, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [device for device in given.split(",") if device]
-    from torch.cuda import device_count
-
-    return [str(i) for i in range(device_count())]
 
 
 def _quoted(text: Path | str) -> str:

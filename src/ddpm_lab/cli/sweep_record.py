@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,6 +34,8 @@ class Entry:
     state: str = "waiting"
     exit_code: int | None = None
     seconds: float = 0.0
+    job: str | None = None
+    """Its number in SLURM's queue, until its end was seen."""
 
 
 class Sweep:
@@ -42,8 +44,11 @@ class Sweep:
 
     def __init__(self, folder: Path, entries: list[Entry], found: bool, search: str | None = None) -> None:
         self.folder, self.entries, self.found, self.search = folder, entries, found, search
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / ".lock").open("w")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / ".lock").open("w")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -63,6 +68,13 @@ class Sweep:
     def log(self, entry: Entry) -> Path:
         """What the processes of an arm print."""
         return self.folder / f"{entry.number}.log"
+
+    def opened_log(self, entry: Entry) -> BinaryIO:
+        """To be added to."""
+        try:
+            return self.log(entry).open("ab")
+        except OSError as error:
+            raise _unwritable(self.log(entry), error) from error
 
     def save(self) -> None:
         partial = (self.folder / NAME).with_suffix(".tmp")
@@ -111,18 +123,22 @@ def _space(arms: Sequence[Arm]) -> str:
 
 
 def _made(folder: Path, entries: list[Entry], search: str | None) -> Sweep:
+    sweep = Sweep(folder, entries, False, search)
     try:
-        sweep = Sweep(folder, entries, False, search)
         sweep.save()
     except OSError as error:
-        raise UserError(f"run.root: {folder} cannot be made or written to ({error.strerror}): choose another folder") from error
+        raise _unwritable(folder, error) from error
     return sweep
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"run.root: {path} cannot be made or written to ({error.strerror}): choose another folder")
 
 
 def identity(config: DictConfig) -> str:
     """The same for configurations that make the same run, wherever it is written."""
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    content = {key: value for key, value in plain.items() if key not in ("run", "sweep")}
+    content = {key: value for key, value in plain.items() if key not in ("run", "sweep", "launcher")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -133,12 +149,22 @@ def _read(folder: Path) -> tuple[list[Entry], str | None]:
         entries, search = [Entry(**entry) for entry in stored["arms"]], stored.get("search")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return [], None
+    if not all(entry.number == i and _is_whole(entry) for i, entry in enumerate(entries)):
+        return [], None
     for entry in entries:
         if finished(folder / str(entry.number), entry.max_steps):
             entry.state, entry.exit_code = "done", 0
         elif entry.state == "running" or (entry.state == "done" and not entry.fast_dev_run):
             entry.state = "stopped"
     return entries, search
+
+
+def _is_whole(entry: Entry) -> bool:
+    """Whether a file that may have been edited has the right kinds of values."""
+    words = isinstance(entry.overrides, list) and all(isinstance(word, str) for word in entry.overrides)
+    return (
+        words and isinstance(entry.config, str) and isinstance(entry.max_steps, int) and isinstance(entry.seconds, int | float)
+    )
 
 
 def _age(folder: Path) -> float:

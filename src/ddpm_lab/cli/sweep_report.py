@@ -1,5 +1,6 @@
 """What a sweep says while it runs: a line as an arm starts and ends, and at the end what failed."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -8,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ddpm_lab.cli.sweep_record import Entry, Sweep
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Report:
@@ -34,11 +37,13 @@ class Report:
                 say(f"{self.name(entry)}: {numbers(self.sweep.place(entry))}")
 
     def start(self, entry: Entry, goes_on: bool) -> None:
-        say(f"{self.name(entry)} {'goes on' if goes_on else '…'}")
+        job = f" (job {entry.job})" if entry.job else ""
+        say(f"{self.name(entry)} {'goes on' if goes_on else '…'}{job}")
 
     def wait(self, entry: Entry) -> None:
         if entry.number not in self._told:
-            say(f"{self.name(entry)}: a process of an earlier sweep, which was killed, is still at it; waiting for its end")
+            who = f"job {entry.job}" if entry.job else "a process"
+            say(f"{self.name(entry)}: {who} of an earlier sweep, which was killed, is still at it; waiting for its end")
             self._told.add(entry.number)
 
     def show(self, entry: Entry, printed: Callable[[int], bytes], begin: int) -> None:
@@ -47,13 +52,16 @@ class Report:
             start = max(begin, self._shown.get(entry.number, 0))
             text, newline, _ = printed(start).rpartition(b"\n")
             self._shown[entry.number] = start + len(text + newline)
-            for line in text.decode(errors="replace").splitlines():
-                say(f"[{entry.number}]   {line}".rstrip())
+            for line in text.decode(errors="replace").split("\n"):
+                if said := _CONTROL.sub("", line.rpartition("\r")[2]).rstrip():  # of a bar that is drawn over, the last
+                    say(f"[{entry.number}]   {said}")
 
     def end(self, entry: Entry, error: str, running: Sequence[float]) -> None:
         """`error` is empty where all went well; `running`: for how many seconds the others have."""
         self._errors[entry.number] = error
-        what = f"{entry.state}: {error}" if error else numbers(self.sweep.place(entry))
+        what = (
+            numbers(self.sweep.place(entry)) if not error else entry.state if entry.state == "stopped" else f"failed: {error}"
+        )
         say(f"{self.name(entry)}: {what} ({duration(entry.seconds)}); {self._progress(running)}")
 
     def finish(self, stopped: bool) -> None:
@@ -63,11 +71,15 @@ class Report:
             say(f"\n{len(failed)} failed:")
         for entry in failed:
             say(f"{self.name(entry)}: {self._errors[entry.number]}\n    {self.sweep.log(entry)}")
+        for entry in self.sweep.entries:
+            if entry.number in self._told and entry.state != "done":
+                say(f"{self.name(entry)}: left to what is still at it")
         if stopped:
             say(f"stopped, {done}; the same command goes on from here")
-        else:
-            say(f"{done}: {self.sweep.folder}" + ("; the same command tries the others again" if failed else ""))
-            say(f"side by side: python compare.py {self.sweep.folder}")
+            return
+        say(f"{done}: {self.sweep.folder}" + ("; the same command tries the others again" if failed else ""))
+        if not self.sweep.entries[0].fast_dev_run:
+            say(f"side by side: python compare.py {shlex.quote(str(self.sweep.folder))}")
 
     def best(self, metric: str, ranking: Sequence[tuple[Entry, float]]) -> None:
         """Of a search."""
@@ -103,7 +115,9 @@ def time_left(known: Sequence[float], running: Sequence[float], left: int, at_on
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """To whoever still reads: a terminal that was closed ends no sweep."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def numbers(folder: Path) -> str:
@@ -112,6 +126,8 @@ def numbers(folder: Path) -> str:
         metrics = json.loads((folder / "summary.json").read_text())["metrics"]
     except FileNotFoundError:  # fast_dev_run
         return "works"
+    except (ValueError, KeyError, TypeError):
+        return "done"
     found = []
     if "bound_bpd" in metrics:
         bound = metrics["bound_bpd"]
@@ -131,6 +147,8 @@ def reason(code: int, printed: str) -> str:
     """Why a process ended with `code`: its own last word, or the signal that ended it."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
+    if code == 0:
+        return "it ended well, but left no summary.json that says so"
     lines = [line.strip() for line in re.split(r"[\r\n]+", printed) if line.strip()]
     found = [
         match[1]

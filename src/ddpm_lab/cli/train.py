@@ -51,12 +51,9 @@ def _main(argv: list[str]) -> None:
     argv, notes = canonical(argv, dirs)
     print("".join(f"{note}\n" for note in notes), end="")
     arms, in_sweep = preflight(argv), "-m" in argv or "--multirun" in argv
-    for arm in arms:
+    for i, arm in enumerate(arms):
         if arm.config.resume is not None:
-            from ddpm_lab.resume import resumed
-
-            arm.config.run.name = "new" if in_sweep else arm.config.run.name  # each run of a sweep has a folder of its own
-            resumed(arm.config, arm.overrides, dirs)
+            arms[i] = _branched(arm, in_sweep, dirs)
         elif not in_sweep and processes.started() == 1:
             run_folder(arm.config, arm.choices)
     if arms and in_sweep:
@@ -68,6 +65,19 @@ def _main(argv: list[str]) -> None:
 
     sys.argv = [sys.argv[0], *argv]
     hydra.main(config_path=str(dirs[0]), config_name="config", version_base="1.3")(job)()
+
+
+def _branched(arm: Any, in_sweep: bool, dirs: list[Path]) -> Any:
+    """With the configuration that it will go on with. Each run of a sweep has a folder of its own."""
+    from ddpm_lab.resume import resumed
+
+    about = {key: arm.config.get(key) for key in ("run", "sweep", "launcher")}
+    arm.config.run.name = "new" if in_sweep else arm.config.run.name
+    config = resumed(arm.config, arm.overrides, dirs).config
+    OmegaConf.set_struct(config, False)
+    for key, value in about.items():
+        config[key] = value
+    return arm._replace(config=config)
 
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
@@ -125,7 +135,8 @@ def job(cfg: DictConfig) -> None:
 
     started, hydra_cfg = time.time(), HydraConfig.get()
     OmegaConf.set_struct(cfg, False)
-    cfg.pop("sweep")
+    for about_sweeps in ("sweep", "launcher"):
+        cfg.pop(about_sweeps)
     checkpoint, folder, auto = None, None, None
     if cfg.resume is not None:
         cfg, checkpoint, folder = resumed(cfg, list(hydra_cfg.overrides.task), config_dirs(sys.argv[1:]))

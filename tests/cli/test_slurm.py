@@ -1,0 +1,334 @@
+"""Sweeps whose arms are jobs of SLURM: submitit and its scripts are real, SLURM's commands pretend, as do most arms."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pretend_slurm
+import pytest
+import torch
+from helpers import ROOT, TINY, environment
+from test_sweep import PRETENDS, heard, only, starts, states  # noqa: F401  heard is a fixture
+
+from ddpm_lab.cli.launchers import chosen
+from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.cli.sweep import sweep
+from ddpm_lab.errors import UserError
+from ddpm_lab.training.checkpoint import read_checkpoint
+
+pytest.importorskip("submitit")
+SWEEP = """
+import sys
+from ddpm_lab.cli import preflight, slurm, sweep
+sweep.program, sweep.POLL, slurm.LOOK_EVERY = lambda: [sys.executable, "train.py"], 0.05, 0.05
+sys.exit(sweep.sweep(preflight.preflight(["-m", "launcher=slurm", *sys.argv[1:]]), []))
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch) -> Path:
+    """Where the pretended SLURM keeps what it knows."""
+    pretend_slurm.install(tmp_path / "bin")
+    (tmp_path / "queue").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PRETEND_SLURM", str(tmp_path / "queue"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "queue"
+
+
+@pytest.fixture
+def run(queue, monkeypatch, capsys):
+    """Runs a command line; returns exit code and what was printed."""
+    script = queue.parent / "train.py"
+    script.write_text(PRETENDS)
+    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.05)
+    monkeypatch.setattr("ddpm_lab.cli.sweep.TRY_AGAIN", 1.0)
+    monkeypatch.setattr("ddpm_lab.cli.slurm.LOOK_EVERY", 0.05)
+
+    def start(line: str, launcher: str = "slurm", **tasks: str) -> tuple[int, str]:
+        monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))
+        code = sweep(preflight(["-m", f"launcher={launcher}", *line.split()]), [])
+        return code, capsys.readouterr().out
+
+    return start
+
+
+def until(pattern: str) -> Path:
+    while not (found := list(Path("outputs/multirun").glob(pattern))):
+        time.sleep(0.01)
+    return found[0]
+
+
+def send(number: int, pattern: str) -> threading.Thread:
+    """A signal to this process once there is such a file."""
+
+    def wait_and_send() -> None:
+        until(pattern)
+        os.kill(os.getpid(), number)
+
+    Path("outputs/multirun").mkdir(parents=True, exist_ok=True)
+    thread = threading.Thread(target=wait_and_send)
+    thread.start()
+    return thread
+
+
+def ended(queue: Path) -> list[str]:
+    return [path.read_text() for path in sorted(queue.glob("*.state"))]
+
+
+def test_arms_are_jobs_all_at_once_and_what_they_print_is_in_their_logs(run, queue):
+    code, said = run("seed=1,2,3", _0="meet", _1="meet", _2="fail")
+    folder = only()
+    assert code == 1
+    assert states(folder) == [("done", 0), ("done", 0), ("failed", 2)]
+    assert f"[2] seed=3: exit code 2: error: the loss is not finite\n    {folder}/2.log\n" in said
+    command, *printed = (folder / "2.log").read_text().splitlines()
+    assert command.startswith(f"$ {sys.executable} {queue.parent}/train.py seed=3 sweep=none launcher=local run.root=")
+    assert printed == ["error: the loss is not finite"]
+    jobs = [path.stem for path in sorted(queue.glob("*.state"))]
+    assert all(f"[{i}] seed={i + 1} … (job {job})\n" in said for i, job in enumerate(jobs))
+    assert all(arm["job"] is None for arm in json.loads((folder / "sweep.json").read_text())["arms"])
+    assert run("seed=1,2,3")[0] == 0
+    assert [len(starts(folder, i)) for i in range(3)] == [1, 1, 2]
+
+
+def test_so_many_at_a_time_if_told(run, queue):
+    assert run("seed=1,2 sweep.n_jobs=1", _1="meet")[0] == 0
+    _, second = (path.stem for path in sorted(queue.glob("*.state")))
+    assert int(second) / 1e6 > (only() / "0" / "summary.json").stat().st_mtime
+
+
+def test_an_arm_of_two_processes_is_a_job_of_two_tasks(run):
+    code, _ = run("seed=1 trainer=ddp trainer.devices=2 trainer.accelerator=cpu")
+    assert code == 0
+    assert sorted(start["rank"] for start in starts(only(), 0)) == ["0", "1"]
+
+
+def flags(script: str) -> dict[str, str]:
+    return pretend_slurm.options(script)
+
+
+def script_of(*words: str) -> str:
+    """What sbatch would get for the first arm."""
+    own = [] if any(word.startswith("launcher=") for word in words) else ["launcher=slurm"]
+    arms = preflight(["-m", *words, *own, "seed=1"])
+    return chosen(arms).executor(Path("x"), "s.0", arms[0].config.trainer)._make_submission_file_text("true", "")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "tasks", "gpus"), [(["cpu"], "1", None), (["gpu"], "1", "1"), (["ddp", "trainer.devices=2"], "2", "2")]
+)
+def test_what_a_job_asks_for(queue, trainer, tasks, gpus):
+    choice, *more = trainer
+    script = script_of(f"trainer={choice}", *more, "launcher.minutes=90", "launcher.partition=gpu", "launcher.cpus=6")
+    found = flags(script)
+    assert found["ntasks-per-node"] == tasks
+    assert found["nodes"] == "1"
+    assert found.get("gpus-per-node") == gpus
+    assert (found["time"], found["partition"], found["cpus-per-task"]) == ("90", "gpu", "6")
+    assert (found["job-name"], found["signal"], found["no-requeue"]) == ("s.0", "TERM@120", "")
+    assert not {"mem", "account", "qos", "constraint"} & found.keys()
+    assert "--cpus-per-task=6" in next(line for line in script.splitlines() if line.startswith("srun "))
+
+
+def test_the_rest_of_what_a_job_asks_for(queue):
+    words = [
+        "launcher.account=physics", "launcher.qos=long", "launcher.memory_gb=1.5", "launcher.gpu=a100", "launcher.notice=300",
+        "launcher.constraint='a|b'", "launcher.more=['--nice=100',--exclusive]", "launcher.setup=['module load cuda']",
+    ]  # fmt: skip
+    text = script_of("trainer=gpu", "trainer.devices=2", *words)
+    found = flags(text)
+    assert (found["account"], found["qos"], found["mem"], found["constraint"]) == ("physics", "long", "1536M", "a|b")
+    assert (found["gpus-per-node"], found["signal"], found["nice"], found["exclusive"]) == ("a100:2", "TERM@300", "100", "")
+    assert "time" not in found
+    assert text.index("\nmodule load cuda\n") < text.index("\nsrun ")
+
+
+def test_a_file_of_ones_own_is_a_launcher(queue):
+    Path("own/launcher").mkdir(parents=True)
+    Path("own/launcher/cluster.yaml").write_text("# ours\ndefaults: [slurm, _self_]\npartition: short\nminutes: 30\n")
+    found = flags(script_of("--config-dir=own", "launcher=cluster", "launcher.minutes=45"))
+    assert (found["partition"], found["time"]) == ("short", "45")
+
+
+def test_within_an_allocation_its_description_is_not_handed_on(run, queue, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert run("seed=1")[0] == 0
+    assert [json.loads(path.read_text()) for path in queue.glob("*.inherited")] == [[]]
+    assert os.environ["SLURM_NTASKS"] == "4"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_jobs_save_and_the_same_command_goes_on(number, run, queue, heard):  # noqa: F811
+    thread = send(number, "*/0/ready")
+    code, said = run("seed=1", _0="wait")
+    thread.join()
+    folder = only()
+    assert code == 128 + number
+    assert states(folder) == [("stopped", 128 + 15)]
+    assert "SLURM stopped" not in said
+    code, said = run("seed=1")
+    assert code == 0
+    assert "[0] seed=1 goes on (job " in said
+    assert starts(folder, 0)[1]["words"] == [f"resume={folder}/0"]
+
+
+def test_what_waits_in_the_queue_leaves_it_at_a_signal(run, queue, heard):  # noqa: F811
+    (queue / "hold").touch()
+    thread = send(signal.SIGINT, "*/.submitit/*_submitted.pkl")
+    code, said = run("seed=1")
+    thread.join()
+    assert code == 130
+    assert ended(queue) == ["CANCELLED by 0"]
+    assert states(only()) == [("stopped", 1)]
+    assert "ended as CANCELLED by 0" in said
+
+
+def test_a_second_signal_ends_jobs_at_once(run, queue, heard):  # noqa: F811
+    deaf = PRETENDS.replace("    sys.exit(128 + number)", "    Path(folder / 'told').touch()")
+    (queue.parent / "train.py").write_text(deaf)
+    threads = [send(signal.SIGINT, "*/0/ready"), send(signal.SIGINT, "*/0/told")]
+    code, _ = run("seed=1", _0="wait")
+    for thread in threads:
+        thread.join()
+    assert code == 130
+    assert ended(queue) == ["CANCELLED by 0"]
+
+
+def test_the_time_limit_is_told_and_the_same_command_goes_on(run, queue):
+    (queue / "limit").write_text("3")
+    code, said = run("seed=1", _0="wait")
+    assert code == 1
+    assert states(only()) == [("failed", 143)]
+    assert ", at its time limit or for another's sake; exit code 143" in said
+    (queue / "limit").unlink()
+    assert run("seed=1")[0] == 0
+    assert starts(only(), 0)[1]["words"] == [f"resume={only()}/0"]
+
+
+def test_a_job_that_is_killed_is_told_by_its_state(run, queue):
+    killed = PRETENDS.replace('if task == "fail":', 'if task == "kill":\n    os.kill(os.getpid(), 9)\nif task == "fail":')
+    (queue.parent / "train.py").write_text(killed)
+    code, said = run("seed=1,2", _0="kill")
+    assert code == 1
+    assert states(only()) == [("failed", 1), ("done", 0)]
+    assert " ended as FAILED; what SLURM says: " in said
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "local"])
+def test_a_job_that_outlived_its_sweep_is_waited_for_and_not_started_twice(run, queue, launcher):
+    naps = PRETENDS.replace("time.sleep(60)", "time.sleep(6)")
+    (queue.parent / "train.py").write_text(naps)
+    killed = subprocess.Popen([sys.executable, "-c", SWEEP, "seed=1"], env=os.environ | {"TASKS": '{"0": "wait"}'})
+    until("*/0/ready")
+    killed.kill()
+    killed.wait()
+    code, said = run("seed=1", launcher)
+    assert code == 0
+    assert said.count("of an earlier sweep, which was killed, is still at it; waiting") == 1
+    assert "[0] seed=1: job " in said
+    assert len(starts(only(), 0)) == 1
+    assert states(only()) == [("done", 0)]
+
+
+def test_a_job_that_ended_unseen_is_no_hindrance(run, queue):
+    assert run("seed=1", _0="fail")[0] == 1
+    record = only() / "sweep.json"
+    record.write_text(record.read_text().replace('"job": null', '"job": "77"'))
+    assert run("seed=1", launcher="local")[0] == 0
+    assert len(starts(only(), 0)) == 2
+
+
+def test_where_the_queue_cannot_be_asked_nothing_is_started(run, queue, monkeypatch):
+    assert run("seed=1", _0="fail")[0] == 1
+    record = only() / "sweep.json"
+    record.write_text(record.read_text().replace('"job": null', '"job": "77"'))
+    (queue.parent / "bin" / "squeue").write_text("#!/bin/sh\necho slurm_load_jobs error >&2\nexit 1\n")
+    with pytest.raises(UserError, match=r"may be in SLURM's queue, which cannot be read: slurm_load_jobs error"):
+        run("seed=1", launcher="local")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(UserError, match=r"runs of it were submitted to SLURM.* this machine has no sbatch"):
+        run("seed=1", launcher="local")
+    assert len(starts(only(), 0)) == 1
+
+
+def test_a_queue_that_is_full_takes_the_next_when_one_has_ended(run, queue):
+    (queue / "room").write_text("2")
+    code, said = run("seed=1,2,3", _0="meet", _1="meet")
+    assert code == 0
+    assert said.count("QOSMaxSubmitJobPerUserLimit; asking again as others end\n") == 1
+    assert states(only()) == [("done", 0)] * 3
+    assert (only() / "2.log").read_text().count("$ ") == 1
+    assert len(list((only() / ".submitit").glob("*.pkl"))) == 2 * 3
+
+
+def test_what_slurm_refuses_is_one_line(run, queue):
+    with pytest.raises(UserError, match=r"^launcher=slurm: sbatch: error: invalid partition specified: nope$"):
+        run("seed=1,2 launcher.partition=nope")
+    assert states(only()) == [("waiting", None)] * 2
+    assert run("seed=1,2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        ("launcher.more=[nice]", "launcher.more: nice: allowed is an option of sbatch, --name or --name=value"),
+        ("launcher.more=['--time=5']", "launcher.more: --time=5: write launcher.minutes=... instead"),
+        ("launcher.more=[--requeue]", "launcher.more: --requeue: --requeue is set by the sweep itself"),
+        ("launcher.gpu=a100", "launcher.gpu=a100: no run of this sweep uses a GPU: add trainer=gpu"),
+        ("trainer=ddp", "trainer.devices=null: a job needs to know its processes"),
+        ("launcher.minutes=0", "launcher.minutes=0: allowed is int >= 1 or null"),
+        ("launcher.minute=5", "launcher.minute=5: launcher=slurm has no such key"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_made(run, words, start):
+    with pytest.raises(UserError) as refusal:
+        run(f"seed=1 {words}")
+    assert str(refusal.value).startswith(start)
+    assert not Path("outputs").exists()
+
+
+def test_without_slurm_or_submitit(run, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(UserError, match=r"^launcher=slurm: this machine has no sbatch, srun, scancel, squeue, sacct; start"):
+        run("seed=1")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r"^launcher=slurm: .* pip install 'ddpm-lab\[slurm\]'$"):
+        run("seed=1")
+    assert not Path("outputs").exists()
+
+
+def test_an_experiment_that_chooses_a_launcher_is_a_sweep(queue):
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/mine.yaml").write_text("# @package _global_\n# ours\ndefaults:\n  - override /launcher: slurm\n")
+    with pytest.raises(UserError, match=r"^this experiment chooses a launcher, .* add -m, or launcher=local"):
+        preflight(["--config-dir=own", "experiment=mine"])
+    assert len(preflight(["--config-dir=own", "experiment=mine", "launcher=local"])) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_arms_of_one_and_of_two_processes_train(queue):
+    """As jobs, under Lightning's own reading of SLURM, and to the same weights as without it."""
+    one, two = TINY, ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    for name, words in (("one", one), ("two", [*TINY, *two])):
+        for place in ("slurm", "local"):
+            arguments = ["-m", *words, "net.dropout=0", f"launcher={place}", f"sweep.name={place}_{name}"]
+            done = subprocess.run(
+                [sys.executable, ROOT / "train.py", *arguments], env=environment(), capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        ours, theirs = (Path(f"outputs/multirun/{place}_{name}/0") for place in ("slurm", "local"))
+        x, y = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (ours, theirs))
+        assert x["processes"] == y["processes"] == (1 if name == "one" else 2)
+        assert all(torch.equal(value, y["state_dict"][key]) for key, value in x["state_dict"].items())
+        assert not {"sweep", "launcher"} & x["config"].keys()
+        assert (ours / "summary.json").exists()
