@@ -39,6 +39,8 @@ def sweep(arms: Sequence[Arm], passed_on: Sequence[str]) -> int:
     """Run what is not done yet; the exit code: 0 if all is, 1 if an arm failed, 128 + n if stopped by signal n."""
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
+    if "WANDB_SWEEP_ID" in os.environ:
+        raise UserError("-m: wandb agent starts one run at a time, and all arms would be that run: leave -m away")
     with opened(arms) as found:
         return _Runner(found, arms, passed_on).run()
 
@@ -73,8 +75,8 @@ class _Runner:
         settings = arms[0].config.sweep
         self.sweep, self.at_once, self.passed_on = sweep, settings.n_jobs, list(passed_on)
         self.report = Report(sweep, self.at_once, settings.show)
-        self.trainers = {identity(arm.config): arm.config.trainer for arm in arms}
-        on_gpu = any(trainer.accelerator != "cpu" for trainer in self.trainers.values())
+        self.configs = {identity(arm.config): arm.config for arm in arms}
+        on_gpu = any(config.trainer.accelerator != "cpu" for config in self.configs.values())
         self.devices = cuda_devices() if self.at_once > 1 and on_gpu else []
         self.waiting = [entry for entry in sweep.entries if entry.state != "done"]
         self.running: list[_Process] = []
@@ -120,13 +122,18 @@ class _Runner:
             shutil.rmtree(folder, ignore_errors=True)  # of one that ended before its first checkpoint
             words = [word for word in entry.overrides if not word.lstrip("+").startswith(("run.root=", "run.experiment="))]
             words += ["sweep=none", f"run.root={_quoted(folder.parents[1])}", f"run.experiment={_quoted(folder.parent.name)}"]
-            words += [f"run.name={_quoted(folder.name)}"]
+            words += [f"run.name={_quoted(folder.name)}", *self._together(entry)]
         entry.state, entry.exit_code = "running", None
         self.sweep.save()
         self.report.start(entry, goes_on)
         devices = self._dealt(entry)
         command = [*program(), *self.passed_on, *words]
         self.running.append(_Process(entry, command, log, self._environment(devices), devices))
+
+    def _together(self, entry: Entry) -> list[str]:
+        """For a logger that knows groups: the arms of a sweep are one, each named by what tells it apart, unless typed."""
+        logger, own = self.configs[entry.config].logger, {"group": self.sweep.folder.name, "name": self.report.label(entry)}
+        return [f"logger.{key}={_quoted(value)}" for key, value in own.items() if key in logger and logger[key] is None]
 
     def _look(self, process: _Process) -> None:
         code = process.child.poll()
@@ -144,7 +151,7 @@ class _Runner:
 
     def _dealt(self, entry: Entry) -> list[str]:
         """The CUDA devices that have least to do; none where the arm shall see what there is."""
-        trainer = self.trainers[entry.config]
+        trainer = self.configs[entry.config].trainer
         if trainer.accelerator == "cpu" or trainer.devices is None or trainer.devices > len(self.devices):
             return []
         used = [device for process in self.running for device in process.devices]

@@ -73,7 +73,11 @@ class Report:
             say(f"side by side: python compare.py {self.sweep.folder}")
 
     def name(self, entry: Entry) -> str:
-        return f"[{entry.number}] {self._names[entry.number]}"
+        return f"[{entry.number}] {self.label(entry)}"
+
+    def label(self, entry: Entry) -> str:
+        """The overrides that tell it apart."""
+        return self._names[entry.number]
 
     def _count(self, state: str) -> int:
         return sum(entry.state == state for entry in self.sweep.entries)
