@@ -30,8 +30,8 @@ class Wandb(RunLogger):
     """Online, or offline where there is no key or no network; a fault of wandb's is one line and never ends a run.
 
     The step is the optimiser's, so a resumed run goes on with its curve: wandb ignores steps that it has. The id is made once
-    and kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run of its own: one that was sent
-    later under the same id could replace what the training run has. Nothing is asked, and no run but this one is touched.
+    and kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run of its own: sent later
+    under the same id it would replace the summary of the training run. Nothing is asked, and no run but this one is touched.
     """
 
     kind = "wandb"
