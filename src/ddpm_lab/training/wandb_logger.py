@@ -23,7 +23,7 @@ TIMEOUT = 30.0
 PROJECT = "ddpm-lab"
 LAST = "checkpoints/last.ckpt"
 LONGEST = 128
-"""Characters that wandb takes for the name of a run or of a group."""
+"""Characters of the name of a run or of a group: what is longer is cut, as the server may refuse it."""
 
 
 class Wandb(RunLogger):
