@@ -22,7 +22,7 @@ from ddpm_lab.training.ema import EMA
 
 OFFERED = {
     "net": {"in_channels", "out_channels", "size"}, "trainer": {"module", "callbacks", "logger", "run_dir"},
-    "callbacks": {"extractor"}, "logger": {"run_dir"}, "metrics": {"data"},
+    "callbacks": {"extractor"}, "logger": {"run_dir", "evaluation"}, "metrics": {"data"},
 }  # fmt: skip
 """Arguments that Python gives."""
 HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}

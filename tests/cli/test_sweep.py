@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import ddpm_lab.cli.sweep as sweeping
 from ddpm_lab.cli.preflight import preflight
@@ -99,6 +100,41 @@ def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
     assert f"\n2 of 2 done: {folder}\n" in said
     assert said.endswith(f"python compare.py {folder}\n")
     assert states(folder) == [("done", 0)] * 2
+
+
+def test_arms_of_a_sweep_are_a_group_at_wandb_and_have_names_of_their_own(run):
+    """As Hydra reads them; what is typed stays; the same command goes on with the same sweep."""
+    code, _ = run("logger=wandb schedule=linear,cosine loss=simple,hybrid sweep.name='a,[b'", _3="fail")
+    folder = Path("outputs/multirun/a,[b")
+    words = [word for i in range(4) for word in starts(folder, i)[0]["words"] if word.startswith("logger.")]
+    read: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(words):
+        read.setdefault(override.key_or_group, []).append(str(override.value()))
+    names = [f"schedule={schedule} loss={loss}" for schedule in ("linear", "cosine") for loss in ("simple", "hybrid")]
+    assert read == {"logger.group": ["a,[b"] * 4, "logger.name": names}
+    assert [arm.config.logger.name for i in range(4) for arm in preflight(starts(folder, i)[0]["words"])] == names
+    assert code == 1
+    assert run("logger=wandb schedule=linear,cosine loss=simple,hybrid sweep.name='a,[b'")[0] == 0
+    assert [len(starts(folder, i)) for i in range(4)] == [1, 1, 1, 2]
+
+
+def test_a_typed_group_or_name_stays_and_other_loggers_have_none(run):
+    expected = {
+        "a": ("logger=all logger.group=g", ["logger.name=seed=1"]),
+        "b": ("logger=wandb logger.name=n", ["logger.group=b"]),
+        "c": ("logger=csv", []),
+    }
+    for name, (typed, added) in expected.items():
+        assert run(f"seed=1,2 {typed} sweep.name={name}")[0] == 0
+        words = starts(Path("outputs/multirun") / name, 0)[0]["words"]
+        assert [word.replace("'", "") for word in words[words.index("sweep=none") :] if word.startswith("logger.")] == added
+
+
+def test_a_sweep_within_a_run_of_wandb_agent_is_refused(run, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    with pytest.raises(UserError, match=r"wandb agent starts one run at a time, .* leave -m away"):
+        run("seed=1,2 logger=wandb")
+    assert not Path("outputs").exists()
 
 
 def test_a_failed_arm_stops_no_other_and_is_tried_again_by_the_same_command(run):

@@ -27,9 +27,8 @@ def no_account(monkeypatch, tmp_path):
 
 
 def offline(folder: Path, mode: str = "offline", **about) -> Wandb:
-    return Wandb(
-        **{"project": "p", "entity": None, "group": None, "tags": [], "name": None, **about}, mode=mode, run_dir=folder
-    )
+    values = {"project": "p", "entity": None, "group": None, "tags": [], "name": None, "artifact": "none", **about}
+    return Wandb(**values, mode=mode, run_dir=folder)
 
 
 def callbacks() -> list[Callback]:

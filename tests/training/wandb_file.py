@@ -55,6 +55,8 @@ class WandbRun:
         self.history: list[dict[str, Any]] = []
         self.exit_code: int | None = None
         self.artifacts: list[str] = []
+        self.models: dict[str, dict[str, Path]] = {}
+        self.saved: list[str] = []
         for record in finished(self.path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
@@ -66,10 +68,16 @@ class WandbRun:
                 self.summary |= _items(record.summary.update)
             elif kind == "history":
                 self.history.append({"step": record.history.step.num} | _items(record.history.item))
+            elif kind == "files":
+                paths = [file.path for file in record.files.files]
+                self.saved += [path for path in paths if "/" in path and not path.startswith("media/")]  # none of wandb's own
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
             elif kind == "artifact":
-                self.artifacts += [entry.local_path for entry in record.artifact.manifest.contents]
+                sent = {entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents}
+                self.artifacts += map(str, sent.values())
+                if record.artifact.type == "model":
+                    self.models[record.artifact.name] = sent
 
     def values(self, key: str) -> dict[int, Any]:
         """A curve, by step."""

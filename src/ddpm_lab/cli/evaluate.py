@@ -80,6 +80,8 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
     check_evaluated(cfg, trained, dirs)
+    if (artifact := cfg.logger.get("artifact", "none")) != "none":
+        raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
 
 
 def _trained(ckpt: str) -> tuple[DictConfig, Path, Path | None]:

@@ -30,6 +30,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     processes.check(trainer.world_size)
     stored = None if checkpoint is None else read_checkpoint(checkpoint)
     if checkpoint is not None and stored is not None:
+        _check_whole(stored, checkpoint)
         load_weights(module, stored["state_dict"], checkpoint)
         _check_processes(cfg, stored["processes"], trainer.world_size)
         if stored["global_step"] > cfg.trainer.max_steps:
@@ -68,7 +69,7 @@ def make_folder(folder: Path, cfg: DictConfig) -> None:
 def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:
     from ddpm_lab.training.final import measure, summary, table, write_json, written
     from ddpm_lab.training.interrupt import Interrupted
-    from ddpm_lab.training.results import log_final
+    from ddpm_lab.training.results import log_final, log_folder
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -86,6 +87,7 @@ def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoi
     write_json(about, folder / "summary.json")
     log.info("\n%s", "\n".join([*table(results, about), "", "written:", *written(folder)]))
     log_final(trainer, results)
+    log_folder(trainer)
     return 0
 
 
@@ -100,6 +102,14 @@ def _try_out(module: Any, data: Any, trainer: Any) -> int:
         trainer.fit(module, datamodule=data)
     print("fast_dev_run: one training step and one validation ran; nothing was kept")
     return 0
+
+
+def _check_whole(stored: dict[str, Any], checkpoint: Path) -> None:
+    if "optimizer_states" not in stored:
+        raise UserError(
+            f"resume={checkpoint}: holds weights alone, for ddpm_lab.load() and evaluate.py; training goes on from a "
+            "checkpoint with the state of the optimiser, as logger.artifact=checkpoint keeps it"
+        )
 
 
 def _check_processes(cfg: DictConfig, before: int, now: int) -> None:

@@ -6,6 +6,7 @@ job of SLURM. It holds a lock on its log as long as it lives, whatever happened 
 """
 
 import fcntl
+import os
 import shutil
 import signal
 import sys
@@ -40,6 +41,8 @@ def sweep(arms: Sequence[Arm], passed_on: Sequence[str]) -> int:
     """Run what is not done yet; the exit code: 0 if all is, 1 if an arm failed, 128 + n if stopped by signal n."""
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
+    if "WANDB_SWEEP_ID" in os.environ:
+        raise UserError("-m: wandb agent starts one run at a time, and all arms would be that run: leave -m away")
     launcher = chosen(arms)
     if is_search(arms):
         check(arms)
@@ -67,10 +70,10 @@ class _Runner:
         self.at_once = settings.n_jobs or 1 if self.search else launcher.at_once
         common = set.intersection(*(set(arm.overrides) for arm in arms))
         self.report = Report(sweep, self.at_once, settings.show, common, self.search.trials if self.search else len(arms))
-        self.trainers = {identity(arm.config): arm.config.trainer for arm in arms}
+        self.configs = {identity(arm.config): arm.config for arm in arms}
         self.waiting = [entry for entry in sweep.entries if entry.state != "done"]
         if self.search:
-            self.trainers |= {entry.config: self.search.arm(entry.overrides).config.trainer for entry in self.waiting}
+            self.configs |= {entry.config: self.search.arm(entry.overrides).config for entry in self.waiting}
         self.running: list[Started] = []
         self.signal = 0
         self.to_pass_on: list[int] = []
@@ -112,7 +115,7 @@ class _Runner:
             if arm is None:
                 return
             entry = entry_of(len(self.sweep.entries), arm)
-            self.trainers[entry.config] = arm.config.trainer
+            self.configs[entry.config] = arm.config
             self.sweep.entries.append(entry)
             self.waiting.append(entry)
             self.sweep.save()
@@ -133,7 +136,7 @@ class _Runner:
             if entry.job in queue:
                 self.report.wait(entry)
                 self.waiting.remove(entry)
-                self.running.append(Job.again(entry, self.trainers[entry.config], self.sweep.log(entry)))
+                self.running.append(Job.again(entry, self.configs[entry.config].trainer, self.sweep.log(entry)))
                 entry.state = "running"
             else:
                 entry.job = None
@@ -165,8 +168,9 @@ class _Runner:
             words = [word for word in entry.overrides if not word.lstrip("+").startswith(("run.root=", "run.experiment="))]
             words += ["sweep=none", "sweep.arms=[]", "launcher=local", f"run.root={_quoted(folder.parents[1])}"]
             words += [f"run.experiment={_quoted(folder.parent.name)}", f"run.name={_quoted(folder.name)}"]
+            words += self._together(entry)
         try:
-            process = self.launcher.start(entry, self.trainers[entry.config], [*program(), *self.passed_on, *words], log)
+            process = self.launcher.start(entry, self.configs[entry.config].trainer, [*program(), *self.passed_on, *words], log)
         except UserError as error:
             self._later(entry, error)
             return
@@ -174,6 +178,14 @@ class _Runner:
         entry.state, entry.exit_code = "running", None
         self.sweep.save()
         self.report.start(entry, goes_on)
+
+    def _together(self, entry: Entry) -> list[str]:
+        """For a logger that knows groups: the arms of a sweep are one, each named by what tells it apart, unless typed. What goes
+        on from another run does not take that one's."""
+        config, typed = self.configs[entry.config], {word.lstrip("+").partition("=")[0] for word in entry.overrides}
+        own = {"group": self.sweep.folder.name, "name": self.report.label(entry)}
+        free = [key for key in own if key in config.logger and (config.logger[key] is None or config.resume is not None)]
+        return [f"logger.{key}={_quoted(own[key])}" for key in free if f"logger.{key}" not in typed]
 
     def _later(self, entry: Entry, error: UserError) -> None:
         """A queue that is full takes the next arm when one has ended; if none of ours can be in it, `error` is final."""

@@ -91,8 +91,12 @@ class Report:
             say(f"the best of many was lucky too; other seeds say how much: python train.py -m {found} seed=1,2,3")
 
     def name(self, entry: Entry) -> str:
+        return f"[{entry.number}] {self.label(entry)}"
+
+    def label(self, entry: Entry) -> str:
+        """The overrides that tell it apart."""
         own = " ".join(word for word in entry.overrides if word not in self.common)
-        return f"[{entry.number}] {own or ' '.join(entry.overrides) or 'as the defaults are'}"
+        return own or " ".join(entry.overrides) or "as the defaults are"
 
     def _count(self, state: str) -> int:
         return sum(entry.state == state for entry in self.sweep.entries)

@@ -72,6 +72,17 @@ def choice_of(cfg: DictConfig, subject: Subject, sampler: Sampler) -> Choice:
     return Choice(sampler, cfg.names.sampler, sampler_about, variance, cfg.names.variance, about, offered.get("gamma"))
 
 
+def logger_of(cfg: DictConfig, trained: dict[str, Any], folder: Path) -> Any:
+    """The logger that was chosen, for the evaluation in `folder`. Where it goes and what it belongs to is as the run's own
+    logger had it, unless it was typed; it is called after the run."""
+    own, chosen = trained.get("logger", {}), cfg.logger
+    if "group" in chosen:
+        for key in ("project", "entity", "group", "tags"):
+            chosen[key] = chosen[key] or own.get(key, chosen[key])
+        chosen.name = chosen.name or f"{own.get('name') or Path(cfg.folder).absolute().name} eval/{folder.name}"
+    return instantiate(cfg, "logger", run_dir=Path(cfg.folder), evaluation=True)
+
+
 def _plain(node: Any) -> dict[str, Any]:
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.compose import instantiate
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.build import check_enough, choice_of, sampler_of, subject_of
+from ddpm_lab.evaluation.build import check_enough, choice_of, logger_of, sampler_of, subject_of
 from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
 from ddpm_lab.evaluation.quality import SPOKEN, published
@@ -128,7 +128,7 @@ def _measure_into(folder: Path, arms: Sequence[Prepared], network: _Network) -> 
             _new(folder, first)
     _print([str(folder)])
     found: list[Evaluated] = []
-    told = ""
+    told, trained = "", {}
     for i, (arm, setting) in enumerate(zip(arms, settings([arm.cfg for arm in arms]), strict=True)):
         subject = network(arm.cfg)
         if told != subject.told:
@@ -137,13 +137,15 @@ def _measure_into(folder: Path, arms: Sequence[Prepared], network: _Network) -> 
         if len(arms) > 1:
             about = [f"sampler {arm.cfg.names.sampler}", f"{arm.steps} steps", f"variance {arm.cfg.names.variance}"]
             _print([f"{i + 1} of {len(arms)}: {', '.join([*about, *filter(None, [setting])])}"])
+        trained = subject.run.config
         choice, cfg = choice_of(arm.cfg, subject, arm.sampler), arm.cfg
         found.append(evaluate(subject, choice, arm.extractor, arm.stats, cfg.nll, cfg.quality, folder, setting))
         if ranks.rank() == 0:
             _print(lines(found[-1].results, brief=len(arms) > 1))
             _keep(found, folder)
     if ranks.rank() == 0:
-        _show(found, folder, first)
+        _show(found, folder)
+        tell(logger_of(first, trained, folder), found, folder, trained)
         _print([f"{time.time() - started:,.0f} s; written to {folder}:", *_written(folder)])
 
 
@@ -201,8 +203,8 @@ def _keep(found: Sequence[Evaluated], folder: Path) -> None:
         write_terms(bound, folder / f"{name}.csv")
 
 
-def _show(found: Sequence[Evaluated], folder: Path, cfg: DictConfig) -> None:
-    """The table over choices, on the console, as a file, and for the loggers."""
+def _show(found: Sequence[Evaluated], folder: Path) -> None:
+    """The table over choices, on the console and as a file."""
     if len(found) > 1:
         told = []
         for what in ("bound", "fd"):
@@ -213,7 +215,6 @@ def _show(found: Sequence[Evaluated], folder: Path, cfg: DictConfig) -> None:
         (folder / "table.md").write_text("\n".join(told[1:]) + "\n", encoding="utf-8")
         _print([*told, ""])
         plot_sweep(found, folder / "sweep.png")
-    tell(instantiate(cfg, "logger", run_dir=Path(cfg.folder)), found, folder)
 
 
 def _title(arm: Evaluated, what: str) -> str:

@@ -145,11 +145,13 @@ def _write_columns(columns: dict[str, Tensor], path: Path) -> None:
         writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
-def tell(logger: Any, arms: Sequence[Evaluated], folder: Path) -> None:
-    """Tables, pictures and numbers to the logger that was chosen, where it takes them. (metrics.csv is training's alone.)"""
+def tell(logger: Any, arms: Sequence[Evaluated], folder: Path, trained: dict[str, Any]) -> None:
+    """Tables, pictures, files and the configuration of the run to the logger that was chosen, where it takes them.
+    (metrics.csv is training's alone.)"""
     for one in logger if isinstance(logger, list) else [logger]:
         if not hasattr(one, "log_table"):
             continue
+        one.log_hyperparams(trained)
         named = [([a.choice.sampler_name, a.steps, a.choice.variance_name, a.setting], r) for a in arms for r in a.results]
         rows = [[*name, r.key, r.value, r.se] for name, r in named]
         columns = ["sampler", "steps", "variance", "setting", "key", "value", "standard error"]
@@ -157,4 +159,6 @@ def tell(logger: Any, arms: Sequence[Evaluated], folder: Path) -> None:
         if hasattr(one, "log_picture"):
             for path in sorted(folder.glob("*.png")):
                 one.log_picture(f"eval/{folder.name}/{path.stem}", path, step=None)
+        if hasattr(one, "log_files"):
+            one.log_files([folder / "evaluation.json", *sorted(folder.glob("samples_*.png"))], step=None)
         one.close(0)

@@ -58,6 +58,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+TRAINING = ("callbacks", "loops", "lr_schedulers", "optimizer_states")
+"""What of a checkpoint only training needs."""
+
+
+def write_weights(source: Path, target: Path) -> None:
+    """The checkpoint without what only training needs: weights, averages and all that says what they are."""
+    checkpoint = read_checkpoint(source)
+    torch.save({key: value for key, value in checkpoint.items() if key not in TRAINING}, target)
+
+
 def _others(path: Path) -> str:
     found = sorted(str(other) for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other))
     return f" Beside it: {', '.join(found)}." if found else ""

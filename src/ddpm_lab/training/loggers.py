@@ -11,15 +11,17 @@ from ddpm_lab.training.wandb_logger import Wandb
 
 def every(
     mode: str,
-    project: str,
+    project: str | None,
     entity: str | None,
     group: str | None,
     tags: list[str],
     name: str | None,
+    artifact: str,
     run_dir: str | Path,
+    evaluation: bool = False,
 ) -> list[Logger]:
     """TensorBoard and Weights & Biases."""
-    return [TensorBoard(run_dir), Wandb(mode, project, entity, group, tags, name, run_dir)]
+    return [TensorBoard(run_dir), Wandb(mode, project, entity, group, tags, name, artifact, run_dir, evaluation)]
 
 
 def with_csv(chosen: Logger | list[Logger], run_dir: str | Path) -> list[Logger]:

@@ -11,6 +11,8 @@ from lightning import LightningModule, Trainer
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.run_logger import RunLogger
 
+COMPARED = ("config.yaml", "summary.json", "metrics.csv", "vlb_terms.npz")
+
 
 class Result(NamedTuple):
     """One row of the final table and one entry of summary.json."""
@@ -43,6 +45,14 @@ def log_final(trainer: Trainer, results: list[Result]) -> None:
     rows = [[result.label.strip(), result.value, result.se, result.key] for result in results]
     log_table(trainer, "final/results", ["measured", "value", "standard error", "key"], rows)
     _tell(trainer, "log_summary", {f"final/{result.key}": result.value for result in results})
+
+
+def log_folder(trainer: Trainer) -> None:
+    """What compare.py reads of the run folder, and its last picture of samples; and the network, where it was asked for."""
+    folder = Path(trainer.default_root_dir)
+    files = [path for name in COMPARED if (path := folder / name).exists()]
+    _tell(trainer, "log_files", [*files, *sorted(folder.glob("samples/step_*.png"))[-1:]])
+    _tell(trainer, "log_model")
 
 
 def keep_until(trainer: Trainer, step: int, source: Path) -> None:

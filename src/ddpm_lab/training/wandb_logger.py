@@ -1,28 +1,37 @@
-"""Curves, pictures, tables, configuration and summary for Weights & Biases, in wandb/ of the run folder."""
+"""Curves, pictures, tables, configuration, summary and files for Weights & Biases, in wandb/ of the run folder."""
 
+import glob
 import logging
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lab.training.checkpoint import write_weights
 from ddpm_lab.training.run_logger import RunLogger, require
 
 log = logging.getLogger("ddpm_lab")
 
 TIMEOUT = 30.0
 """Seconds to wait for the network when a run begins."""
+PROJECT = "ddpm-lab"
+LAST = "checkpoints/last.ckpt"
+LONGEST = 128
+"""Characters of the name of a run or of a group: what is longer is cut, as the server may refuse it."""
 
 
 class Wandb(RunLogger):
     """Online, or offline where there is no key or no network; a fault of wandb's is one line and never ends a run.
 
     The step is the optimiser's, so a resumed run goes on with its curve: wandb ignores steps that it has. The id is made once
-    and kept in the run folder. Nothing is asked, and no run but this one is touched.
+    and kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run of its own: sent later
+    under the same id it would replace the summary of the training run. Nothing is asked, and no run but this one is touched.
     """
 
     kind = "wandb"
@@ -30,18 +39,24 @@ class Wandb(RunLogger):
     def __init__(
         self,
         mode: str,
-        project: str,
+        project: str | None,
         entity: str | None,
         group: str | None,
         tags: list[str],
         name: str | None,
+        artifact: str,
         run_dir: str | Path,
+        evaluation: bool = False,
     ) -> None:
-        super().__init__(run_dir)
+        super().__init__(os.path.abspath(run_dir))  # its last part is a name, also of "."
         if mode != "disabled":
             require("wandb")
-        self.mode, self.folder = mode, self.run_dir / "wandb"
-        self._about = {"project": project, "entity": entity, "group": group, "tags": tags, "name": name or self.run_dir.name}
+        self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
+        self._named = name is not None
+        self._about = {
+            "project": project or PROJECT, "entity": entity, "group": group and group[:LONGEST], "tags": tags,
+            "name": (name or self.run_dir.name)[:LONGEST], "job_type": "evaluation" if evaluation else "training",
+        }  # fmt: skip
         self._run: Any = None
 
     @rank_zero_only
@@ -58,12 +73,48 @@ class Wandb(RunLogger):
 
     @rank_zero_only
     def log_table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
-        with _environment("WANDB_DATA_DIR", str(self.folder.absolute())):  # tables are staged there until they are sent
+        with self._staging():
             self._send(lambda wandb, run: run.log({key: wandb.Table(columns, rows)}, step=step))
 
     @rank_zero_only
     def log_summary(self, values: dict[str, float], step: int) -> None:
         self._send(lambda wandb, run: run.summary.update(values))
+
+    @rank_zero_only
+    def log_files(self, files: list[Path], step: int) -> None:
+        """Files of the run folder, as they are now: under its name, since wandb has a config.yaml of its own."""
+
+        def send(wandb: Any, run: Any) -> None:
+            for file in files:
+                name = Path(self.run_dir.name) / os.path.relpath(file, self.run_dir)
+                (run.dir / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, run.dir / name)  # wandb would link to it
+                run.save(os.path.join(run.dir, glob.escape(str(name))), base_path=run.dir, policy="now")
+
+        self._send(send)
+
+    @rank_zero_only
+    def log_model(self, step: int) -> None:
+        """The last checkpoint, or its weights, in a folder that is loaded as the run folder is."""
+
+        def send(wandb: Any, run: Any) -> None:
+            made = wandb.Artifact(f"{self.artifact}-{run.id}", type="model", metadata={"step": step, "run": run.name})
+            files = {name: self.run_dir / name for name in ("config.yaml", "summary.json", LAST)}
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                if self.artifact == "weights":
+                    whole, files[LAST] = files[LAST], Path(folder, "weights.ckpt")
+                    write_weights(whole, files[LAST])
+                for name, path in files.items():
+                    made.add_file(str(path), name, skip_cache=True)
+            run.log_artifact(made)
+
+        if self.artifact != "none":
+            with self._staging():
+                self._send(send)
+
+    def _staging(self) -> AbstractContextManager[None]:
+        """Tables and artifacts are kept in the run folder until they are sent."""
+        return _environment("WANDB_DATA_DIR", str(self.folder))
 
     @rank_zero_only
     def close(self, code: int) -> None:
@@ -102,15 +153,21 @@ class Wandb(RunLogger):
             dir=self.run_dir, id=self._id(), mode=self.mode, resume="allow" if online else None, reinit="create_new",
             settings=wandb.Settings(silent=True, console="off", init_timeout=TIMEOUT), **self._about,
         )  # fmt: skip
+        if run.sweep_id and not self._named:
+            run.name = " ".join(f"{key}={value}" for key, value in run.config.items())[:LONGEST]  # what the agent chose
         if online:
             log.info("wandb: %s", run.url)
         return run
 
     def _id(self) -> str:
         path = self.folder / "run_id"
-        if not path.exists():
+        of_agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+        new = of_agent or uuid.uuid4().hex[:12]
+        if self.evaluation:
+            return new
+        if of_agent or not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(uuid.uuid4().hex[:12])
+            path.write_text(new)
         return path.read_text()
 
 
