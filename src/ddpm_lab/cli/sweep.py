@@ -180,8 +180,8 @@ class _Runner:
         self.report.start(entry, goes_on)
 
     def _together(self, entry: Entry) -> list[str]:
-        """For a logger that knows groups: the arms of a sweep are one, each named by what tells it apart, unless typed. What goes
-        on from another run does not take that one's."""
+        """For a logger that knows groups: the arms of a sweep are one, each named by what tells it apart, unless typed; also
+        those that go on from a run with other names."""
         config, typed = self.configs[entry.config], {word.lstrip("+").partition("=")[0] for word in entry.overrides}
         own = {"group": self.sweep.folder.name, "name": self.report.label(entry)}
         free = [key for key in own if key in config.logger and (config.logger[key] is None or config.resume is not None)]
