@@ -88,7 +88,8 @@ def of_differences(study: Study, column: Column) -> Figure | None:
         kind, deciding = verdict(c, study.level), c.deciding
         plain = kind in ("open", "none", "same")
         low, high = (deciding.low, deciding.high) if deciding else (None, None)
-        over = f"{len(c.seeds)} seeds" if len(c.seeds) > 1 else "images of one seed" if deciding else "one seed"
+        over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if deciding else "one seed"
+        over = "seeds, unpaired" if c.apart else over
         value = c.over_seeds.value if c.over_seeds else math.nan
         text = f"{shown(value, digits, True)} {spanned(low, high, digits, True)} over {over}: {WORDS[kind]}"
         data.append(_dot(value, c.choice.label, text, GREY if plain else colour(study, c.choice), low, high, hollow=plain))

@@ -22,12 +22,41 @@ OWN = "table.csv"
 """What a folder of ours holds beside index.html, so that it is not taken for a run."""
 
 
+@dataclass
+class Arrays:
+    """An .npz, read when it is asked for."""
+
+    path: Path
+    problems: list[str]
+
+    @cached_property
+    def content(self) -> dict[str, np.ndarray]:
+        return self.read()
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Kept by none; nothing where there is no such file, or it cannot be read."""
+        if not self.path.exists():
+            return {}
+        try:
+            with (
+                self.path.open("rb") as opened,
+                np.load(opened) as file,
+            ):  # opened here, as numpy leaves one open that it cannot read
+                return dict(file)
+        except Exception as error:  # zipfile, zlib, struct and numpy each have their own for a file that was cut short
+            told = f"{self.path}: not readable ({type(error).__name__}), so left out"
+            self.problems += [told] * (told not in self.problems)
+            return {}
+
+
 class Number(NamedTuple):
     """A measured value with what was said beside it."""
 
     value: float
     se: float | None
     record: Record
+    per_datum: Arrays | None = None
+    """What each datum cost, of a bound that says so."""
 
 
 class Skipped(NamedTuple):
@@ -61,20 +90,12 @@ class RunFolder:
         return self.config["seed"]
 
     @cached_property
+    def vlb_terms(self) -> Arrays:
+        return Arrays(self.path / "vlb_terms.npz", self.problems)
+
+    @property
     def terms(self) -> dict[str, np.ndarray]:
-        """vlb_terms.npz, or nothing where there is none or it cannot be read."""
-        path = self.path / "vlb_terms.npz"
-        if not path.exists():
-            return {}
-        try:
-            with (
-                path.open("rb") as opened,
-                np.load(opened) as file,
-            ):  # opened here, as numpy leaves one open that it cannot read
-                return dict(file)
-        except Exception as error:  # zipfile, zlib, struct and numpy each have their own for a file that was cut short
-            self.problems.append(f"{path}: not readable ({type(error).__name__}), so left out")
-            return {}
+        return self.vlb_terms.content
 
     @cached_property
     def curves(self) -> dict[str, dict[int, float]]:
@@ -148,6 +169,8 @@ def read_run(path: Path) -> RunFolder:
         raise UserError("has no summary.json: its training has not ended")
     summary = summary or {}
     run = RunFolder(path, config, summary, _of_summary(summary, path, problems), evaluated, problems)
+    if (bound := run.numbers.get("bound_bpd")) is not None:
+        run.numbers["bound_bpd"] = bound._replace(per_datum=run.vlb_terms)
     planned, step = (config.get("trainer") or {}).get("max_steps"), summary.get("step")
     if isinstance(step, int) and isinstance(planned, int) and step < planned:
         problems.append(f"{path}: was measured at step {step} of {planned}")
@@ -194,18 +217,19 @@ def _evaluations(run: Path, problems: list[str]) -> Iterator[EvaluatedArm]:
         try:
             content = _json(path)
             for arm in content["arms"]:
-                yield _arm(arm, content, path.parent)
+                yield _arm(arm, content, path.parent, problems)
         except UserError as error:
             problems.append(f"{path}: {error}, so left out")
         except (KeyError, TypeError):
             problems.append(f"{path}: is not as evaluate.py writes it, so left out")
 
 
-def _arm(arm: dict[str, Any], content: dict[str, Any], folder: Path) -> EvaluatedArm:
-    numbers = {}
+def _arm(arm: dict[str, Any], content: dict[str, Any], folder: Path, problems: list[str]) -> EvaluatedArm:
+    numbers, files = {}, arm.get("per_datum", {})
     for result in arm["results"]:
         if (value := _float(result["value"])) is not None:
-            numbers[result["key"]] = Number(value, _float(result.get("standard_error")), result["record"])
+            own = Arrays(folder / files[result["key"]], problems) if result["key"] in files else None
+            numbers[result["key"]] = Number(value, _float(result.get("standard_error")), result["record"], own)
     choice = {"sampler": arm["sampler"], "steps": arm["steps"], "variance": arm["variance"], "weights": content["weights"]}
     picture = folder / arm["picture"] if arm.get("picture") else None
     return EvaluatedArm(choice, numbers, folder, picture if picture and picture.exists() else None)

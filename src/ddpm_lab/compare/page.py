@@ -14,10 +14,12 @@ from markupsafe import Markup
 
 from ddpm_lab.compare.choices import Choice
 from ddpm_lab.compare.curves import learning, rate_distortion, terms
+from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.figures import Figure, of_differences, of_means, pareto
+from ddpm_lab.compare.measures import Measure, shown, spanned
 from ddpm_lab.compare.report import TRAINED, Report
 from ddpm_lab.compare.schedules import schedules
-from ddpm_lab.compare.sentences import cautions, sentences
+from ddpm_lab.compare.sentences import AVERAGED, agreement, cautions, effect_digits, sentences
 from ddpm_lab.compare.table import Cell, Study, cells, head
 from ddpm_lab.metrics.protocol import line
 
@@ -46,6 +48,7 @@ class Section:
     head: list[str]
     rows: list[tuple[Choice, list[Cell]]]
     details: tuple[list[str], list[tuple[Choice, list[Cell]]]] | None
+    effects: tuple[list[str], list[tuple[str, list[Cell]]]] | None
     matrix: tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None
     intervals: list[Figure]
     plots: list[Figure]
@@ -65,7 +68,8 @@ def write_page(report: Report, folders: Sequence[Path], path: Path) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template("page.html").render(
-        report=report, sections=sections, folders=folders, environment=_environment(report), figure_json=_figure_json,
+        report=report, sections=sections, folders=folders, averaged=AVERAGED, environment=_environment(report),
+        figure_json=_figure_json,
         plotly=Markup(_plotly()), script=Markup(_own("page.js")), css=Markup(_own("page.css")),
     )  # fmt: skip
     partial = path.with_suffix(".tmp")
@@ -101,7 +105,8 @@ def _section(study: Study, report: Report) -> Section:
     return Section(
         study, told, cautions(study.compared, study.judged), head(study, study.main),
         [(choice, cells(study, choice, study.main)) for choice in study.compared.choices],
-        _details(study, others) if others else None, _matrix(study), intervals, [plot for plot in plots if plot is not None],
+        _details(study, others) if others else None, _effects(study) if study.effects else None, _matrix(study), intervals,
+        [plot for plot in plots if plot is not None],
         _pictures(study), _same_noise(study), _differing(study), _measured(study),
     )  # fmt: skip
 
@@ -110,6 +115,28 @@ def _details(study: Study, columns: Sequence[Any]) -> tuple[list[str], list[tupl
     costs = len(head(study, [])) - 1
     names = head(study, columns)
     return names[: len(names) - costs], [(c, cells(study, c, columns)[: len(names) - costs]) for c in study.compared.choices]
+
+
+def _effects(study: Study) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+    """A row for each value of each axis; of every measure the mean over settings, and what the settings say of it."""
+    measures = list(dict.fromkeys(effect.measure for effect in study.effects))
+    digits = {measure: effect_digits([e for e in study.effects if e.measure == measure]) for measure in measures}
+    rows: dict[str, dict[Measure, Effect]] = {}
+    for effect in study.effects:
+        rows.setdefault(f"{effect.axis}: {effect.value} instead of {effect.against}", {})[effect.measure] = effect
+
+    def two(measure: Measure, effect: Effect | None) -> list[Cell]:
+        if effect is None:
+            return [Cell("–"), Cell("–")]
+        found, places = effect.estimate, digits[measure]
+        span = "" if found.low is None else f" {spanned(found.low, found.high, places, True)}"
+        ends = [shown(end, places, True) for end in (min(effect.settings), max(effect.settings))]
+        over = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {ends[0]} to {ends[1]}"
+        told = f"{len(effect.settings)}" + (f": {agreement(effect)}" if len(effect.settings) > 1 else "")
+        return [Cell(f"{shown(found.value, places, True)}{span}", found.value, note=over), Cell(told, len(effect.settings))]
+
+    head = [name for measure in measures for name in (measure.label, "settings")]
+    return head, [(name, [c for m in measures for c in two(m, found.get(m))]) for name, found in rows.items()]
 
 
 def _matrix(study: Study) -> tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None:

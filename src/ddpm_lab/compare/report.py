@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, trained_arms
+from ddpm_lab.compare.effects import effects
 from ddpm_lab.compare.folders import RunFolder, Skipped, read_runs
 from ddpm_lab.compare.judge import judged
-from ddpm_lab.compare.sentences import cautions, sentences
+from ddpm_lab.compare.sentences import AVERAGED, cautions, effect_sentence, sentences
 from ddpm_lab.compare.table import Study, aligned, markdown, rows, tex, write_csv
 from ddpm_lab.errors import UserError
 
@@ -52,7 +53,9 @@ def _study(title: str, arms: Sequence[Arm], baseline: str | None, level: float, 
         if not last:  # a baseline of the trained runs may name several evaluated choices, of which the first is as good
             raise
         against = together.choices[0]
-    return Study(title, together, against, judged(together, against, level), level)
+    found = judged(together, against, level)
+    columns = [column for column in found.columns if column.measure.judged]
+    return Study(title, together, against, found, level, effects(together, columns, against, level))
 
 
 def lines(found: Report) -> list[str]:
@@ -61,6 +64,7 @@ def lines(found: Report) -> list[str]:
     for study in found.studies:
         told += ["", f"{study.title} ({_about(study)})", "", *aligned(rows(study)), ""]
         told += [f"  {text}" for _, text in sentences(study.judged, study.level)]
+        told += [f"  {AVERAGED}"] * bool(study.effects) + [f"    {effect_sentence(effect)}" for effect in study.effects]
         told += [f"  note: {text}" for text in cautions(study.compared, study.judged)]
     return told[1:] + [""] * bool(found.problems) + [f"note: {text}" for text in found.problems]
 
@@ -75,6 +79,7 @@ def write_tables(found: Report, folder: Path) -> None:
     md, latex = [], []
     for study in found.studies:
         told = [f"- {text}" for _, text in sentences(study.judged, study.level)]
+        told += ["", AVERAGED, ""] * bool(study.effects) + [f"- {effect_sentence(effect)}" for effect in study.effects]
         md += [
             f"## {study.title}",
             "",
