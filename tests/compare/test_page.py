@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compare.synthetic import config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.page import write_page
+from ddpm_lab.compare.page import page_of, write_page
 from ddpm_lab.compare.report import report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -24,7 +24,7 @@ def page(tmp_path_factory) -> Path:
         write_evaluation(root / str(number), arms)
     path = root / "index.html"
     found = report([root], None, 0.95, {})
-    write_page(found, [root], path)
+    write_page(page_of(found, [root]), path)
     assert not found.problems
     return path
 
@@ -83,7 +83,7 @@ def test_two_axes_make_a_matrix(page):
 def test_what_configurations_say_stays_text(tmp_path):
     write_run(tmp_path / "a", config(1, optim__lr="</script><img src=x onerror=alert(1)>"))
     write_run(tmp_path / "b", config(1))
-    write_page(report([tmp_path], None, 0.95, {}), [tmp_path], tmp_path / "index.html")
+    write_page(page_of(report([tmp_path], None, 0.95, {}), [tmp_path]), tmp_path / "index.html")
     assert all(image["src"].startswith("data:") for image in Tags((tmp_path / "index.html").read_text()).of("img"))
 
 

@@ -253,7 +253,7 @@ def test_options_of_the_command():
     assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
     for wrong, told in (
         (["levle=0.9"], "Did you mean level"),
-        (["level=95"], "below 1"),
+        (["level=95"], "from 0.5 to 0.999"),
         (["nowhere"], "no such folder"),
         ([], "Name"),
     ):

@@ -1,5 +1,6 @@
 """`python compare.py FOLDER …`: which choice is better, by how much, and how sure we are."""
 
+import io
 import os
 import sys
 import time
@@ -32,11 +33,16 @@ class Asked(NamedTuple):
 
 def main() -> None:
     """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
+            stream.reconfigure(errors="backslashreplace")
     try:
         _main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # who read it has gone, as `head` does; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
@@ -48,20 +54,22 @@ def _main(argv: list[str]) -> None:
         return
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing here is worth threads
-    from ddpm_lab.compare.page import write_page
+    from ddpm_lab.compare.page import page_of, write_page
     from ddpm_lab.compare.report import lines, options_by_target, report, write_tables
 
     names = {
         group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])
     }
     found = report(asked.folders, asked.baseline, asked.level, options_by_target(names))
-    print("\n".join(lines(found)), flush=True)
+    page = page_of(found, asked.folders)  # before anything is said: what cannot be plotted is known then
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
         write_tables(found, asked.out)
-        write_page(found, asked.folders, asked.out / "index.html")
+        write_page(page, asked.out / "index.html")
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
+    finally:
+        print("\n".join(lines(found)), flush=True)
     runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
 
@@ -73,8 +81,8 @@ def parsed(argv: list[str]) -> Asked:
         key, equals, value = argument.partition("=")
         if key in ("baseline", "out", "level") and equals:
             given[key] = value
-        elif Path(argument).expanduser().exists():
-            folders.append(Path(argument).expanduser())
+        elif os.path.exists(os.path.expanduser(argument)):  # pathlib's raise for what they cannot look up
+            folders.append(Path(os.path.expanduser(argument)))
         elif equals and "/" not in key:
             close = nearest(key, ("baseline", "out", "level"))
             raise UserError(
@@ -84,7 +92,7 @@ def parsed(argv: list[str]) -> Asked:
             raise UserError(f"{argument}: no such folder; allowed are run folders, and folders above them")
     if not folders:
         raise UserError("which runs? Name a folder, as in: python compare.py outputs/multirun")
-    out = Path(given["out"]).expanduser() if given.get("out") else folders[0] / "compare"
+    out = Path(os.path.expanduser(given["out"])) if given.get("out") else folders[0] / "compare"
     return Asked(folders, given.get("baseline"), out, _level(given.get("level", "0.95")))
 
 
@@ -93,6 +101,6 @@ def _level(text: str) -> float:
         level = float(text)
     except ValueError:
         level = -1.0
-    if not 0.5 <= level < 1:
-        raise UserError(f"level={text}: allowed is a number of at least 0.5 and below 1, as 0.95")
+    if not 0.5 <= level <= 0.999:  # beyond it too few draws of a bootstrap are left
+        raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
     return level

@@ -16,6 +16,7 @@ from ddpm_lab.compare.choices import Choice
 from ddpm_lab.compare.curves import learning, rate_distortion, terms
 from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.figures import Figure, of_differences, of_means, pareto
+from ddpm_lab.compare.folders import said
 from ddpm_lab.compare.measures import Measure, shown, spanned
 from ddpm_lab.compare.report import TRAINED, Report
 from ddpm_lab.compare.schedules import schedules
@@ -58,7 +59,8 @@ class Section:
     measured: list[tuple[str, str]]
 
 
-def write_page(report: Report, folders: Sequence[Path], path: Path) -> None:
+def page_of(report: Report, folders: Sequence[Path]) -> str:
+    """What cannot be read or plotted of the runs is added to their problems."""
     sections = [_section(study, report) for study in report.studies]
     environment = Environment(
         loader=PackageLoader("ddpm_lab.compare", "."),
@@ -67,13 +69,17 @@ def write_page(report: Report, folders: Sequence[Path], path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         report=report, sections=sections, folders=folders, averaged=AVERAGED, environment=_environment(report),
         figure_json=_figure_json,
         plotly=Markup(_plotly()), script=Markup(_own("page.js")), css=Markup(_own("page.css")),
     )  # fmt: skip
+
+
+def write_page(page: str, path: Path) -> None:
+    """Beside the target, then renamed."""
     partial = path.with_suffix(".tmp")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
     partial.replace(path)
 
 
@@ -161,23 +167,27 @@ def _pictures(study: Study) -> list[Picture]:
     found = []
     for choice in study.compared.choices[:PICTURES]:
         seed = min(shared or {s for s, arm in choice.arms.items() if arm.picture}, default=None)
-        if (
-            seed is not None
-            and (path := choice.arms[seed].picture) is not None
-            and (size := _size(content := path.read_bytes()))
-        ):
+        path = None if seed is None else choice.arms[seed].picture
+        if seed is not None and path is not None and (size := _size(content := _bytes(path))):
             uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
             found.append(Picture(choice.label, seed, uri, *size, path.name))
     return found
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _same_noise(study: Study) -> bool:
     """Whether the pictures began at the same noise: drawn from one seed, whatever the runs' own."""
     arms = [arm for choice in study.compared.choices for arm in choice.arms.values()]
     if study.title == TRAINED:
-        seeds = {str(((arm.run.config.get("callbacks") or {}).get("samples") or {}).get("seed")) for arm in arms}
+        seeds = {str(said(arm.run.config, "callbacks", "samples", "seed")) for arm in arms}
     else:
-        seeds = {n.record.get("seed") for arm in arms for n in arm.numbers.values() if n.record.get("sampler") is not None}
+        seeds = {str(n.record.get("seed")) for arm in arms for n in arm.numbers.values() if n.record.get("sampler") is not None}
     return len(seeds) == 1
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, trained_arms
+from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, having, trained_arms
 from ddpm_lab.compare.effects import effects
 from ddpm_lab.compare.folders import RunFolder, Skipped, read_runs
 from ddpm_lab.compare.judge import judged
@@ -47,12 +47,13 @@ def report(folders: Sequence[Path], baseline: str | None, level: float, names: N
 
 def _study(title: str, arms: Sequence[Arm], baseline: str | None, level: float, names: Names, last: bool) -> Study:
     together = compared(arms, names)
-    try:
+    meant = having(together.choices, baseline) if last and baseline is not None else []
+    if last and baseline is not None and len(meant) != 1:  # it is one of the trained choices
+        against = [*meant, *together.choices][0]
+        what = f"{len(meant)} evaluated choices have that" if meant else "no evaluated choice has that"
+        together.notes.append(f"baseline={baseline}: {what}; here it is the first{' of them' * bool(meant)}: {against.label}")
+    else:
         against = chosen(together.choices, baseline)
-    except UserError:
-        if not last:  # a baseline of the trained runs may name several evaluated choices, of which the first is as good
-            raise
-        against = together.choices[0]
     found = judged(together, against, level)
     columns = [column for column in found.columns if column.measure.judged]
     return Study(title, together, against, found, level, effects(together, columns, against, level))
@@ -70,7 +71,8 @@ def lines(found: Report) -> list[str]:
 
 
 def _about(study: Study) -> str:
-    over = f"means with {study.level:.0%} intervals over seeds; differences to {study.baseline.label}, paired by seed"
+    paired = "paired by seed" + " where they share one" * any(found.apart for found in study.judged.comparisons)
+    over = f"means with {100 * study.level:g}% intervals over seeds; differences to {study.baseline.label}, {paired}"
     return f"{over}; * best mean"
 
 
@@ -91,8 +93,10 @@ def write_tables(found: Report, folder: Path) -> None:
             "",
         ]
         latex += [*tex(rows(study), f"{study.title}: {_about(study)}".replace("; * best mean", "; best mean in bold")), ""]
-    (folder / "table.md").write_text("\n".join(md), encoding="utf-8")
-    (folder / "table.tex").write_text("\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8")
+    (folder / "table.md").write_text("\n".join(md), encoding="utf-8", errors="backslashreplace")
+    (folder / "table.tex").write_text(
+        "\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def options_by_target(files: Mapping[str, Mapping[str, str | None]]) -> Names:

@@ -176,10 +176,17 @@ def cautions(compared: Compared, judged: Judged) -> list[str]:
             if all_of_them
             else f"One seed only, so no interval over seeds: {_listed(single)}."
         )
+    lopsided = {c.choice.label for c in judged.comparisons if c.apart and _lopsided(*map(len, c.apart))}
+    if lopsided:
+        told.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed([*lopsided])}.")
     for column in judged.columns:
         if column.notes and column.measure.judged:
             told.append(f"{column.measure.label}: numbers were measured with different {'; '.join(column.notes[:4])}.")
     return told + compared.notes
+
+
+def _lopsided(a: int, b: int) -> bool:
+    return min(a, b) < 5 and max(a, b) >= 2 * min(a, b)
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -37,7 +37,8 @@ def t_interval(values: ArrayLike, level: float) -> Estimate:
 
 def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Estimate:
     """Welch's interval (1947) for the difference of two means, of samples that share nothing and may vary differently. Of
-    fewer than two values on a side there is none."""
+    fewer than two values on a side there is none. At two on each side it is wider than it need be where both vary alike (98%
+    for 95%); at two against ten it falls short (90%)."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     value, n = float(x.mean() - y.mean()), len(x) + len(y)
     if min(len(x), len(y)) < 2:

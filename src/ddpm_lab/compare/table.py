@@ -192,7 +192,7 @@ def _numbers(study: Study, choice: Choice, column: Column) -> dict[str, Any]:
 
 def write_csv(studies: Sequence[Study], path: Path) -> None:
     found = [row for study in studies for row in records(study)]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in found for name in row)))
         writer.writeheader()
         writer.writerows(found)
