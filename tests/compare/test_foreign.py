@@ -212,7 +212,7 @@ class Active(HTMLParser):
         own = dict(attrs)
         self.found += [name for name in own if name.startswith("on")]
         self.found += [tag] * (tag == "svg" or (tag == "script" and own.get("type") != "application/json"))
-        self.found += [own["href"]] * (tag == "a" and not own["href"].startswith("#"))
+        self.found += [self.get_starttag_text() or tag] * (tag == "a" and not (own.get("href") or "").startswith("#"))
 
 
 def test_markup_in_names_and_values_stays_text(tmp_path):
