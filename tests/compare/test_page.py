@@ -88,7 +88,7 @@ def test_the_effect_of_each_axis_has_a_table(page):
     assert [name for name, _ in rows[:2]] == ["schedule: cosine instead of linear", "loss: Hybrid instead of Simple"]
     effect, settings = re.findall(r"<td[^>]*>([^<]*)</td>", rows[0][1])[:2]
     assert re.fullmatch(r"−0\.4\d+ \[−0\.\d+, −0\.\d+\]", effect)
-    assert settings == "2: lower in all"
+    assert settings == "lower in all 2"
 
 
 def test_what_configurations_say_stays_text(tmp_path):

@@ -138,8 +138,9 @@ def _effects(study: Study) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
         span = "" if found.low is None else f" {spanned(found.low, found.high, places, True)}"
         ends = [shown(end, places, True) for end in (min(effect.settings), max(effect.settings))]
         over = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {ends[0]} to {ends[1]}"
-        told = f"{len(effect.settings)}" + (f": {agreement(effect)}" if len(effect.settings) > 1 else "")
-        return [Cell(f"{shown(found.value, places, True)}{span}", found.value, note=over), Cell(told, len(effect.settings))]
+        n = len(effect.settings)
+        told = f"{effect.lower} of {n} lower: disagree" if effect.disagree else f"{agreement(effect)} {n}" if n > 1 else "1"
+        return [Cell(f"{shown(found.value, places, True)}{span}", found.value, note=over), Cell(told, n)]
 
     head = [name for measure in measures for name in (measure.label, "settings")]
     return head, [(name, [c for m in measures for c in two(m, found.get(m))]) for name, found in rows.items()]

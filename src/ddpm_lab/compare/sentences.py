@@ -108,7 +108,8 @@ def _one_seed(found: Comparison) -> str:
 def _why_open(found: Comparison, level: float) -> str:
     deciding, n = found.deciding, len(found.seeds)
     assert deciding is not None
-    over = f"over {n} seeds" if n > 1 else f"over {deciding.n:,} images only; one seed, not replicated"
+    how = "" if found.paired else ", unpaired"
+    over = f"over {n} seeds" if n > 1 else f"over {deciding.n:,} images only{how}; one seed, not replicated"
     over = _unpaired(found.apart) if found.apart else over
     text = f"difference {shown(deciding.value, _digits(found), True)} {_span(found, deciding, True)} {over}"
     if found.p is not None and found.p <= 1 - level:
