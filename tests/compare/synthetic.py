@@ -75,17 +75,24 @@ def write_run(path: Path, cfg: dict[str, Any], bpd: Any = 3.0, fd: float = 10.0,
     return path
 
 
-def write_evaluation(run: Path, arms: dict[tuple[str, int, str], tuple[float, float]], name: str = "e") -> None:
-    """Bound and Fréchet distance by (sampler, steps, variance)."""
+def write_evaluation(
+    run: Path, arms: dict[tuple[str, int, str], tuple[Any, float]], name: str = "e", stride: int = 1, sha256: str = "cd" * 32
+) -> None:
+    """Bound (that of each image, or of all without saying which) and Fréchet distance by (sampler, steps, variance)."""
     folder = run / "eval" / name
     folder.mkdir(parents=True)
     told = []
     for (sampler, steps, variance), (bound, fd) in arms.items():
+        key, files = "bound" if steps == T else f"bound_{steps}", {}
+        if not isinstance(bound, float):
+            files[key] = f"per_datum_{len(told)}_{key}.npz"
+            write_per_datum(folder / files[key], bound, stride, sha256)
+            bound = float(np.mean(bound))
         own = {"n": N, "data": "val", "steps": steps, "variance": variance, "seed": 0, "T": T}
         of_samples = {"n": 256, "split": "samples", "extractor": "pixels", "sampler": sampler, "steps": steps, "seed": 0}
-        results = [("bound" if steps == T else f"bound_{steps}", bound, 0.02, own), ("pixels_fd", fd, None, of_samples)]
+        results = [(key, bound, 0.02, own), ("pixels_fd", fd, None, of_samples)]
         told.append({
-            "sampler": sampler, "steps": steps, "variance": variance, "picture": None,
+            "sampler": sampler, "steps": steps, "variance": variance, "picture": None, "per_datum": files,
             "results": [{"key": k, "label": k, "value": v, "standard_error": e, "record": r} for k, v, e, r in results],
         })  # fmt: skip
         rows = [f"{t},{0.1},{bound * t / steps},{200 / t}" for t in range(1, steps + 1)]
@@ -94,6 +101,14 @@ def write_evaluation(run: Path, arms: dict[tuple[str, int, str], tuple[float, fl
         )
     content = {"checkpoint": "last.ckpt", "weights": "ema/0.9999", "step": 20, "seed": 0, "versions": {}, "arms": told}
     (folder / "evaluation.json").write_text(json.dumps(content))
+
+
+def write_per_datum(path: Path, bpd: Any, stride: int, sha256: str) -> None:
+    """Such that the strata's means and L_T add up to the mean of `bpd`."""
+    np.savez(
+        path, per_datum_bpd=(np.asarray(bpd) - 0.25) / stride, per_datum_prior_bpd=np.full(N, 0.25), index=np.arange(N),
+        stride=stride, data_sha256=sha256, split="val", seed=0,
+    )  # fmt: skip
 
 
 def sweep(root: Path, seeds: tuple[int, ...] = (1, 2, 3), gain: float = 0.4) -> Path:

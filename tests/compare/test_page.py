@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compare.synthetic import config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.page import write_page
+from ddpm_lab.compare.page import page_of, write_page
 from ddpm_lab.compare.report import report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -24,7 +24,7 @@ def page(tmp_path_factory) -> Path:
         write_evaluation(root / str(number), arms)
     path = root / "index.html"
     found = report([root], None, 0.95, {})
-    write_page(found, [root], path)
+    write_page(page_of(found, [root]), path)
     assert not found.problems
     return path
 
@@ -80,10 +80,21 @@ def test_two_axes_make_a_matrix(page):
     assert text.count('<th scope="rowgroup"') == 4
 
 
+def test_the_effect_of_each_axis_has_a_table(page):
+    """A row for each value that is not the baseline's, of each axis, in both studies."""
+    text = page.read_text(encoding="utf-8")
+    assert text.count('<table class="sortable effects">') == 2
+    rows = re.findall(r"<th scope=\"row\">(\w+: \w+ instead of \w+)</th>(.*?)</tr>", text)
+    assert [name for name, _ in rows[:2]] == ["schedule: cosine instead of linear", "loss: Hybrid instead of Simple"]
+    effect, settings = re.findall(r"<td[^>]*>([^<]*)</td>", rows[0][1])[:2]
+    assert re.fullmatch(r"−0\.4\d+ \[−0\.\d+, −0\.\d+\]", effect)
+    assert settings == "lower in all 2"
+
+
 def test_what_configurations_say_stays_text(tmp_path):
     write_run(tmp_path / "a", config(1, optim__lr="</script><img src=x onerror=alert(1)>"))
     write_run(tmp_path / "b", config(1))
-    write_page(report([tmp_path], None, 0.95, {}), [tmp_path], tmp_path / "index.html")
+    write_page(page_of(report([tmp_path], None, 0.95, {}), [tmp_path]), tmp_path / "index.html")
     assert all(image["src"].startswith("data:") for image in Tags((tmp_path / "index.html").read_text()).of("img"))
 
 
@@ -111,6 +122,9 @@ def test_in_a_browser_it_is_silent_shows_everything_and_sorts(page):
             assert tab.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
             assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             column = tab.locator("table.sortable").first.locator("thead button", has_text="bits/dim")
+            axes = tab.locator("table.effects")
+            axes.locator("thead button").nth(1).click()
+            assert "schedule" in axes.locator("tbody tr").first.inner_text()
             for order in (1, -1):
                 column.click()
                 shown = tab.locator("table.sortable").first.locator("tbody tr td:nth-child(3)").all()

@@ -29,6 +29,9 @@ def test_two_processes_give_the_numbers_of_one_to_the_bit(more, run, tmp_path):
     done = torchrun("-m", f"ckpt={two}", *BROKEN, *ASK, *more)
     assert done.returncode == 0, done.stderr
     assert json.loads((two / "eval" / "e" / "evaluation.json").read_text())["arms"] == one.arms
+    for arm in one.arms:
+        for name in arm["per_datum"].values():
+            assert (two / "eval" / "e" / name).read_bytes() == (one.folder / name).read_bytes()
     assert [place.name for place in kept(two, "*")] == [place.name for place in kept(run, "*")]
     assert done.stdout.count(str(two / "eval" / "e")) == 2  # one process speaks: where it goes, where it went
     assert not list(two.rglob("*.tmp*"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ddpm_lab.cli.arguments import read, run
+from ddpm_lab.cli.arguments import read, run, there
 from ddpm_lab.cli.options import conf_dir, groups, options, target
 from ddpm_lab.compare.group import PREFIX, Group, named
 from ddpm_lab.errors import UserError
@@ -51,7 +51,7 @@ def _main(argv: list[str]) -> None:
         return
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing here is worth threads
-    from ddpm_lab.compare.page import write_page
+    from ddpm_lab.compare.page import page_of, write_page
     from ddpm_lab.compare.report import lines, options_by_target, report, write_tables
 
     names = {
@@ -59,13 +59,15 @@ def _main(argv: list[str]) -> None:
     }
     folders, skipped = _folders(asked.sources)
     found = report(folders, asked.baseline, asked.level, options_by_target(names), skipped)
-    print("\n".join(lines(found)), flush=True)
+    page = page_of(found, list(map(str, asked.sources)))  # before anything is said: what cannot be plotted is known then
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
         write_tables(found, asked.out)
-        write_page(found, list(map(str, asked.sources)), asked.out / "index.html")
+        write_page(page, asked.out / "index.html")
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
+    finally:
+        print("\n".join(lines(found)), flush=True)
     runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
 
@@ -92,15 +94,15 @@ def parsed(argv: list[str]) -> Asked:
     others, given = read(argv, KEYS)
     sources: list[Path | Group] = []
     for argument in others:
-        path = Path(argument).expanduser()
-        if not path.exists() and not argument.startswith(PREFIX):
+        path = Path(os.path.expanduser(argument))
+        if not there(argument) and not argument.startswith(PREFIX):
             raise UserError(f"{argument}: no such folder; allowed are run folders, and folders above them")
-        sources.append(path if path.exists() else named(argument))
+        sources.append(path if there(argument) else named(argument))
     if not sources:
         raise UserError("which runs? Name a folder, as in: python compare.py outputs/multirun")
     folders = [source for source in sources if isinstance(source, Path)]
     own = folders[0] / "compare" if folders else Path("outputs/compare", next(s.name for s in sources if isinstance(s, Group)))
-    out = Path(given["out"]).expanduser() if given.get("out") else own
+    out = Path(os.path.expanduser(given["out"])) if given.get("out") else own
     return Asked(sources, given.get("baseline"), out, _level(given.get("level", "0.95")))
 
 
@@ -109,6 +111,6 @@ def _level(text: str) -> float:
         level = float(text)
     except ValueError:
         level = -1.0
-    if not 0.5 <= level < 1:
-        raise UserError(f"level={text}: allowed is a number of at least 0.5 and below 1, as 0.95")
+    if not 0.5 <= level <= 0.999:  # beyond it too few draws of a bootstrap are left
+        raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
     return level

@@ -1,6 +1,8 @@
 """What differs between runs, and which of them are the same choice under other seeds."""
 
+import html
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,11 @@ class Choice:
     label: str
     arms: dict[int, Arm]
     """By seed."""
+
+    @property
+    def plotted(self) -> str:
+        """The label as plotly takes it, which reads a little HTML in all text."""
+        return html.escape(self.label, quote=False)
 
 
 @dataclass
@@ -96,7 +103,7 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> Flat:
         elif name == "data.path":
             flat[name] = Path(str(value)).name
         else:
-            flat[name] = json.dumps(value) if isinstance(value, list) else value
+            flat[name] = json.dumps(value, default=str) if isinstance(value, list) else value
     return flat
 
 
@@ -105,17 +112,19 @@ def compared(arms: Sequence[Arm], names: Names) -> Compared:
     groups: dict[str, dict[int, Arm]] = {}
     notes = []
     for arm in arms:
-        seeds = groups.setdefault(json.dumps(arm.flat, sort_keys=True, default=str), {})
+        seeds = groups.setdefault(json.dumps({key: _text(value) for key, value in arm.flat.items()}, sort_keys=True), {})
         if (before := seeds.get(arm.run.seed)) is not None:
             again = "measured again" if before.run is arm.run else f"trained again in {arm.run.path}"
             notes.append(f"{before.run.path}, seed {arm.run.seed}: {again}; the later one counts")
         seeds[arm.run.seed] = arm
     flats = [next(iter(seeds.values())).flat for seeds in groups.values()]
     keys = _differing(flats)
-    values = [{key.removesuffix(TARGET): _word(key, flat, names) for key in keys if key in flat} for flat in flats]
+    words = {key: _words(key, [flat[key] for flat in flats if key in flat], names) for key in keys}
+    values = [{key.removesuffix(TARGET): words[key][_text(flat[key])] for key in keys if key in flat} for flat in flats]
     axes = _axes([key.removesuffix(TARGET) for key in keys], values)
     short = _short([axis.key for axis in axes if axis.follows is None])
     labels = [_label(own, axes, short, {key.removesuffix(TARGET) for key in keys if key.endswith(TARGET)}) for own in values]
+    labels = [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
     seeds = [dict(sorted(found.items())) for found in groups.values()]
     return Compared(axes, [Choice(*parts) for parts in zip(values, labels, seeds, strict=True)], list(dict.fromkeys(notes)))
 
@@ -123,7 +132,7 @@ def compared(arms: Sequence[Arm], names: Names) -> Compared:
 def _differing(flats: Sequence[Flat]) -> list[str]:
     """Keys whose values differ where they are there. Where the option of a group differs, its other keys may be missing."""
     keys = dict.fromkeys(key for flat in flats for key in flat)
-    found = [key for key in keys if len({str(flat[key]) for flat in flats if key in flat}) > 1]
+    found = [key for key in keys if len({_text(flat[key]) for flat in flats if key in flat}) > 1]
     optional = [
         key
         for key in keys
@@ -139,11 +148,18 @@ def _rank(key: str) -> int:
     return ORDER.index(group) if group in ORDER else len(ORDER)
 
 
-def _word(key: str, flat: Flat, names: Names) -> str:
-    value = flat[key]
-    if key.endswith(TARGET):
-        return names.get((key.removesuffix(TARGET), str(value)), str(value).rpartition(".")[2])
+def _text(value: Plain) -> str:
+    """As in a yaml file."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _words(key: str, values: Sequence[Plain], names: Names) -> dict[str, str]:
+    """Of each value what it is called: of a target the option, or its last part where no other target ends in it."""
+    texts = list(dict.fromkeys(map(_text, values)))
+    if not key.endswith(TARGET):
+        return {text: text for text in texts}
+    short = [names.get((key.removesuffix(TARGET), text), text.rpartition(".")[2]) for text in texts]
+    return {text: word if short.count(word) == 1 else text for text, word in zip(texts, short, strict=True)}
 
 
 def _axes(keys: Sequence[str], values: Sequence[dict[str, str]]) -> list[Axis]:
@@ -181,16 +197,21 @@ def chosen(choices: Sequence[Choice], asked: str | None) -> Choice:
     """The baseline: the first, or the one that `asked` names by its label, values or a run folder of it."""
     if asked is None:
         return choices[0]
-    folder = Path(asked).expanduser().resolve()
-    words = [word.strip() for word in asked.split(",")]
-    found = [choice for choice in choices if any(arm.run.path.resolve() == folder for arm in choice.arms.values())]
-    found = found or [choice for choice in choices if choice.label == asked]
-    found = found or [choice for choice in choices if all(_has(choice, word) for word in words)]
+    found = having(choices, asked)
     if len(found) != 1:
         many = f"{len(found)} choices have that" if found else "no choice has that"
         labels = "; ".join(choice.label for choice in found or choices)
         raise UserError(f"baseline={asked}: {many}; name one of: {labels}")
     return found[0]
+
+
+def having(choices: Sequence[Choice], asked: str) -> list[Choice]:
+    """Those that `asked` may mean."""
+    folder = Path(os.path.expanduser(asked)).resolve()
+    words = [word.strip() for word in asked.split(",")]
+    found = [choice for choice in choices if any(arm.run.path.resolve() == folder for arm in choice.arms.values())]
+    found = found or [choice for choice in choices if choice.label == asked]
+    return found or [choice for choice in choices if all(_has(choice, word) for word in words)]
 
 
 def _has(choice: Choice, word: str) -> bool:

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ def thinned(n: int, log: bool = False) -> list[int]:
 def line(study: Study, choice: Choice, x: Sequence[float], y: Any, text: str) -> Trace:
     return {
         "x": list(x), "y": [_rounded(v) for v in y], "mode": "lines+markers" if len(x) <= 12 else "lines",
-        "name": choice.label, "legendgroup": choice.label, "line": style(study, choice), "marker": {"size": 5},
-        "hovertemplate": f"{choice.label}, {text}<br>%{{x}}: %{{y:.4g}}<extra></extra>",
+        "name": choice.plotted, "legendgroup": choice.plotted, "line": style(study, choice), "marker": {"size": 5},
+        "hovertemplate": f"{choice.plotted}, {text}<br>%{{x}}: %{{y:.4g}}<extra></extra>",
     }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def _band(study: Study, choice: Choice, x: Sequence[float], low: Any, high: Any)
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
-        "legendgroup": choice.label,
+        "legendgroup": choice.plotted,
     }
     upper = {"y": [_rounded(v) for v in high], "fill": "tonexty", "fillcolor": translucent(colour(study, choice))}
     return [common | {"y": [_rounded(v) for v in low]}, common | upper]
@@ -88,7 +88,7 @@ def terms(study: Study) -> Figure | None:
     """vlb_terms.npz: every term of the bound, the mean over seeds."""
     data = []
     for choice in study.compared.choices:
-        found = [terms for arm in choice.arms.values() if {"times", "terms_bpd"} <= (terms := arm.run.terms).keys()]
+        found = [terms for arm in choice.arms.values() if _sound(terms := arm.run.terms)]
         found = [terms for terms in found if np.array_equal(terms["times"], found[0]["times"])]
         if found:
             kept = thinned(len(found[0]["times"]), log=True)
@@ -117,6 +117,14 @@ def terms(study: Study) -> Figure | None:
         own,
         wide=True,
     )
+
+
+def _sound(terms: Mapping[str, np.ndarray]) -> bool:
+    """Whether they are two lists of numbers side by side."""
+    times, bpd = terms.get("times"), terms.get("terms_bpd")
+    if times is None or bpd is None or times.ndim != 1 or times.shape != bpd.shape or not len(times):
+        return False
+    return times.dtype.kind in "iu" and bpd.dtype.kind == "f"
 
 
 def rate_distortion(study: Study) -> Figure | None:

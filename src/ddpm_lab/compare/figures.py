@@ -1,5 +1,6 @@
 """Plots of the comparison as plotly reads them: plain data and layout, drawn by its script in the page."""
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def style(study: Study, choice: Choice) -> Trace:
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": title}, "automargin": True, **more}
+    return {"title": {"text": html.escape(title, quote=False)}, "automargin": True, **more}
 
 
 def layout(height: int = 360, **more: Any) -> dict[str, Any]:
@@ -66,12 +67,12 @@ def of_means(study: Study, column: Column) -> Figure:
         found, numbers, own = column.estimates[choice.label], column.numbers[choice.label], colour(study, choice)
         seeds = [f"seed {seed}: {shown(number.value, digits + 1)}" for seed, number in numbers.items()]
         data.append({
-            "x": [n.value for n in numbers.values()], "y": [choice.label] * len(seeds), "text": seeds, "mode": "markers",
+            "x": [n.value for n in numbers.values()], "y": [choice.plotted] * len(seeds), "text": seeds, "mode": "markers",
             "hovertemplate": "%{y}<br>%{text}<extra></extra>",
             "marker": {"symbol": "line-ns-open", "size": 11, "color": own, "opacity": 0.9, "line": {"width": 1.5}},
         })  # fmt: skip
         text = f"mean {shown(found.value, digits)} {spanned(found.low, found.high, digits)}, n = {found.n}"
-        data.append(_dot(found.value, choice.label, text, own, found.low, found.high))
+        data.append(_dot(found.value, choice.plotted, text, own, found.low, found.high))
     best = min(choices, key=lambda c: -column.measure.better * column.estimates[c.label].value)
     top = shown(column.estimates[best.label].value, digits)
     alt = f"{column.measure.label} of {len(choices)} choices. Best mean: {best.label}, {top}."
@@ -88,10 +89,11 @@ def of_differences(study: Study, column: Column) -> Figure | None:
         kind, deciding = verdict(c, study.level), c.deciding
         plain = kind in ("open", "none", "same")
         low, high = (deciding.low, deciding.high) if deciding else (None, None)
-        over = f"{len(c.seeds)} seeds" if len(c.seeds) > 1 else "images of one seed" if deciding else "one seed"
+        over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if deciding else "one seed"
+        over = "seeds, unpaired" if c.apart else over
         value = c.over_seeds.value if c.over_seeds else math.nan
         text = f"{shown(value, digits, True)} {spanned(low, high, digits, True)} over {over}: {WORDS[kind]}"
-        data.append(_dot(value, c.choice.label, text, GREY if plain else colour(study, c.choice), low, high, hollow=plain))
+        data.append(_dot(value, c.choice.plotted, text, GREY if plain else colour(study, c.choice), low, high, hollow=plain))
         told.append(f"{c.choice.label} {shown(value, digits, True)}")
     layout = _rows([c.choice for c in found], "difference")
     layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
@@ -118,7 +120,7 @@ def _dot(x: float, y: str, text: str, own: str, low: float | None, high: float |
 
 def _rows(choices: Sequence[Choice], title: str) -> dict[str, Any]:
     """A row for each choice, the first on top."""
-    labels = [choice.label for choice in choices][::-1]
+    labels = [choice.plotted for choice in choices][::-1]
     y = axis("") | {"categoryorder": "array", "categoryarray": labels, "range": [-0.6, len(labels) - 0.4]}
     y |= {"tickmode": "array", "tickvals": labels, "ticktext": [_broken(label) for label in labels]}
     height = 38 if any("<br>" in text for text in y["ticktext"]) else 30
@@ -153,10 +155,11 @@ def pareto(study: Study) -> Figure | None:
     for i, choice in enumerate(choices):
         x, y = points[choice.label]
         trace = _dot(
-            x, choice.label, "", colour(study, choice), fd.estimates[choice.label].low, fd.estimates[choice.label].high
+            x, choice.plotted, "", colour(study, choice), fd.estimates[choice.label].low, fd.estimates[choice.label].high
         )
-        text = f"{fd.measure.label} {shown(x, digits_of(fd))}<br>{bpd.measure.label} {shown(y, digits_of(bpd))}"
-        trace |= {"y": [y], "name": choice.label, "hovertemplate": f"{choice.label}<br>{text}<extra></extra>"}
+        named = [(html.escape(c.measure.label, quote=False), shown(v, digits_of(c))) for c, v in ((fd, x), (bpd, y))]
+        text = "<br>".join(f"{what} {value}" for what, value in named)
+        trace |= {"y": [y], "name": choice.plotted, "hovertemplate": f"{choice.plotted}<br>{text}<extra></extra>"}
         trace["marker"] |= {"symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]}
         own = bpd.estimates[choice.label]
         if own.low is not None and own.high is not None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from ddpm_lab.compare.choices import Arm, Choice, Compared
 from ddpm_lab.compare.folders import Number
 from ddpm_lab.compare.measures import BPD, Measure, common_key, named
-from ddpm_lab.compare.pairing import PAIRED, over_images, unpaired
-from ddpm_lab.compare.statistics import Estimate, holm, t_interval
+from ddpm_lab.compare.pairing import over_images, unpaired
+from ddpm_lab.compare.statistics import Estimate, holm, t_interval, welch_interval
 from ddpm_lab.metrics.protocol import Record, differences, incomparable
 
 BY_CHANCE = ("seed", "weights", "stride", "precision", "step", "clip", "split")
@@ -31,13 +31,19 @@ class Comparison:
     over_images: Estimate | None
     """Paired where `paired`; else, at one seed, from both standard errors."""
     paired: bool
+    apart: tuple[list[int], list[int]] | None = None
+    """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
     p: float | None = None
     """After Holm's correction over all comparisons that are judged."""
 
     @property
+    def replicated(self) -> bool:
+        return len(self.seeds) > 1 or self.apart is not None
+
+    @property
     def deciding(self) -> Estimate | None:
         """What the p-value is of: seeds where they were replicated, else images."""
-        return self.over_seeds if len(self.seeds) > 1 else self.over_images
+        return self.over_seeds if self.replicated else self.over_images
 
     @property
     def same(self) -> bool:
@@ -132,15 +138,27 @@ def _comparison(column: Column, choice: Choice, baseline: Choice, level: float) 
     own, other = column.numbers.get(choice.label), column.numbers[baseline.label]
     if own is None:
         return None
-    key, seeds = column.measure.key, sorted(own.keys() & other.keys())
+    seeds = sorted(own.keys() & other.keys())
+    if not seeds:
+        return _apart(column, choice, baseline, level)
     difference = [own[seed].value - other[seed].value for seed in seeds]
     wins = sum(d * column.measure.better > 0 for d in difference)
-    over_seeds = t_interval(difference, level) if seeds else None
-    images = over_images(choice, baseline, seeds, level) if key == PAIRED else None
+    images = over_images([own[seed] for seed in seeds], [other[seed] for seed in seeds], level)
     paired = images is not None
     if images is None and len(seeds) == 1:
         images = unpaired(own[seeds[0]], other[seeds[0]], level)
-    return Comparison(column.measure, choice, baseline, seeds, wins, over_seeds, images, paired)
+    return Comparison(column.measure, choice, baseline, seeds, wins, t_interval(difference, level), images, paired)
+
+
+def _apart(column: Column, choice: Choice, baseline: Choice, level: float) -> Comparison:
+    """Of two that share no seed."""
+    own, other = column.numbers[choice.label], column.numbers[baseline.label]
+    if min(len(own), len(other)) < 2:
+        return Comparison(column.measure, choice, baseline, [], 0, None, None, False)
+    over_seeds = welch_interval([n.value for n in own.values()], [n.value for n in other.values()], level)
+    images = over_images([*own.values()], [*other.values()], level)
+    seeds = (sorted(own), sorted(other))
+    return Comparison(column.measure, choice, baseline, [], 0, over_seeds, images, images is not None, seeds)
 
 
 def winners(column: Column, choices: Sequence[Choice]) -> list[str]:

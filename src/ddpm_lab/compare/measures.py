@@ -65,7 +65,7 @@ def common_key(key: str, number: Number) -> str:
 
 def decimals(values: Iterable[float], spreads: Iterable[float]) -> int:
     """So many that the median half-width has two digits, or, where there is none, the largest value has four; at most 5."""
-    known = sorted(spread for spread in spreads if spread > 0)
+    known = sorted(spread for spread in spreads if 0 < spread < math.inf)
     size = known[len(known) // 2] if known else max((abs(value) for value in values), default=1.0)
     if size == 0:
         return 3

@@ -14,10 +14,13 @@ from markupsafe import Markup
 
 from ddpm_lab.compare.choices import Choice
 from ddpm_lab.compare.curves import learning, rate_distortion, terms
+from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.figures import Figure, of_differences, of_means, pareto
+from ddpm_lab.compare.folders import said
+from ddpm_lab.compare.measures import Measure, shown, spanned
 from ddpm_lab.compare.report import TRAINED, Report
 from ddpm_lab.compare.schedules import schedules
-from ddpm_lab.compare.sentences import cautions, sentences
+from ddpm_lab.compare.sentences import AVERAGED, agreement, cautions, effect_digits, sentences
 from ddpm_lab.compare.table import Cell, Study, cells, head
 from ddpm_lab.metrics.protocol import line
 
@@ -46,6 +49,7 @@ class Section:
     head: list[str]
     rows: list[tuple[Choice, list[Cell]]]
     details: tuple[list[str], list[tuple[Choice, list[Cell]]]] | None
+    effects: tuple[list[str], list[tuple[str, list[Cell]]]] | None
     matrix: tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None
     intervals: list[Figure]
     plots: list[Figure]
@@ -55,7 +59,8 @@ class Section:
     measured: list[tuple[str, str]]
 
 
-def write_page(report: Report, folders: Sequence[str | Path], path: Path) -> None:
+def page_of(report: Report, folders: Sequence[str | Path]) -> str:
+    """What cannot be read or plotted of the runs is added to their problems."""
     sections = [_section(study, report) for study in report.studies]
     environment = Environment(
         loader=PackageLoader("ddpm_lab.compare", "."),
@@ -64,12 +69,17 @@ def write_page(report: Report, folders: Sequence[str | Path], path: Path) -> Non
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(
-        report=report, sections=sections, folders=folders, environment=_environment(report), figure_json=_figure_json,
+    return environment.get_template("page.html").render(
+        report=report, sections=sections, folders=folders, averaged=AVERAGED, environment=_environment(report),
+        figure_json=_figure_json,
         plotly=Markup(_plotly()), script=Markup(_own("page.js")), css=Markup(_own("page.css")),
     )  # fmt: skip
+
+
+def write_page(page: str, path: Path) -> None:
+    """Beside the target, then renamed."""
     partial = path.with_suffix(".tmp")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
     partial.replace(path)
 
 
@@ -101,7 +111,8 @@ def _section(study: Study, report: Report) -> Section:
     return Section(
         study, told, cautions(study.compared, study.judged), head(study, study.main),
         [(choice, cells(study, choice, study.main)) for choice in study.compared.choices],
-        _details(study, others) if others else None, _matrix(study), intervals, [plot for plot in plots if plot is not None],
+        _details(study, others) if others else None, _effects(study) if study.effects else None, _matrix(study), intervals,
+        [plot for plot in plots if plot is not None],
         _pictures(study), _same_noise(study), _differing(study), _measured(study),
     )  # fmt: skip
 
@@ -110,6 +121,29 @@ def _details(study: Study, columns: Sequence[Any]) -> tuple[list[str], list[tupl
     costs = len(head(study, [])) - 1
     names = head(study, columns)
     return names[: len(names) - costs], [(c, cells(study, c, columns)[: len(names) - costs]) for c in study.compared.choices]
+
+
+def _effects(study: Study) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+    """A row for each value of each axis; of every measure the mean over settings, and what the settings say of it."""
+    measures = list(dict.fromkeys(effect.measure for effect in study.effects))
+    digits = {measure: effect_digits([e for e in study.effects if e.measure == measure]) for measure in measures}
+    rows: dict[str, dict[Measure, Effect]] = {}
+    for effect in study.effects:
+        rows.setdefault(f"{effect.axis}: {effect.value} instead of {effect.against}", {})[effect.measure] = effect
+
+    def two(measure: Measure, effect: Effect | None) -> list[Cell]:
+        if effect is None:
+            return [Cell("–"), Cell("–")]
+        found, places = effect.estimate, digits[measure]
+        span = "" if found.low is None else f" {spanned(found.low, found.high, places, True)}"
+        ends = [shown(end, places, True) for end in (min(effect.settings), max(effect.settings))]
+        over = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {ends[0]} to {ends[1]}"
+        n = len(effect.settings)
+        told = f"{effect.lower} of {n} lower: disagree" if effect.disagree else f"{agreement(effect)} {n}" if n > 1 else "1"
+        return [Cell(f"{shown(found.value, places, True)}{span}", found.value, note=over), Cell(told, n)]
+
+    head = [name for measure in measures for name in (measure.label, "settings")]
+    return head, [(name, [c for m in measures for c in two(m, found.get(m))]) for name, found in rows.items()]
 
 
 def _matrix(study: Study) -> tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None:
@@ -134,23 +168,27 @@ def _pictures(study: Study) -> list[Picture]:
     found = []
     for choice in study.compared.choices[:PICTURES]:
         seed = min(shared or {s for s, arm in choice.arms.items() if arm.picture}, default=None)
-        if (
-            seed is not None
-            and (path := choice.arms[seed].picture) is not None
-            and (size := _size(content := path.read_bytes()))
-        ):
+        path = None if seed is None else choice.arms[seed].picture
+        if seed is not None and path is not None and (size := _size(content := _bytes(path))):
             uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
             found.append(Picture(choice.label, seed, uri, *size, path.name))
     return found
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _same_noise(study: Study) -> bool:
     """Whether the pictures began at the same noise: drawn from one seed, whatever the runs' own."""
     arms = [arm for choice in study.compared.choices for arm in choice.arms.values()]
     if study.title == TRAINED:
-        seeds = {str(((arm.run.config.get("callbacks") or {}).get("samples") or {}).get("seed")) for arm in arms}
+        seeds = {str(said(arm.run.config, "callbacks", "samples", "seed")) for arm in arms}
     else:
-        seeds = {n.record.get("seed") for arm in arms for n in arm.numbers.values() if n.record.get("sampler") is not None}
+        seeds = {str(n.record.get("seed")) for arm in arms for n in arm.numbers.values() if n.record.get("sampler") is not None}
     return len(seeds) == 1
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, trained_arms
+from ddpm_lab.compare.choices import Arm, Names, chosen, compared, evaluated_arms, having, trained_arms
+from ddpm_lab.compare.effects import effects
 from ddpm_lab.compare.folders import RunFolder, Skipped, read_runs
 from ddpm_lab.compare.judge import judged
-from ddpm_lab.compare.sentences import cautions, sentences
+from ddpm_lab.compare.sentences import AVERAGED, cautions, effect_sentence, sentences
 from ddpm_lab.compare.table import Study, aligned, markdown, rows, tex, write_csv
 from ddpm_lab.errors import UserError
 
@@ -47,13 +48,16 @@ def report(
 
 def _study(title: str, arms: Sequence[Arm], baseline: str | None, level: float, names: Names, last: bool) -> Study:
     together = compared(arms, names)
-    try:
+    meant = having(together.choices, baseline) if last and baseline is not None else []
+    if last and baseline is not None and len(meant) != 1:  # it is one of the trained choices
+        against = [*meant, *together.choices][0]
+        what = f"{len(meant)} evaluated choices have that" if meant else "no evaluated choice has that"
+        together.notes.append(f"baseline={baseline}: {what}; here it is the first{' of them' * bool(meant)}: {against.label}")
+    else:
         against = chosen(together.choices, baseline)
-    except UserError:
-        if not last:  # a baseline of the trained runs may name several evaluated choices, of which the first is as good
-            raise
-        against = together.choices[0]
-    return Study(title, together, against, judged(together, against, level), level)
+    found = judged(together, against, level)
+    columns = [column for column in found.columns if column.measure.judged]
+    return Study(title, together, against, found, level, effects(together, columns, against, level))
 
 
 def lines(found: Report) -> list[str]:
@@ -62,12 +66,14 @@ def lines(found: Report) -> list[str]:
     for study in found.studies:
         told += ["", f"{study.title} ({_about(study)})", "", *aligned(rows(study)), ""]
         told += [f"  {text}" for _, text in sentences(study.judged, study.level)]
+        told += [f"  {AVERAGED}"] * bool(study.effects) + [f"    {effect_sentence(effect)}" for effect in study.effects]
         told += [f"  note: {text}" for text in cautions(study.compared, study.judged)]
     return told[1:] + [""] * bool(found.problems) + [f"note: {text}" for text in found.problems]
 
 
 def _about(study: Study) -> str:
-    over = f"means with {study.level:.0%} intervals over seeds; differences to {study.baseline.label}, paired by seed"
+    paired = "paired by seed" + " where they share one" * any(found.apart for found in study.judged.comparisons)
+    over = f"means with {100 * study.level:g}% intervals over seeds; differences to {study.baseline.label}, {paired}"
     return f"{over}; * best mean"
 
 
@@ -76,6 +82,7 @@ def write_tables(found: Report, folder: Path) -> None:
     md, latex = [], []
     for study in found.studies:
         told = [f"- {text}" for _, text in sentences(study.judged, study.level)]
+        told += ["", AVERAGED, ""] * bool(study.effects) + [f"- {effect_sentence(effect)}" for effect in study.effects]
         md += [
             f"## {study.title}",
             "",
@@ -87,8 +94,10 @@ def write_tables(found: Report, folder: Path) -> None:
             "",
         ]
         latex += [*tex(rows(study), f"{study.title}: {_about(study)}".replace("; * best mean", "; best mean in bold")), ""]
-    (folder / "table.md").write_text("\n".join(md), encoding="utf-8")
-    (folder / "table.tex").write_text("\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8")
+    (folder / "table.md").write_text("\n".join(md), encoding="utf-8", errors="backslashreplace")
+    (folder / "table.tex").write_text(
+        "\n".join(["% needs \\usepackage{booktabs}", *latex]), encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def options_by_target(files: Mapping[str, Mapping[str, str | None]]) -> Names:

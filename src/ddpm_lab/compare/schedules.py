@@ -1,5 +1,6 @@
 """The schedules of the choices, built from their configurations: the one place here that loads torch."""
 
+import html
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ def schedules(study: Study, problems: list[str]) -> list[Figure]:
     tables: dict[str, tuple[Any, np.ndarray]] = {}
     for choice in study.compared.choices:
         run = next(iter(choice.arms.values())).run
-        key = str(sorted(run.config["schedule"].items()))
+        key = str(sorted(run.config["schedule"].items(), key=str))
         if key not in tables:
             try:
                 tables[key] = (choice, schedule_of(run.config).alphas_bar.numpy())
-            except UserError as error:
-                told = f"{_name(choice, study)}: this schedule is not plotted: {error}"
+            except (UserError, RuntimeError, ValueError) as error:  # torch's and OmegaConf's, of what they cannot make
+                told = f"{_name(choice, study)}: this schedule is not plotted: {str(error).splitlines()[0]}"
                 problems += [told] * (told not in problems)
     signal, snr = [], []
     for choice, alphas_bar in tables.values():
@@ -33,7 +34,7 @@ def schedules(study: Study, problems: list[str]) -> list[Figure]:
             log_snr = np.log(ab) - np.log1p(-ab)
         inner = np.isfinite(log_snr)
         for data, x, y in ((signal, u, ab), (snr, u[inner], log_snr[inner])):
-            data.append(line(study, choice, x.round(5).tolist(), y, "t/T") | {"name": name})
+            data.append(line(study, choice, x.round(5).tolist(), y, "t/T") | {"name": html.escape(name, quote=False)})
     if not tables:
         return []
     alt, x = f"{{}} of {len(tables)} schedules against t/T.", axis("t / T")

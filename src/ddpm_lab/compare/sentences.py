@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ddpm_lab.compare.choices import Compared
+from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.judge import Comparison, Judged
 from ddpm_lab.compare.measures import decimals, shown, spanned
 from ddpm_lab.compare.statistics import Estimate
@@ -18,7 +19,7 @@ def verdict(found: Comparison, level: float) -> str:
     better = deciding.value * found.measure.better > 0
     if found.p > 1 - level or _images_object(found):
         return "open"
-    if len(found.seeds) > 1:
+    if found.replicated:
         return "better" if better else "worse"
     return "ahead" if better else "behind"
 
@@ -26,14 +27,16 @@ def verdict(found: Comparison, level: float) -> str:
 def _images_object(found: Comparison) -> bool:
     """Seeds agree, but other images might not."""
     images = found.over_images
-    return len(found.seeds) > 1 and images is not None and not images.excludes_zero
+    return found.replicated and images is not None and not images.excludes_zero
 
 
 def sentence(found: Comparison, level: float) -> str:
     a, b, what, n = found.choice.label, found.baseline.label, found.measure.label, len(found.seeds)
     kind, seeds = verdict(found, level), found.over_seeds
     if seeds is None:
-        return f"{a} and {b} share no seed, so nothing is said on {what}: train both with the same seeds."
+        return (
+            f"{a} and {b} share no seed, and not both have two, so nothing is said on {what}: train both with the same seeds."
+        )
     if kind == "same":
         return f"{a} and {b} are the same on {what}, to the last digit."
     apart = _apart(found)
@@ -45,25 +48,41 @@ def sentence(found: Comparison, level: float) -> str:
     if kind in ("better", "worse"):
         verb = "beats" if kind == "better" else "loses to"
         count = found.wins if kind == "better" else n - found.wins
-        return f"{a} {verb} {b} on {what} in {count} of {n} seeds: {apart} {_span(found, seeds)}.{_of_images(found)}"
+        how = f", {_unpaired(found.apart)}" if found.apart else f" in {count} of {n} seeds"
+        return f"{a} {verb} {b} on {what}{how}: {apart} {_span(found, seeds)}.{_of_images(found)}"
     if kind in ("ahead", "behind"):
         verb = "is ahead of" if kind == "ahead" else "is behind"
         return f"{a} {verb} {b} on {what}: {apart} {_one_seed(found)}"
     return f"{a} and {b} are not distinguishable on {what}: {_why_open(found, level)}"
 
 
+def _unpaired(apart: tuple[Sequence[int], Sequence[int]]) -> str:
+    return f"unpaired, seeds {' against '.join(map(_numbers, apart))}"
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
+
+
 def _apart(found: Comparison) -> str:
     assert found.over_seeds is not None
-    value = found.over_seeds.value
-    return f"{'lower' if value < 0 else 'higher'} by {shown(abs(value), _digits(found))}"
+    return _distance(found.over_seeds, _digits(found))
+
+
+def _distance(estimate: Estimate, digits: int) -> str:
+    return f"{'lower' if estimate.value < 0 else 'higher'} by {shown(abs(estimate.value), digits)}"
 
 
 def _span(found: Comparison, estimate: Estimate, signed: bool = False) -> str:
     """The interval of the distance; of the difference itself where `signed`."""
+    return spanned(estimate.low, estimate.high, _digits(found), True) if signed else _of_distance(estimate, _digits(found))
+
+
+def _of_distance(estimate: Estimate, digits: int) -> str:
     low, high = estimate.low, estimate.high
-    if not signed and estimate.value < 0 and low is not None and high is not None:
+    if estimate.value < 0 and low is not None and high is not None:
         low, high = -high, -low
-    return spanned(low, high, _digits(found), signed)
+    return spanned(low, high, digits)
 
 
 def _digits(found: Comparison) -> int:
@@ -89,8 +108,10 @@ def _one_seed(found: Comparison) -> str:
 def _why_open(found: Comparison, level: float) -> str:
     deciding, n = found.deciding, len(found.seeds)
     assert deciding is not None
-    over = f"{n} seeds" if n > 1 else f"{deciding.n:,} images only; one seed, not replicated"
-    text = f"difference {shown(deciding.value, _digits(found), True)} {_span(found, deciding, True)} over {over}"
+    how = "" if found.paired else ", unpaired"
+    over = f"over {n} seeds" if n > 1 else f"over {deciding.n:,} images only{how}; one seed, not replicated"
+    over = _unpaired(found.apart) if found.apart else over
+    text = f"difference {shown(deciding.value, _digits(found), True)} {_span(found, deciding, True)} {over}"
     if found.p is not None and found.p <= 1 - level:
         images = found.over_images
         assert images is not None
@@ -98,6 +119,36 @@ def _why_open(found: Comparison, level: float) -> str:
     if deciding.excludes_zero:
         return f"{text}, which does not hold once all comparisons are counted (p = {found.p:.2g} by Holm)."
     return f"{text}."
+
+
+AVERAGED = "Each axis, averaged over the rest (described, not judged: the intervals are not corrected for how many they are):"
+
+
+def effect_sentence(effect: Effect) -> str:
+    found, digits, several = effect.estimate, effect_digits([effect]), len(effect.settings) > 1
+    span = "" if found.low is None else f" {_of_distance(found, digits)}"
+    over = f"{len(effect.seeds)} seeds" if len(effect.seeds) > 1 else "one seed, so without an interval"
+    where = f"on average over {len(effect.settings)} settings of the rest" if several else "in the one setting that has both"
+    told = (
+        f"{effect.axis}, {effect.value} instead of {effect.against}: {effect.measure.label} {_distance(found, digits)}{span} "
+    )
+    return f"{told}{where}, {over}{f'; {agreement(effect)}' if several else ''}."
+
+
+def agreement(effect: Effect) -> str:
+    """In which direction the settings point."""
+    if effect.disagree:
+        return f"the settings disagree (an interaction, or chance): lower in {effect.lower} of {len(effect.settings)}"
+    return "the same in all" if effect.estimate.value == 0 else f"{'lower' if effect.lower else 'higher'} in all"
+
+
+def effect_digits(found: Sequence[Effect]) -> int:
+    """Of one measure, to be read side by side."""
+    spans = [
+        (e.estimate.high - e.estimate.low) / 2 for e in found if e.estimate.low is not None and e.estimate.high is not None
+    ]
+    values = [effect.estimate.value for effect in found]
+    return max(decimals(values, spans), decimals(values, []) - 2) if spans else decimals(values, []) - 1
 
 
 def sentences(judged: Judged, level: float) -> list[tuple[str, str]]:
@@ -126,10 +177,17 @@ def cautions(compared: Compared, judged: Judged) -> list[str]:
             if all_of_them
             else f"One seed only, so no interval over seeds: {_listed(single)}."
         )
+    lopsided = {c.choice.label for c in judged.comparisons if c.apart and _lopsided(*map(len, c.apart))}
+    if lopsided:
+        told.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed([*lopsided])}.")
     for column in judged.columns:
         if column.notes and column.measure.judged:
             told.append(f"{column.measure.label}: numbers were measured with different {'; '.join(column.notes[:4])}.")
     return told + compared.notes
+
+
+def _lopsided(a: int, b: int) -> bool:
+    return min(a, b) < 5 and max(a, b) >= 2 * min(a, b)
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -35,12 +35,25 @@ def t_interval(values: ArrayLike, level: float) -> Estimate:
     return _student(mean, float(x.std(ddof=1)) / math.sqrt(n), n - 1, level, n)
 
 
+def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Estimate:
+    """Welch's interval (1947) for the difference of two means, of samples that share nothing and may vary differently. Of
+    fewer than two values on a side there is none. At two on each side it is wider than it need be where both vary alike (98%
+    for 95%); at two against ten it falls short (90%)."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    value, n = float(x.mean() - y.mean()), len(x) + len(y)
+    if min(len(x), len(y)) < 2:
+        return Estimate(value, None, None, None, n)
+    u, v = (float(z.var(ddof=1)) / len(z) for z in (x, y))
+    dof = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1)) if u + v > 0 else n - 2
+    return _student(value, math.sqrt(u + v), dof, level, n)
+
+
 def normal_interval(value: float, se: float, n: int, level: float) -> Estimate:
     """From a standard error over n data."""
     return _student(value, se, n - 1, level, n)
 
 
-def _student(value: float, se: float, dof: int, level: float, n: int) -> Estimate:
+def _student(value: float, se: float, dof: float, level: float, n: int) -> Estimate:
     half = se * float(stdtrit(dof, (1 + level) / 2))
     p = (1.0 if value == 0 else 0.0) if se == 0 else float(2 * stdtr(dof, -abs(value) / se))
     return Estimate(value, value - half, value + half, p, n)

@@ -2,11 +2,12 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ddpm_lab.compare.choices import Choice, Compared
+from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.judge import Column, Judged, winners
 from ddpm_lab.compare.measures import decimals, shown, spanned
 from ddpm_lab.compare.sentences import verdict
@@ -25,6 +26,7 @@ class Study:
     baseline: Choice
     judged: Judged
     level: float
+    effects: list[Effect] = field(default_factory=list)
 
     @property
     def main(self) -> list[Column]:
@@ -77,7 +79,7 @@ def _against(study: Study, choice: Choice, column: Column, digits: int) -> Cell:
         return Cell("–")
     value, deciding = found.over_seeds.value, found.deciding
     span = f" {spanned(deciding.low, deciding.high, digits, True)}" if deciding and not found.same else ""
-    over = "" if len(found.seeds) > 1 or not span else " (images)"
+    over = " (unpaired)" if found.apart else "" if found.replicated or not span else " (images)"
     note = verdict(found, study.level) + ("" if found.p is None else f", p = {found.p:.2g} by Holm")
     return Cell(f"{shown(value, digits, True)}{span}{over}", value, note=note)
 
@@ -183,12 +185,14 @@ def _numbers(study: Study, choice: Choice, column: Column) -> dict[str, Any]:
     for name, e in (("difference", against.over_seeds), ("images", against.over_images)) if against else ():
         if e is not None:
             row |= {f"{key}_{name}": e.value, f"{key}_{name}_low": e.low, f"{key}_{name}_high": e.high}
+    if against and against.apart:
+        row[f"{key}_difference_unpaired"] = True
     return row | ({f"{key}_p_holm": against.p, f"{key}_verdict": verdict(against, study.level)} if against else {})
 
 
 def write_csv(studies: Sequence[Study], path: Path) -> None:
     found = [row for study in studies for row in records(study)]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in found for name in row)))
         writer.writeheader()
         writer.writerows(found)

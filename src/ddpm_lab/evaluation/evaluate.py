@@ -10,7 +10,7 @@ from ddpm_lab.core.estimate import Estimate
 from ddpm_lab.core.schedule import Chain
 from ddpm_lab.data.memory import scale
 from ddpm_lab.evaluation import likelihood
-from ddpm_lab.evaluation.likelihood import Of
+from ddpm_lab.evaluation.likelihood import Of, PerDatum
 from ddpm_lab.evaluation.quality import SPOKEN, scores
 from ddpm_lab.evaluation.samples import drawn
 from ddpm_lab.evaluation.subject import Choice, Subject
@@ -29,6 +29,8 @@ class Evaluated:
     steps: int
     results: list[Result] = field(default_factory=list)
     bounds: dict[str, Bound] = field(default_factory=dict)
+    per_datum: dict[str, PerDatum] = field(default_factory=dict)
+    """By the key of the number that they are of."""
     grid: Path | None = None
     about: dict[str, Any] = field(default_factory=dict)
     """The network, and the seed."""
@@ -62,7 +64,7 @@ def evaluate(
     for name, chain in chains(trained.schedule.chain(), choice.chain(trained), nll.chain).items():
         found.results += _likelihood(subject, choice, chain, name, nll, found)
     if nll.ode_n:
-        found.results.append(_by_flow(subject, nll))
+        found.results.append(_by_flow(subject, nll, found))
     if quality.n:
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
             found.results += scores(subject, choice, quality.n, extractor, quality.reference, stats, Path(scratch))
@@ -89,20 +91,20 @@ def _likelihood(subject: Subject, choice: Choice, chain: Chain, name: str, nll: 
     key = f"bound_{len(chain)}" if name == "sampler" else "bound"
     record = _record(subject, choice, chain, of)
     if nll.terms is not None:
-        estimate = likelihood.estimated(subject, choice, chain, of, nll.terms)
+        estimate, found.per_datum[f"{key}_estimate"] = likelihood.estimated(subject, choice, chain, of, nll.terms)
         return _of_estimate(estimate, key, record | {"stride": None, "terms": nll.terms}, len(chain))
-    bound = likelihood.measured(subject, choice, chain, of)
+    bound, found.per_datum[key] = likelihood.measured(subject, choice, chain, of)
     found.bounds[name] = bound
     results = _of_bound(bound, key, record, len(chain))
     of_train = Of("train", min(n, len(data.raw("train"))), min(nll.train_stride, len(chain)), clip)
     if name == "full" and nll.split == "val" and nll.train_stride and of_train.n >= 2 * of_train.stride:
-        train = likelihood.measured(subject, choice, chain, of_train)
+        train, _ = likelihood.measured(subject, choice, chain, of_train)
         results += _gap(bound, train, _record(subject, choice, chain, of_train))
     return results
 
 
-def _by_flow(subject: Subject, nll: Any) -> Result:
-    flow = likelihood.by_flow(subject, nll.split, nll.ode_n, nll.ode_probes, nll.ode_tolerance)
+def _by_flow(subject: Subject, nll: Any, found: Evaluated) -> Result:
+    flow, found.per_datum["flow_bpd"] = likelihood.by_flow(subject, nll.split, nll.ode_n, nll.ode_probes, nll.ode_tolerance)
     label = f"bits/dim, probability flow: another model ({flow.n} {SPOKEN[nll.split]} data)"
     record = {
         "unit": "bits/dim", "n": flow.n, "data": nll.split, "seed": subject.seed, "weights": subject.run.weights,

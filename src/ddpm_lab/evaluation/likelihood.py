@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from ddpm_lab.core import rng
 from ddpm_lab.core.bound import Bound, Tally
 from ddpm_lab.core.estimate import BoundEstimator, Estimate, EstimateTally, pilot
@@ -26,7 +28,24 @@ class Of(NamedTuple):
     clip: bool
 
 
-def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
+class PerDatum(NamedTuple):
+    """What was measured of each datum, as vlb_terms.npz of training has it: two choices can be paired over it."""
+
+    per_datum_bpd: Tensor
+    """The sum of its terms that were measured."""
+    per_datum_prior_bpd: Tensor
+    """Its L_T; 0 of the flow, which has none."""
+    index: Tensor
+    stride: int
+    """Data whose indices agree modulo this were measured at the same times; 1 where each has the whole sum."""
+
+
+def _per_datum(sums: Tensor, priors: Tensor, index: Tensor, stride: int = 1) -> PerDatum:
+    order = index.argsort()
+    return PerDatum(sums[order], priors[order], index[order], stride)
+
+
+def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> tuple[Bound, PerDatum]:
     """The bound, term by term. Raises UserError for fewer data than two at each time."""
     check_stride(of.stride, of.n)
     diffusion, net = choice.diffusion(subject.run.diffusion), subject.run.net
@@ -43,7 +62,8 @@ def measured(subject: Subject, choice: Choice, chain: Chain, of: Of) -> Bound:
     told = f"bound of {of.n} {of.split} data, {len(chain)} steps"
     for piece in subject.store.pieces("bound", about, of.n, PIECE, work, told):
         whole.tally = whole.tally.plus(Tally(**piece))
-    return whole.result()
+    _, sums, index, priors = whole.tally
+    return whole.result(), _per_datum(sums, priors, index, of.stride)
 
 
 def check_stride(stride: int, n: int) -> None:
@@ -51,11 +71,11 @@ def check_stride(stride: int, n: int) -> None:
         raise UserError(f"nll.stride={stride} needs at least {2 * stride} data, and there are {n}: use a smaller stride")
 
 
-def estimated(subject: Subject, choice: Choice, chain: Chain, of: Of, terms: int) -> Estimate:
+def estimated(subject: Subject, choice: Choice, chain: Chain, of: Of, terms: int) -> tuple[Estimate, PerDatum]:
     """The bound from `terms` divergences per datum, where a pilot on training data found them large."""
     stride = max(1, min(len(chain) // 50, PILOT // 2, len(subject.data.raw("train")) // 2))
     first = Of("train", min(PILOT, len(subject.data.raw("train"))), stride, of.clip)
-    p = pilot(measured(subject, choice, chain, first))
+    p = pilot(measured(subject, choice, chain, first)[0])
     diffusion, net = choice.diffusion(subject.run.diffusion), subject.run.net
 
     def estimator() -> BoundEstimator:
@@ -70,10 +90,11 @@ def estimated(subject: Subject, choice: Choice, chain: Chain, of: Of, terms: int
     told = f"bound of {of.n} {of.split} data by {terms} terms, {len(chain)} steps"
     for piece in subject.store.pieces("estimate", about, of.n, 8 * PIECE, work, told):
         whole.tally = whole.tally.plus(EstimateTally(**piece))
-    return whole.result()
+    index, priors, decoder, kl = whole.tally
+    return whole.result(), _per_datum(decoder + kl, priors, index)
 
 
-def by_flow(subject: Subject, split: str, n: int, probes: int | None, tolerance: float) -> FlowLikelihood:
+def by_flow(subject: Subject, split: str, n: int, probes: int | None, tolerance: float) -> tuple[FlowLikelihood, PerDatum]:
     """The likelihood by the probability flow, whatever the reverse variance: it has none."""
 
     def meter() -> FlowMeter:
@@ -87,7 +108,8 @@ def by_flow(subject: Subject, split: str, n: int, probes: int | None, tolerance:
     whole, about = meter(), subject.identity | {"split": split, "probes": probes, "tolerance": tolerance}
     for piece in subject.store.pieces("flow", about, n, rng.BLOCK, work, f"probability flow of {n} {split} data"):
         whole.tally = whole.tally.plus(FlowTally(**piece))
-    return whole.result()
+    index, bpd, _ = whole.tally
+    return whole.result(), _per_datum(bpd, bpd.new_zeros(len(bpd)), index)
 
 
 def _about(subject: Subject, choice: Choice, chain: Chain, of: Of) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from ddpm_lab.evaluation.report import (
     write_csv,
     write_gamma,
     write_json,
+    write_per_datum,
     write_terms,
 )
 from ddpm_lab.evaluation.subject import Subject
@@ -42,7 +43,8 @@ from ddpm_lab.training import ranks
 WRITTEN = {
     "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",
     "table.md": "the choices side by side", "sweep.png": "the same as a plot", "bound_*.png": "terms, rate and distortion",
-    "bound_*.csv": "every term", "gamma*.csv": "Γ and the variance of x_0 given x_t", "samples_*.png": "samples",
+    "bound_*.csv": "every term", "per_datum_*.npz": "what each datum cost",
+    "gamma*.csv": "Γ and the variance of x_0 given x_t", "samples_*.png": "samples",
 }  # fmt: skip
 
 
@@ -190,9 +192,10 @@ def _new(folder: Path, cfg: DictConfig) -> None:
 def _keep(found: Sequence[Evaluated], folder: Path) -> None:
     """After every choice: a stop loses none of those before it."""
     about = {key: value for key, value in found[0].about.items() if all(arm.about[key] == value for arm in found)}
+    arm = found[-1]
+    write_per_datum(arm, len(found) - 1, folder)
     write_json(found, about, folder / "evaluation.json")
     write_csv(found, folder / "evaluation.csv")
-    arm = found[-1]
     if arm.choice.gamma is not None:
         write_gamma(arm.choice.gamma, folder / f"{arm.named('gamma')}.csv")
     for bound in arm.bounds.values():

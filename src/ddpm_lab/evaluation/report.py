@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def shown(value: float, se: float | None) -> str:
     return number if se is None else f"{number} ± {se:.4f}"
 
 
-def plain(found: Evaluated) -> dict[str, Any]:
-    """As evaluation.json has it."""
+def plain(found: Evaluated, number: int) -> dict[str, Any]:
+    """As evaluation.json has it; `number` is its place there."""
     choice = found.choice
     return {
         "sampler": choice.sampler_name, "steps": found.steps, "variance": choice.variance_name, "setting": found.setting,
@@ -41,12 +42,26 @@ def plain(found: Evaluated) -> dict[str, Any]:
             for result in found.results
         ],
         "picture": found.grid.name if found.grid else None,
+        "per_datum": {key: _of_data(number, key) for key in found.per_datum},
     }  # fmt: skip
+
+
+def _of_data(number: int, key: str) -> str:
+    return f"per_datum_{number}_{key}.npz"
+
+
+def write_per_datum(arm: Evaluated, number: int, folder: Path) -> None:
+    """A file for each bound, under the names that vlb_terms.npz has, with what tells whether another is over the same data
+    (their hash, split, indices and stride) by the same draws (the seed, and an estimate's terms)."""
+    records = {result.key: result.record for result in arm.results}
+    for key, found in arm.per_datum.items():
+        about = {name: records[key][name] for name in ("data_sha256", "seed", "terms") if name in records[key]}
+        np.savez(folder / _of_data(number, key), split=records[key]["data"], **found._asdict(), **about)
 
 
 def write_json(arms: Sequence[Evaluated], about: dict[str, Any], path: Path) -> None:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    content = about | {"versions": versions, "arms": [plain(arm) for arm in arms]}
+    content = about | {"versions": versions, "arms": [plain(arm, i) for i, arm in enumerate(arms)]}
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

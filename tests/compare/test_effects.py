@@ -1,0 +1,144 @@
+"""What an axis does, averaged over the rest, against models whose effects are known."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from compare.synthetic import sweep
+from ddpm_lab.compare.choices import Arm, Axis, Choice, Compared
+from ddpm_lab.compare.effects import Effect, effects
+from ddpm_lab.compare.folders import Number, RunFolder
+from ddpm_lab.compare.judge import judged
+from ddpm_lab.compare.report import lines, report, write_tables
+from ddpm_lab.compare.sentences import effect_sentence
+
+AXES = {"schedule": ["linear", "cosine", "sigmoid"], "loss": ["simple", "hybrid"], "schedule.T": ["100", "1000"]}
+SCHEDULE = {"linear": 0.0, "cosine": -0.5, "sigmoid": 0.25}
+LOSS = {"simple": 0.0, "hybrid": 0.125}
+STEPS = {"100": 0.0, "1000": -1.0}
+SEEDS = {0: 0.0, 1: 0.5, 2: -0.25}
+
+
+def choice(values: dict[str, str], bpd: dict[int, float]) -> Choice:
+    label = ", ".join(values.values())
+    arms = {s: Arm(RunFolder(Path(label), {}, {}, {}), {}, {"bound_bpd": Number(v, None, {})}) for s, v in bpd.items()}
+    return Choice(values, label, arms)
+
+
+def factorial(bpd, leave: tuple[tuple[str, ...], ...] = ()) -> Compared:
+    """All combinations but those that are left out; `bpd(schedule, loss, T, seed)`."""
+    rows = [row for row in product(*AXES.values()) if row not in leave]
+    choices = [choice(dict(zip(AXES, row, strict=True)), {seed: bpd(*row, seed) for seed in SEEDS}) for row in rows]
+    return Compared([Axis(key) for key in AXES], choices, [])
+
+
+def additive(schedule, loss, steps, seed):
+    return 3.0 + SCHEDULE[schedule] + LOSS[loss] + STEPS[steps] + SEEDS[seed]
+
+
+def effects_of(compared: Compared) -> dict[tuple[str, str], Effect]:
+    baseline = compared.choices[0]
+    columns = judged(compared, baseline, 0.95).columns
+    return {(effect.axis, effect.value): effect for effect in effects(compared, columns, baseline, 0.95)}
+
+
+@pytest.mark.parametrize("leave", [(), (("cosine", "hybrid", "100"), ("linear", "hybrid", "1000"))])
+def test_of_an_additive_model_they_are_exact(leave):
+    """Also where combinations are missing: only those that have a partner count."""
+    found = effects_of(factorial(additive, leave))
+    expected = {
+        ("schedule", "cosine"): -0.5, ("schedule", "sigmoid"): 0.25, ("loss", "hybrid"): 0.125, ("schedule.T", "1000"): -1.0,
+    }  # fmt: skip
+    assert {key: effect.estimate.value for key, effect in found.items()} == expected
+    assert {effect.estimate.low == effect.estimate.high for effect in found.values()} == {True}
+    settings = [len(effect.settings) for effect in found.values()]
+    assert settings == ([2, 3, 4, 4] if leave else [4, 4, 6, 6])
+    assert not any(effect.disagree for effect in found.values())
+
+
+def test_with_noise_they_are_the_mean_over_settings_by_seed():
+    rng, table = np.random.default_rng(0), {}
+    for key in product(*AXES.values(), SEEDS):
+        table[key] = additive(*key) + rng.normal(0, 0.3)
+    found = effects_of(factorial(lambda *key: table[key]))[("schedule", "cosine")]
+    rest = list(product(AXES["loss"], AXES["schedule.T"]))
+    by_seed = [sum(table["cosine", *r, s] - table["linear", *r, s] for r in rest) / 4 for s in SEEDS]
+    expected = stats.ttest_1samp(by_seed, 0.0).confidence_interval(0.95)
+    assert found.estimate.value == pytest.approx(sum(by_seed) / 3)
+    assert (found.estimate.low, found.estimate.high) == pytest.approx(tuple(expected))
+    by_setting = [sum(table["cosine", *r, s] - table["linear", *r, s] for s in SEEDS) / 3 for r in rest]
+    assert sorted(found.settings) == pytest.approx(sorted(by_setting))
+    assert (found.seeds, found.against) == ([0, 1, 2], "linear")
+
+
+def test_an_interaction_is_said():
+    """cosine is lower everywhere but with hybrid at T = 1000, and lower on average."""
+    table = {("hybrid", "1000"): 0.25}
+    found = effects_of(
+        factorial(
+            lambda schedule, loss, steps, seed: (
+                3.0 + SEEDS[seed] + (schedule == "cosine") * table.get((loss, steps), -0.5) - (schedule == "sigmoid")
+            )
+        )
+    )
+    cosine = found["schedule", "cosine"]
+    assert cosine.estimate.value == pytest.approx(-0.3125)
+    assert "the settings disagree (an interaction, or chance): lower in 3 of 4" in effect_sentence(cosine)
+    assert "lower in all" in effect_sentence(found["schedule", "sigmoid"])
+    assert "disagree" not in effect_sentence(found["schedule", "sigmoid"])
+
+
+def test_settings_are_averaged_over_the_seeds_that_all_of_them_have():
+    compared = factorial(additive)
+    for one in compared.choices:
+        if one.values["loss"] == "hybrid":
+            del one.arms[2]
+    found = effects_of(compared)
+    assert found["schedule", "cosine"].seeds == [0, 1]
+    assert found["loss", "hybrid"].seeds == [0, 1]
+    for one in compared.choices:
+        for seed in (1, 2):
+            one.arms.pop(seed, None)
+    single = effects_of(compared)["schedule", "cosine"]
+    assert single.estimate == (-0.5, None, None, None, 1)
+    assert "one seed, so without an interval" in effect_sentence(single)
+
+
+def test_settings_without_a_common_seed_say_nothing():
+    compared = factorial(additive)
+    for one in compared.choices:
+        keep = [0] if one.values["loss"] == "hybrid" else [1, 2]
+        one.arms = {seed: arm for seed, arm in one.arms.items() if seed in keep}
+    assert {axis for axis, _ in effects_of(compared)} == set()
+
+
+def test_one_axis_has_nothing_to_be_averaged_over():
+    choices = [choice({"schedule": value}, {0: 3.0 + SCHEDULE[value]}) for value in SCHEDULE]
+    assert effects_of(Compared([Axis("schedule")], choices, [])) == {}
+
+
+def test_an_axis_that_another_decides_has_no_effect_of_its_own(tmp_path):
+    """A loss brings its variance: pairs that differ in the loss differ in both."""
+    found = report([sweep(tmp_path)], None, 0.95, {})
+    told = found.studies[0].effects
+    assert {effect.axis for effect in told} == {"schedule", "loss"}
+    assert {len(effect.settings) for effect in told} == {2}
+    text = "\n".join(lines(found))
+    assert "described, not judged" in text
+    assert "    schedule, cosine instead of linear: bits/dim lower by 0.4" in text
+    assert "on average over 2 settings of the rest, 3 seeds; lower in all." in text
+    write_tables(found, tmp_path)
+    assert "- schedule, cosine instead of linear: bits/dim lower by 0.4" in (tmp_path / "table.md").read_text()
+
+
+def test_effects_are_not_of_the_family_that_is_corrected():
+    """With them or without, every comparison has the p-value that Holm's correction of the comparisons alone gives it."""
+    rng = np.random.default_rng(1)
+    compared = factorial(lambda *key: additive(*key) + rng.normal(0, 0.05))
+    comparisons = judged(compared, compared.choices[0], 0.95).comparisons
+    assert len(comparisons) == 11
+    raw = sorted(found.deciding.p for found in comparisons)
+    assert min(found.p for found in comparisons) == pytest.approx(min(1, 11 * raw[0]))

@@ -1,0 +1,130 @@
+"""Which comparisons are paired: over images as evaluated, and over seeds where two choices share them."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from compare.synthetic import N, T, config, sweep, write_evaluation, write_run
+from ddpm_lab.compare.judge import Comparison
+from ddpm_lab.compare.page import page_of
+from ddpm_lab.compare.report import EVALUATED, Report, lines, report
+from ddpm_lab.compare.sentences import sentence, verdict
+
+FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ancestral", 4, "beta_tilde")
+
+
+def said(found: Report, label: str, key: str, title: str = EVALUATED) -> Comparison:
+    study = next(study for study in found.studies if study.title == title)
+    return next(c for c in study.judged.comparisons if c.choice.label == label and c.measure.key == key)
+
+
+def images(seed: int, shift: float = 0.0) -> np.ndarray:
+    """Those of one seed share most of what they cost."""
+    shared = np.random.default_rng(0).normal(3, 0.3, N)
+    return shared + shift + np.random.default_rng(seed).normal(0, 0.01, N)
+
+
+def by_hand(difference: np.ndarray, stride: int) -> float:
+    """Half the width of the interval, from the standard errors of the strata: each has a mean of its own."""
+    strata = [difference[offset::stride] / stride for offset in range(stride)]
+    return 1.96 * np.sqrt(sum(stratum.var(ddof=1) / len(stratum) for stratum in strata))
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_evaluated_choices_are_paired_over_images(tmp_path, stride, seeds):
+    for seed in seeds:
+        run = write_run(tmp_path / str(seed), config(seed))
+        arms = {SHORT: (images(seed), 9.0), OTHER: (images(seed + 10, 0.05), 9.5)}
+        write_evaluation(run, arms, stride=stride)
+    found = said(report([tmp_path], None, 0.95, {}), "variance=beta_tilde", "bound_chain")
+    difference = np.mean([images(seed + 10, 0.05) - images(seed) for seed in seeds], axis=0)
+    interval = found.over_images
+    assert found.paired
+    assert interval.value == pytest.approx(difference.mean())
+    assert (interval.high - interval.low) / 2 == pytest.approx(by_hand(difference, stride), rel=0.1)
+    assert interval.n == N
+    if seeds == (1,):
+        assert verdict(found, 0.95) == "behind"
+        assert f"One seed, not replicated: the interval is over {N} images only." in sentence(found, 0.95)
+
+
+def test_the_full_chain_is_paired_across_runs(tmp_path):
+    for number, (schedule, shift) in enumerate([("linear", 0.0), ("cosine", -0.05)]):
+        run = write_run(tmp_path / str(number), config(1, schedule))
+        write_evaluation(run, {FULL: (images(number, shift), 9.0)})
+    found = report([tmp_path], None, 0.95, {})
+    for key in ("bound", "bound_chain"):  # the sampler visits all steps, so they are one
+        assert said(found, "cosine", key).paired
+        assert said(found, "cosine", key).over_images.excludes_zero
+
+
+@pytest.mark.parametrize("kind", ["no file", "other data", "another stride", "another number"])
+def test_what_is_not_of_the_same_images_is_unpaired_as_before(tmp_path, kind):
+    runs = [write_run(tmp_path / str(i), config(1, schedule)) for i, schedule in enumerate(("linear", "cosine"))]
+    write_evaluation(runs[0], {FULL: (images(1), 9.0)})
+    other = {"other data": {"sha256": "00" * 32}, "another stride": {"stride": 3}}.get(kind, {})
+    write_evaluation(runs[1], {FULL: (float(images(2, -0.05).mean()) if kind == "no file" else images(2, -0.05), 9.0)}, **other)
+    if kind == "another number":  # the file is of another measurement than evaluation.json
+        path = runs[1] / "eval" / "e" / "evaluation.json"
+        path.write_text(path.read_text().replace('"value": 2.9', '"value": 2.8'))
+    found = said(report([tmp_path], None, 0.95, {}), "cosine", "bound")
+    assert not found.paired
+    assert found.over_images.high - found.over_images.low == pytest.approx(2 * 2 * np.hypot(0.02, 0.02), rel=0.05)
+    assert "unpaired" in sentence(found, 0.95)
+
+
+def test_choices_that_share_no_seed_are_compared_unpaired(tmp_path):
+    values = {("linear", s): v for s, v in zip((0, 1, 2), (3.0, 3.1, 3.05), strict=True)}
+    values |= {("cosine", s): v for s, v in zip((3, 4), (2.5, 2.52), strict=True)}
+    for number, ((schedule, seed), value) in enumerate(values.items()):
+        write_run(tmp_path / str(number), config(seed, schedule), value, 10 + 0.1 * number)
+    found = report([tmp_path], None, 0.95, {})
+    own = said(found, "cosine", "bound_bpd", "As trained")
+    ends = stats.ttest_ind([2.5, 2.52], [3.0, 3.1, 3.05], equal_var=False).confidence_interval(0.95)
+    assert (own.over_seeds.low, own.over_seeds.high) == pytest.approx(tuple(ends))
+    assert own.over_images.value == pytest.approx(2.51 - 3.05)
+    told = "\n".join(lines(found))
+    assert "cosine beats linear on bits/dim, unpaired, seeds 3, 4 against 0, 1, 2: lower by 0.5" in told
+    assert "paired by seed where they share one" in told
+    assert "(unpaired)" in page_of(found, [tmp_path])
+
+
+def test_without_two_seeds_each_nothing_is_said_of_choices_that_share_none(tmp_path):
+    for number, (schedule, seed) in enumerate([("linear", 0), ("linear", 1), ("cosine", 2)]):
+        write_run(tmp_path / str(number), config(seed, schedule), 3.0 - number)
+    found = report([tmp_path], None, 0.95, {})
+    own = said(found, "cosine", "bound_bpd", "As trained")
+    assert (own.over_seeds, own.over_images, own.p) == (None, None, None)
+    assert "share no seed" in sentence(own, 0.95)
+
+
+def test_few_seeds_against_many_are_cautioned_about(tmp_path):
+    for seed in range(12):
+        write_run(tmp_path / str(seed), config(seed, "linear" if seed < 10 else "cosine"), 3.0 + seed % 3 / 10)
+    told = "\n".join(lines(report([tmp_path], None, 0.95, {})))
+    assert "note: Unpaired intervals fall short where one side has few seeds and the other many: cosine." in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("linear", "baseline=linear: 2 evaluated choices have that; here it is the first of them: linear, steps=8"),
+        ("{}/2", "2 evaluated choices have that; here it is the first of them: cosine, steps=8"),
+    ],
+)
+def test_a_baseline_that_names_several_evaluated_choices_is_said(tmp_path, asked, told):
+    sweep(tmp_path, seeds=(1,))
+    for number in (0, 2):
+        write_evaluation(tmp_path / str(number), {FULL: (3.0, 9.0), SHORT: (4.0, 12.0)})
+    for number in (1, 3):
+        (tmp_path / str(number) / "summary.json").unlink()
+    text = "\n".join(lines(report([tmp_path], asked.format(tmp_path), 0.95, {})))
+    assert told in text
+
+
+def test_a_baseline_that_no_evaluated_choice_has_is_said(tmp_path):
+    sweep(tmp_path, seeds=(1,))
+    write_evaluation(tmp_path / "2", {FULL: (3.0, 9.0), SHORT: (4.0, 12.0)})
+    text = "\n".join(lines(report([tmp_path], "linear, Simple", 0.95, {})))
+    assert "baseline=linear, Simple: no evaluated choice has that; here it is the first: steps=8" in text
