@@ -67,7 +67,8 @@ def make_folder(folder: Path, cfg: DictConfig) -> None:
 
 
 def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:
-    from ddpm_lab.training.final import measure, summary, table, write_json, written
+    from ddpm_lab.training import ranks
+    from ddpm_lab.training.final import measure, peak_memory, summary, table, write_json, written
     from ddpm_lab.training.interrupt import Interrupted
     from ddpm_lab.training.results import log_final, log_folder
 
@@ -75,6 +76,7 @@ def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoi
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         log.info("measuring …")
         results = measure(trainer, module)
+        memory = max(ranks.gather(peak_memory(module.device)))
     except Interrupted as stop:
         log.info("stopped at step %d; go on with: python train.py resume=%s", trainer.global_step, folder)
         return 128 + stop.number
@@ -83,7 +85,7 @@ def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoi
         return 130
     if not trainer.is_global_zero:
         return 0
-    about = summary(trainer, module, results, started)
+    about = summary(trainer, module, results, started, memory)
     write_json(about, folder / "summary.json")
     log.info("\n%s", "\n".join([*table(results, about), "", "written:", *written(folder)]))
     log_final(trainer, results)

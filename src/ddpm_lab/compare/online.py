@@ -20,7 +20,7 @@ from ddpm_lab.compare.group import Group, connected, plainly, runs_of
 from ddpm_lab.errors import UserError
 
 READ = re.compile(
-    r"config\.yaml|summary\.json|metrics\.csv|vlb_terms\.npz|samples/step_\d+\.png|eval/[^/]+/[^/]+\.(json|csv|png)"
+    r"config\.yaml|summary\.json|metrics\.csv|vlb_terms\.npz|samples/step_\d+\.png|eval/[^/]+/[^/]+\.(json|csv|png|npz)"
 )
 """Files of a run folder that a comparison reads."""
 INDEX = "files.json"

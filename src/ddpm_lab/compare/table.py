@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddpm_lab.compare.choices import Choice, Compared
+from ddpm_lab.compare.choices import Arm, Choice, Compared
 from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.judge import Column, Judged, winners
 from ddpm_lab.compare.measures import decimals, shown, spanned
@@ -14,6 +14,7 @@ from ddpm_lab.compare.sentences import verdict
 
 COSTS = {
     "train_seconds": ("training, s", 0), "images_per_s": ("images/s", 0), "parameters": ("parameters", 0),
+    "peak_memory_mib": ("memory, MiB", 0), "network_calls": ("network calls a sample", 0),
 }  # fmt: skip
 
 
@@ -85,21 +86,30 @@ def _against(study: Study, choice: Choice, column: Column, digits: int) -> Cell:
 
 
 def costs(compared: Compared) -> dict[str, tuple[str, int]]:
-    """Those that some run has; of memory, whatever the summary calls it."""
-    keys = dict.fromkeys(key for choice in compared.choices for arm in choice.arms.values() for key in arm.run.summary)
-    memory = {key: (key.replace("_", " "), 0) for key in keys if "memory" in key}
-    return {key: what for key, what in (COSTS | memory).items() if key in keys}
+    """Those that some arm has."""
+    arms = [arm for choice in compared.choices for arm in choice.arms.values()]
+    return {key: what for key, what in COSTS.items() if any(_cost(arm, key) is not None for arm in arms)}
 
 
 def cost(choice: Choice, key: str, digits: int) -> Cell:
-    found = [arm.run.summary.get(key) for arm in choice.arms.values()]
-    values = [float(value) for value in found if isinstance(value, int | float)]
+    values = [value for arm in choice.arms.values() if (value := _cost(arm, key)) is not None]
     if not values:
         return Cell("–")
     mean = sum(values) / len(values)
     return Cell(
-        shown(mean, digits if mean >= 10 else 2), mean, note=f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
-    )
+        shown(mean, digits if mean >= 10 or all(map(float.is_integer, values)) else 2), mean,
+        note=f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs",
+    )  # fmt: skip
+
+
+def _cost(arm: Arm, key: str) -> float | None:
+    """As the summary has it. How often the network was called for a sample, numbers of samples say."""
+    found = arm.run.summary.get(key)
+    if key == "network_calls":
+        found = next(
+            (n.record.get("steps") for n in arm.numbers.values() if "reference" in n.record and "sampler" in n.record), None
+        )
+    return float(found) if isinstance(found, int | float) else None
 
 
 def head(study: Study, columns: Sequence[Column]) -> list[str]:

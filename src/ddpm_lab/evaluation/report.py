@@ -175,5 +175,11 @@ def tell(logger: Any, arms: Sequence[Evaluated], folder: Path, trained: dict[str
             for path in sorted(folder.glob("*.png")):
                 one.log_picture(f"eval/{folder.name}/{path.stem}", path, step=None)
         if hasattr(one, "log_files"):
-            one.log_files([folder / "evaluation.json", *sorted(folder.glob("samples_*.png"))], step=None)
+            names = ("samples_*.png", "per_datum_*.npz")
+            files = [
+                folder.parent.parent / "config.yaml",
+                folder / "evaluation.json",
+                *(p for n in names for p in folder.glob(n)),
+            ]
+            one.log_files(sorted(file for file in files if file.exists()), step=None)
         one.close(0)

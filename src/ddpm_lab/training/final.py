@@ -3,7 +3,9 @@
 import importlib.metadata
 import json
 import platform
+import resource
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,16 @@ def measure(trainer: Trainer, module: DiffusionModule) -> list[Result]:
     return results
 
 
-def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], started: float) -> dict[str, Any]:
-    """summary.json: the metrics with their records, and what is needed to know where they come from."""
+def peak_memory(device: torch.device) -> float:
+    """MiB that this process held at most: on the GPU that it used, else of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], started: float, memory: float) -> dict[str, Any]:
+    """summary.json: the metrics with their records, and what is needed to know where they come from. `memory`: the most MiB
+    that one of the processes held."""
     speed = next((callback for callback in trainer.callbacks if isinstance(callback, Throughput)), None)  # type: ignore[attr-defined]
     return {
         "metrics": {
@@ -41,6 +51,7 @@ def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], st
         "images_per_s": round(speed.images / speed.seconds, 1) if speed and speed.seconds else None,
         "train_seconds": round(speed.seconds, 1) if speed else None,
         "wall_seconds": round(time.time() - started, 1),
+        "peak_memory_mib": round(memory, 1),
         "seed": module.seed,
         "weights": module.weights,
         "parameters": sum(p.numel() for p in module.net.parameters()),
