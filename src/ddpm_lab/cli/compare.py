@@ -96,3 +96,7 @@ def _level(text: str) -> float:
     if not 0.5 <= level < 1:
         raise UserError(f"level={text}: allowed is a number of at least 0.5 and below 1, as 0.95")
     return level
+
+
+if __name__ == "__main__":
+    main()
