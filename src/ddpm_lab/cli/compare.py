@@ -114,3 +114,7 @@ def _level(text: str) -> float:
     if not 0.5 <= level <= 0.999:  # beyond it too few draws of a bootstrap are left
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
     return level
+
+
+if __name__ == "__main__":
+    main()

@@ -97,3 +97,7 @@ def _check_name(name: str | None) -> None:
 
     if name is not None and (not is_folder_name(name) or name == WORK):
         raise UserError(f"name={name}: allowed is a folder name, without / and no dot in front, and not {WORK}")
+
+
+if __name__ == "__main__":
+    main()

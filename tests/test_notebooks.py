@@ -1,0 +1,50 @@
+"""The notebooks run from a fresh clone, and are kept with what they gave, without a word of the machine that ran them."""
+
+import json
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+from helpers import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MOST_BYTES = 400_000
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_kept_is_whole_and_names_no_machine(path):
+    text = path.read_text()
+    notebook = json.loads(text)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))  # once, in order
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any(output["output_type"] == "stream" for output in outputs)
+    assert all(output["output_type"] != "error" and output.get("name") != "stderr" for output in outputs)
+    for output in outputs:
+        output.get("data", {}).pop("image/png", None)
+    assert re.findall(r"(?<![\w.])(?:/(?:home|tmp|root|opt|usr|var|mnt|Users)/|[A-Z]:\\)\S*", json.dumps(notebook)) == []
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert all(cell["metadata"] == {} for cell in notebook["cells"])
+    assert len(text.encode()) < MOST_BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_runs_in_an_empty_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: (shown.append(len(plt.get_fignums())), plt.close("all")))
+    namespace = {"__name__": "__main__"}
+    codes = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    plt.switch_backend("Agg")
+    with plt.rc_context():
+        for number, code in enumerate(codes, start=1):
+            exec(compile(code, f"{path.name}, code cell {number}", "exec"), namespace)
+    assert shown == [1] * sum("plt.show()" in code for code in codes)
+    assert list((tmp_path / "outputs").iterdir())
