@@ -85,7 +85,8 @@ def options(group: str, dirs: Sequence[Path]) -> dict[str, Path]:
 
 def parents(group: str, option: str, path: Path) -> list[str]:
     """Options of the same group that a file builds upon in its defaults list."""
-    named = [entry for entry in defaults_list(path) if isinstance(entry, str) and entry != "_self_"]
+    listed = [entry for entry in defaults_list(path) if isinstance(entry, str) and entry != "_self_"]
+    named = [entry.removesuffix("@_here_") for entry in listed]  # as one in a subfolder has to be written
     here = posixpath.join("/", group, posixpath.dirname(option))
     absolute = [posixpath.normpath(posixpath.join(here, entry)) for entry in named]
     return [entry.removeprefix(f"/{group}/") for entry in absolute if entry.startswith(f"/{group}/")]

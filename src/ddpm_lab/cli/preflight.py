@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from ddpm_lab.cli import processes
 from ddpm_lab.cli.keys import Catalog
-from ddpm_lab.cli.options import config_dirs
+from ddpm_lab.cli.options import config_dirs, nearest
 from ddpm_lab.cli.overrides import Setting, Span, columns, expand, of_sweep, read_command_line
 from ddpm_lab.cli.schema import MISSING, Rule
 from ddpm_lab.compat import check_compatible, resolve_auto
@@ -143,12 +143,15 @@ class _Composer:
 
 def _check_sweep(given: Any, option: str, catalog: Catalog) -> None:
     """Refuse keys of a sweep's file that reach nothing, and a file that lacks what all have."""
-    needed, known = (catalog.rules("sweep", name) for name in ("none", "search"))
-    keys = {f"sweep.{key}" for key in given} if isinstance(given, DictConfig) else set()
-    if not needed.keys() <= keys:
-        raise UserError(f"sweep={option}: {catalog.options['sweep'][option]} needs a line: defaults: [/sweep/none, _self_]")
-    if unknown := sorted(keys - known.keys()):
-        raise catalog.unknown_key(f"sweep={option} sets {unknown[0]}", unknown[0], "...")
+    needed, known = ({key.partition(".")[2] for key in catalog.rules("sweep", name)} for name in ("none", "search"))
+    keys = set(given) if isinstance(given, DictConfig) else set()
+    if not needed <= keys:
+        base = "/sweep/none@_here_" if "/" in option else "none"
+        raise UserError(f"sweep={option}: {catalog.options['sweep'][option]} needs a line: defaults: [{base}, _self_]")
+    if unknown := sorted(keys - known):
+        close = nearest(unknown[0], known)
+        meant = f" Did you mean {close}?" if close else ""
+        raise UserError(f"sweep={option} sets {unknown[0]}: no such key.{meant} It has {', '.join(sorted(known))}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -53,7 +53,7 @@ def _main(argv: list[str]) -> None:
     arms, in_sweep = preflight(argv), "-m" in argv or "--multirun" in argv
     for i, arm in enumerate(arms):
         if arm.config.resume is not None:
-            arms[i] = _branched(arm, in_sweep, dirs)
+            arms[i] = branched(arm, in_sweep, dirs)
         elif not in_sweep and processes.started() == 1:
             run_folder(arm.config, arm.choices)
     if arms and in_sweep:
@@ -67,7 +67,7 @@ def _main(argv: list[str]) -> None:
     hydra.main(config_path=str(dirs[0]), config_name="config", version_base="1.3")(job)()
 
 
-def _branched(arm: Any, in_sweep: bool, dirs: list[Path]) -> Any:
+def branched(arm: Any, in_sweep: bool, dirs: list[Path]) -> Any:
     """With the configuration that it will go on with. Each run of a sweep has a folder of its own."""
     from ddpm_lab.resume import resumed
 
