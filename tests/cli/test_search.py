@@ -21,13 +21,16 @@ from pathlib import Path
 words = dict(word.split("=", 1) for word in sys.argv[1:])
 value = lambda key: words[key].strip("'")
 folder = Path(os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
-if folder.name in os.environ.get("FAILING", "").split(","):
+fate = dict(pair.split(":") for pair in os.environ["FATES"].split()).get(folder.name)
+if fate == "fails":
     sys.exit("error: out of memory")
 bowl = (math.log10(float(words.get("optim.lr", 1e-3))) + 2.5) ** 2 + (words.get("schedule") == "linear") \\
     + (int(words.get("schedule.T", 200)) / 100 - 2) ** 2
 folder.mkdir(parents=True)
-(folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": {
-    "bound_bpd": {"value": bowl}, "pixels_precision": {"value": -bowl}}}))
+metrics = {"bound_bpd": {"value": bowl}, "pixels_precision": {"value": -bowl}}
+if fate == "diverges":
+    metrics["pixels_precision"]["value"] = None
+(folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": metrics}))
 """
 SPACE = "schedule=linear,cosine optim.lr=tag(log,interval(1e-4,1e-1)) schedule.T=interval(100,300)"
 
@@ -41,8 +44,8 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, "-S", str(script)])
     monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.01)
 
-    def start(line: str, failing: str = "") -> tuple[int, str]:
-        monkeypatch.setenv("FAILING", failing)
+    def start(line: str, fates: str = "") -> tuple[int, str]:
+        monkeypatch.setenv("FATES", fates)
         code = sweep(preflight(["-m", "sweep=search", *line.split()]), [])
         return code, capsys.readouterr().out
 
@@ -102,7 +105,7 @@ def test_the_seed_of_a_search_is_its_own(run):
 
 
 def test_what_fails_is_no_evidence_and_is_tried_again(run):
-    code, said = run(f"{SPACE} sweep.trials=4 sweep.name=f", failing="1,3")
+    code, said = run(f"{SPACE} sweep.trials=4 sweep.name=f", fates="1:fails 3:fails")
     assert (code, [arm["state"] for arm in arms("f")]) == (1, ["done", "failed", "done", "failed"])
     assert "best of 2 by bound_bpd" in said
     before = proposed("f")
@@ -116,12 +119,44 @@ def test_two_at_a_time(run):
     assert (code, len({tuple(words.values()) for words in proposed("two")})) == (0, 6)
 
 
+def test_a_run_without_the_number_is_no_evidence_and_ends_no_search(run):
+    line = f"{SPACE} sweep.trials=4 sweep.metric=pixels_precision sweep.name=d"
+    code, said = run(line, fates="0:diverges 2:diverges")
+    assert (code, [arm["state"] for arm in arms("d")]) == (0, ["done"] * 4)
+    assert "best of 2 by pixels_precision" in said
+    assert "best of 2 by pixels_precision" in run(line)[1]
+
+
 def test_a_small_space_is_not_tried_twice(run):
-    run("schedule.T=interval(100,103) sweep.trials=4 sweep.name=small")
-    assert sorted(words["schedule.T"] for words in proposed("small")) == ["100", "101", "102", "103"]
-    code, said = run("schedule.T=interval(100,102) sweep.trials=4 sweep.name=smaller")
-    assert "so the search ends at 3 of 4" in said
+    run("schedule.T=interval(100,104) sweep.trials=4 sweep.name=small")
+    assert len({words["schedule.T"] for words in proposed("small")}) == 4
+    run("optim.lr=interval(0.5,0.500004) sweep.trials=5 sweep.n_jobs=2 sweep.name=smaller")  # to five digits, one number
+    assert len(arms("smaller")) == 1
+
+
+def test_the_same_values_typed_otherwise_are_another_search(run):
+    run("optim.lr=1e-3,1e-2,1e-1 schedule=linear,cosine sweep.trials=2 sweep.name=a")
+    with pytest.raises(UserError, match=r"^sweep\.name=a: outputs/multirun/a holds something else"):
+        run("optim.lr=1e-3,1e-2,1e-1 schedule='linear',cosine sweep.trials=3 sweep.name=a")
+
+
+def test_a_search_of_fewer_is_complete(run):
+    run(f"{SPACE} sweep.trials=3 sweep.name=a")
+    code, said = run(f"{SPACE} sweep.trials=2 sweep.name=a")
     assert code == 0
+    assert said.startswith("outputs/multirun/a is complete: 3 runs")
+
+
+def test_an_experiment_may_be_a_search(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FATES", "")
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [/experiment/smoke, override /sweep: search]\nsweep: {trials: 3, name: own}\n"
+        "trainer: {max_steps: 1900}\n"
+    )
+    folder = f"--config-dir={tmp_path / 'own'}"
+    assert sweep(preflight(["-m", folder, "optim.lr=interval(1e-4,1e-2)", "experiment=mine"]), [folder]) == 0
+    assert len(arms("own")) == 3
 
 
 def test_more_is_better_for_some_numbers(run):
@@ -140,7 +175,8 @@ def test_a_number_that_no_run_has(run):
     [
         ("seed=1,2", "seed: a search over seeds finds luck"),
         ("optim.lr=0.1", "sweep=search: nothing to choose among"),
-        ("schedule=linear,cosine", "sweep.trials=20: these are 2 runs in all: sweep=none"),
+        ("schedule=linear,cosine", "sweep.trials=20: these are 2 runs in all: sweep=none trains"),
+        ("schedule.T=interval(100,104)", "sweep.trials=20: these are 5 runs in all: sweep=none, with a range() in place of"),
         ("optim.lr=interval(0.1,0.01)", "optim.lr=interval(0.1,0.01): allowed is interval(low, high)"),
         ("optim.lr=tag(log,interval(0,1))", "optim.lr=tag(log,interval(0,1)): allowed is interval(low, high)"),
         (
@@ -149,6 +185,12 @@ def test_a_number_that_no_run_has(run):
         ),
         ("schedule.T=interval(100,200.5)", "schedule.T=interval(100,200.5): the ends of this interval are integers"),
         ("schedule=interval(1,2)", "schedule=interval(1,2): an interval is of numbers"),
+        ("schedule=linear,linear optim.lr=0.1", "sweep=search: nothing to choose among"),
+        (
+            "callbacks.vlb_terms.final_stride=1,8 schedule=linear,cosine",
+            "callbacks.vlb_terms.final_stride: changes what is measured",
+        ),
+        ("data.val_fraction=0.1,0.2 schedule=linear,cosine", "data.val_fraction: changes what is measured"),
         ("optim.lr=interval(1,2) sweep.metric=kl_bpd", "sweep.metric=kl_bpd: not a number of which one side"),
         ("optim.lr=interval(1,2) trainer.fast_dev_run=true", "trainer.fast_dev_run=true measures nothing"),
         (

@@ -1,7 +1,6 @@
 """A sweep starts, watches, stops and goes on with processes: here they only pretend to train, in test_sweep_runs.py they do."""
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -11,84 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import TINY
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from pretend_sweep import only, starts, states
 
-import ddpm_lab
 import ddpm_lab.cli.sweep as sweeping
-from ddpm_lab.cli.options import conf_dir
-from ddpm_lab.cli.overrides import BASE
 from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.cli.sweep import sweep
 from ddpm_lab.cli.sweep_report import duration, reason, time_left
-from ddpm_lab.cli.train import branched
 from ddpm_lab.errors import UserError
-
-PRETENDS = """
-import json, os, signal, sys, time
-from pathlib import Path
-
-words = dict(word.split("=", 1) for word in sys.argv[1:])
-value = lambda key: words[key].strip("'")
-folder = Path(value("resume") if "resume" in words else os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
-starts = folder.parent / f"{folder.name}.starts"
-about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists(),
-         "rank": os.environ.get("SLURM_PROCID")}
-with starts.open("a") as file:
-    file.write(json.dumps(about) + "\\n")
-if words.get("trainer.fast_dev_run") == "true":
-    sys.exit()
-(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-task = json.loads(os.environ["TASKS"]).get(folder.name, "")
-if task == "fail":
-    print("error: the loss is not finite", file=sys.stderr)
-    sys.exit(2)
-if task == "meet":  # both are there, or neither ends
-    while len(list(folder.parent.glob("*.starts"))) < 2:
-        time.sleep(0.01)
-if task == "wait":
-    def stop(number, frame):
-        (folder / "checkpoints" / "last.ckpt").touch()
-        sys.exit(128 + number)
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    (folder / "ready").touch()
-    time.sleep(60)
-(folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": {
-    "bound_bpd": {"value": 3.25, "standard_error": 0.5}, "kl_bpd": {"value": 1.0},
-    "pixels_fd": {"value": 0.75}, "pixels_fd_real": {"value": 0.5}}}))
-"""
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command line; returns exit code and what was printed."""
-    script = tmp_path / "train.py"
-    script.write_text(PRETENDS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
-    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.01)
-
-    def start(line: str, **tasks: str) -> tuple[int, str]:
-        monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))
-        code = sweep(preflight(["-m", *line.split()]), [])
-        return code, capsys.readouterr().out
-
-    return start
-
-
-def only() -> Path:
-    (folder,) = Path("outputs/multirun").iterdir()
-    return folder
-
-
-def starts(folder: Path, number: int) -> list[dict]:
-    path = folder / f"{number}.starts"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def states(folder: Path) -> list[tuple[str, int | None]]:
-    return [(arm["state"], arm["exit_code"]) for arm in json.loads((folder / "sweep.json").read_text())["arms"]]
 
 
 def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
@@ -186,16 +114,6 @@ def test_several_at_once_are_dealt_the_devices(run, monkeypatch):
     assert [starts(Path("outputs/multirun/cpu"), i)[0]["devices"] for i in range(2)] == ["4,7,9"] * 2
 
 
-@pytest.fixture
-def heard():
-    """Signals as a terminal leaves them: tests may have been started where some are ignored."""
-    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in own.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run, heard):
     def send():
@@ -257,97 +175,6 @@ def test_what_outlived_a_killed_sweep_is_waited_for_and_not_started_twice(run):
     assert len(starts(folder, 0)) == 1
 
 
-class Closed:
-    """A terminal that was closed."""
-
-    def write(self, text: str) -> int:
-        raise OSError(5, "Input/output error")
-
-    flush = write
-
-
-def test_a_terminal_that_is_closed_ends_nothing(run, heard, monkeypatch):
-    monkeypatch.setenv("TASKS", "{}")
-    monkeypatch.setattr(sys, "stdout", Closed())
-    assert sweep(preflight(["-m", "seed=1,2", "sweep.name=read"]), []) == 0
-    assert states(Path("outputs/multirun/read")) == [("done", 0)] * 2
-
-    def hang_up():
-        while not Path("outputs/multirun/left/0/ready").exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGHUP)
-
-    thread = threading.Thread(target=hang_up)
-    thread.start()
-    monkeypatch.setenv("TASKS", json.dumps({"0": "wait"}))
-    assert sweep(preflight(["-m", "seed=1,2", "sweep.name=left"]), []) == 128 + signal.SIGHUP
-    thread.join()
-    assert states(Path("outputs/multirun/left")) == [("stopped", 128 + 15), ("waiting", None)]  # told to save
-
-
-def test_a_disk_that_is_full_leaves_nobody_unwatched(run, monkeypatch):
-    save, saved = sweeping.Sweep.save, []
-
-    def full(self):
-        saved.append(1)
-        if len(saved) > 2:
-            while not (self.folder / "0" / "ready").exists():
-                time.sleep(0.01)
-            raise OSError(28, "No space left on device")
-        save(self)
-
-    monkeypatch.setattr(sweeping.Sweep, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        run("seed=1,2 sweep.n_jobs=2", _0="wait", _1="wait")
-    saved_by_signal = only() / "0" / "checkpoints" / "last.ckpt"
-    for _ in range(500):
-        if saved_by_signal.exists():
-            break
-        time.sleep(0.01)
-    assert saved_by_signal.exists()
-
-
-def test_what_is_the_same_run_is_trained_once(run):
-    code, said = run("seed=1,1,2 variance=auto,beta")  # of loss=simple auto is beta
-    assert code == 0
-    assert said.count("left out, as it is the same run as") == 4
-    assert len(states(only())) == 2
-
-
-@pytest.mark.parametrize("summary", ["", "garbage", "[]", '{"step": 1900}x', "{}"])
-def test_a_summary_that_cannot_be_read_is_none_and_stops_no_sweep(run, summary):
-    assert run("seed=1,2 sweep.name=a")[0] == 0
-    (Path("outputs/multirun/a/0/summary.json")).write_text(summary)
-    (Path("outputs/multirun/a/0/checkpoints/last.ckpt")).touch()
-    assert run("seed=3 sweep.name=b")[0] == 0
-    code, said = run("seed=1,2 sweep.name=a")
-    assert code == 0
-    assert "[0] seed=1 goes on" in said
-    assert "[1] seed=2: 3.2500" in said
-
-
-@pytest.mark.parametrize(
-    "edit", [{"config": None}, {"max_steps": "x"}, {"number": 7}, {"overrides": None}, {"seconds": "long"}, {"unknown": 1}]
-)
-def test_a_list_of_arms_that_was_edited_is_no_sweep(run, edit):
-    assert run("seed=1,2 sweep.name=a")[0] == 0
-    path = Path("outputs/multirun/a/sweep.json")
-    content = json.loads(path.read_text())
-    content["arms"][0] |= edit
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="holds something else"):
-        run("seed=1,2 sweep.name=a")
-    assert run("seed=1,2")[0] == 0
-
-
-def test_what_was_measured_is_never_removed(run):
-    assert run("seed=1,2 sweep.name=a")[0] == 0
-    Path("outputs/multirun/a/0/summary.json").write_text('{"step": 3, "metrics": {}}')
-    with pytest.raises(UserError, match=r"^outputs/multirun/a/0: measured, but not as this sweep asks for"):
-        run("seed=1,2 sweep.name=a")
-    assert Path("outputs/multirun/a/0/summary.json").exists()
-
-
 def test_two_commands_do_not_work_at_one_sweep(run):
     assert run("seed=1,2", _0="fail")[0] == 1
     with (only() / ".lock").open("w") as lock:
@@ -394,68 +221,3 @@ def test_how_much_is_left():
     assert time_left([d] * 7, [d], left=1, at_once=2) == 0  # the last one is about to end
     assert time_left([d] * 6, [10.0, d], left=2, at_once=2) == 50
     assert time_left([d], [2 * d], left=1, at_once=1) == 0  # slower than the others: nobody knows
-
-
-OWN = {
-    "lacks": ("arms: ['seed=1,2']", r"^sweep=lacks: .*lacks\.yaml needs a line: defaults: \[none, _self_\]$"),
-    "empty": ("", r"^sweep=empty: .*empty\.yaml needs a line: defaults:"),
-    "typo": (
-        "defaults: [none, _self_]\narm: ['seed=1,2']",
-        r"^sweep=typo sets arm: no such key\. Did you mean arms\?",
-    ),
-    "nowhere": ("defaults: [none, _self_]\narms: ['optim.lr=${schedule.nope}']", r"^.*schedule\.nope"),
-    "itself": ("defaults: [itself, _self_]", r"itself"),
-    "hydra": (
-        "defaults: [none, _self_]\narms: ['hydra.verbose=true']",
-        r"^sweep\.arms: hydra\.verbose=true: this is about the",
-    ),
-    "jobs": (
-        "defaults: [none, _self_]\narms: ['sweep.n_jobs=2 seed=1']",
-        r"^sweep\.arms: sweep\.n_jobs=2: this is about the sweep",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_what_is_wrong_with_a_file_of_ones_own_is_one_line(name, tmp_path):
-    (tmp_path / "own" / "sweep").mkdir(parents=True)
-    (tmp_path / "own" / "sweep" / f"{name}.yaml").write_text(OWN[name][0])
-    with pytest.raises(UserError, match=OWN[name][1]) as refused:
-        preflight([f"--config-dir={tmp_path / 'own'}", "-m", f"sweep={name}"])
-    assert "\n" not in str(refused.value)
-
-
-def test_a_file_of_ones_own_takes_names_of_other_codebases_and_an_experiment_may_be_a_sweep(tmp_path):
-    own = tmp_path / "own"
-    (own / "sweep" / "sub").mkdir(parents=True)
-    (own / "experiment").mkdir()
-    (own / "sweep" / "sub" / "mine.yaml").write_text(
-        "defaults: [/sweep/none@_here_, _self_]\narms: ['schedule=squaredcos_cap_v2 seed=1,2']"
-    )
-    arms = preflight([f"--config-dir={own}", "-m", "sweep=sub/mine"])
-    assert [arm.overrides for arm in arms] == [["schedule=cosine", f"seed={seed}", "sweep=sub/mine"][:2] for seed in (1, 2)]
-    (own / "experiment" / "self.yaml").write_text(
-        "# @package _global_\ndefaults: [/experiment/smoke, _self_]\nsweep:\n  arms: ['seed=1,2']\n"
-    )
-    arms = preflight([f"--config-dir={own}", "-m", "experiment=self"])
-    assert len(arms) == 2
-    (alone,) = preflight([f"--config-dir={own}", *arms[0].overrides, *BASE])  # as the sweep starts it
-    assert alone.config.seed == 1
-    with pytest.raises(UserError, match=r"add -m, or sweep\.arms=\[\] for its base alone"):
-        preflight([f"--config-dir={own}", "experiment=self"])
-
-
-def test_a_place_for_runs_of_a_sweep_is_not_theirs_to_choose():
-    with pytest.raises(UserError, match=r"^run\.experiment=foo: the runs of a sweep"):
-        preflight(["-m", "seed=1,2", "run.experiment=foo"])
-
-
-def test_a_branched_run_keeps_its_own_length_and_trainer(run_of):
-    first = run_of(*TINY)
-    steps = ddpm_lab.load(first).config["trainer"]["max_steps"]
-    (arm,) = preflight(["-m", f"resume={first}", "sampler=ancestral", "sweep.name=b"])
-    assert arm.config.trainer.max_steps != steps  # the command line's own
-    found = branched(arm, True, [conf_dir()])
-    assert (found.config.trainer.max_steps, found.config.sweep.name, found.config.run.root) == (steps, "b", "outputs")
-    assert found.config.sampler._target_.endswith("Ancestral")
-    assert found.config.resume == str(first / "checkpoints" / "last.ckpt")

@@ -182,7 +182,7 @@ def test_broken_foreign_and_empty_folders_are_named_and_skipped(tmp_path):
     (broken / "yaml").mkdir()
     (broken / "yaml" / "config.yaml").write_text("a: [1, {")
     for name, cut in (("cut", "summary.json"), ("terms", "vlb_terms.npz"), ("grid", "samples/step_0000020.png")):
-        write_run(broken / name, config(9))
+        write_run(broken / name, config(len(name)))
         whole = (broken / name / cut).read_bytes()
         (broken / name / cut).write_bytes(whole[: len(whole) // 2])
     write_run(broken / "training", config(9))

@@ -63,8 +63,9 @@ def test_samples_that_are_not_finite_have_no_distance_and_the_run_is_measured_al
     broken = data.scaled("train")[:24].clone()
     broken[3, 0, 1, 2], broken[5, 0, 0, 0] = torch.nan, torch.inf
     monkeypatch.setattr(model, "sample_batches", lambda n, seed: iter(broken.split(7)))
-    (floor,) = frechet.final(trainer, model)
-    assert floor.key == "pixels_fd_real"
+    distance, floor = frechet.final(trainer, model)
+    assert (distance.key, distance.known, distance.record["not_finite"]) == ("pixels_fd", None, 2)
+    assert floor.known is not None
     assert "2 of 24 samples are not finite" in caplog.text
     told = []
     monkeypatch.setattr("ddpm_lab.training.callbacks.frechet.log", lambda *what: told.append(what))

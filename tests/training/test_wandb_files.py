@@ -1,5 +1,6 @@
 """What a run leaves at wandb besides its curves: the files that compare.py reads, and its network, if asked for."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -103,8 +104,10 @@ def test_what_compare_reads_of_an_evaluation_is_among_its_files(tmp_path):
         ("lab", "g", "a=1", "training", ["a"]),
     ]
     assert evaluation.config["seed"] == training.config["seed"]
-    names = ["eval/e/evaluation.json", *(str(path.relative_to(folder)) for path in (folder / "eval/e").glob("samples_*.png"))]
-    assert len(names) == 2
+    kinds = ("evaluation.json", "samples_*.png", "per_datum_*.npz", "bound_*.csv")
+    found = [[str(path.relative_to(folder)) for path in (folder / "eval" / "e").glob(kind)] for kind in kinds]
+    assert all(found)
+    names = ["config.yaml", *itertools.chain(*found)]
     for name in names:
         assert (evaluation.files / "run" / name).read_bytes() == (folder / name).read_bytes()
     assert sorted(evaluation.saved) == sorted(f"run/{name}" for name in names)

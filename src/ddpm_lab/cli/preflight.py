@@ -164,7 +164,7 @@ def _checked(settings: Sequence[Setting], composer: _Composer, check: Check, swe
     catalog = composer.catalog
     config, choices = composer([setting.typed for setting in settings if setting.key in catalog.groups])
     rules = catalog.rules_for(choices)
-    _check_keys_of_files(config, rules, choices, catalog)
+    _check_keys_of_files(config, rules, choices, catalog, sweep)
     typed = {setting.key: setting for setting in settings if setting.key not in catalog.groups}
     for setting in typed.values():
         _apply(setting, config, rules, choices, catalog)
@@ -191,9 +191,12 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _check_keys_of_files(
-    config: DictConfig, rules: Mapping[str, Rule], choices: Mapping[str, str | None], catalog: Catalog
+    config: DictConfig, rules: Mapping[str, Rule], choices: Mapping[str, str | None], catalog: Catalog, sweep: bool
 ) -> None:
-    """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing."""
+    """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing. What is
+    about sweeps reaches nothing in a single run, and may be of any option."""
+    if not sweep:
+        rules = {key: rule for key, rule in catalog.all_rules().items() if of_sweep(key)} | dict(rules)
     plain = cast(dict[str, Any], OmegaConf.to_container(config))
     for key in _leaves(plain):
         if key not in rules:

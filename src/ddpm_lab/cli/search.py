@@ -16,11 +16,14 @@ from ddpm_lab.cli.overrides import Span
 from ddpm_lab.cli.preflight import Arm, preflight
 from ddpm_lab.cli.sweep_record import Entry, Sweep
 from ddpm_lab.cli.sweep_report import say
+from ddpm_lab.compare.choices import IGNORED
+from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import named
 from ddpm_lab.errors import UserError
 
 ATTEMPTS = 200
 """Proposals in a row that were tried before, or cannot be, after which a search ends."""
+NOT_COMPARED = ("data.", *(key for key in IGNORED if key not in ("resume", "seed")))
 DIGITS = 5
 """Of a number that is proposed."""
 
@@ -31,7 +34,7 @@ def is_search(arms: Sequence[Arm]) -> bool:
 
 def check(arms: Sequence[Arm]) -> None:
     """Refuse what nothing can be found by. `arms` are the corners of what is searched."""
-    settings, varied = arms[0].config.sweep, _varied(arms)
+    settings, varied, distinct = arms[0].config.sweep, _varied(arms), {frozenset(arm.overrides) for arm in arms}
     if importlib.util.find_spec("optuna") is None:
         raise UserError("sweep=search: the package optuna is not installed: pip install 'ddpm-lab[search]'")
     if named(settings.metric).better == 0:
@@ -45,15 +48,21 @@ def check(arms: Sequence[Arm]) -> None:
         raise UserError("resume: a search trains runs from the start: leave resume out")
     if "seed" in varied:
         raise UserError("seed: a search over seeds finds luck: search with one, then train what it found with others")
+    for key in varied:
+        if key in ("data", "metrics", "callbacks", "logger") or (key.startswith(NOT_COMPARED) and key not in OF_TRAINING):
+            raise UserError(f"{key}: changes what is measured or how, and such numbers are no better or worse: search with one")
     if not varied:
         raise UserError(
             "sweep=search: nothing to choose among: add values, as schedule=linear,cosine optim.lr=interval(1e-4,1e-2)"
         )
-    n = math.prod(map(len, varied.values()))
-    if n != len(arms):
+    if math.prod(map(len, varied.values())) != len(distinct):
         raise UserError("sweep=search: sweep.arms of a search is one line: every value of it goes with every other")
-    if not arms[0].spans and n <= settings.trials:
-        raise UserError(f"sweep.trials={settings.trials}: these are {n} runs in all: sweep=none trains each of them once")
+    n = math.prod(_values(words, arms[0].spans.get(key)) for key, words in varied.items())
+    if n <= settings.trials:
+        listed = "" if not arms[0].spans else ", with a range() in place of each interval,"
+        raise UserError(
+            f"sweep.trials={settings.trials}: these are {n} runs in all: sweep=none{listed} trains each of them once"
+        )
 
 
 def _varied(arms: Sequence[Arm]) -> dict[str, list[str]]:
@@ -63,6 +72,13 @@ def _varied(arms: Sequence[Arm]) -> dict[str, list[str]]:
     for word in words:
         found.setdefault(_key(word), []).append(word)
     return {key: own for key, own in found.items() if len(own) > 1}
+
+
+def _values(words: Sequence[str], span: Span | None) -> float:
+    """How many there are."""
+    if span is None:
+        return len(words)
+    return int((span.high - span.low) // span.step) + 1 if span.whole else math.inf
 
 
 def _key(word: str) -> str:
@@ -83,6 +99,7 @@ class Search:
         self._distributions = {key: _distribution(words, self._spans.get(key)) for key, words in self._varied.items()}
         self._study = optuna.create_study(direction="minimize" if self.better < 0 else "maximize")
         self._open: dict[int, Any] = {}
+        self._exhausted = False
         self._tried = {frozenset(entry.overrides) for entry in found.entries}
         for entry in found.entries:
             self._open[entry.number] = self._trial(self._params(entry.overrides))
@@ -91,8 +108,8 @@ class Search:
 
     def ask(self) -> Arm | None:
         """The next arm; None where there shall be no more."""
-        number = len(self.sweep.entries)
-        if number >= self.trials:
+        number, refused = len(self.sweep.entries), ""
+        if number >= self.trials or self._exhausted:
             return None
         for attempt in range(ATTEMPTS):
             params = self._proposed(number, attempt)
@@ -103,11 +120,15 @@ class Search:
             try:
                 arm = self.arm(overrides)
             except UserError as error:
-                say(f"passed over, as it cannot be: {error}")
+                refused = str(error)
+                say(f"passed over, as it cannot be: {' '.join(overrides)}: {refused}")
                 continue
             self._open[number] = self._trial(params)
             return arm
+        if number == 0:
+            raise UserError(f"sweep=search: none of {ATTEMPTS} runs that were proposed can be; the last: {refused}")
         say(f"nothing new was proposed {ATTEMPTS} times, so the search ends at {number} of {self.trials}")
+        self._exhausted = True
         return None
 
     def arm(self, overrides: Sequence[str]) -> Arm:
@@ -116,28 +137,28 @@ class Search:
         return arm
 
     def tell(self, entry: Entry) -> None:
-        """What became of an arm. Raises UserError where its summary has no such number."""
+        """What became of an arm: nothing is learnt from one that failed, or whose samples were too bad for a score. Raises
+        UserError where the number was not to be measured at all."""
         from optuna.trial import TrialState
 
-        trial = self._open.pop(entry.number)
-        if entry.state == "done":
-            self._study.tell(trial, self.value(entry))
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
+        trial, value = self._open.pop(entry.number), self._value(entry)
+        if value is not None:
+            self._study.tell(trial, value)
+            return
+        self._study.tell(trial, state=TrialState.FAIL)
+        place = self.sweep.place(entry)
+        if entry.state == "done" and self.metric not in metrics_of(place):
+            there = ", ".join(key for key in metrics_of(place) if named(key).better)
+            raise UserError(f"sweep.metric={self.metric}: {place} has no such number; it has {there}")
 
-    def value(self, entry: Entry) -> float:
-        metrics = _metrics(self.sweep.place(entry))
-        if self.metric not in metrics:
-            raise UserError(
-                f"sweep.metric={self.metric}: {self.sweep.place(entry)} has no such number; it has "
-                f"{', '.join(key for key in metrics if named(key).better)}"
-            )
-        return metrics[self.metric]["value"]
+    def _value(self, entry: Entry) -> float | None:
+        found = metrics_of(self.sweep.place(entry)).get(self.metric, {}).get("value") if entry.state == "done" else None
+        return found if found is not None and math.isfinite(found) else None
 
     def ranking(self) -> list[tuple[Entry, float]]:
-        """Done arms, the best first."""
-        done = [(entry, self.value(entry)) for entry in self.sweep.entries if entry.state == "done"]
-        return sorted(done, key=lambda pair: -self.better * pair[1])
+        """Arms that have the number, the best first."""
+        known = [(entry, value) for entry in self.sweep.entries if (value := self._value(entry)) is not None]
+        return sorted(known, key=lambda pair: -self.better * pair[1])
 
     def _proposed(self, number: int, attempt: int) -> dict[str, Any]:
         from optuna.samplers import RandomSampler, TPESampler
@@ -148,7 +169,14 @@ class Search:
         self._study.sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True) if tpe else RandomSampler(seed=seed)
         trial = self._study.ask(self._distributions)
         self._study.tell(trial, state=TrialState.FAIL)  # it counts for nothing: what is trained has rounded numbers
-        return {key: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for key, value in trial.params.items()}
+        return {key: self._rounded(key, value) for key, value in trial.params.items()}
+
+    def _rounded(self, key: str, value: Any) -> Any:
+        """To digits that can be read, within its interval."""
+        if not isinstance(value, float):
+            return value
+        span = self._spans[key]
+        return min(max(float(f"{value:.{DIGITS}g}"), span.low), span.high)
 
     def _trial(self, params: dict[str, Any]) -> Any:
         """A trial of just these, under way."""
@@ -170,8 +198,8 @@ class Search:
         return {key: value(key) for key in self._varied}
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())["metrics"]
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text()).get("metrics", {})
 
 
 def _distribution(words: Sequence[str], span: Span | None) -> Any:

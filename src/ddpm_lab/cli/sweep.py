@@ -69,7 +69,8 @@ class _Runner:
         self.search = Search(sweep, arms, passed_on) if is_search(arms) else None
         self.at_once = settings.n_jobs or 1 if self.search else launcher.at_once
         common = set.intersection(*(set(arm.overrides) for arm in arms))
-        self.report = Report(sweep, self.at_once, settings.show, common, self.search.trials if self.search else len(arms))
+        total = max(self.search.trials, len(sweep.entries)) if self.search else len(arms)
+        self.report = Report(sweep, self.at_once, settings.show, common, total)
         self.configs = {identity(arm.config): arm.config for arm in arms}
         self.waiting = [entry for entry in sweep.entries if entry.state != "done"]
         if self.search:
@@ -122,7 +123,7 @@ class _Runner:
 
     def _best(self) -> None:
         if self.search:
-            self.report.best(self.search.metric, self.search.ranking())
+            self.report.best(self.search.metric, self.search.ranking(), self.passed_on)
 
     def _rejoin(self) -> None:
         """Watch the jobs that SLURM still has of a sweep that was killed."""

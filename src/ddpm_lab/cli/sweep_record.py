@@ -114,9 +114,9 @@ def entry_of(number: int, arm: Arm) -> Entry:
 
 
 def _space(arms: Sequence[Arm]) -> str:
-    """The same for searches of the same: among the same values, by the same number, in the same way."""
+    """The same for searches of the same: among the same values as they are typed, by the same number, in the same way."""
     settings = arms[0].config.sweep
-    corners = sorted(identity(arm.config) for arm in arms)
+    corners = sorted([identity(arm.config), *sorted(arm.overrides)] for arm in arms)
     logarithms = sorted(key for key, span in arms[0].spans.items() if span.log)
     content = [corners, logarithms, sorted(arms[0].spans), settings.metric, settings.method, settings.seed]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

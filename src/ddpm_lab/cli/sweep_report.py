@@ -81,14 +81,16 @@ class Report:
         if not self.sweep.entries[0].fast_dev_run:
             say(f"side by side: python compare.py {shlex.quote(str(self.sweep.folder))}")
 
-    def best(self, metric: str, ranking: Sequence[tuple[Entry, float]]) -> None:
+    def best(self, metric: str, ranking: Sequence[tuple[Entry, float]], passed_on: Sequence[str]) -> None:
         """Of a search."""
         say(f"best of {len(ranking)} by {metric}:" if ranking else "nothing was found")
         for entry, value in ranking[:3]:
             say(f"  {value:.4f}  {self.name(entry)}")
         if ranking:
-            found = shlex.join(word for word in ranking[0][0].overrides if not word.startswith("seed="))
-            say(f"the best of many was lucky too; other seeds say how much: python train.py -m {found} seed=1,2,3")
+            words = [*passed_on, *(word for word in ranking[0][0].overrides if not word.startswith("seed="))]
+            once = ["sweep=none"] if any(word.startswith("experiment=") for word in words) else []
+            again = shlex.join(["-m", *words, *once, "seed=1,2,3"])
+            say(f"the best of many was lucky too; other seeds say how much: python train.py {again}")
 
     def name(self, entry: Entry) -> str:
         return f"[{entry.number}] {self.label(entry)}"
@@ -138,7 +140,8 @@ def numbers(folder: Path) -> str:
         se = f" ± {bound['standard_error']:.4f}" if "standard_error" in bound else ""
         found.append(f"{bound['value']:.4f}{se} bits/dim")
     distances = [key for key in metrics if re.fullmatch(r"(\w+_)?(fd|fid)(@\d+)?", key)]
-    return ", ".join([*found, *(f"{key} {metrics[key]['value']:.4f}" for key in distances)]) or "done"
+    told = {key: metrics[key]["value"] for key in distances}
+    return ", ".join([*found, *(f"{key} {'–' if x is None else f'{x:.4f}'}" for key, x in told.items())]) or "done"
 
 
 def duration(seconds: float) -> str:

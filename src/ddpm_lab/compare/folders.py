@@ -143,7 +143,23 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunFolder], list[Skipped]]:
                 skipped[path.resolve()] = Skipped(path, str(error))
             except OSError as error:
                 skipped[path.resolve()] = Skipped(path, f"cannot be read ({error.strerror})")
-    return list(runs.values()), list(skipped.values())
+    return joined(list(runs.values())), list(skipped.values())
+
+
+def joined(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """One for each run, where some are the same: a copy, or an evaluation that is kept apart, without the run's own numbers."""
+    known: dict[str, list[RunFolder]] = {}
+    for run in sorted(runs, key=lambda run: not run.summary):  # those with numbers first
+        same = known.setdefault(json.dumps(run.config, default=str), [])
+        if (first := next((other for other in same if run.summary in ({}, other.summary)), None)) is None:
+            same.append(run)
+            continue
+        there = {(arm.folder.name, json.dumps(arm.choice, default=str)) for arm in first.evaluated}
+        first.evaluated += [arm for arm in run.evaluated if (arm.folder.name, json.dumps(arm.choice, default=str)) not in there]
+        first.evaluated.sort(key=lambda arm: (arm.folder / "evaluation.json").stat().st_mtime)
+        first.problems += run.problems
+    kept = {id(run) for same in known.values() for run in same}
+    return [run for run in runs if id(run) in kept]
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

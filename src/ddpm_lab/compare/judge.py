@@ -33,6 +33,8 @@ class Comparison:
     paired: bool
     apart: tuple[list[int], list[int]] | None = None
     """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
+    lacking: list[str] = field(default_factory=list)
+    """Of which runs of either there is no such number, where the others may owe their own to chance or to what failed there."""
     p: float | None = None
     """After Holm's correction over all comparisons that are judged."""
 
@@ -86,6 +88,9 @@ def judged(compared: Compared, baseline: Choice, level: float) -> Judged:
         for choice in compared.choices
         if choice is not baseline and (found := _comparison(column, choice, baseline, level)) is not None
     ]
+    for found in comparisons:
+        column = next(column for column in columns if column.measure is found.measure)
+        found.lacking = [text for choice in (found.choice, found.baseline) if (text := lacking(column, choice))]
     family = [c for c in comparisons if c.deciding is not None and c.deciding.p is not None and not c.same]
     for found, p in zip(family, holm([c.deciding.p for c in family if c.deciding and c.deciding.p is not None]), strict=True):
         found.p = p
@@ -134,6 +139,13 @@ def _column(key: str, compared: Compared, baseline: Choice, level: float) -> Col
     return column
 
 
+def lacking(column: Column, choice: Choice) -> str:
+    """Of which seeds a choice has been run and has no such number, if it has it of others; empty if of none."""
+    own = column.numbers.get(choice.label, {})
+    seeds = [seed for seed in choice.arms if seed not in own]
+    return f"{choice.label} of seed {', '.join(map(str, seeds))}" if own and seeds else ""
+
+
 def _comparison(column: Column, choice: Choice, baseline: Choice, level: float) -> Comparison | None:
     own, other = column.numbers.get(choice.label), column.numbers[baseline.label]
     if own is None:
@@ -162,12 +174,12 @@ def _apart(column: Column, choice: Choice, baseline: Choice, level: float) -> Co
 
 
 def winners(column: Column, choices: Sequence[Choice]) -> list[str]:
-    """Labels of the best mean, for print; several where they are equal."""
-    best = max((e.value * column.measure.better for e in column.estimates.values()), default=None)
+    """Labels of the best mean, for print; several where they are equal. One that lacks a seed is no winner."""
     if not column.measure.better:
         return []
-    return [
-        c.label
+    means = {
+        c.label: column.estimates[c.label].value * column.measure.better
         for c in choices
-        if c.label in column.estimates and column.estimates[c.label].value * column.measure.better == best
-    ]
+        if c.label in column.estimates and not lacking(column, c)
+    }
+    return [label for label, mean in means.items() if mean == max(means.values())]

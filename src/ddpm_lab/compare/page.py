@@ -139,7 +139,8 @@ def _effects(study: Study) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
         ends = [shown(end, places, True) for end in (min(effect.settings), max(effect.settings))]
         over = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {ends[0]} to {ends[1]}"
         n = len(effect.settings)
-        told = f"{effect.lower} of {n} lower: disagree" if effect.disagree else f"{agreement(effect)} {n}" if n > 1 else "1"
+        agreed = f"{agreement(effect)}{f' {n}' * agreement(effect).endswith('all')}"
+        told = f"{effect.lower} of {n} lower: disagree" if effect.disagree else agreed if n > 1 else "1"
         return [Cell(f"{shown(found.value, places, True)}{span}", found.value, note=over), Cell(told, n)]
 
     head = [name for measure in measures for name in (measure.label, "settings")]

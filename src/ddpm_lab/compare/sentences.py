@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from ddpm_lab.compare.choices import Compared
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.judge import Comparison, Judged
+from ddpm_lab.compare.judge import Comparison, Judged, lacking
 from ddpm_lab.compare.measures import decimals, shown, spanned
 from ddpm_lab.compare.statistics import Estimate
 
 
 def verdict(found: Comparison, level: float) -> str:
     """better, worse, ahead, behind (at one seed), same, open (not distinguishable), or none where nothing can be said."""
-    if found.same:
+    if found.same and not found.lacking:
         return "same"
     deciding = found.deciding
-    if deciding is None or found.p is None:
+    if deciding is None or found.p is None or found.lacking:
         return "none"
     better = deciding.value * found.measure.better > 0
     if found.p > 1 - level or _images_object(found):
@@ -40,6 +40,11 @@ def sentence(found: Comparison, level: float) -> str:
     if kind == "same":
         return f"{a} and {b} are the same on {what}, to the last digit."
     apart = _apart(found)
+    if found.lacking:
+        return (
+            f"{a} against {b} on {what}: {apart} where both have it, but nothing is supported: there is no such number for "
+            f"{', nor for '.join(found.lacking)}, as where samples are not finite."
+        )
     if kind == "none":
         return (
             f"{a} against {b} on {what}: {apart}, but nothing is supported: one seed, not replicated, and no error over "
@@ -70,6 +75,8 @@ def _apart(found: Comparison) -> str:
 
 
 def _distance(estimate: Estimate, digits: int) -> str:
+    if estimate.value == 0:
+        return "no different"
     return f"{'lower' if estimate.value < 0 else 'higher'} by {shown(abs(estimate.value), digits)}"
 
 
@@ -137,9 +144,12 @@ def effect_sentence(effect: Effect) -> str:
 
 def agreement(effect: Effect) -> str:
     """In which direction the settings point."""
+    n, lower = len(effect.settings), effect.lower
+    higher = sum(difference > 0 for difference in effect.settings)
     if effect.disagree:
-        return f"the settings disagree (an interaction, or chance): lower in {effect.lower} of {len(effect.settings)}"
-    return "the same in all" if effect.estimate.value == 0 else f"{'lower' if effect.lower else 'higher'} in all"
+        return f"the settings disagree (an interaction, or chance): lower in {lower} of {n}"
+    word, count = ("lower", lower) if lower else ("higher", higher)
+    return "the same in all" if count == 0 else f"{word} in all" if count == n else f"{word} in {count} of {n}, else the same"
 
 
 def effect_digits(found: Sequence[Effect]) -> int:
@@ -180,8 +190,12 @@ def cautions(compared: Compared, judged: Judged) -> list[str]:
     lopsided = {c.choice.label for c in judged.comparisons if c.apart and _lopsided(*map(len, c.apart))}
     if lopsided:
         told.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed([*lopsided])}.")
-    for column in judged.columns:
-        if column.notes and column.measure.judged:
+    for column in (column for column in judged.columns if column.measure.judged):
+        if gaps := [text for choice in compared.choices if (text := lacking(column, choice))]:
+            told.append(
+                f"{column.measure.label}: there is none for {_listed(gaps)}; means are of the other seeds, and so may flatter."
+            )
+        if column.notes:
             told.append(f"{column.measure.label}: numbers were measured with different {'; '.join(column.notes[:4])}.")
     return told + compared.notes
 

@@ -175,7 +175,7 @@ def tell(logger: Any, arms: Sequence[Evaluated], folder: Path, trained: dict[str
             for path in sorted(folder.glob("*.png")):
                 one.log_picture(f"eval/{folder.name}/{path.stem}", path, step=None)
         if hasattr(one, "log_files"):
-            names = ("samples_*.png", "per_datum_*.npz")
+            names = ("samples_*.png", "per_datum_*.npz", "bound_*.csv")
             files = [
                 folder.parent.parent / "config.yaml",
                 folder / "evaluation.json",

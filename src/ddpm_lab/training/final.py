@@ -43,7 +43,7 @@ def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], st
     speed = next((callback for callback in trainer.callbacks if isinstance(callback, Throughput)), None)  # type: ignore[attr-defined]
     return {
         "metrics": {
-            result.key: {"value": result.value} | ({} if result.se is None else {"standard_error": result.se}) | result.record
+            result.key: {"value": result.known} | ({} if result.se is None else {"standard_error": result.se}) | result.record
             for result in results
         },
         "step": trainer.global_step,
@@ -72,7 +72,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 def table(results: list[Result], about: dict[str, Any]) -> list[str]:
     """Lines of the final table."""
-    rows = [(result.label, f"{result.value:.4f}" + (f" ± {result.se:.4f}" if result.se else "")) for result in results]
+    rows = [(r.label, "–" if r.known is None else f"{r.value:.4f}" + (f" ± {r.se:.4f}" if r.se else "")) for r in results]
     if about["images_seen"] is not None:
         rows.append(("images seen", f"{about['images_seen']:,}"))
     if about["images_per_s"] is not None:

@@ -3,6 +3,7 @@
 Callbacks say what there is; each logger takes what it has a method for (see `run_logger.py`).
 """
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,15 @@ class Result(NamedTuple):
     key: str
     label: str
     value: float
+    """NaN where it was to be measured and could not be; the record says why."""
     se: float | None
     record: dict[str, Any]
     """n, seed, split, weights, sampler, … whatever the number depends on."""
+
+    @property
+    def known(self) -> float | None:
+        """The value as files have it, which know no NaN."""
+        return self.value if math.isfinite(self.value) else None
 
 
 def log(trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -42,9 +49,9 @@ def log_table(trainer: Trainer, key: str, columns: list[str], rows: list[list[An
 
 def log_final(trainer: Trainer, results: list[Result]) -> None:
     """The final table, and its numbers as what the run came to."""
-    rows = [[result.label.strip(), result.value, result.se, result.key] for result in results]
+    rows = [[result.label.strip(), result.known, result.se, result.key] for result in results]
     log_table(trainer, "final/results", ["measured", "value", "standard error", "key"], rows)
-    _tell(trainer, "log_summary", {f"final/{result.key}": result.value for result in results})
+    _tell(trainer, "log_summary", {f"final/{result.key}": result.value for result in results if result.known is not None})
 
 
 def log_folder(trainer: Trainer) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,14 +43,14 @@ class FrechetDistance(Callback):
         self._validations += 1
         if self.every and self._validations % self.every == 0:
             module, data = parts(trainer, pl_module)
-            distance = self._distance(module, data)
-            if distance is not None:
+            distance, broken = self._distance(module, data)
+            if not broken:
                 log(trainer, {f"val/{self.extractor.key(self.n)}": distance})
 
     def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
         """The distance, and the floor beside it."""
         module, data = parts(trainer, pl_module)
-        distance, levels, sampler = self._distance(module, data), module.diffusion.levels, module.sampler
+        (distance, broken), levels, sampler = self._distance(module, data), module.diffusion.levels, module.sampler
         held, train = self._real(module, data, "val", self.n), self._reference(module, data)
         record = {
             "extractor": self.extractor.name, "reference": "train", "n_reference": train.n, "quantised_levels": levels,
@@ -65,15 +66,15 @@ class FrechetDistance(Callback):
         label = f"{self.extractor.label(self.n)} to {train.n} training data ({self.n} samples)"
         other = "" if held.n == self.n else " (another n: not comparable)"
         floor, of_floor = frechet_distance(held, train), {"n": held.n, "split": "validation"}
-        found = [] if distance is None else [Result(self.extractor.key(self.n), label, distance, None, record | own)]
+        own |= {"not_finite": broken} if broken else {}
         return [
-            *found,
+            Result(self.extractor.key(self.n), label, distance, None, record | own),
             Result(f"{self.extractor.key(held.n)}_real", f"    the same of {held.n} real validation data{other}", floor, None,
                    record | of_floor),
         ]  # fmt: skip
 
-    def _distance(self, module: DiffusionModule, data: Any) -> float | None:
-        """None, and a line that says so, where samples are not finite."""
+    def _distance(self, module: DiffusionModule, data: Any) -> tuple[float, int]:
+        """With how many samples are not finite: then it is NaN, and a line says so."""
         broken = 0
 
         def features() -> Iterator[Tensor]:
@@ -85,8 +86,8 @@ class FrechetDistance(Callback):
         stats = stats_of(features())
         if broken := sum(ranks.gather(broken)):
             log_.warning(DIVERGED, broken, self.n)
-            return None
-        return frechet_distance(together(stats), self._reference(module, data))
+            return math.nan, broken
+        return frechet_distance(together(stats), self._reference(module, data)), 0
 
     def _reference(self, module: DiffusionModule, data: Any) -> FeatureStats:
         if self._train is None:

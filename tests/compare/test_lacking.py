@@ -1,0 +1,94 @@
+"""What is missing is said: numbers that some seeds lack, and runs of which a part lies elsewhere."""
+
+import json
+import shutil
+
+import pytest
+
+from compare.synthetic import config, write_evaluation, write_run
+from compare.test_effects import SEEDS, effects_of, factorial
+from compare.test_report import compared, said
+from ddpm_lab.compare.judge import winners
+from ddpm_lab.compare.report import EVALUATED, lines
+from ddpm_lab.compare.sentences import effect_sentence, sentence, verdict
+
+
+def diverged(run) -> None:
+    """As training leaves it where samples are not finite."""
+    path = run / "summary.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["pixels_fd"] |= {"value": None, "not_finite": 3}
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def two_schedules(tmp_path):
+    """cosine is far better on Fréchet distance in every seed."""
+    for seed in (1, 2, 3, 4):
+        write_run(tmp_path / f"l{seed}", config(seed), 3 + seed / 100, 10 + seed / 100)
+        write_run(tmp_path / f"n{seed}", config(seed, "cosine"), 2 + seed / 90, 5 + seed / 90)
+    return tmp_path
+
+
+@pytest.mark.parametrize("lost", ["n4", "l4"])
+def test_a_seed_that_diverged_is_not_left_out_in_silence(two_schedules, lost):
+    study = compared(two_schedules).studies[0]
+    assert verdict(said(study, "cosine", "pixels_fd"), 0.95) == "better"
+    diverged(two_schedules / lost)
+    found = compared(two_schedules)
+    study = found.studies[0]
+    judged = said(study, "cosine", "pixels_fd")
+    assert verdict(judged, 0.95) == "none"
+    label = {"n4": "cosine", "l4": "linear"}[lost]
+    assert f"but nothing is supported: there is no such number for {label} of seed 4" in sentence(judged, 0.95)
+    told = "\n".join(lines(found))
+    assert f"there is none for {label} of seed 4; means are of the other seeds, and so may flatter" in told
+    column = next(column for column in study.judged.columns if column.measure.key == "pixels_fd")
+    assert label not in winners(column, study.compared.choices)
+    assert verdict(said(study, "cosine"), 0.95) == "better"  # bits/dim, of all seeds
+
+
+def test_a_choice_that_was_never_scored_is_not_there(two_schedules):
+    for seed in (1, 2, 3, 4):
+        diverged(two_schedules / f"n{seed}")
+    study = compared(two_schedules).studies[0]
+    assert not [c for c in study.judged.comparisons if c.measure.key == "pixels_fd"]
+
+
+def test_settings_that_do_not_differ_are_not_counted_with_those_that_do():
+    found = effects_of(
+        factorial(lambda schedule, loss, steps, seed: 3.0 + SEEDS[seed] - (schedule == "cosine") * 0.5 * (loss == "hybrid"))
+    )
+    assert effect_sentence(found["schedule", "cosine"]).endswith("lower in 2 of 4, else the same.")
+    assert "no different" in effect_sentence(found["schedule", "sigmoid"])
+    assert effect_sentence(found["schedule", "sigmoid"]).endswith("the same in all.")
+
+
+def evaluated(tmp_path):
+    for seed in (1, 2):
+        run = write_run(tmp_path / str(seed), config(seed))
+        write_evaluation(run, {("ancestral", 8, "beta"): (3.0, 9.0), ("ancestral", 4, "beta"): (4.0 + seed / 100, 12.0)})
+    return tmp_path
+
+
+def test_an_evaluation_that_lies_apart_is_that_of_its_run(tmp_path):
+    whole = evaluated(tmp_path / "whole")
+    apart = shutil.copytree(whole, tmp_path / "apart")
+    for seed in "12":
+        beside = tmp_path / "apart" / f"evaluation{seed}"
+        beside.mkdir()
+        shutil.copy(apart / seed / "config.yaml", beside)
+        shutil.move(apart / seed / "eval", beside / "eval")
+    one, other = compared(whole), compared(apart)
+    assert len(one.runs) == len(other.runs) == 2
+    assert lines(one) == lines(other)
+    assert [study.title for study in other.studies][-1] == EVALUATED
+
+
+def test_copies_of_a_run_are_one_run(tmp_path):
+    whole = evaluated(tmp_path / "whole")
+    shutil.copytree(whole, tmp_path / "copy")
+    alone = lines(compared(whole))
+    both = compared(whole, tmp_path / "copy")
+    assert len(both.runs) == 2
+    assert lines(both) == alone
