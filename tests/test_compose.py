@@ -7,13 +7,14 @@ import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from helpers import CONF, TINY, composed
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm_lab.cli.options import conf_dir, content
 from ddpm_lab.compose import build, build_module, instantiate, load, load_weights, resolve_target
 from ddpm_lab.errors import UserError
 from ddpm_lab.training.ema import EMA
@@ -22,7 +23,7 @@ from ddpm_lab.training.ema import EMA
 
 OFFERED = {
     "net": {"in_channels", "out_channels", "size"}, "trainer": {"module", "callbacks", "logger", "run_dir"},
-    "callbacks": {"extractor"}, "logger": {"run_dir", "evaluation"}, "metrics": {"data"},
+    "callbacks": {"extractor"}, "logger": {"run_dir", "evaluation"}, "metrics": {"data"}, "launcher": {"arms"},
 }  # fmt: skip
 """Arguments that Python gives."""
 HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}
@@ -33,8 +34,8 @@ def nodes() -> dict[str, dict[str, Any]]:
     """Every node with a `_target_`, by file (and key, where a file holds several)."""
     found = {}
     for path in sorted(CONF.glob("*/*.yaml")):
-        content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
-        for name, node in {"": content, **content}.items():
+        values = content(path.parent.name, path.stem, [conf_dir()])
+        for name, node in {"": values, **values}.items():
             if isinstance(node, dict) and "." in node.get("_target_", ""):
                 found[f"{path.parent.name}/{path.stem}{name and '.' + name}"] = node
     return found

@@ -21,6 +21,7 @@ from helpers import ROOT, arrays, environment
 
 from compare.synthetic import T, config, sweep, write_evaluation, write_run
 from ddpm_lab.cli.compare import main
+from ddpm_lab.compare import page
 
 
 def command(*arguments: str | Path) -> tuple[int, str, str]:
@@ -269,7 +270,9 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights, to be refused")
-def test_what_may_not_be_read_is_named(tmp_path):
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
+    script = page._plotly()
+    monkeypatch.setattr(page, "_plotly", lambda: script)
     two(tmp_path / "runs")
     for path in [tmp_path / "runs", tmp_path, *tmp_path.parents]:
         if Path(tempfile.gettempdir()) in path.parents:

@@ -65,7 +65,7 @@ def chosen(arms: Sequence[Arm]) -> Launcher:
     kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (Local, Slurm)}
     if config._target_ not in kinds:
         raise UserError(f"launcher._target_={config._target_}: allowed is one of {', '.join(kinds)}")
-    return kinds[config._target_](config, arms)
+    return kinds[config._target_](arms, **{str(key): value for key, value in config.items() if key != "_target_"})
 
 
 def headed(log: BinaryIO, command: Sequence[str]) -> int:
@@ -84,7 +84,7 @@ def read_from(log: Path, start: int) -> bytes:
 class Local:
     """Processes of this machine, one at a time unless told otherwise: CUDA devices and cores are shared out among them."""
 
-    def __init__(self, config: DictConfig, arms: Sequence[Arm]) -> None:
+    def __init__(self, arms: Sequence[Arm]) -> None:
         self.at_once = arms[0].config.sweep.n_jobs or 1
         self._started: list[_Process] = []
 

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,17 +39,32 @@ _KEYS |= {key: key for key in ("partition", "account", "qos", "constraint")}
 _OURS = {"array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "signal"}
 
 
+@dataclass
 class Slurm:
-    """Jobs, all of them in the queue at once unless told otherwise."""
+    """Jobs, all of them in the queue at once unless told otherwise. What may be asked of SLURM stands in the yaml."""
 
-    def __init__(self, config: DictConfig, arms: Sequence[Arm]) -> None:
+    arms: Sequence[Arm]
+    partition: str | None
+    account: str | None
+    qos: str | None
+    minutes: int | None
+    notice: int
+    cpus: int
+    memory_gb: float | None
+    gpu: str | None
+    constraint: str | None
+    more: Sequence[str]
+    setup: Sequence[str]
+
+    def __post_init__(self) -> None:
         check_slurm("launcher=slurm")
-        self.config, self.more = config, dict(_option(word) for word in config.more)
-        self.at_once = arms[0].config.sweep.n_jobs or len(arms)
-        if any(arm.config.trainer.devices is None for arm in arms):
+        self._more = dict(_option(word) for word in self.more)
+        self.at_once = self.arms[0].config.sweep.n_jobs or len(self.arms)
+        trainers = [arm.config.trainer for arm in self.arms]
+        if any(trainer.devices is None for trainer in trainers):
             raise UserError("trainer.devices=null: a job needs to know its processes: say how many, trainer.devices=N")
-        if config.gpu is not None and not any(map(_on_gpu, (arm.config.trainer for arm in arms))):
-            raise UserError(f"launcher.gpu={config.gpu}: no run of this sweep uses a GPU: add trainer=gpu, or leave it out")
+        if self.gpu is not None and not any(map(_on_gpu, trainers)):
+            raise UserError(f"launcher.gpu={self.gpu}: no run of this sweep uses a GPU: add trainer=gpu, or leave it out")
 
     def start(self, entry: Entry, trainer: DictConfig, command: list[str], log: BinaryIO) -> "Job":
         place, before = Path(log.name).absolute(), Path(log.name).stat().st_size
@@ -68,24 +84,24 @@ class Slurm:
         """What submits one arm; its files are under .submitit/ of the sweep."""
         from submitit import SlurmExecutor
 
-        config, executor = self.config, SlurmExecutor(folder / ".submitit")
-        own = {"signal": f"TERM@{config.notice}", "no-requeue": True}
-        gpus = trainer.devices if config.gpu is None else f"{config.gpu}:{trainer.devices}"
+        executor = SlurmExecutor(folder / ".submitit")
+        own = {"signal": f"TERM@{self.notice}", "no-requeue": True}
+        gpus = trainer.devices if self.gpu is None else f"{self.gpu}:{trainer.devices}"
         executor.update_parameters(
             job_name=name,
             nodes=1,
             ntasks_per_node=trainer.devices,
-            cpus_per_task=config.cpus,
+            cpus_per_task=self.cpus,
             gpus_per_node=gpus if _on_gpu(trainer) else None,
-            time=config.minutes,
-            mem=None if config.memory_gb is None else f"{round(1024 * config.memory_gb)}M",
-            partition=config.partition,
-            account=config.account,
-            qos=config.qos,
-            constraint=config.constraint,
-            setup=list(config.setup) or None,
-            srun_args=[f"--cpus-per-task={config.cpus}", "--kill-on-bad-exit=1"],  # srun inherits neither
-            additional_parameters=self.more | own,
+            time=self.minutes,
+            mem=None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}M",
+            partition=self.partition,
+            account=self.account,
+            qos=self.qos,
+            constraint=self.constraint,
+            setup=list(self.setup) or None,
+            srun_args=[f"--cpus-per-task={self.cpus}", "--kill-on-bad-exit=1"],  # srun inherits neither
+            additional_parameters=self._more | own,
         )
         return executor
 

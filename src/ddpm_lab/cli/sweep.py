@@ -34,6 +34,8 @@ POLL = 0.1
 """Seconds between looks at the processes."""
 TRY_AGAIN = 30.0
 """Seconds until a launcher is asked again that could take no arm; what has just ended may hold its place for twice as long."""
+GRACE = 60.0
+"""Seconds that arms have to end where the sweep itself cannot go on."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -94,12 +96,19 @@ class _Runner:
                 while self.running or (self.waiting and not self.signal):
                     self._turn()
             except BaseException:  # a full disk, say: nothing is left behind that nobody watches
-                for process in self.running:
-                    process.send_signal(signal.SIGTERM)
+                self._end()
                 raise
         self.report.finish(bool(self.signal))
         self._best()
         return 128 + self.signal if self.signal else int(any(entry.state != "done" for entry in self.sweep.entries))
+
+    def _end(self) -> None:
+        """What runs is told to save and end, and has some time for it."""
+        for process in self.running:
+            process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and any(process.poll() is None for process in self.running):
+            time.sleep(POLL)
 
     def _turn(self) -> None:
         self._fill()
