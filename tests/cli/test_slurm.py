@@ -203,6 +203,7 @@ def test_a_second_signal_ends_jobs_at_once(run, queue, heard):
     assert ended(queue) == ["CANCELLED by 0"]
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_told_and_the_same_command_goes_on(run, queue):
     (queue / "limit").write_text("3")
     code, said = run("seed=1", _0="wait")
@@ -223,6 +224,7 @@ def test_a_job_that_is_killed_is_told_by_its_state(run, queue):
     assert " ended as FAILED; what SLURM says: " in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["slurm", "local"])
 def test_a_job_that_outlived_its_sweep_is_waited_for_and_not_started_twice(run, queue, launcher):
     naps = PRETENDS.replace("time.sleep(60)", "time.sleep(6)")

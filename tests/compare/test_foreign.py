@@ -334,6 +334,7 @@ def test_a_user_who_is_not_there_is_a_folder_of_that_name(tmp_path, monkeypatch)
     assert (tmp_path / "~nobody_of_that_name" / "x" / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_early_is_no_failure(tmp_path):
     line = f"{sys.executable} {ROOT / 'compare.py'} {sweep(tmp_path)} | head -1 >&2; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run([shutil.which("bash") or "sh", "-c", line], capture_output=True, text=True, env=environment())
