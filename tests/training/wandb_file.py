@@ -13,7 +13,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> list[Any]:
-    """Every record of the file, in order."""
+    """Every record of the file that is there in full, in order."""
     from wandb.proto import wandb_internal_pb2
 
     content, position, pieces, found = path.read_bytes(), HEADER, b"", []
@@ -24,6 +24,8 @@ def records(path: Path) -> list[Any]:
             continue
         _, length, kind = struct.unpack("<IHB", content[position : position + HEADER])
         assert kind in (FULL, FIRST, MIDDLE, LAST)
+        if position + HEADER + length > len(content):  # still being written
+            break
         pieces += content[position + HEADER : position + HEADER + length]
         position += HEADER + length
         if kind in (FULL, LAST):
