@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.cli.options import conf_dir, content, options, target
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import UserError, require_for_logger
 from ddpm_lab.facts import fact
 
 SCHEDULES, UNET = "ddpm_lab.core.schedule", "ddpm_lab.nets.unet.UNet"
@@ -54,7 +54,7 @@ def check_compatible(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | No
         _features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there,
         _noise_is_where_it_starts,
         _precisions_agree, _averages_differ, _sigmoid_falls, _rescaled_betas_are_possible,
-        _images_pass_through,
+        _images_pass_through, _packages_are_there,
     ):  # fmt: skip
         check(setup)
 
@@ -223,6 +223,13 @@ def _precisions_agree(setup: _Setup) -> None:
             "trainer.sample_precision=bf16-mixed leaves the float64 network of trainer.precision=64-true as it is: "
             "use trainer.sample_precision=32-true"
         )
+
+
+def _packages_are_there(setup: _Setup) -> None:
+    off = ["wandb"] if setup.get("logger", "mode") == "disabled" else []
+    for package in setup.fact("logger", "packages") or ():
+        if package not in off:
+            require_for_logger(package)
 
 
 def _averages_differ(setup: _Setup) -> None:

@@ -1,5 +1,7 @@
 """The one exception for a user's mistake: printed as its message alone, without a traceback, exit code 2."""
 
+import importlib.util
+
 
 class UserError(Exception):
     """Says which key, what came, what is allowed, and what to type instead."""
@@ -13,3 +15,15 @@ class ToldElsewhere(UserError):
     def __init__(self, code: int) -> None:
         super().__init__("process 0 stopped, and said why")
         self.code = code
+
+
+def require(package: str, extra: str, before: str = "", after: str = "") -> None:
+    """Raises UserError where a package that an extra of ours brings is not installed. Does not import it."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"{before}the package {package.replace('_', '-')} is not installed: pip install 'ddpm-lab[{extra}]'{after}"
+        )
+
+
+def require_for_logger(package: str) -> None:
+    require(package, package, f"logger={package}: ", ", or use logger=csv")

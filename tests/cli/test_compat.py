@@ -1,8 +1,11 @@
 """Combinations, on a made-up conf/ and package: new options take part without an edit of compat.py."""
 
+import sys
+
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm_lab.cli.preflight import preflight
 from ddpm_lab.compat import check_compatible, resolve_auto
 from ddpm_lab.errors import UserError
 
@@ -199,3 +202,14 @@ def test_a_class_without_an_option_is_called_by_its_name(dirs):
     (dirs[0] / "loss" / "simple.yaml").unlink()
     with pytest.raises(UserError, match=r"^loss=Simple leaves"):
         check_compatible(cfg, dirs)
+
+
+@pytest.mark.parametrize(
+    ("logger", "package"), [("wandb", "wandb"), ("tensorboard", "tensorboard"), ("all", "tensorboard"), ("all", "wandb")]
+)
+def test_a_logger_whose_package_is_not_there_is_refused_before_a_sweep_starts(logger, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"^logger={package}: the package {package} is not installed: pip install"):
+        preflight(["-m", f"logger={logger}", "seed=1,2"])
+    if logger == "wandb":
+        assert len(preflight(["-m", "logger=wandb", "logger.mode=disabled", "seed=1,2"])) == 2

@@ -9,13 +9,16 @@ from ddpm_lab.cli.options import nearest
 from ddpm_lab.errors import UserError
 
 
-def run(command: Callable[[list[str]], None]) -> None:
-    """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+def run(command: Callable[[list[str]], None], usage: str) -> None:
+    """`usage` is printed where nothing is asked, or --help. Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
             stream.reconfigure(errors="backslashreplace")
     try:
-        command(sys.argv[1:])
+        if len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv):
+            print(usage, end="")
+        else:
+            command(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -42,13 +42,10 @@ class Asked(NamedTuple):
 
 
 def main() -> None:
-    run(_main)
+    run(_main, USAGE)
 
 
 def _main(argv: list[str]) -> None:
-    if not argv or "--help" in argv or "-h" in argv:
-        print(USAGE, end="")
-        return
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing here is worth threads
     from ddpm_lab.compare.page import page_of, write_page

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run
-from ddpm_lab.compare.group import PREFIX, Group, connected, named, plainly, require, runs_of
-from ddpm_lab.errors import UserError
+from ddpm_lab.compare.group import PREFIX, Group, connected, named, plainly, runs_of
+from ddpm_lab.errors import UserError, require
 
 if TYPE_CHECKING:
     from ddpm_lab.compare.dashboard import Known
@@ -35,13 +35,10 @@ class Asked(NamedTuple):
 
 
 def main() -> None:
-    run(_main)
+    run(_main, USAGE)
 
 
 def _main(argv: list[str]) -> None:
-    if not argv or "--help" in argv or "-h" in argv:
-        print(USAGE, end="")
-        return
     asked = parsed(argv)
     require("wandb_workspaces", "dashboards")
     from ddpm_lab.compare.dashboard import specification, workspace

@@ -5,7 +5,6 @@ from them at every start, and nothing else is kept. Each proposal has a seed of 
 stopped proposes what it would have proposed.
 """
 
-import importlib.util
 import json
 import math
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from ddpm_lab.cli.sweep_report import say
 from ddpm_lab.compare.choices import IGNORED
 from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import named
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import UserError, require
 
 ATTEMPTS = 200
 """Proposals in a row that were tried before, or cannot be, after which a search ends."""
@@ -35,8 +34,7 @@ def is_search(arms: Sequence[Arm]) -> bool:
 def check(arms: Sequence[Arm]) -> None:
     """Refuse what nothing can be found by. `arms` are the corners of what is searched."""
     settings, varied, distinct = arms[0].config.sweep, _varied(arms), {frozenset(arm.overrides) for arm in arms}
-    if importlib.util.find_spec("optuna") is None:
-        raise UserError("sweep=search: the package optuna is not installed: pip install 'ddpm-lab[search]'")
+    require("optuna", "search", "sweep=search: ")
     if named(settings.metric).better == 0:
         raise UserError(
             f"sweep.metric={settings.metric}: not a number of which one side is known to be better; allowed are bound_bpd, or "

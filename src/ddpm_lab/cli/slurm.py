@@ -27,7 +27,7 @@ from ddpm_lab.cli.launchers import headed, read_from
 from ddpm_lab.cli.preflight import Arm
 from ddpm_lab.cli.sweep_record import Entry
 from ddpm_lab.cli.sweep_report import reason
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import UserError, require
 
 LOOK_EVERY = 2.0
 """Seconds between looks at a job's files; submitit asks SLURM itself less and less often, at last every ten minutes."""
@@ -187,10 +187,7 @@ def in_queue(sweep: Path) -> set[str]:
 
 def check_slurm(what: str) -> None:
     """Raises UserError where `what` needs SLURM, and it cannot be used."""
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{what}: this needs the package submitit: pip install 'ddpm-lab[slurm]'") from error
+    require("submitit", "slurm", f"{what}: ")
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
         raise UserError(f"{what}: this machine has no {', '.join(missing)}; start it where SLURM's commands are")
 

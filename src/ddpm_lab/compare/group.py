@@ -1,12 +1,11 @@
 """A group of runs on Weights & Biases: how it is named, how it is reached, and what is said where it cannot be."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import UserError, require
 
 PREFIX = "wandb:"
 TIMEOUT = 20
@@ -30,12 +29,6 @@ def named(text: str) -> Group:
     if len(parts) not in (2, 3) or not all(part.strip() and part.isprintable() and part not in (".", "..") for part in parts):
         raise UserError(f"{text}: allowed is {PREFIX}PROJECT/GROUP or {PREFIX}ENTITY/PROJECT/GROUP")
     return Group(parts[0] if len(parts) == 3 else None, parts[-2], parts[-1])
-
-
-def require(package: str, extra: str) -> None:
-    """Raises UserError where a package is not installed. Does not import it."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"the package {package.replace('_', '-')} is not installed: pip install 'ddpm-lab[{extra}]'")
 
 
 @contextmanager

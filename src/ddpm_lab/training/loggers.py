@@ -4,11 +4,13 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
+from ddpm_lab.core.types import states
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.tensorboard_logger import TensorBoard
 from ddpm_lab.training.wandb_logger import Wandb
 
 
+@states(packages=("tensorboard", "wandb"))
 def every(
     mode: str,
     project: str | None,

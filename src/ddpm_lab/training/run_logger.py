@@ -4,19 +4,19 @@ Besides Lightning's `log_metrics` and `log_hyperparams` (the configuration) a lo
 `log_summary`, `log_files` and `log_model`; `results.py` asks each for what it has.
 """
 
-import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-
-from ddpm_lab.errors import UserError
 
 
 class RunLogger(Logger):
     """Base: `kind` names it; the configuration is in the run folder already and needs no logging."""
 
     kind = ""
+    packages: Sequence[str] = ()
+    """That it needs, each the extra of ours that brings it."""
 
     def __init__(self, run_dir: str | Path) -> None:
         super().__init__()
@@ -38,11 +38,3 @@ class RunLogger(Logger):
 
     def close(self, code: int) -> None:
         """Nothing more will come; `code` is the exit code of the run."""
-
-
-def require(package: str) -> None:
-    """Raises UserError where a package that a logger is for is not installed. Does not import it."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"logger={package}: the package {package} is not installed: pip install 'ddpm-lab[{package}]', or use logger=csv"
-        )

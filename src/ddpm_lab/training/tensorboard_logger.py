@@ -8,7 +8,8 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from ddpm_lab.training.run_logger import RunLogger, require
+from ddpm_lab.errors import require_for_logger
+from ddpm_lab.training.run_logger import RunLogger
 
 LONGEST_TEXT = 50
 """Rows: a longer table, as of the terms of the bound, is there as a plot."""
@@ -19,10 +20,11 @@ class TensorBoard(RunLogger):
     open until `close`: Lightning's own logger closes it after training, when the final measurement is yet to come."""
 
     kind = "tensorboard"
+    packages = ("tensorboard",)
 
     def __init__(self, run_dir: str | Path) -> None:
         super().__init__(run_dir)
-        require("tensorboard")
+        require_for_logger("tensorboard")
         self._writer: Any = None
         self._purge: int | None = None
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lab.errors import require_for_logger
 from ddpm_lab.training.checkpoint import write_weights
-from ddpm_lab.training.run_logger import RunLogger, require
+from ddpm_lab.training.run_logger import RunLogger
 
 log = logging.getLogger("ddpm_lab")
 
@@ -35,6 +36,7 @@ class Wandb(RunLogger):
     """
 
     kind = "wandb"
+    packages = ("wandb",)
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class Wandb(RunLogger):
     ) -> None:
         super().__init__(os.path.abspath(run_dir))  # its last part is a name, also of "."
         if mode != "disabled":
-            require("wandb")
+            require_for_logger("wandb")
         self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
         self._named = name is not None
         self._about = {
