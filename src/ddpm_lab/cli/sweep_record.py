@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm_lab.cli.places import new_folder
 from ddpm_lab.cli.preflight import Arm
 from ddpm_lab.errors import UserError
 from ddpm_lab.resume import finished
@@ -105,7 +105,7 @@ def opened(arms: Sequence[Arm]) -> Sweep:
         raise UserError(
             f"sweep.name={given}: {folders[0]} holds something else, and nothing is overwritten: choose another name"
         )
-    return _made(folders[0] if given else _free(root / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")), new, search)
+    return _made(folders[0] if given else new_folder(root), new, search)
 
 
 def entry_of(number: int, arm: Arm) -> Entry:
@@ -169,9 +169,3 @@ def _is_whole(entry: Entry) -> bool:
 
 def _age(folder: Path) -> float:
     return -(folder / NAME).stat().st_mtime
-
-
-def _free(path: Path) -> Path:
-    """`path`, or with a number where another sweep took it in the same second."""
-    numbered = (path.with_name(f"{path.name}_{i}") for i in range(2, 10**6))
-    return path if not path.exists() else next(p for p in numbered if not p.exists())

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +13,7 @@ from ddpm_lab.cli import processes
 from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.help import help_for_group, help_text
 from ddpm_lab.cli.options import config_dirs
+from ddpm_lab.cli.places import new_folder
 from ddpm_lab.compat import resolve_auto
 from ddpm_lab.errors import ToldElsewhere, UserError
 
@@ -89,7 +89,7 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
     if cfg.run.name is None and processes.in_slurm():
         cfg.run.name = f"slurm-{os.environ['SLURM_JOB_ID']}"
     if cfg.run.name is None:
-        return _free(parent / _stamp())
+        return new_folder(parent)
     folder = parent / cfg.run.name
     if folder.exists() and not processes.requeued():
         raise UserError(
@@ -115,16 +115,6 @@ def settled(
 
             cfg, checkpoint, _ = resumed(OmegaConf.create({"resume": str(folder), "run": {"name": None}}), [], [])
     return cfg, checkpoint, folder
-
-
-def _stamp() -> str:
-    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def _free(path: Path) -> Path:
-    """`path`, or with a number where another run took it in the same second."""
-    numbered = (path.with_name(f"{path.name}_{i}") for i in range(2, 10**6))
-    return path if not path.exists() else next(p for p in numbered if not p.exists())
 
 
 def job(cfg: DictConfig) -> None:
