@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.cli.fit import train
-from ddpm_lab.cli.options import conf_dir
-from ddpm_lab.compat import resolve_auto
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.config.compat import resolve_auto
+from ddpm_lab.config.options import conf_dir
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 CONF = conf_dir()

@@ -48,7 +48,7 @@ def test_a_mistake_is_answered_without_torch_and_leaves_nothing(arguments, tmp_p
         cwd=tmp_path, capture_output=True, text=True, env=environment(),
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "ddpm_lab.cli.preflight" in imported
+    assert "ddpm_lab.config.preflight" in imported
     assert not imported & {"torch", "lightning", "numpy", "sklearn"}
     done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert_refused(done, *MISTAKES[arguments])

@@ -14,8 +14,8 @@ import torch
 from helpers import CONF, TINY, composed
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.options import conf_dir, content
-from ddpm_lab.compose import build, build_module, instantiate, load, load_weights, resolve_target
+from ddpm_lab.config.build import build, build_module, instantiate, load, load_weights, resolve_target
+from ddpm_lab.config.options import conf_dir, content
 from ddpm_lab.errors import UserError
 from ddpm_lab.training.ema import EMA
 
@@ -59,8 +59,8 @@ def test_no_option_was_overlooked():
 # --- what a configuration may name -----------------------------------------------------------------------------------------
 
 REFUSED = [
-    "ddpm_lab.compose.os.system", "builtins.eval", "os.system", "ddpm_lab.training.checkpoint.os.remove",
-    "ddpm_lab.data.npz.Path", "ddpm_lab.compose.importlib", "ddpm_lab", "ddpm_lab.", "ddpm_lab_evil.f", "torch.load",
+    "ddpm_lab.config.build.os.system", "builtins.eval", "os.system", "ddpm_lab.training.checkpoint.os.remove",
+    "ddpm_lab.data.npz.Path", "ddpm_lab.config.build.importlib", "ddpm_lab", "ddpm_lab.", "ddpm_lab_evil.f", "torch.load",
     "ddpm_lab.data.npz.np.load", "ddpm_lab.core.schedule.nothing", "", ".", "eval",
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from helpers import CONF, TINY, trained
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ddpm_lab.cli.options import groups, options
+from ddpm_lab.config.options import groups, options
 from ddpm_lab.data.store import Store
 
 GROUPS = sorted(groups([CONF]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import TINY, composed, trained
 
-from ddpm_lab.compose import build_module
+from ddpm_lab.config.build import build_module
 from ddpm_lab.core.diffusion import GaussianDiffusion
 
 NO_OPS = [

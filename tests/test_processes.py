@@ -17,7 +17,7 @@ from helpers import ROOT, arrays, command, environment
 from PIL import Image
 
 from ddpm_lab.data.memory import OrderedBatches, Slice, TrainStream
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -284,7 +284,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
 
 
 def test_the_environment_of_a_slurm_job_is_known(monkeypatch):
-    from ddpm_lab.cli import processes
+    from ddpm_lab import processes
 
     for name in list(os.environ):
         if name.startswith(("SLURM", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):

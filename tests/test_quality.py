@@ -9,7 +9,7 @@ import torch
 from helpers import arrays, command
 
 import ddpm_lab
-from ddpm_lab.training.images import quantise
+from ddpm_lab.core.grey import quantise
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import ROOT, command, environment
 
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 RUN = [
     "experiment=smoke", "trainer.validate_every=10", "trainer.log_every=3", "net.dropout=0.2",

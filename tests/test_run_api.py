@@ -16,7 +16,7 @@ from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),  # Lightning's own
@@ -162,7 +162,7 @@ def test_samples_follow_seed_and_index_and_another_sampler(run):
 def test_picture_of_the_run_shows_the_samples_that_python_gives(run, digits_run):
     from PIL import Image
 
-    from ddpm_lab.training.images import to_uint8
+    from ddpm_lab.pictures import to_uint8
 
     picture = np.asarray(Image.open(digits_run / "samples" / "step_0000002.png"))  # 2 × 2 of them, 6 times as large
     expected = to_uint8(run.sample(4, seed=0)).numpy()[:, 0]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import ROOT, TINY, command, digest, environment, trained
 
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.timeout(600)
 

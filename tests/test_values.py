@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import CONF, TINY, digest, trained
 
-from ddpm_lab.cli.options import options
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.config.options import options
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 
 @pytest.mark.parametrize("option", [option for option in options("logger", [CONF]) if option != "csv"])

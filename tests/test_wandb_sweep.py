@@ -14,8 +14,8 @@ from training.support import quiet
 from training.wandb_file import runs
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.compose import load
+from ddpm_lab.config.build import load
+from ddpm_lab.config.preflight import preflight
 
 pytestmark = [*quiet, pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")]  # wandb's, of the agent's parameters
 WANDB = ["logger=wandb", "logger.mode=offline"]

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpm_lab.compose import load as load
+    from ddpm_lab.config.build import load as load
     from ddpm_lab.errors import UserError as UserError
 
 __all__ = ["UserError", "load"]
@@ -14,7 +14,7 @@ __all__ = ["UserError", "load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from ddpm_lab.compose import load
+        from ddpm_lab.config.build import load
 
         return load
     if name == "UserError":

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.cli.sweep import sweep
+from ddpm_lab.config.preflight import preflight
+from ddpm_lab.sweeps.runner import sweep
 
 PRETENDS = """
 import json, os, signal, sys, time
@@ -52,8 +52,8 @@ def run(tmp_path, monkeypatch, capsys):
     script = tmp_path / "train.py"
     script.write_text(PRETENDS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
-    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.01)
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.program", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.01)
 
     def start(line: str, **tasks: str) -> tuple[int, str]:
         monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))

@@ -3,9 +3,9 @@
 import pytest
 from helpers import command
 
-from ddpm_lab.cli.options import aliases, conf_dir, groups, options
-from ddpm_lab.cli.overrides import canonical
-from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.config.grammar import canonical
+from ddpm_lab.config.options import aliases, conf_dir, groups, options
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 
 DIRS = [conf_dir()]

@@ -5,8 +5,8 @@ import sys
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.compat import check_compatible, resolve_auto
+from ddpm_lab.config.compat import check_compatible, resolve_auto
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 
 SOURCE = """

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ddpm_lab.facts import fact
+from ddpm_lab.config.facts import fact
 
 BODY = """
 from .deep.base import Base as Root

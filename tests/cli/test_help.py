@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from ddpm_lab.cli.help import WIDTH, help_for_group, help_text
-from ddpm_lab.cli.options import conf_dir, config_dirs, description, groups, options
+from ddpm_lab.config.help import WIDTH, help_for_group, help_text
+from ddpm_lab.config.options import conf_dir, config_dirs, description, groups, options
 from ddpm_lab.errors import UserError
 
 DIRS = [conf_dir()]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddpm_lab.cli.options import conf_dir, options
-from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.config.options import conf_dir, options
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 
 SCHEDULES = ", ".join(options("schedule", [conf_dir()]))

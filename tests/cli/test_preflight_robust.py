@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_lab.cli.preflight import preflight
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 
 
@@ -46,7 +46,7 @@ def test_whatever_is_typed(text, start):
 
 def test_neither_torch_nor_lightning_is_imported():
     code = (
-        "import sys; from ddpm_lab.cli.preflight import preflight; preflight(['loss=hybrid']); "
+        "import sys; from ddpm_lab.config.preflight import preflight; preflight(['loss=hybrid']); "
         "print([m for m in ('torch', 'lightning', 'numpy', 'rich', 'ddpm_lab.core') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

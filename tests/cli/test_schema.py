@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ddpm_lab.cli.keys import Catalog
-from ddpm_lab.cli.options import conf_dir, is_global
-from ddpm_lab.cli.schema import MISSING, interval, parse_rule, parse_rules
+from ddpm_lab.config.catalogue import Catalog
+from ddpm_lab.config.options import conf_dir, is_global
+from ddpm_lab.config.schema import MISSING, interval, parse_rule, parse_rules
 from ddpm_lab.errors import UserError
 
 CATALOG = Catalog([conf_dir()])

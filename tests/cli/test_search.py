@@ -10,9 +10,9 @@ from statistics import median
 
 import pytest
 
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.cli.sweep import sweep
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.runner import sweep
 
 PRETENDS = """
 import json, math, os, sys
@@ -41,8 +41,8 @@ def run(tmp_path, monkeypatch, capsys):
     script = tmp_path / "train.py"
     script.write_text(PRETENDS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, "-S", str(script)])
-    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.01)
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.program", lambda: [sys.executable, "-S", str(script)])
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.01)
 
     def start(line: str, fates: str = "") -> tuple[int, str]:
         monkeypatch.setenv("FATES", fates)

@@ -15,16 +15,18 @@ import torch
 from helpers import ROOT, TINY, environment
 from pretend_sweep import PRETENDS, only, starts, states
 
-from ddpm_lab.cli.launchers import chosen
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.cli.sweep import sweep
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.sweeps.launchers import chosen
+from ddpm_lab.sweeps.runner import sweep
 
 pytest.importorskip("submitit")
 SWEEP = """
 import sys
-from ddpm_lab.cli import preflight, slurm, sweep
+from ddpm_lab.config import preflight
+from ddpm_lab.sweeps import slurm
+from ddpm_lab.sweeps import runner as sweep
 sweep.program, sweep.POLL, slurm.LOOK_EVERY = lambda: [sys.executable, "train.py"], 0.05, 0.05
 sys.exit(sweep.sweep(preflight.preflight(["-m", "launcher=slurm", *sys.argv[1:]]), []))
 """
@@ -46,10 +48,10 @@ def run(queue, monkeypatch, capsys):
     """Runs a command line; returns exit code and what was printed."""
     script = queue.parent / "train.py"
     script.write_text(PRETENDS)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
-    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.05)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.TRY_AGAIN", 1.0)
-    monkeypatch.setattr("ddpm_lab.cli.slurm.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.program", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.05)
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.TRY_AGAIN", 1.0)
+    monkeypatch.setattr("ddpm_lab.sweeps.slurm.LOOK_EVERY", 0.05)
 
     def start(line: str, launcher: str = "slurm", **tasks: str) -> tuple[int, str]:
         monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))

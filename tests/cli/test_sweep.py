@@ -13,10 +13,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pretend_sweep import only, starts, states
 
-import ddpm_lab.cli.sweep as sweeping
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.cli.sweep_report import duration, reason, time_left
+import ddpm_lab.sweeps.runner as sweeping
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.report import duration, reason, time_left
 
 
 def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
@@ -144,7 +144,7 @@ def test_a_signal_while_an_arm_is_started_reaches_it(run, heard, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return own()
 
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", program)
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.program", program)
     code, _ = run("seed=1,2", _0="wait")
     assert code == 128 + signal.SIGTERM
     assert [state for state, _ in states(only())] == ["stopped", "waiting"]
@@ -153,7 +153,7 @@ def test_a_signal_while_an_arm_is_started_reaches_it(run, heard, monkeypatch):
 def test_under_nohup_it_goes_on_when_the_terminal_closes(run, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGHUP)).start()
-    monkeypatch.setattr("ddpm_lab.cli.sweep.POLL", 0.5)
+    monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.5)
     assert run("seed=1,2")[0] == 0
     signal.signal(signal.SIGHUP, before)
 

@@ -13,13 +13,13 @@ from helpers import TINY
 from pretend_sweep import only, states
 
 import ddpm_lab
-import ddpm_lab.cli.sweep as sweeping
-from ddpm_lab.cli.options import conf_dir
-from ddpm_lab.cli.overrides import BASE
-from ddpm_lab.cli.preflight import preflight
-from ddpm_lab.cli.sweep import sweep
+import ddpm_lab.sweeps.runner as sweeping
 from ddpm_lab.cli.train import branched
+from ddpm_lab.config.grammar import BASE
+from ddpm_lab.config.options import conf_dir
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.runner import sweep
 
 
 class Closed:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.schedule import NoiseSchedule
+from ddpm_lab.core.path import NoiseSchedule
 
 from .support import make
 

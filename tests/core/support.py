@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.schedule import NoiseSchedule, cosine, linear, quadratic
+from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.schedule import cosine, linear, quadratic
 
 from . import reference
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.analytic import Analytic, Gamma, GammaMeter
-from ddpm_lab.core.likelihood import BoundMeter
-from ddpm_lab.core.schedule import NoiseSchedule, cosine, jsd, linear, zero_terminal_snr
+from ddpm_lab.core.analytic import Analytic, Gamma
+from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.schedule import cosine, jsd, linear, zero_terminal_snr
+from ddpm_lab.likelihood.bound import BoundMeter
+from ddpm_lab.likelihood.gamma import GammaMeter
 
 from .linear_model import LinearModel
 from .support import REFUSED, Setting, assert_close, diffusion_of, make, on_grid

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.likelihood import BoundMeter, prior_bpd
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.terms import prior_bpd
 from ddpm_lab.core.variance import Beta
+from ddpm_lab.likelihood.bound import BoundMeter
 
 from . import reference
 from .support import Setting, assert_close, diffusion_of, on_grid

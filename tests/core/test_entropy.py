@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_lab.core.likelihood import prior_bpd, term_bpd
-from ddpm_lab.core.schedule import NoiseSchedule
+from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.terms import prior_bpd, term_bpd
 
 from . import reference
 from .support import Setting, assert_close, diffusion_of, make, options, tables_of

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.bound import Bound
-from ddpm_lab.core.estimate import BoundEstimator, pilot
-from ddpm_lab.core.likelihood import BoundMeter, prior_bpd
 from ddpm_lab.core.schedule import cosine, linear
+from ddpm_lab.core.terms import prior_bpd
+from ddpm_lab.likelihood.bound import Bound, BoundMeter
+from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
 
 from . import reference
 from .linear_model import LinearModel

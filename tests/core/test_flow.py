@@ -9,8 +9,9 @@ import torch
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.flow import FlowMeter, Path, dequantised
-from ddpm_lab.core.schedule import NoiseSchedule, cosine, jsd, linear, zero_terminal_snr
+from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.schedule import cosine, jsd, linear, zero_terminal_snr
+from ddpm_lab.likelihood.flow import FlowMeter, Path, dequantised
 
 from .support import Setting, assert_close, diffusion_of, make, normal_like, on_grid, options
 

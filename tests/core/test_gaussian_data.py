@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.sampler import DDIM, Ancestral
-from ddpm_lab.core.schedule import NoiseSchedule, cosine, linear
+from ddpm_lab.core.schedule import cosine, linear
 from ddpm_lab.core.variance import BetaTilde
 
 from .support import assert_close, make, tables_of

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ddpm_lab.core.diffusion import diffuse, implied_eps, posterior_mean
 from ddpm_lab.core.gaussian import Normal, kl_nats, log_bin_nats, normal_cdf
-from ddpm_lab.core.likelihood import term_bpd, to_bpd
+from ddpm_lab.core.terms import term_bpd, to_bpd
 
 from .support import Setting, all_times, assert_close, diffusion_of, make, normal_like, on_grid, options, reaches_zero
 

@@ -7,10 +7,11 @@ import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.gaussian import Normal, log_bin_nats
-from ddpm_lab.core.likelihood import BoundMeter, prior_bpd, term_bpd
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.terms import prior_bpd, term_bpd
 from ddpm_lab.core.variance import Beta
+from ddpm_lab.likelihood.bound import BoundMeter
 
 from . import reference
 from .support import GOLDEN, Setting, all_times, assert_close, diffusion_of, make, normal_like, on_grid, options

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ddpm_lab.core.gaussian import kl_nats
-from ddpm_lab.core.likelihood import prior_bpd, term_bpd
 from ddpm_lab.core.loss import VLB, Hybrid
 from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import cosine, linear
+from ddpm_lab.core.terms import prior_bpd, term_bpd
 
 from .support import GOLDEN, Setting, all_times, assert_close, diffusion_of, normal_like, on_grid
 

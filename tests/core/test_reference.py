@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ddpm_lab.core.gaussian import Normal, kl_nats, log_bin_nats, log_density_nats
-from ddpm_lab.core.likelihood import prior_bpd, term_bpd
 from ddpm_lab.core.loss import VLB, Hybrid, Simple
+from ddpm_lab.core.terms import prior_bpd, term_bpd
 
 from . import reference
 from .support import Setting, all_times, assert_close, diffusion_of, make, normal_like, on_grid, options, tables_of

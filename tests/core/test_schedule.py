@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ddpm_lab.core.schedule import Chain, NoiseSchedule, cosine, from_betas, linear
+from ddpm_lab.core.path import Chain, NoiseSchedule
+from ddpm_lab.core.schedule import cosine, from_betas, linear
 
 from . import reference
 from .support import GOLDEN, REFUSED, assert_close, make, options, tables_of

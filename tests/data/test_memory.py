@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.data.memory import InMemory, OrderedBatches, TrainStream, scale, seeded_split
+from ddpm_lab.core.grey import scale
+from ddpm_lab.data.memory import InMemory, OrderedBatches, TrainStream, seeded_split
 from ddpm_lab.errors import UserError
 
 LEVELS = 64

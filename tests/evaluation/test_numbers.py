@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import ddpm_lab
-from ddpm_lab.compose import instantiate
+from ddpm_lab.config.build import instantiate
+from ddpm_lab.core.grey import scale
 from ddpm_lab.core.sampler import DDIM
-from ddpm_lab.data.memory import scale
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 
 from .support import DIGITS, T, columns, copied, evaluate, kept

@@ -8,8 +8,8 @@ import pytest
 from formats import random_images
 from helpers import CONF
 
-from ddpm_lab.cli.options import groups, options, target
-from ddpm_lab.facts import fact
+from ddpm_lab.config.facts import fact
+from ddpm_lab.config.options import groups, options, target
 
 from .support import DIGITS, VECTORS, T, copied, evaluate, refusal
 

@@ -6,7 +6,7 @@ from helpers import arrays
 from omegaconf import OmegaConf
 
 import ddpm_lab
-from ddpm_lab.compose import instantiate
+from ddpm_lab.config.build import instantiate
 
 from .support import Evaluation, evaluate
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddpm_lab.metrics.extractors import Pixels
-from ddpm_lab.metrics.protocol import MAY_DIFFER, Difference, differences, incomparable, line, record
+from ddpm_lab.metrics.record import MAY_DIFFER, Difference, differences, incomparable, line, record
 
 SAID = {
     "n": 1000, "split": "samples", "seed": 1, "weights": "ema/0.9999", "checkpoint_sha256": "ab" * 32, "step": 5000,

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from ddpm_lab.cli.options import conf_dir
+from ddpm_lab.config.options import conf_dir
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss, Simple
 from ddpm_lab.core.prediction import Eps

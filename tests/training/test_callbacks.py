@@ -10,11 +10,12 @@ from helpers import arrays
 from lightning import Callback
 from PIL import Image
 
-from ddpm_lab.core.likelihood import BoundMeter
 from ddpm_lab.core.timesteps import Drawn, Uniform
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.errors import UserError
+from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.metrics.extractors import Pixels
+from ddpm_lab.pictures import to_uint8
 from ddpm_lab.training.callbacks import samples as samples_module
 from ddpm_lab.training.callbacks.bound import VLBTerms
 from ddpm_lab.training.callbacks.frechet import FrechetDistance
@@ -22,7 +23,6 @@ from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.callbacks.samples import Samples
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.images import to_uint8
 
 from .support import Dots, Recorder, T, adam, fit, module, quiet, same, table, weights_of
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.training import checkpoint as module_under_test
-from ddpm_lab.training.checkpoint import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from ddpm_lab.models import checkpoint as module_under_test
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.training.checkpoint import AtomicCheckpointIO, Checkpoints
 
 from .support import Recorder, fit, module, quiet, same, weights_of
 

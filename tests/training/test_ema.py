@@ -5,7 +5,8 @@ import torch
 from lightning import Callback
 from torch import nn
 
-from ddpm_lab.training.checkpoint import Checkpoints, read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 
 from .support import Linear, Recorder, adam, fit, module, quiet, same, weights_of

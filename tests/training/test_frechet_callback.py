@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from ddpm_lab.core.grey import quantise
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
 from ddpm_lab.training.callbacks.frechet import FrechetDistance
-from ddpm_lab.training.images import quantise
 
 from .support import Dots, fit, module, quiet, table
 

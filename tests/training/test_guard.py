@@ -9,10 +9,11 @@ from torch import nn
 
 from ddpm_lab.core.loss import Simple, target_mse
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.checkpoint import Checkpoints, read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.guard import NonFiniteGuard
-from ddpm_lab.training.module import Trained
+from ddpm_lab.training.trained import Trained
 
 from .support import Recorder, T, adam, fit, module, quiet, weights_of
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm_lab.training.images import quantise, save_grid, save_progression, to_uint8
+from ddpm_lab.core.grey import quantise
+from ddpm_lab.pictures import save_grid, save_progression, to_uint8
 
 GAP, GREY = 2, 96
 
@@ -25,7 +26,7 @@ def test_quantise_takes_the_nearest_level_and_is_idempotent(levels):
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_quantise_keeps_what_is_on_the_grid_of_the_data(levels):
-    from ddpm_lab.data.memory import scale
+    from ddpm_lab.core.grey import scale
 
     x = scale(torch.arange(levels, dtype=torch.uint8), levels)
     assert torch.equal(quantise(x, levels), x)

@@ -6,7 +6,8 @@ import signal
 import pytest
 from lightning import Callback
 
-from ddpm_lab.training.checkpoint import Checkpoints, read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.interrupt import Interrupted
 

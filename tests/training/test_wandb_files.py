@@ -14,9 +14,9 @@ from helpers import TINY, trained
 import ddpm_lab
 from ddpm_lab.cli.evaluate import main as evaluate
 from ddpm_lab.cli.fit import train
+from ddpm_lab.config.resume import configuration, resumed
 from ddpm_lab.errors import UserError
-from ddpm_lab.resume import configuration, resumed
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 from .logging_support import no_account, offline  # noqa: F401
 from .support import quiet

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from ddpm_lab.cli.options import nearest
+from ddpm_lab.config.options import nearest
 from ddpm_lab.errors import UserError
 
 

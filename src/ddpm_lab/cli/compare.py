@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run, there
-from ddpm_lab.cli.options import conf_dir, groups, options, target
 from ddpm_lab.compare.group import PREFIX, Group, named
+from ddpm_lab.config.options import conf_dir, groups, options, target
 from ddpm_lab.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.help import EVALUATE, help_for_group, help_text
-from ddpm_lab.cli.options import conf_dir, config_dirs
-from ddpm_lab.cli.schema import show
-from ddpm_lab.compat import check_evaluated, option_name
+from ddpm_lab.config.compat import check_evaluated, option_name
+from ddpm_lab.config.help import EVALUATE, help_for_group, help_text
+from ddpm_lab.config.options import conf_dir, config_dirs
+from ddpm_lab.config.schema import show
 from ddpm_lab.errors import ToldElsewhere, UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
@@ -46,8 +46,8 @@ def _main(argv: list[str]) -> None:
         groups = [argument for argument in argv if not argument.startswith("-") and "=" not in argument]
         print(help_for_group(groups[0], dirs, EVALUATE) if groups else help_text(dirs, EVALUATE))
         return
-    from ddpm_lab.cli.overrides import canonical
-    from ddpm_lab.cli.preflight import preflight
+    from ddpm_lab.config.grammar import canonical
+    from ddpm_lab.config.preflight import preflight
 
     argv, notes = canonical(argv, dirs)
     argv = with_own_sampler(argv, dirs)
@@ -86,14 +86,14 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
 
 def _trained(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
     """The configuration that the network was trained by, its checkpoint, and its run folder where there is one."""
-    from ddpm_lab.resume import configuration, located
+    from ddpm_lab.config.resume import configuration, located
 
     checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
     return configuration(checkpoint, folder), checkpoint, folder
 
 
 def _check_name(name: str | None) -> None:
-    from ddpm_lab.cli.preflight import is_folder_name
+    from ddpm_lab.config.preflight import is_folder_name
 
     if name is not None and (not is_folder_name(name) or name == WORK):
         raise UserError(f"name={name}: allowed is a folder name, without / and no dot in front, and not {WORK}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli import processes
+from ddpm_lab import processes
 from ddpm_lab.errors import UserError
 
 log = logging.getLogger("ddpm_lab")
@@ -20,10 +20,10 @@ log = logging.getLogger("ddpm_lab")
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
     _quiet()
-    from ddpm_lab.compose import build, load_weights
-    from ddpm_lab.training import ranks
+    from ddpm_lab import ranks
+    from ddpm_lab.config.build import build, load_weights
+    from ddpm_lab.models.checkpoint import read_checkpoint
     from ddpm_lab.training.card import schedule_card
-    from ddpm_lab.training.checkpoint import read_checkpoint
     from ddpm_lab.training.results import close, keep_until
 
     module, data, trainer = build(cfg, folder)
@@ -67,7 +67,7 @@ def make_folder(folder: Path, cfg: DictConfig) -> None:
 
 
 def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:
-    from ddpm_lab.training import ranks
+    from ddpm_lab import ranks
     from ddpm_lab.training.final import measure, peak_memory, summary, table, write_json, written
     from ddpm_lab.training.interrupt import Interrupted
     from ddpm_lab.training.results import log_final, log_folder

@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli import processes
+from ddpm_lab import processes
 from ddpm_lab.cli.fit import train
-from ddpm_lab.cli.help import help_for_group, help_text
-from ddpm_lab.cli.options import config_dirs
-from ddpm_lab.cli.places import new_folder
-from ddpm_lab.compat import resolve_auto
+from ddpm_lab.config.compat import resolve_auto
+from ddpm_lab.config.help import help_for_group, help_text
+from ddpm_lab.config.options import config_dirs
 from ddpm_lab.errors import ToldElsewhere, UserError
+from ddpm_lab.files import new_folder
 
 # Idle threads soon sleep instead of spinning: on cores that are shared, long spins make small networks 5 to 20 times slower.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
@@ -45,8 +45,8 @@ def _main(argv: list[str]) -> None:
         groups = [argument for argument in argv if not argument.startswith("-") and "=" not in argument]
         print(help_for_group(groups[0], dirs) if groups else help_text(dirs))
         return
-    from ddpm_lab.cli.overrides import canonical
-    from ddpm_lab.cli.preflight import preflight
+    from ddpm_lab.config.grammar import canonical
+    from ddpm_lab.config.preflight import preflight
 
     argv, notes = canonical(argv, dirs)
     print("".join(f"{note}\n" for note in notes), end="")
@@ -57,7 +57,7 @@ def _main(argv: list[str]) -> None:
         elif not in_sweep and processes.started() == 1:
             run_folder(arm.config, arm.choices)
     if arms and in_sweep:
-        from ddpm_lab.cli.sweep import sweep
+        from ddpm_lab.sweeps.runner import sweep
 
         of_hydra = [word for word in argv if word.lstrip("+").startswith(("hydra.", "hydra/"))]
         sys.exit(sweep(arms, [*(f"--config-dir={folder}" for folder in dirs[1:]), *of_hydra]))
@@ -69,7 +69,7 @@ def _main(argv: list[str]) -> None:
 
 def branched(arm: Any, in_sweep: bool, dirs: list[Path]) -> Any:
     """With the configuration that it will go on with. Each run of a sweep has a folder of its own."""
-    from ddpm_lab.resume import resumed
+    from ddpm_lab.config.resume import resumed
 
     about = {key: arm.config.get(key) for key in ("run", "sweep", "launcher")}
     arm.config.run.name = "new" if in_sweep else arm.config.run.name
@@ -111,7 +111,7 @@ def settled(
     if folder is None:
         folder = run_folder(cfg, choices)
         if folder.exists():
-            from ddpm_lab.resume import resumed
+            from ddpm_lab.config.resume import resumed
 
             cfg, checkpoint, _ = resumed(OmegaConf.create({"resume": str(folder), "run": {"name": None}}), [], [])
     return cfg, checkpoint, folder
@@ -121,7 +121,7 @@ def job(cfg: DictConfig) -> None:
     """One run, as Hydra composed it."""
     from hydra.core.hydra_config import HydraConfig
 
-    from ddpm_lab.resume import resumed
+    from ddpm_lab.config.resume import resumed
 
     started, hydra_cfg = time.time(), HydraConfig.get()
     OmegaConf.set_struct(cfg, False)

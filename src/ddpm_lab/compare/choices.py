@@ -10,7 +10,7 @@ from typing import Any
 
 from ddpm_lab.compare.folders import Number, RunFolder
 from ddpm_lab.errors import UserError
-from ddpm_lab.metrics.protocol import Plain
+from ddpm_lab.metrics.record import Plain
 
 Flat = dict[str, Plain]
 Names = Mapping[tuple[str, str], str]

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.metrics.protocol import Plain, Record
+from ddpm_lab.metrics.record import Plain, Record
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster
 OWN = "table.csv"

@@ -8,7 +8,7 @@ from ddpm_lab.compare.folders import Number
 from ddpm_lab.compare.measures import BPD, Measure, common_key, named
 from ddpm_lab.compare.pairing import over_images, unpaired
 from ddpm_lab.compare.statistics import Estimate, holm, t_interval, welch_interval
-from ddpm_lab.metrics.protocol import Record, differences, incomparable
+from ddpm_lab.metrics.record import Record, differences, incomparable
 
 BY_CHANCE = ("seed", "weights", "stride", "precision", "step", "clip", "split")
 """Fields that may differ, and are worth a word where they do."""

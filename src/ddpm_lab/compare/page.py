@@ -22,7 +22,7 @@ from ddpm_lab.compare.report import TRAINED, Report
 from ddpm_lab.compare.schedules import schedules
 from ddpm_lab.compare.sentences import AVERAGED, agreement, cautions, effect_digits, sentences
 from ddpm_lab.compare.table import Cell, Study, cells, head
-from ddpm_lab.metrics.protocol import line
+from ddpm_lab.metrics.record import line
 
 PICTURES = 24
 """Choices whose samples are shown: each adds its picture to the file."""

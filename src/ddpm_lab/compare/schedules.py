@@ -13,7 +13,7 @@ from ddpm_lab.errors import UserError
 
 def schedules(study: Study, problems: list[str]) -> list[Figure]:
     """ᾱ and log-SNR over t/T, a line for each schedule that differs; nothing where they cannot be built here."""
-    from ddpm_lab.compose import schedule_of  # torch, seconds
+    from ddpm_lab.config.build import schedule_of  # torch, seconds
 
     tables: dict[str, tuple[Any, np.ndarray]] = {}
     for choice in study.compared.choices:

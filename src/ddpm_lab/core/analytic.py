@@ -5,16 +5,15 @@ E[x_0 | x_t]; the paper measures it with the average of the weights, on training
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ddpm_lab.core import rng
-from ddpm_lab.core.diffusion import GaussianDiffusion, Network, beta_tilde, implied_eps
-from ddpm_lab.core.schedule import Step
+from ddpm_lab.core.diffusion import beta_tilde
+from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
 
 
@@ -41,69 +40,6 @@ class Gamma:
     def from_state(cls, state: dict[str, Tensor]) -> "Gamma":
         times, n = tuple(state["times"].tolist()), int(state["n"])
         return cls(**{**state, "times": times, "n": n})  # pyright: ignore[reportArgumentType]
-
-
-class GammaTally(NamedTuple):
-    """What has been measured so far, as sums that add up over parts of the data."""
-
-    sums: Float64[Tensor, "4 N"]
-    """Per time: of ‖ε̂‖²/d, of its square, of (‖x_0‖² − ‖x̂_0‖²)/d, of its square."""
-    n: int
-
-    def plus(self, other: "GammaTally") -> "GammaTally":
-        return GammaTally(self.sums + other.sums, self.n + other.n)
-
-
-@dataclass
-class GammaMeter:
-    """Estimates Γ (Bao et al. 2022, Eq. 8) at the times asked for, increasing in 1..T, over data that come in batches.
-
-    One call per datum and time. ε̂ is what the unclipped x̂_0 implies, whatever the network predicts. The noise of datum i
-    at t depends on (seed, t, i) alone.
-    """
-
-    diffusion: GaussianDiffusion
-    times: tuple[int, ...]
-    seed: int = 0
-    batch: int = 512
-    tally: GammaTally = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.diffusion.schedule.chain(self.times)  # raises ValueError for times that do not rise within 1..T
-        self.tally = GammaTally(torch.zeros(4, len(self.times), dtype=torch.float64), 0)
-
-    @torch.inference_mode()
-    def add(self, net: Network, x0: Data, first: int) -> None:
-        """Measure x0, whose data have the indices first, first + 1, …"""
-        for start, stop in rng.parts(first, first + len(x0)):
-            part, together = x0[start - first : stop - first], max(1, self.batch // (stop - start))
-            groups = [self._sums(net, part, start, times) for times in torch.tensor(self.times).split(together)]
-            self.tally = self.tally.plus(GammaTally(torch.cat(groups, 1), len(part)))
-
-    def _sums(self, net: Network, x0: Data, start: int, times: Tensor) -> Float64[Tensor, "4 M"]:
-        """One network call for all of x0 at all of `times`."""
-        stop = start + len(x0)
-        eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "gamma", t, start, stop) for t in times.tolist()])
-        t = times.repeat_interleave(len(x0))
-        noised = self.diffusion.noised(x0.repeat(len(times), *[1] * (x0.ndim - 1)), eps.to(x0), t)
-        out = net(noised.xt, t.to(x0.device)).to(x0.dtype)
-        x0_hat = self.diffusion.prediction.x0(self.diffusion.split(out, noised.xt)[0], noised.xt, noised.step)
-        eps_hat = implied_eps(x0_hat, noised.xt, noised.step).double()
-        norm = (eps_hat**2).flatten(1).mean(1)
-        lost = (noised.x0.double() ** 2 - x0_hat.double() ** 2).flatten(1).mean(1)
-        return torch.stack([norm, norm**2, lost, lost**2]).cpu().reshape(4, len(times), -1).sum(2)
-
-    def result(self) -> Gamma:
-        """Γ so far. Raises ValueError for fewer than two data: there is no error to give."""
-        sums, n = self.tally
-        if n < 2:
-            raise ValueError(f"the standard error of Γ needs at least 2 data, and there are {n}.")
-        norm, norm2, lost, lost2 = sums / n
-        (se, lost_se) = (((square - mean**2).clamp(min=0) / (n - 1)).sqrt() for mean, square in ((norm, norm2), (lost, lost2)))
-        ab = self.diffusion.schedule.alphas_bar[torch.tensor(self.times)]
-        odds = (1 - ab) / torch.where(ab > 0, ab, 1.0)
-        cov, cov_se = torch.where(ab > 0, odds * (1 - norm), lost), torch.where(ab > 0, odds * se, lost_se)
-        return Gamma(self.times, ab, norm, se, cov, cov_se, n)
 
 
 class Clipped(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.gaussian import Normal
+from ddpm_lab.core.path import Chain, NoiseSchedule, Step
 from ddpm_lab.core.prediction import Prediction
-from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data, Times
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 

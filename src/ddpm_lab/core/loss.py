@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
-from ddpm_lab.core.likelihood import term_bpd
 from ddpm_lab.core.prediction import snr
+from ddpm_lab.core.terms import term_bpd
 from ddpm_lab.core.types import Coefficient, Data, PerExample
 
 

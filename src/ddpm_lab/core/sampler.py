@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import Denoise, Denoised, GaussianDiffusion, Network, beta_tilde, posterior_mean
-from ddpm_lab.core.schedule import Chain, NoiseSchedule, Step
+from ddpm_lab.core.path import Chain, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 

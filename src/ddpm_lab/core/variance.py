@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.schedule import Step
+from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
 
 

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from ddpm_lab.core import rng
+from ddpm_lab.core.grey import scale
 from ddpm_lab.errors import UserError
 
 
@@ -22,11 +23,6 @@ class Batch(NamedTuple):
     counter: int
     first: int
     size: int
-
-
-def scale(raw: Tensor, levels: int | None) -> Tensor:
-    """Grey levels 0..levels−1 to the grid in [−1, 1] that the decoder's bins stand on; data without levels as they are."""
-    return raw if levels is None else raw.float().mul_(2 / (levels - 1)).sub_(1)
 
 
 class Slice(NamedTuple):

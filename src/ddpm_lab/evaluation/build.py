@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.compose import instantiate, load
+from ddpm_lab.config.build import instantiate, load
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
@@ -15,7 +15,7 @@ from ddpm_lab.evaluation.evaluate import chains
 from ddpm_lab.evaluation.likelihood import check_stride
 from ddpm_lab.evaluation.store import Store
 from ddpm_lab.evaluation.subject import Choice, Subject
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 
 def subject_of(cfg: DictConfig, device: torch.device) -> Subject:

@@ -5,20 +5,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ddpm_lab.core.bound import Bound
-from ddpm_lab.core.estimate import Estimate
-from ddpm_lab.core.schedule import Chain
-from ddpm_lab.data.memory import scale
+from ddpm_lab import ranks
+from ddpm_lab.core.grey import scale
+from ddpm_lab.core.path import Chain
 from ddpm_lab.evaluation import likelihood
 from ddpm_lab.evaluation.likelihood import Of, PerDatum
 from ddpm_lab.evaluation.quality import SPOKEN, scores
 from ddpm_lab.evaluation.samples import drawn
 from ddpm_lab.evaluation.subject import Choice, Subject
+from ddpm_lab.likelihood.bound import Bound
+from ddpm_lab.likelihood.estimate import Estimate
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.metrics.published import PublishedStats
-from ddpm_lab.training import ranks
-from ddpm_lab.training.images import save_grid
-from ddpm_lab.training.results import Result
+from ddpm_lab.metrics.record import Result
+from ddpm_lab.pictures import save_grid
 
 
 @dataclass

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from ddpm_lab.core.analytic import Gamma, GammaMeter, GammaTally
+from ddpm_lab import ranks
+from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.evaluation.store import Piece, is_whole, make, read
 from ddpm_lab.evaluation.subject import Subject
-from ddpm_lab.training import ranks
+from ddpm_lab.likelihood.gamma import GammaMeter, GammaTally
 
 PIECE = 64
 """Training data of one file."""

@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.bound import Bound, Tally
-from ddpm_lab.core.estimate import BoundEstimator, Estimate, EstimateTally, pilot
-from ddpm_lab.core.flow import FlowLikelihood, FlowMeter, FlowTally
-from ddpm_lab.core.likelihood import BoundMeter
-from ddpm_lab.core.schedule import Chain
+from ddpm_lab.core.path import Chain
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Piece
 from ddpm_lab.evaluation.subject import Choice, Subject
+from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
+from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, EstimateTally, pilot
+from ddpm_lab.likelihood.flow import FlowLikelihood, FlowMeter, FlowTally
 
 PIECE = 32
 PILOT = 128

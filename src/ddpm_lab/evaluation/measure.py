@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.compose import instantiate
+from ddpm_lab import ranks
+from ddpm_lab.config.build import instantiate
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.build import check_enough, choice_of, logger_of, sampler_of, subject_of
@@ -38,7 +39,6 @@ from ddpm_lab.evaluation.report import (
 from ddpm_lab.evaluation.subject import Subject
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.metrics.published import PublishedStats
-from ddpm_lab.training import ranks
 
 WRITTEN = {
     "evaluation.json": "every number with its record", "evaluation.csv": "the same as a table",

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ddpm_lab.core.bound import Bound
 from ddpm_lab.evaluation.evaluate import Evaluated
 from ddpm_lab.evaluation.report import score_of
+from ddpm_lab.likelihood.bound import Bound
 
 
 def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:

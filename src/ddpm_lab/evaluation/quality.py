@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.samples import Seen, of_data, of_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
@@ -17,11 +18,9 @@ from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of
 from ddpm_lab.metrics.inception_score import InceptionScore
 from ddpm_lab.metrics.kid import kid
 from ddpm_lab.metrics.precision_recall import precision_recall
-from ddpm_lab.metrics.protocol import Record, record
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
+from ddpm_lab.metrics.record import Record, Result, record
 from ddpm_lab.metrics.score import Score
-from ddpm_lab.training import ranks
-from ddpm_lab.training.results import Result
 
 KID_SIZE = 1000
 SPLITS = 10

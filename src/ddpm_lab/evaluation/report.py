@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.analytic import Gamma
-from ddpm_lab.core.bound import Bound
 from ddpm_lab.evaluation.evaluate import Evaluated
-from ddpm_lab.metrics.protocol import PACKAGES, Record, incomparable
-from ddpm_lab.training.results import Result
+from ddpm_lab.likelihood.bound import Bound
+from ddpm_lab.metrics.record import PACKAGES, Record, Result, incomparable
 
 
 def lines(results: Sequence[Result], brief: bool = False) -> list[str]:

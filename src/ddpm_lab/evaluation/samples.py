@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm_lab import ranks
 from ddpm_lab.core import rng
-from ddpm_lab.data.memory import scale
+from ddpm_lab.core.grey import scale, to_levels
 from ddpm_lab.evaluation.store import Piece, Pieces, Store
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics import cache
@@ -17,8 +18,7 @@ from ddpm_lab.metrics.classifier import Classifier
 from ddpm_lab.metrics.extractors import Extractor, extract
 from ddpm_lab.metrics.features import FeatureStore
 from ddpm_lab.metrics.frechet import FeatureStats
-from ddpm_lab.training import ranks
-from ddpm_lab.training.images import DIVERGED, not_finite
+from ddpm_lab.pictures import DIVERGED, not_finite
 
 log = logging.getLogger("ddpm_lab")
 PIECE = 256
@@ -49,7 +49,7 @@ def drawn(subject: Subject, choice: Choice, n: int) -> Pieces:
 
         for state in choice.sampler(diffusion, subject.run.net, noise(0), noise):  # t = 0 is free for x_T: no step starts there
             x = state.x
-        return grey(x, diffusion.levels), not_finite(x)
+        return to_levels(x, diffusion.levels).cpu(), not_finite(x)
 
     def work(start: int, stop: int) -> Piece:
         batches = [batch(first, min(first + subject.batch, stop)) for first in range(start, stop, subject.batch)]
@@ -57,14 +57,6 @@ def drawn(subject: Subject, choice: Choice, n: int) -> Pieces:
 
     told = f"{n} samples, {len(choice.chain(diffusion))} steps"
     return subject.store.pieces("samples", about, n, PIECE, work, told)
-
-
-def grey(x: Tensor, levels: int | None) -> Tensor:
-    """The nearest grey level, rounded; data without levels as they are."""
-    if levels is None:
-        return x.cpu()
-    index = ((x.clamp(-1, 1).double() + 1) * ((levels - 1) / 2)).round()
-    return index.to(torch.uint8 if levels <= 256 else torch.int32).cpu()
 
 
 def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, scratch: Path) -> Seen | None:

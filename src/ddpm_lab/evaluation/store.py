@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.training import ranks
 
 Piece = dict[str, Tensor]
 METHOD = 2

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.grey import scale
+from ddpm_lab.core.path import Chain
 from ddpm_lab.core.sampler import Sampler
-from ddpm_lab.core.schedule import Chain
 from ddpm_lab.core.variance import ReverseVariance
-from ddpm_lab.data.memory import InMemory, scale
+from ddpm_lab.data.memory import InMemory
 from ddpm_lab.evaluation.store import Store
-from ddpm_lab.run import Run
+from ddpm_lab.models.run import Run
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 Metric = Literal["fd", "fd_inf", "kid", "is", "precision", "recall"]
@@ -71,8 +70,3 @@ class Pixels:
 
     def label(self, n: int, metric: Metric = "fd") -> str:
         return f"pixels {WORDS[metric]}"
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """[−1, 1] to 0..255, rounded."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

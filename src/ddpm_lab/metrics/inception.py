@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_lab.core.grey import to_uint8
 from ddpm_lab.errors import UserError
-from ddpm_lab.metrics.extractors import Metric, to_uint8
+from ddpm_lab.metrics.extractors import Metric
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")

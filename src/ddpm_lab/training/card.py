@@ -5,9 +5,9 @@ import math
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.likelihood import prior_bpd
 from ddpm_lab.core.loss import VLB, Loss
 from ddpm_lab.core.prediction import Eps
+from ddpm_lab.core.terms import prior_bpd
 
 
 def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:

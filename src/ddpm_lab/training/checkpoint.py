@@ -1,17 +1,14 @@
 """Checkpoints: tensors and plain containers, written so that a kill or a full disk at any moment leaves the last one whole."""
 
-import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ddpm_lab.errors import UserError
-from ddpm_lab.training import ranks
+from ddpm_lab import ranks
+from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.training.interrupt import Interrupt, Interrupted
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import step_is_whole
@@ -21,56 +18,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, syncs, and renames: another folder might be another file system, where a move is a copy."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
-            cause = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(cause, OSError):
-                raise
-            raise UserError(f"{path}: could not be written ({cause.strerror}); what was saved before is intact.") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(Path(path))
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`, on the CPU; runs no code from it. Raises UserError naming the file, and readable ones by it."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such checkpoint.{_others(path)}") from error
-    except Exception as error:  # torch raises a dozen kinds, none of which tells a user more than this
-        raise UserError(f"{path}: not a readable checkpoint (cut short, or not one of ours).{_others(path)}") from error
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict", "global_step"} <= checkpoint.keys():
-        raise UserError(f"{path}: a checkpoint, but not one of ddpm-lab's (config and state_dict are missing).{_others(path)}")
-    return checkpoint
-
-
-TRAINING = ("callbacks", "loops", "lr_schedulers", "optimizer_states")
-"""What of a checkpoint only training needs."""
-
-
-def write_weights(source: Path, target: Path) -> None:
-    """The checkpoint without what only training needs: weights, averages and all that says what they are."""
-    checkpoint = read_checkpoint(source)
-    torch.save({key: value for key, value in checkpoint.items() if key not in TRAINING}, target)
-
-
-def _others(path: Path) -> str:
-    found = sorted(str(other) for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other))
-    return f" Beside it: {', '.join(found)}." if found else ""
 
 
 class Checkpoints(Checkpoint):

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from lightning import Trainer
 
+from ddpm_lab.metrics.record import Result
 from ddpm_lab.training.callbacks.progress import Throughput
 from ddpm_lab.training.module import DiffusionModule
-from ddpm_lab.training.results import Result
 
 PACKAGES = ("ddpm-lab", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "scikit-learn", "torch-fidelity")
 

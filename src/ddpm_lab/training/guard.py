@@ -5,16 +5,14 @@ is read at once on a CPU and every 50 steps elsewhere, so a GPU never waits for 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.training import ranks
-
-if TYPE_CHECKING:
-    from ddpm_lab.training.module import Trained
+from ddpm_lab.training.trained import Trained
 
 
 class NonFiniteGuard:
@@ -24,7 +22,7 @@ class NonFiniteGuard:
         self.every = every
         self._pending: list[tuple[int, Sequence[Trained], Tensor]] = []
 
-    def watch(self, step: int, pieces: Sequence["Trained"], grad_norm: Tensor, optimizer: Any) -> None:
+    def watch(self, step: int, pieces: Sequence[Trained], grad_norm: Tensor, optimizer: Any) -> None:
         """Call between backward and update, with the pieces of the step's batch. Raises UserError for a step that was not
         finite, now or since the last reading."""
         losses = sum((piece.loss for piece in pieces), grad_norm)
@@ -45,7 +43,7 @@ class NonFiniteGuard:
             raise UserError(next(filter(None, found), _of_the_whole(step, pieces[-1])))
 
 
-def _of_a_part(step: int, trained: "Trained") -> str | None:
+def _of_a_part(step: int, trained: Trained) -> str | None:
     """The message where a part of the loss is not finite."""
     t = trained.t
     where = f"step {step} (batch {trained.counter})"
@@ -62,7 +60,7 @@ def _of_a_part(step: int, trained: "Trained") -> str | None:
     return None
 
 
-def _of_the_whole(step: int, trained: "Trained") -> str:
+def _of_the_whole(step: int, trained: Trained) -> str:
     """The message where no part of the loss gives the reason."""
     t, where = trained.t, f"step {step} (batch {trained.counter})"
     parts = ", ".join(f"'{name}' {values.mean():.3g}" for name, values in trained.parts.items())

@@ -3,7 +3,7 @@
 import signal
 from types import FrameType
 
-from ddpm_lab.training import ranks
+from ddpm_lab import ranks
 
 ASK_EVERY = 10
 

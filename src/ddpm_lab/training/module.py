@@ -2,32 +2,22 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss, total
 from ddpm_lab.core.sampler import Sampled, Sampler
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.data.memory import Batch
-from ddpm_lab.training import ranks
 from ddpm_lab.training.guard import NonFiniteGuard
 from ddpm_lab.training.optim import Adam
-
-
-class Trained(NamedTuple):
-    """What the latest training step saw, for callbacks and for the guard. Detached."""
-
-    counter: int
-    t: Tensor
-    weight: Tensor
-    per_example: Tensor
-    parts: dict[str, Tensor]
-    loss: Tensor
+from ddpm_lab.training.trained import Trained
 
 
 def reseed(seed: int, device: torch.device) -> None:

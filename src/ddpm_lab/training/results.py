@@ -3,33 +3,16 @@
 Callbacks say what there is; each logger takes what it has a method for (see `run_logger.py`).
 """
 
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning import LightningModule, Trainer
 
+from ddpm_lab.metrics.record import Result
 from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.run_logger import RunLogger
 
 COMPARED = ("config.yaml", "summary.json", "metrics.csv", "vlb_terms.npz")
-
-
-class Result(NamedTuple):
-    """One row of the final table and one entry of summary.json."""
-
-    key: str
-    label: str
-    value: float
-    """NaN where it was to be measured and could not be; the record says why."""
-    se: float | None
-    record: dict[str, Any]
-    """n, seed, split, weights, sampler, … whatever the number depends on."""
-
-    @property
-    def known(self) -> float | None:
-        """The value as files have it, which know no NaN."""
-        return self.value if math.isfinite(self.value) else None
 
 
 def log(trainer: Trainer, metrics: dict[str, float]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from ddpm_lab.errors import require_for_logger
-from ddpm_lab.training.checkpoint import write_weights
+from ddpm_lab.models.checkpoint import write_weights
 from ddpm_lab.training.run_logger import RunLogger
 
 log = logging.getLogger("ddpm_lab")

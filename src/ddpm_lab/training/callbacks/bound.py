@@ -11,11 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from ddpm_lab.core.likelihood import Bound, BoundMeter, Tally
+from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.training import ranks
+from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
+from ddpm_lab.metrics.record import Result
 from ddpm_lab.training.module import DiffusionModule
-from ddpm_lab.training.results import Result, log, log_picture, log_table, parts
+from ddpm_lab.training.results import log, log_picture, log_table, parts
 
 
 class VLBTerms(Callback):

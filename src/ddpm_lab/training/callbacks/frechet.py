@@ -10,14 +10,16 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ddpm_lab import ranks
+from ddpm_lab.core.grey import quantise
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance, stats_of
-from ddpm_lab.training import ranks
-from ddpm_lab.training.images import DIVERGED, not_finite, quantise
+from ddpm_lab.metrics.record import Result
+from ddpm_lab.pictures import DIVERGED, not_finite
 from ddpm_lab.training.module import DiffusionModule
-from ddpm_lab.training.results import Result, log, parts
+from ddpm_lab.training.results import log, parts
 
 log_ = logging.getLogger("ddpm_lab")
 

@@ -8,9 +8,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ddpm_lab.training import ranks
-from ddpm_lab.training.module import DiffusionModule, Trained
+from ddpm_lab import ranks
+from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
+from ddpm_lab.training.trained import Trained
 
 
 class LossQuartiles(Callback):

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from ddpm_lab.training import ranks
-from ddpm_lab.training.images import save_grid, save_progression
-from ddpm_lab.training.results import Result, log_picture, parts
+from ddpm_lab import ranks
+from ddpm_lab.metrics.record import Result
+from ddpm_lab.pictures import save_grid, save_progression
+from ddpm_lab.training.results import log_picture, parts
 
 
 class Samples(Callback):

@@ -21,14 +21,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from ddpm_lab.cli import processes
-from ddpm_lab.cli.launchers import Launcher, Started, chosen
-from ddpm_lab.cli.preflight import Arm
-from ddpm_lab.cli.search import Search, check, is_search
-from ddpm_lab.cli.sweep_record import Entry, Sweep, entry_of, identity, opened
-from ddpm_lab.cli.sweep_report import Report, say
+from ddpm_lab import processes
+from ddpm_lab.config.preflight import Arm
+from ddpm_lab.config.resume import finished
 from ddpm_lab.errors import UserError
-from ddpm_lab.resume import finished
+from ddpm_lab.sweeps.launchers import Launcher, Started, chosen
+from ddpm_lab.sweeps.record import Entry, Sweep, entry_of, identity, opened
+from ddpm_lab.sweeps.report import Report, say
+from ddpm_lab.sweeps.search import Search, check, is_search
 
 POLL = 0.1
 """Seconds between looks at the processes."""
@@ -139,7 +139,7 @@ class _Runner:
         submitted = [entry for entry in self.waiting if entry.job]
         if not submitted:
             return
-        from ddpm_lab.cli.slurm import Job, in_queue
+        from ddpm_lab.sweeps.slurm import Job, in_queue
 
         queue = in_queue(self.sweep.folder)
         for entry in submitted:

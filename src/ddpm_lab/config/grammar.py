@@ -12,9 +12,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
-from ddpm_lab.cli.keys import Catalog
-from ddpm_lab.cli.options import aliases, groups, options
-from ddpm_lab.cli.schema import EvenInt, Float, Int, ListOf, show
+from ddpm_lab.config.catalogue import Catalog
+from ddpm_lab.config.options import aliases, groups, options
+from ddpm_lab.config.schema import EvenInt, Float, Int, ListOf, show
 from ddpm_lab.errors import UserError
 
 MOST_RUNS = 1000

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from ddpm_lab.cli.options import defaults_list, groups, is_global, nearest, options, parents
-from ddpm_lab.cli.schema import Anything, Rule, parse_rules
+from ddpm_lab.config.options import defaults_list, groups, is_global, nearest, options, parents
+from ddpm_lab.config.schema import Anything, Rule, parse_rules
 from ddpm_lab.errors import UserError
 
 

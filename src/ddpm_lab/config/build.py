@@ -12,15 +12,15 @@ import torch
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.compat import check_compatible
+from ddpm_lab import ranks
+from ddpm_lab.config.compat import check_compatible
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.schedule import NoiseSchedule
+from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
-from ddpm_lab.run import Run
-from ddpm_lab.training import ranks
-from ddpm_lab.training.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.models.run import Run
 from ddpm_lab.training.loggers import with_csv
 from ddpm_lab.training.module import DiffusionModule
 

@@ -23,11 +23,11 @@ from typing import Any, BinaryIO
 
 from omegaconf import DictConfig
 
-from ddpm_lab.cli.launchers import headed, read_from
-from ddpm_lab.cli.preflight import Arm
-from ddpm_lab.cli.sweep_record import Entry
-from ddpm_lab.cli.sweep_report import reason
+from ddpm_lab.config.preflight import Arm
 from ddpm_lab.errors import UserError, require
+from ddpm_lab.sweeps.launchers import headed, read_from
+from ddpm_lab.sweeps.record import Entry
+from ddpm_lab.sweeps.report import reason
 
 LOOK_EVERY = 2.0
 """Seconds between looks at a job's files; submitit asks SLURM itself less and less often, at last every ten minutes."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
-from ddpm_lab.core.schedule import Marginal, Step
+from ddpm_lab.core.path import Marginal, Step
 from ddpm_lab.core.types import Data, PerExample
 
 Drift = Callable[[float, Data], Data]

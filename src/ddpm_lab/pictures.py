@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ddpm_lab.metrics.extractors import to_uint8
+from ddpm_lab.core.grey import to_uint8
 
 DIVERGED = (
     "%d of %d samples are not finite: the sampler diverged, so their quality is not measured; try more sampler.steps, or "
@@ -21,14 +21,6 @@ DIVERGED = (
 def not_finite(x: Tensor) -> int:
     """How many of N × … have a value that is no finite number."""
     return int((~x.flatten(1).isfinite().all(1)).sum())
-
-
-def quantise(x: Tensor, levels: int | None) -> Tensor:
-    """The nearest grey level, as a value in [−1, 1]; data without levels as they are. Rounds, and does not truncate."""
-    if levels is None:
-        return x
-    top = levels - 1
-    return ((x.clamp(-1, 1) + 1) * (top / 2)).round() * (2 / top) - 1
 
 
 def save_grid(x: Tensor, path: Path, columns: int | None = None) -> Path:

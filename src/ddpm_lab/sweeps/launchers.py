@@ -12,11 +12,11 @@ from typing import BinaryIO, Protocol
 
 from omegaconf import DictConfig
 
-from ddpm_lab.cli import processes
-from ddpm_lab.cli.preflight import Arm
-from ddpm_lab.cli.sweep_record import Entry
-from ddpm_lab.cli.sweep_report import reason
+from ddpm_lab import processes
+from ddpm_lab.config.preflight import Arm
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.record import Entry
+from ddpm_lab.sweeps.report import reason
 
 
 class Started(Protocol):
@@ -57,7 +57,7 @@ class Launcher(Protocol):
 
 def chosen(arms: Sequence[Arm]) -> Launcher:
     """The one that the configuration names; raises UserError where it cannot work here."""
-    from ddpm_lab.cli.slurm import Slurm
+    from ddpm_lab.sweeps.slurm import Slurm
 
     config = arms[0].config.launcher
     if any(arm.config.launcher != config for arm in arms):

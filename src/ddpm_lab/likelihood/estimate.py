@@ -13,11 +13,11 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.bound import Bound
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
-from ddpm_lab.core.likelihood import measure, prior_bpd
-from ddpm_lab.core.schedule import Chain
+from ddpm_lab.core.path import Chain
+from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.types import Data
+from ddpm_lab.likelihood.bound import Bound
 
 
 def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, " N"]:

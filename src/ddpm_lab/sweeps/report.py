@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ddpm_lab.cli.sweep_record import Entry, Sweep
+from ddpm_lab.sweeps.record import Entry, Sweep
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

@@ -1,7 +1,8 @@
 """How a number was measured: the record that stands beside it, and whether another number may be held against it."""
 
 import importlib.metadata
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # who only reads records needs no torch
     from ddpm_lab.metrics.extractors import Extractor
@@ -91,3 +92,20 @@ def _shown(field: str, value: Plain) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)[:8] if field.endswith("sha256") else str(value)
+
+
+class Result(NamedTuple):
+    """One row of the final table and one entry of summary.json."""
+
+    key: str
+    label: str
+    value: float
+    """NaN where it was to be measured and could not be; the record says why."""
+    se: float | None
+    record: dict[str, Any]
+    """n, seed, split, weights, sampler, … whatever the number depends on."""
+
+    @property
+    def known(self) -> float | None:
+        """The value as files have it, which know no NaN."""
+        return self.value if math.isfinite(self.value) else None

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import yaml
 
-from ddpm_lab.cli.options import nearest
+from ddpm_lab.config.options import nearest
 from ddpm_lab.errors import UserError
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -14,12 +14,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ddpm_lab.cli import processes
-from ddpm_lab.cli.keys import Catalog
-from ddpm_lab.cli.options import config_dirs, nearest
-from ddpm_lab.cli.overrides import Setting, Span, columns, expand, of_sweep, read_command_line
-from ddpm_lab.cli.schema import MISSING, Rule
-from ddpm_lab.compat import check_compatible, resolve_auto
+from ddpm_lab import processes
+from ddpm_lab.config.catalogue import Catalog
+from ddpm_lab.config.compat import check_compatible, resolve_auto
+from ddpm_lab.config.grammar import Setting, Span, columns, expand, of_sweep, read_command_line
+from ddpm_lab.config.options import config_dirs, nearest
+from ddpm_lab.config.schema import MISSING, Rule
 from ddpm_lab.errors import UserError
 
 
@@ -36,7 +36,7 @@ class Arm(NamedTuple):
 Composed = tuple[DictConfig, dict[str, str | None]]
 Check = Callable[[DictConfig, Sequence[Path], bool], None]
 """Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
-LOCAL = "ddpm_lab.cli.launchers.Local"
+LOCAL = "ddpm_lab.sweeps.launchers.Local"
 
 
 def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ddpm_lab.compat import check_compatible, content
+from ddpm_lab.config.compat import check_compatible, content
 from ddpm_lab.errors import UserError
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
@@ -53,7 +53,7 @@ def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
     path = checkpoint if folder is None else folder / "config.yaml"
     try:
         if folder is None:
-            from ddpm_lab.training.checkpoint import read_checkpoint
+            from ddpm_lab.models.checkpoint import read_checkpoint
 
             found = OmegaConf.create(read_checkpoint(checkpoint)["config"])
         else:

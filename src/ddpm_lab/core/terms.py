@@ -4,18 +4,15 @@
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ddpm_lab.core import rng
-from ddpm_lab.core.bound import Bound, Tally
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, Noised
 from ddpm_lab.core.gaussian import Normal, kl_nats, kl_shift_nats, kl_spread_nats, log_bin_nats, log_density_nats
-from ddpm_lab.core.schedule import Chain
+from ddpm_lab.core.path import Chain
 from ddpm_lab.core.types import Data, PerExample, Times
 
 
@@ -75,56 +72,3 @@ def measure(
     noised = diffusion.noised(x0, eps.to(x0), t, chain)
     out = net(noised.xt, t.to(x0.device)).to(x0.dtype)
     return torch.stack(split_terms(diffusion, out, noised, clip)).double().cpu()
-
-
-@dataclass
-class BoundMeter:
-    """Measures the bound over data that come in batches.
-
-    With `stride` k, datum i is measured at every k-th time of the chain, starting at its own offset: each datum costs 1/k of
-    the calls, each time sees n/k data, and the total stays unbiased. The noise of datum i depends on (seed, i) alone.
-    """
-
-    diffusion: GaussianDiffusion
-    chain: Chain
-    stride: int = 1
-    seed: int = 0
-    clip: bool | None = None
-    """Of x̂_0 to [−1, 1]; None leaves it to the diffusion: `GaussianDiffusion.clips`."""
-    batch: int = 512
-    tally: Tally = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.stride <= len(self.chain):
-            raise ValueError(f"stride={self.stride}: a chain of {len(self.chain)} steps allows 1 to {len(self.chain)}.")
-        self.clip = self.diffusion.clips if self.clip is None else self.clip
-        self.tally = Tally.empty(len(self.chain))
-
-    @torch.inference_mode()
-    def add(self, net: Network, x0: Data, first: int) -> None:
-        """Measure x0, whose data have the indices first, first + 1, …"""
-        if len(x0) == 0:  # the part of a process that has none
-            return
-        steps, index = torch.arange(len(self.chain)), torch.arange(first, first + len(x0))
-        measured = (steps + index[:, None]) % self.stride == 0
-        datum, step = measured.nonzero(as_tuple=True)
-        draw = (measured.cumsum(1) - 1)[datum, step]  # the how-manieth measurement of its datum
-        parts = torch.arange(len(datum)).split(self.batch)
-        found = [self._measure(net, x0, first, datum[part], step[part], draw[part]) for part in parts]
-        terms, mean, variance, error = torch.cat(found, 1)
-        columns = torch.stack([terms, terms**2, torch.ones_like(terms), mean, variance, error])
-        sums = torch.zeros_like(self.tally.sums).index_add_(1, step, columns)
-        per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms)
-        self.tally = self.tally.plus(Tally(sums, per_datum, index, prior_bpd(self.chain, x0).cpu()))
-
-    def _measure(self, net: Network, x0: Data, first: int, datum: Tensor, step: Tensor, draw: Tensor) -> Tensor:
-        noise = []
-        for j in datum.unique():
-            low, high = draw[datum == j].aminmax()
-            noise.append(rng.normal(x0.shape[1:], self.seed, "evaluation", first + int(j), int(low), int(high) + 1))
-        t = torch.tensor(self.chain.times)[step]
-        return measure(self.diffusion, self.chain, net, x0[datum.to(x0.device)], torch.cat(noise), t, bool(self.clip))
-
-    def result(self) -> Bound:
-        """The bound so far. Raises ValueError where fewer than two data fell on some time: there is no error to give."""
-        return self.tally.bound(self.chain.times, self.stride)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.options import conf_dir, content, options, target
+from ddpm_lab.config.facts import fact
+from ddpm_lab.config.options import conf_dir, content, options, target
 from ddpm_lab.errors import UserError, require_for_logger
-from ddpm_lab.facts import fact
 
 SCHEDULES, UNET = "ddpm_lab.core.schedule", "ddpm_lab.nets.unet.UNet"
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.likelihood import Bound, BoundMeter
+from ddpm_lab.core.grey import scale
 from ddpm_lab.core.sampler import Sampler
-from ddpm_lab.data.memory import scale
 from ddpm_lab.errors import UserError
+from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.training.module import DiffusionModule
 
 

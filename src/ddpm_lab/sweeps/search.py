@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm_lab.cli.overrides import Span
-from ddpm_lab.cli.preflight import Arm, preflight
-from ddpm_lab.cli.sweep_record import Entry, Sweep
-from ddpm_lab.cli.sweep_report import say
 from ddpm_lab.compare.choices import IGNORED
 from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import named
+from ddpm_lab.config.grammar import Span
+from ddpm_lab.config.preflight import Arm, preflight
 from ddpm_lab.errors import UserError, require
+from ddpm_lab.sweeps.record import Entry, Sweep
+from ddpm_lab.sweeps.report import say
 
 ATTEMPTS = 200
 """Proposals in a row that were tried before, or cannot be, after which a search ends."""

@@ -72,7 +72,7 @@ def agree(decide: Callable[[], Decision], cfg: DictConfig) -> Decision:
     """What process 0 decides; its refusal is everybody's."""
     if started() == 1:
         return decide()
-    from ddpm_lab.training import ranks
+    from ddpm_lab import ranks
 
     _meet(cfg)
     decision = None

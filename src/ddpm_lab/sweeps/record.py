@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.cli.places import new_folder
-from ddpm_lab.cli.preflight import Arm
+from ddpm_lab.config.preflight import Arm
+from ddpm_lab.config.resume import finished
 from ddpm_lab.errors import UserError
-from ddpm_lab.resume import finished
+from ddpm_lab.files import new_folder
 
 NAME = "sweep.json"
 
