@@ -14,6 +14,15 @@ Times = Int[Tensor, " B"]
 Coefficient = Float[Tensor, "..."]
 """Zero-dimensional for one step of a sampler, B 1 ... 1 for a batch of times."""
 
+
+class Incompatible(ValueError):
+    """Two parts that are right alone and do not go together. `arguments` names them, as constructors do: "loss", "variance"."""
+
+    def __init__(self, message: str, *arguments: str) -> None:
+        super().__init__(message)
+        self.arguments = arguments
+
+
 Function = TypeVar("Function", bound=Callable)
 
 
