@@ -155,12 +155,22 @@ def test_the_first_code_of_readme_runs():
     exec(compile(blocks(README, "python")[0], "README.md", "exec"), {})
 
 
+LONG_CHAIN = [
+    *TINY,
+    "schedule.T=1000",
+    "sampler.steps=10",
+    "callbacks.vlb_terms.stride=100",
+    "callbacks.vlb_terms.final_stride=100",
+]
+"""Two steps, of a chain long enough for what the documents ask."""
+
+
 @pytest.fixture(scope="module")
 def desk(run_of, tmp_path_factory):
     """A folder that has what the documents name: a run, a sweep, images, options of a user's own."""
     folder = tmp_path_factory.mktemp("desk")
     for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "RUN"):
-        shutil.copytree(run_of(*TINY), folder / place)
+        shutil.copytree(run_of(*LONG_CHAIN), folder / place)
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     np.savez(folder / "my_images.npz", images)
     (folder / "photos").mkdir()
