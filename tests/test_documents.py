@@ -231,24 +231,26 @@ def test_the_code_of_the_pages_runs(desk, monkeypatch):
                 exec(compile(code, page.name, "exec"), {"uint8_images": images})
 
 
-def example() -> dict[str, str]:
-    """The files that README.md adds or appends to, by path."""
-    code = [text for language in ("python", "yaml") for text in blocks(README, language)]
-    return {match[1]: text for text in code if (match := re.match(r"# ((?:src|conf|tests)/\S+)\n", text))}
+EXAMPLE = re.compile(r"^(Append to|Write) `(\S+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILES = {
+    "src/ddpm_lab/core/schedule.py": "Append to",
+    "conf/schedule/power.yaml": "Write",
+    "tests/core/reference.py": "Append to",
+}
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The repository with README's example followed to the letter."""
     folder = tmp_path_factory.mktemp("clone") / "ddpm-lab"
-    parts = ("src", "conf", "tests", "pyproject.toml", "train.py", "README.md")
-    for part in parts:
-        take = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        folder.mkdir(exist_ok=True)
-        take(ROOT / part, folder / part)
-    for path, text in example().items():
-        with (folder / path).open("a", encoding="utf-8") as file:
-            file.write(f"\n\n{text}" if path.endswith(".py") else text)
+    for part in ("src", "conf", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "train.py"):
+        shutil.copy(ROOT / part, folder / part)
+    for verb, path, text in EXAMPLE.findall(README.read_text()):
+        assert verb == FILES[path]
+        with (folder / path).open("x" if verb == "Write" else "a", encoding="utf-8") as file:
+            file.write(text if verb == "Write" else f"\n\n{text}")
     return folder
 
 
@@ -259,7 +261,7 @@ def in_copy(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_example_of_readme_passes_the_tests(copy):
-    assert set(example()) == {"src/ddpm_lab/core/schedule.py", "conf/schedule/power.yaml", "tests/core/reference.py"}
+    assert {path for _, path, _ in EXAMPLE.findall(README.read_text())} == FILES.keys()
     tests = ("tests/core/test_schedule.py", "tests/core/test_reference.py")
     done = in_copy(copy, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests, "-k", "power")
     assert done.returncode == 0, done.stdout
@@ -275,4 +277,4 @@ def test_the_example_of_readme_trains(copy):
     refused = in_copy(copy, "train.py", "schedule=power", "schedule.p=-1")
     assert refused.returncode == 2
     assert all(word in refused.stderr for word in ("schedule.p=-1", "> 0"))
-    assert "power" in in_copy(copy, "train.py", "--help", "schedule").stdout
+    assert "power  ᾱ falls as a power" in in_copy(copy, "train.py", "--help", "schedule").stdout
