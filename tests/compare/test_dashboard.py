@@ -151,7 +151,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
-    monkeypatch.setattr(groups, "TIMEOUT", 1)
+    monkeypatch.setattr(groups, "ANSWER_TIMEOUT", 1)
     told = refused(*ONLINE)
     assert (
         told
