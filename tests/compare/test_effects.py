@@ -51,8 +51,11 @@ def test_of_an_additive_model_they_are_exact(leave):
     """Also where combinations are missing: only those that have a partner count."""
     found = effects_of(factorial(additive, leave))
     expected = {
-        ("schedule", "cosine"): -0.5, ("schedule", "sigmoid"): 0.25, ("loss", "hybrid"): 0.125, ("schedule.T", "1000"): -1.0,
-    }  # fmt: skip
+        ("schedule", "cosine"): -0.5,
+        ("schedule", "sigmoid"): 0.25,
+        ("loss", "hybrid"): 0.125,
+        ("schedule.T", "1000"): -1.0,
+    }
     assert {key: effect.estimate.value for key, effect in found.items()} == expected
     assert {effect.estimate.low == effect.estimate.high for effect in found.values()} == {True}
     settings = [len(effect.settings) for effect in found.values()]

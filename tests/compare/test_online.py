@@ -98,9 +98,16 @@ def test_only_what_has_changed_is_fetched_again(tmp_path, server):  # noqa: F811
 def test_names_that_leave_the_cache_are_not_followed(tmp_path, server):  # noqa: F811
     found = sent(write_run(tmp_path / "run", config(1)), "a")
     names = (
-        "../config.yaml", "run/../../config.yaml", "/etc/config.yaml", "run/eval/../evaluation.json", "..\\run/config.yaml",
-        ".ssh/config.yaml", "run/eval/.x/evaluation.json", "run//config.yaml", "run/eval/a\nb/evaluation.json",
-    )  # fmt: skip
+        "../config.yaml",
+        "run/../../config.yaml",
+        "/etc/config.yaml",
+        "run/eval/../evaluation.json",
+        "..\\run/config.yaml",
+        ".ssh/config.yaml",
+        "run/eval/.x/evaluation.json",
+        "run//config.yaml",
+        "run/eval/a\nb/evaluation.json",
+    )
     found.files |= dict.fromkeys(names, (b"bad", BEFORE))
     server.runs = [found, sent(tmp_path / "run", ".."), sent(tmp_path / "run", "../b")]
     fetched = fetch_group(GROUP, tmp_path / "cache")

@@ -66,8 +66,17 @@ def figures(text: str) -> dict[str, dict]:
 
 def test_every_plot_is_there_with_words_for_it(page):
     found = figures(page.read_text(encoding="utf-8"))
-    for start in ("bits/dim by choice", "Against", "bits/dim against", "Terms of the bound", "Bits/dim in validation",
-                  "Training loss", "Rate and distortion", "ᾱ", "Signal-to-noise"):  # fmt: skip
+    for start in (
+        "bits/dim by choice",
+        "Against",
+        "bits/dim against",
+        "Terms of the bound",
+        "Bits/dim in validation",
+        "Training loss",
+        "Rate and distortion",
+        "ᾱ",
+        "Signal-to-noise",
+    ):
         assert any(title.startswith(start) for title in found), start
     names = [trace["name"] for trace in next(f for t, f in found.items() if t.startswith("ᾱ"))["data"]]
     assert names == ["linear", "cosine"]

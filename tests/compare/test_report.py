@@ -26,9 +26,11 @@ from ddpm_lab.compare.words import statements
 from ddpm_lab.errors import UserError
 
 NAMES = {
-    ("schedule", "ddpm_lab.core.schedule.linear"): "linear", ("schedule", "ddpm_lab.core.schedule.cosine"): "cosine",
-    ("loss", "ddpm_lab.core.loss.Simple"): "simple", ("loss", "ddpm_lab.core.loss.Hybrid"): "hybrid",
-}  # fmt: skip
+    ("schedule", "ddpm_lab.core.schedule.linear"): "linear",
+    ("schedule", "ddpm_lab.core.schedule.cosine"): "cosine",
+    ("loss", "ddpm_lab.core.loss.Simple"): "simple",
+    ("loss", "ddpm_lab.core.loss.Hybrid"): "hybrid",
+}
 
 
 def compared(*folders, baseline=None, level=0.95):
@@ -43,8 +45,11 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
     found = compared(sweep(tmp_path))
     (study,) = found.studies
     assert [choice.label for choice in study.compared.choices] == [
-        "linear, simple", "linear, hybrid", "cosine, simple", "cosine, hybrid"
-    ]  # fmt: skip
+        "linear, simple",
+        "linear, hybrid",
+        "cosine, simple",
+        "cosine, hybrid",
+    ]
     assert [(axis.key, axis.follows) for axis in study.compared.axes] == [
         ("schedule", None),
         ("loss", None),
