@@ -35,9 +35,7 @@ MAY_ENTER = {
 }
 """Rooms of ddpm_lab that a room may import from besides itself and BASE. config and cli may import anything."""
 PENDING: dict[str, set[str]] = {
-    "compare": {"config.build"},
     "evaluation": {"config.build", "training.results"},
-    "sweeps": {"config.grammar", "config.preflight", "config.resume", "compare.choices", "compare.judge", "compare.measures"},
 }
 """Arrows that still run the wrong way. Empty this."""
 
@@ -87,7 +85,7 @@ def test_only_training_and_data_modules_know_lightning():
 
 
 def test_only_the_root_and_the_command_know_hydra():
-    roots = ("config", "cli", "sweeps", "processes")
+    roots = ("config", "cli", "processes")
     assert all(any(within(name, f"ddpm_lab.{room}") for room in roots) for name in importers("hydra"))
     known = importers("omegaconf") - {"ddpm_lab.evaluation.build", "ddpm_lab.evaluation.measure"}
     assert all(any(within(name, f"ddpm_lab.{room}") for room in roots) for name in known)
