@@ -1,7 +1,9 @@
 """The composition root: from a configuration to objects. With cli/ the only code that knows Hydra."""
 
+import hashlib
 import importlib
 import inspect
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,15 @@ from ddpm_lab.training.module import DiffusionModule
 ALLOWED = ("ddpm_lab.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torch.optim.")
 """Prefixes of what a configuration may name as `_target_`. A checkpoint carries a configuration, and may be someone else's:
 users extend the list on purpose, by the environment variable DDPM_LAB_TARGETS="my_package.,other."."""
+
+
+NOT_TRAINED = ("callbacks", "launcher", "logger", "metrics", "names", "resume", "run", "sampler", "sweep")
+"""Keys of a configuration that change what is measured, shown or kept, and no weight."""
+PLACEMENT = (
+    "_target_", "accelerator", "channels_last", "compile", "devices", "fast_dev_run", "log_every", "num_nodes",
+    "other_world_size", "sample_precision", "validate_every",
+)  # fmt: skip
+"""Of `trainer`, what says where and how fast; the rest (steps, precision, pieces of a batch) is training."""
 
 
 class Built(NamedTuple):
@@ -75,6 +86,24 @@ def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) ->
         net, diffusion, instantiate(cfg, "loss"), instantiate(cfg, "timesteps"), instantiate(cfg, "optim"), sampler,
         shape, cfg.seed, config,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def training_parts(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration training depends on. The variance is part of it only where the loss trains it or weighs by it, or
+    where the network must supply it."""
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    assert isinstance(plain, dict)
+    parts = {str(key): value for key, value in plain.items() if key not in NOT_TRAINED}
+    parts["trainer"] = {key: value for key, value in plain["trainer"].items() if key not in PLACEMENT}
+    loss, variance = (resolve_target(plain[key]["_target_"], key) for key in ("loss", "variance"))
+    if not loss.trains_variance and variance.n_outputs == 1:  # type: ignore[attr-defined]
+        del parts["variance"]
+    return parts
+
+
+def training_identity(cfg: DictConfig | dict[str, Any]) -> str:
+    """A hash of `training_parts`: configurations that share it train the same weights."""
+    return hashlib.sha256(json.dumps(training_parts(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _network(cfg: DictConfig, shape: tuple[int, ...], n_outputs: int) -> torch.nn.Module:
