@@ -76,8 +76,8 @@ def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
 
 
 def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool, typed: Set[str] = frozenset()) -> None:
-    """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol where
-    none was `typed`. Refuses what its model does not allow."""
+    """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol but
+    for `typed` keys. Refuses what its model does not allow."""
     _check_name(cfg.name)
     trained, checkpoint, folder = _trained(cfg.ckpt)
     OmegaConf.set_struct(cfg, False)

@@ -167,11 +167,13 @@ def choice_of(config: Config, nll: Likelihood, subject: Subject) -> Choice:
     model = with_parts(config, subject)
     if "variance" not in parts or "gamma" not in parts["variance"]:
         return Choice(model, names, parts)
-    from ddpm_lab.models.diffusion_measurements import GammaAtTimes, gamma_columns
+    from ddpm_lab.models.diffusion_measurements import GammaAtTimes, gamma_columns, variance_record
 
     wanted = GammaAtTimes(model, subject.conditions(nll, parts), config.node.gamma.n)
     gamma = columns.measured(subject, wanted)
-    return Choice(with_parts(config, subject, gamma=gamma), names, parts, {"gamma": gamma_columns(gamma)})
+    model = with_parts(config, subject, gamma=gamma)
+    details = {"variance": variance_record(model.diffusion.variance)}
+    return Choice(model, names, parts, details, {"gamma": gamma_columns(gamma)})
 
 
 def logger_of(cfg: DictConfig, folder: Path, trained: Mapping[str, Any]) -> Any:
@@ -186,7 +188,7 @@ def logger_of(cfg: DictConfig, folder: Path, trained: Mapping[str, Any]) -> Any:
 
 
 def settings(configs: Sequence[Config]) -> list[str]:
-    """For each configuration, the keys in which it differs from those with the same sampler, steps and variance, as "seed=1"."""
+    """For each configuration, where it differs from those with the same sampler, steps and variance, as "seed=1"."""
     leaves = [_leaves(config.plain) for config in configs]
     names = [tuple(of.get(key) for key in ("names.sampler", "sampler.steps", "names.variance")) for of in leaves]
 

@@ -1,4 +1,4 @@
-"""Measurements over all data at once that come in columns, such as Γ at each time: columns that are on disk are not made again."""
+"""Measurements that come in columns, such as Γ at each time, each over all data: columns on disk are not measured again."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Quality of samples by every score that the extractor allows, each with its record, and the scores of real data at the same n."""
+"""Quality of samples by every score that the extractor allows, each with its record, and of real data at the same n."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +49,7 @@ def published(statistics: str | None, subject: Subject, extractor: Extractor) ->
 def scores(
     subject: Subject, choice: Choice, quality: Quality, extractor: Extractor, stats: PublishedStats | None, scratch: Path
 ) -> list[Result]:
-    """Every score of n samples, the Fréchet distance first; empty where samples are not finite, and on other processes than 0."""
+    """Every score of n samples, the Fréchet distance first. Empty where samples are not finite, and on processes but 0."""
     n, split, other = quality.n, quality.reference, OTHER[quality.reference]
     samples = of_samples(subject, choice, n, extractor, scratch)
     if samples is None:
@@ -85,7 +85,7 @@ class _Scored(NamedTuple):
 
     def record(self, n: int, with_reference: bool = True, **settings: Any) -> Record:
         """Of a score of the samples."""
-        fields = self.subject.record | self.choice.model.sample_record() | (self.reference if with_reference else {})
+        fields = self.subject.record | self.choice.record_of_samples | (self.reference if with_reference else {})
         return record(self.extractor, n=n, split="samples", **fields, **settings)
 
     @property

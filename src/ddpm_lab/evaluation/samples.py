@@ -68,7 +68,7 @@ def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, s
 
 
 def of_data(subject: Subject, split: str, n: int, extractor: Extractor, scratch: Path) -> Features:
-    """Features of the first n data of a split, without flips; those of a slow extractor are kept for every run on these data."""
+    """Features of the first n data of a split, without flips; those of a slow extractor are kept for all runs on these data."""
     identity = {"data": subject.data.fingerprint(), "levels": subject.data.levels, "split": split}
     kept = Store(cache.root() / "features")
     return _features(n, lambda a, b: subject.x0(split, a, b).float(), extractor, kept, identity, scratch / split)

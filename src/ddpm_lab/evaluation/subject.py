@@ -53,6 +53,7 @@ class Subject:
             "step": self.run.step,
             "levels": self.run.model.levels,
             "precision": self.precision,
+            "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
             "data_sha256": identity["data"],
         }
 
@@ -85,18 +86,26 @@ class Subject:
 class Choice:
     """The model under the parts that were chosen for evaluation, sharing its weights.
 
-    `names`: the option of each group; `parts`: its configuration, which numbers depend on; `tables`: columns to be written
-    beside the numbers, by name.
+    By group: `names`, the options; `parts`, their configurations, which numbers depend on; `details`, more fields of records.
+    `tables`: columns to be written beside the numbers, by name.
     """
 
     model: Model
     names: dict[str, str] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
         return self.model.sample_steps
+
+    @property
+    def record_of_samples(self) -> dict[str, Any]:
+        """How samples are drawn."""
+        record = self.model.sample_record()
+        used = [fields for group, fields in self.details.items() if record.get(group) is not None]
+        return {**record, **{name: value for fields in used for name, value in fields.items()}}
 
     @property
     def of_samples(self) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.analytic import Gamma
+from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.path import Chain
+from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
 from ddpm_lab.likelihood.flow import FlowMeter
@@ -99,13 +100,17 @@ class OnChain(Measurement):
     def fields(self) -> dict[str, Plain]:
         """Their part of the record."""
         whole = len(self.chain) == self.chain.schedule.T
-        return self.model.bound_record() | {
-            "unit": "bits/dim",
-            "steps": len(self.chain),
-            "spacing": None if whole else self.model.sampler.spacing,
-            "clip": self.clip,
-            "stride": self.stride,
-        }
+        return (
+            self.model.bound_record()
+            | variance_record(self.model.diffusion.variance)
+            | {
+                "unit": "bits/dim",
+                "steps": len(self.chain),
+                "spacing": None if whole else self.model.sampler.spacing,
+                "clip": self.clip,
+                "stride": self.stride,
+            }
+        )
 
     @property
     def size(self) -> str:
@@ -264,8 +269,8 @@ def _per_datum(sums: Tensor, priors: Tensor, index: Tensor, stride: int = 1) -> 
 
 
 class GammaAtTimes:
-    """Γ over the first n training data at every time that the likelihoods and samples of the conditions ask for (Bao et al. 2022
-    section 3.1). It is measured time by time: `sums` of some times add as columns to those of others."""
+    """Γ over the first n training data (Bao et al. 2022 section 3.1) at every time of the chains that are measured or sampled.
+    Times are independent of each other: their `sums` are columns."""
 
     kind, split = "gamma", "train"
 
@@ -297,6 +302,19 @@ class GammaAtTimes:
 
     def _meter(self, times: Sequence[int]) -> GammaMeter:
         return GammaMeter(self.model.diffusion, tuple(times), self.conditions.seed, self.conditions.batch)
+
+
+def variance_record(variance: ReverseVariance) -> dict[str, Plain]:
+    """From how many data and times Γ was estimated, and at how many times Cov(x_0 | x_t) was clipped at 0 and 1."""
+    if not isinstance(variance, Analytic):
+        return {}
+    gamma, clipped = variance.gamma, variance.clipped
+    return {
+        "gamma_n": gamma.n,
+        "gamma_times": len(gamma.times),
+        "cov_clipped_at_0": clipped.low,
+        "cov_clipped_at_1": clipped.high,
+    }
 
 
 def gamma_columns(gamma: Gamma) -> dict[str, Tensor]:
