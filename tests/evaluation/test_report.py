@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from .support import VECTORS, copied, evaluate, found
 
@@ -127,3 +128,25 @@ def test_two_checkpoints_of_a_run_are_told_apart(run):
     assert told.value("bound", 0) != told.value("bound", 1)
     assert told.record("bound", 0)["checkpoint_sha256"] != told.record("bound", 1)["checkpoint_sha256"]
     assert "checkpoint" not in told.content
+
+
+def test_the_protocol_of_analytic_dpm_starts_at_1_and_limits_the_last_noise_of_the_analytic_variance(run):
+    """Whichever sampler is chosen; a typed value wins."""
+    ask = ["protocol=analytic_dpm", "sampler.steps=4"]
+    told = evaluate(run, "-m", *ask, "sampler=ancestral,ddim", "variance=beta,analytic")
+    assert {told.record("bound_4", arm)["spacing"] for arm in range(4)} == {"linspace"}
+    assert [arm["setting"] for arm in told.arms] == [""] * 4
+    text = (told.folder / "table.md").read_text()
+    assert text.count("linspace spacing") == 2
+    assert text.count("The spacing decides") == 2
+    limited = evaluate(run, *ask, "variance=analytic", "name=limited")
+    config = OmegaConf.load(limited.folder / "config.yaml")
+    assert (config.variance.clip_cov, config.variance.max_last_noise) == (True, 2)  # a linear schedule
+    assert config.sampler.spacing == "linspace"
+    other = evaluate(run, *ask, "sampler.spacing=leading", "name=typed")
+    assert other.record("bound_4")["spacing"] == "leading"
+
+
+def test_full_chains_have_no_word_of_spacing(run):
+    told = evaluate(run, "-m", "variance=beta,beta_tilde")
+    assert "spacing" not in (told.folder / "table.md").read_text()

@@ -10,7 +10,7 @@ from ddpm_lab.metrics.record import MAY_DIFFER, Difference, differences, incompa
 SAID = {
     "n": 1000, "split": "samples", "seed": 1, "weights": "ema/0.9999", "checkpoint_sha256": "ab" * 32, "step": 5000,
     "sampler": "DDIM", "steps": 50, "spacing": "trailing", "eta": 0.0, "variance": "Beta", "clip": True, "precision": "float32",
-    "quantised_levels": 256, "reference": "train", "n_reference": 50_000, "reference_sha256": "cd" * 32,
+    "levels": 256, "reference": "train", "n_reference": 50_000, "reference_sha256": "cd" * 32,
 }  # fmt: skip
 
 

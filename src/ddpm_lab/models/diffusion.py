@@ -107,14 +107,14 @@ class Diffusion(Model):
     def sampling(
         self, *, sampler: Sampler | None = None, steps: int | None = None, eta: float | None = None, **others: Any
     ) -> "Diffusion":
-        """By another sampler; or by the same in other `steps`, or by DDIM where an `eta` is given."""
+        """By another sampler; or by the same in at most so many `steps`, or by DDIM where an `eta` is given."""
         super().sampling(**others)
         other, chosen = copy.copy(self), sampler or self.sampler
         if eta is not None:
             chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip)
         if steps is not None:
             chosen = copy.copy(chosen)
-            chosen.steps = steps
+            chosen.steps = min(steps, self.diffusion.schedule.T)
         chosen.chain(self.diffusion.schedule)
         other.sampler = chosen
         return other
