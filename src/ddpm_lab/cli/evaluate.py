@@ -52,8 +52,8 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.config.preflight import preflight
 
     argv, notes = canonical(argv, dirs)
-    argv = with_own_sampler(argv, dirs)
     typed = {word.partition("=")[0] for word in argv}
+    argv = with_own_sampler(argv, dirs)
     arms = preflight(argv, dirs, functools.partial(completed, typed=typed))
     if not arms:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
