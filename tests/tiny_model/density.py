@@ -11,7 +11,7 @@ from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.grey import nearest_level, scale
-from ddpm_lab.domains import checked
+from ddpm_lab.domains import Given, checked
 from ddpm_lab.models.contract import Losses, Meter, Model, Part, Plain, State
 
 
@@ -28,7 +28,13 @@ class Categorical(Model):
     """p(x) = Π_i p_i(x_i)."""
 
     def __init__(
-        self, start: float = 0.0, *, shape: tuple[int, ...], levels: int | None, seed: int, config: dict[str, Any]
+        self,
+        start: float = 0.0,
+        *,
+        shape: Given[tuple[int, ...]],
+        levels: Given[int | None],
+        seed: Given[int],
+        config: Given[dict[str, Any]],
     ) -> None:
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         if levels is None:

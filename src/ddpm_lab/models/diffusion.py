@@ -19,6 +19,7 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.domains import Given
 from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
@@ -40,10 +41,10 @@ class Diffusion(Model):
         sampler: Sampler,
         net: Callable[..., nn.Module],
         *,
-        shape: tuple[int, ...],
-        levels: int | None,
-        seed: int,
-        config: dict[str, Any],
+        shape: Given[tuple[int, ...]],
+        levels: Given[int | None],
+        seed: Given[int],
+        config: Given[dict[str, Any]],
     ) -> None:
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
