@@ -21,7 +21,7 @@ from ddpm_lab.compare.numerals import decimal, decimals
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import report
 from ddpm_lab.compare.run_folder import Number, RunFolder
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import statements
 from ddpm_lab.errors import UserError
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.measures import Kind
 from ddpm_lab.compare.numerals import decimal, interval
 from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.table import Study, digits_of, distance_column, likelihood_column
+from ddpm_lab.compare.study import Study, digits_of
 from ddpm_lab.compare.words import VERDICTS
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
@@ -17,6 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 NEUTRAL = "#8a8f98"
+LIKELIHOODS = (Kind.BOUND, Kind.CHAIN_BOUND, Kind.FLOW)
 HOLLOW = (Verdict.OPEN, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
 Trace = dict[str, Any]
 
@@ -128,7 +130,8 @@ def _broken(label: str) -> list[str]:
 
 def pareto(study: Study) -> Figure | None:
     """Bits/dim against Fréchet distance, with the choices that no other beats on both means."""
-    bpd, fd = likelihood_column(study), distance_column(study)
+    bpd = next((column for column in study.main if column.measure.kind in LIKELIHOODS), None)
+    fd = next((column for column in study.main if column.measure.distance), None)
     if bpd is None or fd is None:
         return None
     choices = [choice for choice in study.compared.choices if choice in bpd.estimates and choice in fd.estimates]
