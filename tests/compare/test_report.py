@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT, environment
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.cli.compare import parsed
+from ddpm_lab.cli.compare import compare_arguments
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
 from ddpm_lab.compare.measures import measure_of
@@ -261,8 +261,8 @@ def test_words_and_digits():
 
 def test_options_of_the_command():
     here = str(ROOT)
-    assert parsed([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
-    assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
+    assert compare_arguments([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
+    assert compare_arguments([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
     for wrong, told in (
         (["levle=0.9"], "Did you mean level"),
         (["level=95"], "from 0.5 to 0.999"),
@@ -270,7 +270,7 @@ def test_options_of_the_command():
         ([], "Name"),
     ):
         with pytest.raises(UserError, match=told):
-            parsed([here, *wrong] if wrong else wrong)
+            compare_arguments([here, *wrong] if wrong else wrong)
 
 
 HEAVY = {"torch", "lightning", "hydra", "omegaconf", "scipy.stats", "scipy.optimize", "matplotlib", "PIL", "pandas"}

@@ -16,7 +16,7 @@ Flat = dict[str, Plain]
 OptionNames = Mapping[tuple[str, str], str]
 """(group, _target_) to the option as the user types it."""
 
-NOT_COMPARED = (
+IGNORED_KEYS = (
     "seed",
     "resume",
     "run.",
@@ -121,11 +121,11 @@ def as_evaluated(runs: Sequence[RunFolder]) -> list[ComparedRun]:
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> Flat:
-    """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
+    """By dotted keys, without IGNORED_KEYS. Lists are values; of a path to data only its last part counts."""
     flat: Flat = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if any(name == ignored.rstrip(".") or name.startswith(ignored) for ignored in NOT_COMPARED):
+        if any(name == ignored.rstrip(".") or name.startswith(ignored) for ignored in IGNORED_KEYS):
             continue
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{name}.")

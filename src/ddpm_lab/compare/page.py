@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,11 +16,11 @@ from ddpm_lab.compare.cells import Cell, effect_cells, heads, mean_cell, row
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.curves import described, learning, rate_distortion, terms
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.figures import Figure, differences, means, pareto
+from ddpm_lab.compare.figures import Figure, differences_figure, means_figure, pareto
 from ddpm_lab.compare.judge import Verdict
 from ddpm_lab.compare.measures import Measure
 from ddpm_lab.compare.numerals import NONE
-from ddpm_lab.compare.printed import rows
+from ddpm_lab.compare.printed import table_rows
 from ddpm_lab.compare.report import ComparisonReport
 from ddpm_lab.compare.run_folder import nested
 from ddpm_lab.compare.study import Stage, Study, effect_digits
@@ -33,25 +33,11 @@ PLOTLY = "package_data/plotly.min.js"
 """The script as its package brings it. The package itself, which takes a second to import, is not needed."""
 
 
-class Picture(NamedTuple):
-    label: str
-    seed: int
-    uri: str
-    width: int
-    height: int
-    name: str
-
-
 def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
     """Reads pictures and curves: what cannot be read is added to the problems of the runs."""
     sections = [_section(study) for study in report.studies]
-    environment = Environment(
-        loader=PackageLoader("ddpm_lab.compare", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = PackageLoader("ddpm_lab.compare", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(
         report=report,
         sections=sections,
@@ -77,9 +63,11 @@ def _figure_json(figure: Figure) -> Markup:
 
 def _section(study: Study) -> dict[str, Any]:
     """What the template shows of a study."""
-    order, (names, table) = list(Verdict), rows(study)
+    order, (names, table) = list(Verdict), table_rows(study)
     others = [column for column in study.judged.columns if column not in study.main]
-    intervals = [figure(study, column) for column in study.main if column.estimates for figure in (means, differences)]
+    intervals = [
+        figure(study, column) for column in study.main if column.estimates for figure in (means_figure, differences_figure)
+    ]
     if study.stage is Stage.TRAINED:
         plots = [pareto(study), terms(study), *learning(study), *described(study)]
     else:
@@ -93,6 +81,7 @@ def _section(study: Study) -> dict[str, Any]:
         "other_heads": ["choice", *heads(study, others, costs=False)],
         "other_rows": [(c.label, row(study, c, others, costs=False)) for c in study.compared.choices],
         "others": bool(others),
+        "copied": any(column.copies for column in study.main),
         "effects": _effects(study),
         "matrix": _matrix(study),
         "intervals": [figure for figure in intervals if figure],
@@ -133,7 +122,7 @@ def _matrix(study: Study) -> dict[str, Any] | None:
     return {"outer": outer, "inner": inner, "heads": names, "blocks": blocks}
 
 
-def _pictures(study: Study) -> list[Picture]:
+def _pictures(study: Study) -> list[dict[str, Any]]:
     """Of the lowest seed that all choices have, or else of each choice's own lowest."""
     seeds = {choice: {seed for seed, run in choice.runs.items() if run.picture} for choice in study.compared.choices}
     shared = set.intersection(*seeds.values())
@@ -141,7 +130,7 @@ def _pictures(study: Study) -> list[Picture]:
     return [picture for picture in pictures if picture is not None]
 
 
-def _picture(choice: ComparedChoice, seed: int | None) -> Picture | None:
+def _picture(choice: ComparedChoice, seed: int | None) -> dict[str, Any] | None:
     """None where there is no whole PNG file. Width and height are read from its header."""
     path = None if seed is None else choice.runs[seed].picture
     try:
@@ -151,7 +140,8 @@ def _picture(choice: ComparedChoice, seed: int | None) -> Picture | None:
     if seed is None or path is None or not (png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82")):
         return None
     width, height = struct.unpack(">II", png[16:24])
-    return Picture(choice.label, seed, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height, path.name)
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return {"label": choice.label, "seed": seed, "uri": uri, "width": width, "height": height, "name": path.name}
 
 
 def _same_noise(study: Study) -> bool:

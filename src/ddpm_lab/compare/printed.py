@@ -19,7 +19,7 @@ Row = tuple[str, list[Cell]]
 """The label of a choice, and its cells."""
 
 
-def rows(study: Study) -> tuple[list[str], list[Row]]:
+def table_rows(study: Study) -> tuple[list[str], list[Row]]:
     """The heads of all columns, and a row for each choice."""
     names = ["choice", *heads(study, study.main)]
     return names, [(choice.label, row(study, choice, study.main)) for choice in study.compared.choices]
@@ -34,7 +34,7 @@ def console(report: ComparisonReport) -> list[str]:
     """Tables, then what is supported."""
     lines: list[str] = []
     for study in report.studies:
-        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_aligned(_plain(*rows(study))), ""]
+        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_aligned(_plain(*table_rows(study))), ""]
         lines += [f"  {statement.text}" for statement in statements(study)]
         lines += [f"  {AVERAGED}"] * bool(study.effects) + [f"    {effect_sentence(effect)}" for effect in study.effects]
         lines += [f"  note: {text}" for text in cautions(study)]
@@ -150,7 +150,7 @@ def write_tables(report: ComparisonReport, folder: Path) -> None:
     write_text(folder / "table.csv", text.getvalue())
     md, latex = [], ["% needs \\usepackage{booktabs}"]
     for study in report.studies:
-        (names, table), legend = rows(study), _legend(study)
+        (names, table), legend = table_rows(study), _legend(study)
         md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(_plain(names, table)), ""]
         md += [f"- {statement.text}" for statement in statements(study)]
         md += ["", AVERAGED, ""] * bool(study.effects) + [f"- {effect_sentence(effect)}" for effect in study.effects] + [""]

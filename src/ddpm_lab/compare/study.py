@@ -48,11 +48,9 @@ class Study:
 
 def digits_of(column: Column) -> int:
     """Decimals of a column, from its intervals or standard errors."""
-    plain = decimals([e.value for e in column.estimates.values()], [])
+    values = [estimate.value for estimate in column.estimates.values()]
     errors = [n.se for numbers in column.numbers.values() for n in numbers.values() if n.se]
-    return min(
-        decimals([e.value for e in column.estimates.values()], half_widths(column.estimates.values()) or errors), plain + 1
-    )
+    return min(decimals(values, half_widths(column.estimates.values()) or errors), decimals(values, []) + 1)
 
 
 def effect_digits(effects: Sequence[Effect]) -> int:

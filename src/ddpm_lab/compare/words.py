@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.construction import Copy
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.judge import Comparison, Lacking, Verdict
+from ddpm_lab.compare.judge import Comparison, Verdict
 from ddpm_lab.compare.measures import Measure
 from ddpm_lab.compare.numerals import decimal, decimals, interval
 from ddpm_lab.compare.statistics import Interval
@@ -68,7 +68,7 @@ def sentence(comparison: Comparison) -> str:
             seeds_of_both = f"every seed of both ({n})" if n > 1 else "the one seed of both"
             return f"{a} and {b} have identical values of {measure} in {seeds_of_both}."
         case Verdict.NONE if comparison.lacking:
-            missing = ", nor for ".join(map(_lacking, comparison.lacking))
+            missing = ", nor for ".join(_lacking(*each) for each in comparison.lacking.items())
             where = f"there is no such number for {missing}, as where samples are not finite."
             return f"{a} against {b} on {measure}: {distance} where both have it, but nothing is supported: {where}"
         case Verdict.NONE:
@@ -94,8 +94,8 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
 
 
-def _lacking(lacking: Lacking) -> str:
-    return f"{lacking.choice.label} of seed {', '.join(map(str, lacking.seeds))}"
+def _lacking(choice: ComparedChoice, seeds: Sequence[int]) -> str:
+    return f"{choice.label} of seed {', '.join(map(str, seeds))}"
 
 
 def _distance(estimate: Interval, digits: int) -> str:
@@ -194,7 +194,7 @@ def cautions(study: Study) -> list[str]:
         texts.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed(lopsided)}.")
     for column in (column for column in judged.columns if column.measure.judged):
         label = column.measure.label
-        if gaps := [_lacking(lacking) for choice in compared.choices if (lacking := column.lacking(choice))]:
+        if gaps := [_lacking(choice, seeds) for choice in compared.choices if (seeds := column.lacking(choice))]:
             texts.append(f"{label}: there is none for {_listed(gaps)}; means are of the other seeds, and so may flatter.")
         if column.reported:
             texts.append(f"{label}: numbers were measured with different {'; '.join(map(str, column.reported[:4]))}.")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm_lab.compare.choices import NOT_COMPARED as IGNORED
+from ddpm_lab.compare.choices import IGNORED_KEYS as IGNORED
 from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import measure_of as named
 from ddpm_lab.config.grammar import Span
