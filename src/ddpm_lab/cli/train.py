@@ -57,10 +57,10 @@ def _main(argv: list[str]) -> None:
         elif not in_sweep and processes.started() == 1:
             run_folder(arm.config, arm.choices)
     if arms and in_sweep:
-        from ddpm_lab.sweeps.runner import sweep
+        from ddpm_lab.cli.sweep import sweep
 
         of_hydra = [word for word in argv if word.lstrip("+").startswith(("hydra.", "hydra/"))]
-        sys.exit(sweep(arms, [*(f"--config-dir={folder}" for folder in dirs[1:]), *of_hydra]))
+        sys.exit(sweep(arms, [*(f"--config-dir={folder}" for folder in dirs[1:]), *of_hydra], dirs))
     import hydra
 
     sys.argv = [sys.argv[0], *argv]

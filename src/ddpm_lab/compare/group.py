@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ddpm_lab.errors import UserError, require
+from ddpm_lab.errors import UserError
 
 PREFIX = "wandb:"
 ANSWER_TIMEOUT = 20
@@ -55,8 +55,7 @@ def one_line_errors(subject: str, alternative: str = "") -> Iterator[None]:
 
 
 def connected(subject: str, alternative: str = "") -> Any:
-    """wandb's Api, without a prompt. Raises UserError where there is no package, no key or no network."""
-    require("wandb", "wandb")
+    """wandb's Api, without a prompt. Raises UserError where there is no key or no network."""
     import wandb
 
     with one_line_errors(subject, alternative):

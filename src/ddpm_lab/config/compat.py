@@ -226,10 +226,8 @@ def _precisions_agree(setup: _Setup) -> None:
 
 
 def _packages_are_there(setup: _Setup) -> None:
-    off = ["wandb"] if setup.get("logger", "mode") == "disabled" else []
     for package in setup.fact("logger", "packages") or ():
-        if package not in off:
-            require_for_logger(package)
+        require_for_logger(package)
 
 
 def _averages_differ(setup: _Setup) -> None:

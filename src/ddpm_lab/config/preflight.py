@@ -36,7 +36,7 @@ class Arm(NamedTuple):
 Composed = tuple[DictConfig, dict[str, str | None]]
 Check = Callable[[DictConfig, Sequence[Path], bool], None]
 """Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
-LOCAL = "ddpm_lab.sweeps.launchers.Local"
+LOCAL = "ddpm_lab.sweeps.local.Local"
 
 
 def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:
