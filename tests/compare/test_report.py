@@ -148,6 +148,17 @@ def test_names_places_and_callbacks_are_no_difference(tmp_path):
     assert [sorted(choice.runs) for choice in study.compared.choices] == [[1, 2]]
 
 
+def test_a_run_of_a_version_without_models_is_the_same_choice(tmp_path):
+    write_run(tmp_path / "a", config(1))
+    write_run(tmp_path / "b", config(2) | {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}})
+    write_run(tmp_path / "c", config(3) | {"model": {"_target_": "mine.Gaussian"}})
+    (study,) = compared(tmp_path).studies
+    assert [(choice.label, sorted(choice.runs)) for choice in study.compared.choices] == [
+        ("Diffusion", [1, 2]),
+        ("Gaussian", [3]),
+    ]
+
+
 def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
     """linear with T = 8 and cosine with T = 4 differ in both, but not in the keys that only one of them has."""
     write_run(tmp_path / "0", config(1))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2 import interface as wr
 
-from ddpm_lab.compare.choices import TARGET, ComparedRun, flattened, grouped
+from ddpm_lab.compare.choices import TARGET, ComparedRun, flat_config, grouped
 from ddpm_lab.compare.folders import is_run
 from ddpm_lab.compare.group import Group
 from ddpm_lab.compare.measures import measure_of
@@ -66,7 +66,7 @@ def of_group(runs: Sequence[Any]) -> GroupContent:
 
 def _content(configs: Sequence[dict[str, Any]], logged: Sequence[str]) -> GroupContent:
     """The axes are those of compare.py: a choice that another determines is no axis."""
-    runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flattened(config), {}) for i, config in enumerate(configs)]
+    runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flat_config(config), {}) for i, config in enumerate(configs)]
     keys = {key for run in runs for key in run.flat}
     axes = [key if key in keys else f"{key}{TARGET}" for key in (grouped(runs, {}).free if runs else [])]
     validated = _judged(logged, "val/")

@@ -89,7 +89,10 @@ class RunFolder:
     def network(self) -> Path:
         """The folder of the run that trained the weights: of arms that share their training, another arm of the sweep."""
         trained_in = self.summary.get("trained_in")
-        return (self.path.parent / Path(trained_in).name if isinstance(trained_in, str) else self.path).resolve()
+        if not isinstance(trained_in, str):
+            return self.path.resolve()
+        sibling = self.path.parent / Path(trained_in).name  # also where the sweep was moved
+        return (sibling if sibling.is_dir() else Path(trained_in)).resolve()
 
     @cached_property
     def vlb_terms(self) -> Arrays:
