@@ -21,24 +21,32 @@ ROOT = Path(__file__).parents[1]
 CONF = conf_dir()
 
 TINY = [
-    "experiment=smoke", "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", "data.batch_size=16",
-    "schedule.T=10", "callbacks.frechet.every=1", "callbacks.frechet.n=8", "callbacks.vlb_terms.final_stride=5",
-]  # fmt: skip
+    "experiment=smoke",
+    "trainer.max_steps=2",
+    "trainer.validate_every=2",
+    "trainer.log_every=1",
+    "data.batch_size=16",
+    "schedule.T=10",
+    "callbacks.frechet_curve.n=8",
+    "callbacks.frechet.n=8",
+    "callbacks.vlb_terms.final_stride=5",
+]
 """Two steps and one validation that fires every callback."""
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The configuration of `python train.py OVERRIDES`, variance=auto resolved."""
+def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
+    """The configuration of `python train.py OVERRIDES`, variance=auto resolved; `config_dir` is that of --config-dir."""
+    search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides))
+        cfg = compose("config", overrides=[*overrides, *search])
     OmegaConf.set_struct(cfg, False)
     resolve_auto(cfg)
     return cfg
 
 
-def trained(folder: Path, *overrides: str) -> Path:
+def trained(folder: Path, *overrides: str, config_dir: Path | None = None) -> Path:
     """Train in this process; returns the run folder."""
-    assert train(composed(*overrides), folder, None, None, time.time()) == 0
+    assert train(composed(*overrides, config_dir=config_dir), folder, None, None, time.time()) == 0
     return folder
 
 

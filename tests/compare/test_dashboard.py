@@ -12,7 +12,7 @@ from wandb_server import KEY, Run, no_account, server  # noqa: F401
 
 from compare.synthetic import config, sweep, write_run
 from ddpm_lab.cli import dashboard
-from ddpm_lab.cli.dashboard import parsed
+from ddpm_lab.cli.dashboard import dashboard_arguments
 from ddpm_lab.compare import group as groups
 from ddpm_lab.errors import UserError
 from ddpm_lab.training.wandb_logger import PROJECT
@@ -102,8 +102,9 @@ def test_runs_are_those_of_the_group_and_grouped_by_what_differs(tmp_path):
     assert own["grouping"] == [{"section": "config", "name": name} for name in differing]
     assert section(content)["settings"]["useRunsTableGroupingInPanels"]
     assert [column for column in own["runFeed"]["columnOrder"] if column.startswith("config:")] == [
-        "config:seed.value", *(f"config:{name}" for name in differing)
-    ]  # fmt: skip
+        "config:seed.value",
+        *(f"config:{name}" for name in differing),
+    ]
     assert own["sort"]["keys"][0] == {"key": {"section": "summary", "name": "final/bound_bpd"}, "ascending": True}
 
 
@@ -151,7 +152,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
-    monkeypatch.setattr(groups, "TIMEOUT", 1)
+    monkeypatch.setattr(groups, "ANSWER_TIMEOUT", 1)
     told = refused(*ONLINE)
     assert (
         told
@@ -211,7 +212,7 @@ def test_mistakes_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=re.escape(told)):
             dashboard._main([*wrong, *(["out=x"] if not any(a.startswith("out=") for a in wrong) else [])])
-    assert parsed([*ONLINE]).out is None
+    assert dashboard_arguments([*ONLINE]).out is None
 
 
 def test_the_project_is_the_one_that_runs_go_to():

@@ -84,7 +84,7 @@ def test_without_a_key_it_is_one_line_and_offline(tmp_path, caplog, capfd):
 NO_NETWORK = """
 import sys
 from ddpm_lab.training import wandb_logger
-wandb_logger.TIMEOUT = 1.0
+wandb_logger.INIT_TIMEOUT = 1.0
 logger = wandb_logger.Wandb("online", "p", None, None, [], None, "none", sys.argv[1])
 logger.log_metrics({"a": 1.0}, 1)
 logger.close(0)
@@ -126,9 +126,14 @@ def test_a_resumed_run_goes_on_with_its_id_and_its_steps(tmp_path):
     fit(folder, module(), callbacks(), steps=3, validate_every=2, loggers=[first := offline(folder)])
     first.close(130)
     trainer = fit(
-        folder, module(), callbacks(), steps=6, validate_every=2, loggers=[offline(folder)],
+        folder,
+        module(),
+        callbacks(),
+        steps=6,
+        validate_every=2,
+        loggers=[offline(folder)],
         checkpoint=folder / "checkpoints" / "last.ckpt",
-    )  # fmt: skip
+    )
     close(trainer, 0)
     broken, resumed = runs(folder)
     assert broken.run.run_id == resumed.run.run_id

@@ -23,7 +23,7 @@ def kl_spread_nats(q: Normal, p: Normal) -> Tensor:
 
 
 def kl_shift_nats(q: Normal, p: Normal) -> Tensor:
-    """DDPM Eq. 8: the share of KL(q ‖ p) due to the means, (μ_q − μ_p)² / 2σ_p². Eq. 9 and 10 write the means by ε."""
+    """DDPM Eq. 8: the share of KL(q ‖ p) due to the means, (μ_q − μ_p)² / 2σ_p². DDPM Eq. 9 and Eq. 10 write the means by ε."""
     return 0.5 * (q.mean - p.mean) ** 2 * torch.exp(-p.log_var)
 
 
