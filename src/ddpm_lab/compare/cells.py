@@ -86,7 +86,7 @@ def _cost(run: ComparedRun, key: str) -> float | None:
     """From the summary; the network calls of a sample from the records of scores."""
     value = run.run.summary.get(key)
     if key == "network_calls":
-        records = [n.record for n in run.numbers.values() if "reference" in n.record and "sampler" in n.record]
+        records = [n.record for n in run.numbers.values() if n.record.get("reference") and n.record.get("sampler")]
         value = records[0].get("steps") if records else None
     return float(value) if isinstance(value, int | float) else None
 
