@@ -14,16 +14,18 @@ import torch
 from helpers import CONF, TINY, composed
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.config.build import build, build_module, instantiate, load, load_weights, resolve_target
+from ddpm_lab.config.build import build, build_model, instantiate, load, model_parts, resolve_target
 from ddpm_lab.config.options import conf_dir, content
 from ddpm_lab.errors import UserError
+from ddpm_lab.models.run import load_weights
 from ddpm_lab.training.ema import EMA
 
 # --- every key reaches an argument, every argument is a key ----------------------------------------------------------------
 
 OFFERED = {
     "net": {"in_channels", "out_channels", "size"}, "trainer": {"module", "callbacks", "logger", "run_dir"},
-    "callbacks": {"extractor"}, "logger": {"run_dir", "evaluation"}, "metrics": {"data"}, "launcher": {"plan"},
+    "callbacks": {"extractor"}, "model": {"shape", "levels", "seed", "config"}, "logger": {"run_dir", "evaluation"},
+    "metrics": {"data"}, "launcher": {"plan"},
 }  # fmt: skip
 """Arguments that Python gives."""
 HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}
@@ -46,6 +48,9 @@ def test_keys_of_an_option_are_the_arguments_of_what_it_makes(name):
     node = nodes()[name]
     module, _, attribute = node["_target_"].rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    parameters = {name: p for name, p in parameters.items() if p.kind != p.VAR_KEYWORD}
+    if name.startswith("model/"):  # its parts are groups of their own
+        parameters = {name: p for name, p in parameters.items() if name not in model_parts({"model": node})}
     offered = OFFERED.get(name.partition("/")[0], set())
     assert set(node) - {"_target_"} == set(parameters) - offered - HIDDEN.get(node["_target_"], set())
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters.values())
@@ -59,7 +64,7 @@ def test_no_option_was_overlooked():
 # --- what a configuration may name -----------------------------------------------------------------------------------------
 
 REFUSED = [
-    "ddpm_lab.config.build.os.system", "builtins.eval", "os.system", "ddpm_lab.training.checkpoint.os.remove",
+    "ddpm_lab.config.build.os.system", "builtins.eval", "os.system", "ddpm_lab.models.checkpoint.os.remove",
     "ddpm_lab.data.npz.Path", "ddpm_lab.config.build.importlib", "ddpm_lab", "ddpm_lab.", "ddpm_lab_evil.f", "torch.load",
     "ddpm_lab.data.npz.np.load", "ddpm_lab.core.schedule.nothing", "", ".", "eval",
 ]  # fmt: skip
@@ -158,7 +163,7 @@ def test_python_offers_only_what_is_taken_and_lists_arrive_as_lists():
 
 def state(*overrides: str, seed: int = 0) -> dict[str, torch.Tensor]:
     cfg = composed(*TINY, f"seed={seed}", *overrides)
-    return build_module(cfg, (1, 8, 8), 17).state_dict()
+    return build_model(cfg, (1, 8, 8), 17).state_dict()
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -175,7 +180,7 @@ def test_initial_weights_follow_the_seed_alone():
 
 
 def test_weights_of_another_network_are_answered_by_the_first_that_differs():
-    module = build_module(composed(*TINY), (1, 8, 8), 17)
+    module = build_model(composed(*TINY), (1, 8, 8), 17)
     good = {name: value + 1 for name, value in module.state_dict().items()}
     load_weights(module, good, Path("there"))
     assert equal(module.state_dict(), good)
@@ -199,14 +204,14 @@ def test_build_writes_nothing_and_puts_the_average_last(tmp_path):
     folder = tmp_path / "run"
     module, data, trainer = build(composed(*TINY, "seed=3"), folder)
     assert not folder.exists()
-    assert (module.seed, data.seed, data.steps, module.shape) == (3, 3, 2, (1, 8, 8))
+    assert (module.model.seed, data.seed, data.steps, module.model.shape) == (3, 3, 2, (1, 8, 8))
     own = [type(callback).__name__ for callback in trainer.callbacks]
-    listed = ["Samples", "VLBTerms", "LossQuartiles", "Throughput", "FrechetDistance", "EMA"]
+    listed = ["Samples", "VLBTerms", "LossQuartiles", "Throughput", "FrechetDistance", "FrechetCurve", "EMA"]
     assert [name for name in own if name in listed] == listed
     assert own[-1] == "Checkpoints"  # Lightning's order: it saves what all others have done
     assert isinstance(trainer.callbacks[own.index("EMA")], EMA)
-    assert OmegaConf.create(module.config).schedule.T == 10
-    assert all(isinstance(value, dict | list | str | int | float | None) for value in module.config.values())
+    assert OmegaConf.create(module.model.config).schedule.T == 10
+    assert all(isinstance(value, dict | list | str | int | float | None) for value in module.model.config.values())
 
 
 def test_a_trial_run_takes_one_batch(tmp_path):

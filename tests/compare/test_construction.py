@@ -13,7 +13,7 @@ from ddpm_lab.compare.judge import Verdict, winners
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import ComparisonReport, report
-from ddpm_lab.compare.table import Stage, Study
+from ddpm_lab.compare.study import Stage, Study
 
 NAMES = {
     ("variance", "ddpm_lab.core.variance.Beta"): "beta",

@@ -10,7 +10,7 @@ from compare.test_effects import SEEDS, effects_of, factorial
 from compare.test_report import compared, comparison
 from ddpm_lab.compare.judge import winners
 from ddpm_lab.compare.printed import console
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import effect_sentence, sentence
 
 

@@ -9,7 +9,7 @@ from ddpm_lab.compare.judge import Comparison
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console
 from ddpm_lab.compare.report import ComparisonReport, report
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import sentence
 
 FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ancestral", 4, "beta_tilde")

@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT, environment
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.cli.compare import parsed
+from ddpm_lab.cli.compare import compare_arguments
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
 from ddpm_lab.compare.measures import measure_of
@@ -21,7 +21,7 @@ from ddpm_lab.compare.numerals import decimal, decimals
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import report
 from ddpm_lab.compare.run_folder import Number, RunFolder
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import statements
 from ddpm_lab.errors import UserError
 
@@ -148,6 +148,17 @@ def test_names_places_and_callbacks_are_no_difference(tmp_path):
     assert [sorted(choice.runs) for choice in study.compared.choices] == [[1, 2]]
 
 
+def test_a_run_of_a_version_without_models_is_the_same_choice(tmp_path):
+    write_run(tmp_path / "a", config(1))
+    write_run(tmp_path / "b", config(2) | {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}})
+    write_run(tmp_path / "c", config(3) | {"model": {"_target_": "mine.Gaussian"}})
+    (study,) = compared(tmp_path).studies
+    assert [(choice.label, sorted(choice.runs)) for choice in study.compared.choices] == [
+        ("Diffusion", [1, 2]),
+        ("Gaussian", [3]),
+    ]
+
+
 def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
     """linear with T = 8 and cosine with T = 4 differ in both, but not in the keys that only one of them has."""
     write_run(tmp_path / "0", config(1))
@@ -261,8 +272,8 @@ def test_words_and_digits():
 
 def test_options_of_the_command():
     here = str(ROOT)
-    assert parsed([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
-    assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
+    assert compare_arguments([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
+    assert compare_arguments([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
     for wrong, told in (
         (["levle=0.9"], "Did you mean level"),
         (["level=95"], "from 0.5 to 0.999"),
@@ -270,7 +281,7 @@ def test_options_of_the_command():
         ([], "Name"),
     ):
         with pytest.raises(UserError, match=told):
-            parsed([here, *wrong] if wrong else wrong)
+            compare_arguments([here, *wrong] if wrong else wrong)
 
 
 HEAVY = {"torch", "lightning", "hydra", "omegaconf", "scipy.stats", "scipy.optimize", "matplotlib", "PIL", "pandas"}

@@ -48,7 +48,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_what_compare_reads_is_among_the_files_under_the_name_of_the_run(tmp_path):
     folder = tmp_path / "run [1]"  # brackets are no pattern
     found = sent_by(folder)
-    names = ["config.yaml", "summary.json", "metrics.csv", "vlb_terms.npz", "samples/step_0000002.png"]
+    names = ["config.yaml", "summary.json", "curves.json", "metrics.csv", "vlb_terms.npz", "samples/step_0000002.png"]
     for name in names:
         copy = found.files / folder.name / name
         assert not copy.is_symlink()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
-from ddpm_lab.core.path import Marginal, Step
+from ddpm_lab.core.path import Marginal, Mean, Step
 from ddpm_lab.core.types import Data, PerExample
 
 Drift = Callable[[float, Data], Data]
@@ -59,10 +59,10 @@ class Path:
         chain = self.diffusion.chain
         low = min(max(int(t), 1), len(chain) - 1)
         one, other, share = chain[low], chain[low + 1], min(t - low, 1.0)
-        x0_share, xt_share = (torch.lerp(getattr(one, k), getattr(other, k), share) for k in ("mu_x0_coef", "mu_xt_coef"))
+        mu = Mean(*(torch.lerp(a, b, share) for a, b in zip(one.mu, other.mu, strict=True)))
         ab = torch.tensor(log_snr, dtype=torch.float64).sigmoid()
         at = Marginal(ab.sqrt(), torch.tensor(-log_snr, dtype=torch.float64).sigmoid().sqrt())
-        return one._replace(at_t=at, mu_x0_coef=x0_share, mu_xt_coef=xt_share)
+        return one._replace(at_t=at, mu=mu)
 
     def drift(self, net: Network) -> Drift:
         """dx/dλ = ½ √ᾱ (x̂_0 − √ᾱ x): Song et al. 2021 Eq. 13 for the variance-preserving diffusion, in log-SNR."""

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 
-from ddpm_lab.domains import PositiveInt, checked
+from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.run import prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
@@ -67,7 +67,7 @@ def make(
     other_world_size: bool = False,
     *,
     module: TrainingModule,
-    callbacks: list[Callback],
+    callbacks: Given[list[Callback]],
     logger: Logger | list[Logger],
     run_dir: Path,
     **more: Any,
