@@ -51,11 +51,14 @@ def chains(full: Chain, sampler: Chain, choice: str) -> dict[str, Chain]:
 
 
 def of_diffusion(model: "Diffusion", conditions: Conditions) -> list[Measurement]:
-    """Every likelihood that the conditions ask for. Raises ValueError for fewer data than a stride needs."""
+    """Every likelihood that the conditions ask for. Raises ValueError for a stride beyond the chains or the data."""
     likelihood, sizes = conditions.likelihood, conditions.sizes
     full, sampled = model.diffusion.chain, model.sampler.chain(model.diffusion.schedule)
     measurements: list[Measurement] = []
-    for name, chain in chains(full, sampled, likelihood.chain).items():
+    measured = chains(full, sampled, likelihood.chain)
+    if likelihood.stride > (longest := max(map(len, measured.values()))):
+        raise ValueError(f"nll.stride={likelihood.stride}: a chain of {longest} steps allows 1 to {longest}")
+    for name, chain in measured.items():
         key = f"bound_{len(chain)}" if name == "sampler" else "bound"
         place = (model, conditions, chain, key, likelihood.split, conditions.n)
         if likelihood.terms is not None:
