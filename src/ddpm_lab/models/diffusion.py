@@ -159,7 +159,7 @@ class Diffusion(Model):
             "spacing": sampler.spacing,
             "eta": getattr(sampler, "eta", None),
             "variance": named(variance) if sampler.uses(variance) else None,
-            "clip": self.diffusion.clips if sampler.clip is None else sampler.clip,
+            "clip": self.diffusion.clips_x0(sampler.clip),
             "T": self.diffusion.schedule.T,
         }
 

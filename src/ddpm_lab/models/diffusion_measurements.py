@@ -82,8 +82,7 @@ class OnChain(Measurement):
     ) -> None:
         self.model, self.conditions, self.chain, self.key = model, conditions, chain, key
         self.split, self.n, self.stride = split, n, stride
-        clip = conditions.likelihood.clip
-        self.clip = model.diffusion.clips if clip is None else clip
+        self.clip = model.diffusion.clips_x0(conditions.likelihood.clip)
 
     @property
     def identity(self) -> dict[str, Any]:
