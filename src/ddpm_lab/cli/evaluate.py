@@ -1,8 +1,9 @@
 """`python evaluate.py`: answers mistakes at once, then measures one network under every choice that was asked for."""
 
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab.config.compat import check_evaluated, option_name
 from ddpm_lab.config.help import EVALUATE, help_for_group, help_text
 from ddpm_lab.config.options import conf_dir, config_dirs
+from ddpm_lab.config.protocol import apply_settings
 from ddpm_lab.config.schema import show
 from ddpm_lab.errors import ToldElsewhere, UserError
 
@@ -50,14 +52,15 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.config.preflight import preflight
 
     argv, notes = canonical(argv, dirs)
+    typed = {word.partition("=")[0] for word in argv}
     argv = with_own_sampler(argv, dirs)
-    arms = preflight(argv, dirs, completed)
+    arms = preflight(argv, dirs, functools.partial(completed, typed=typed))
     if not arms:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
-    from ddpm_lab.evaluation.measure import measure
+    from ddpm_lab.config.build_evaluation import evaluate_all
 
     print("".join(f"{note}\n" for note in notes), end="")
-    measure([arm.config for arm in arms])
+    evaluate_all([arm.config for arm in arms])
 
 
 def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
@@ -72,14 +75,18 @@ def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
     return [*argv, f"sampler={option_name(trained, 'sampler', dirs)}", *others]
 
 
-def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
-    """The run's own choices in place of `auto`, where it is on the disk; and what it cannot be asked refused."""
+def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool, typed: Set[str] = frozenset()) -> None:
+    """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol but
+    for `typed` keys. Refuses what its model does not allow."""
     _check_name(cfg.name)
     trained, checkpoint, folder = _trained(cfg.ckpt)
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
     check_evaluated(cfg, trained, dirs)
+    groups = [group for group in ("schedule", "prediction", "loss", "net") if group in trained]
+    options = {group: option_name(trained, group, dirs) for group in groups} | dict(cfg.names)
+    apply_settings(cfg, cfg.settings, options, typed)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
 

@@ -67,16 +67,24 @@ def option_name(cfg: DictConfig, group: str, dirs: Sequence[Path]) -> str:
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
     before = _Setup(cast(dict[str, Any], OmegaConf.to_container(trained, resolve=True)), dirs)
+    groups = ["metrics"]
     for group in ("variance", "sampler"):
+        if cfg[group]["_target_"] != "auto" and group not in trained:
+            raise UserError(f"{setup_name(cfg, group, dirs)}: the model of this run has no {group}; leave it out")
         if cfg[group]["_target_"] == "auto":
-            cfg[group] = trained[group]
+            cfg[group] = trained.get(group)
+        groups += [group] if group in trained else []
     asked = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    setup = _Setup(before.cfg | {group: asked[group] for group in ("variance", "sampler", "metrics")}, dirs)
+    setup = _Setup(before.cfg | {group: asked[group] for group in groups}, dirs)
     for check in (_features_are_of_data, _labels_are_there, _clip_has_bounds, _steps_are_there, _noise_is_where_it_starts):
         check(setup)
-    cfg.names = {group: setup.name(group).partition("=")[2] for group in ("variance", "sampler", "metrics")}
+    cfg.names = {group: setup.name(group).partition("=")[2] for group in groups}
     _output_has_variance(setup, before)
     _bound_can_be_measured(setup, asked["nll"])
+
+
+def setup_name(cfg: DictConfig, group: str, dirs: Sequence[Path]) -> str:
+    return _Setup(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), dirs).name(group)
 
 
 def _output_has_variance(setup: _Setup, before: _Setup) -> None:
