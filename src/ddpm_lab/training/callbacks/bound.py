@@ -70,20 +70,19 @@ class VLBTerms(Callback):
     def _results(self, trainer: Trainer, measured: Parts, meter: Meter) -> list[Result]:
         (module, data), bound = measured, meter.result()
         of_data: dict[str, Any] = {"unit": "bits/dim", "n": bound.n, "split": "val", "data_sha256": data.state_dict()["sha256"]}
-        how = record(
-            **of_data,
-            seed=self.seed,
-            weights=module.weights,
-            step=trainer.global_step,
-            stride=bound.stride,
-            **(numerics(module) | module.model.bound_record()),  # type: ignore[arg-type]
-        )
+        how: dict[str, Any] = {
+            "seed": self.seed,
+            "weights": module.weights,
+            "step": trainer.global_step,
+            "stride": bound.stride,
+        }
+        of_bound = record(**of_data, **how, **numerics(module), **module.model.bound_record())  # type: ignore[arg-type]
         label = f"bits/dim, {meter.label} ({bound.n} validation data, {module.weights})"
-        results = [Result("bound_bpd", label, bound.total_bpd, bound.total_se, how)]
+        results = [Result("bound_bpd", label, bound.total_bpd, bound.total_se, of_bound)]
         if (known := data.known_bpd()) is not None:
             label = "the same data under their own density"
             results.append(Result("known_bpd", label, known, None, record(**of_data), level=1))
-        return results + [Result(part.key, part.label, part.value, part.se, how, level=1) for part in meter.parts()]
+        return results + [Result(part.key, part.label, part.value, part.se, of_bound, level=1) for part in meter.parts()]
 
     def _save(self, trainer: Trainer, meter: Meter, stage: str) -> None:
         with ranks.by_first():
