@@ -48,7 +48,9 @@ class GroupContent(NamedTuple):
 
 
 DEFAULT_CONTENT = GroupContent(
-    [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")], ["bound_bpd", "pixels_fd"], ["bound_bpd", "pixels_fd"]
+    [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")],
+    ["bound_bpd", "pixels_fd"],
+    ["bound_bpd", "pixels_fd@256"],
 )
 """Where no run can be read: the choices that most sweeps vary, and the metrics of the default experiment."""
 

@@ -170,7 +170,10 @@ def agreement(effect: Effect) -> str:
     if effect.disagree:
         return f"the settings disagree (an interaction, or chance): lower in {lower} of {n}"
     word, count = ("lower", lower) if lower else ("higher", higher)
-    return "the same in all" if count == 0 else f"{word} in all" if count == n else f"{word} in {count} of {n}, else the same"
+    if 0 < count < n:
+        fixed = f" ({len(effect.copies)} by construction)" if effect.copies else ""
+        return f"{word} in {count} of {n}, else the same{fixed}"
+    return f"{word} in all" if count else "the same in all"
 
 
 def cautions(study: Study) -> list[str]:

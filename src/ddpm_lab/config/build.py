@@ -87,9 +87,9 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     module = TrainingModule(build_model(config, data.shape, data.levels), _optimiser(config))
     extractor = instantiate(config, "metrics", data=data)
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
-    names = [name for name, node in (config["callbacks"] or {}).items() if node is not None]
+    names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
     callbacks = [instantiate(config, f"callbacks.{name}", extractor=extractor) for name in names]
-    callbacks += [instantiate(config, "ema")] if config["ema"] is not None else []
+    callbacks += [instantiate(config, "ema")] if config.get("ema") is not None else []
     trainer = instantiate(config, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
     parts = trainer.world_size * trainer.accumulate_grad_batches
     if config["data"]["batch_size"] % parts:
@@ -133,10 +133,10 @@ def build_model(cfg: "DictConfig | Config", shape: tuple[int, ...], levels: int 
         for name in model_parts(config)
         if name in config
     }
-    about = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
+    of_data = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
     target, values = node(config, "model")
     try:
-        return target(**values, **made, **about)
+        return target(**values, **made, **of_data)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
 
@@ -158,6 +158,15 @@ def unused_parts(cfg: "DictConfig | Config") -> list[str]:
     config = current(cfg)
     used = model_parts(config)
     return [name for name in config if name not in (*COMMON, *used)]
+
+
+def drop_unused(cfg: "DictConfig") -> None:
+    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets."""
+    for name in unused_parts(cfg):
+        cfg.pop(name)
+    for name, callback in (cfg.get("callbacks") or {}).items():
+        if callback is not None and "_target_" not in callback:
+            cfg.callbacks[name] = None
 
 
 def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
@@ -217,10 +226,10 @@ def _channels_last(trainer: Config) -> bool:
 def current(cfg: "DictConfig | Config") -> dict[str, Any]:
     """A configuration as plain containers, with what versions before 0.2 called otherwise: without `model` it is of a diffusion
     model, and `callbacks.frechet.every` is that of `callbacks.frechet_curve`."""
-    config = plain(cfg)
+    config: dict[str, Any] = plain(cfg)
     if "model" not in config:
-        config = config | {"model": dict(DIFFUSION)}
-    frechet = (config.get("callbacks") or {}).get("frechet") or {}
+        config = {**config, "model": dict(DIFFUSION)}
+    frechet: dict[str, Any] = (config.get("callbacks") or {}).get("frechet") or {}
     if "every" in frechet:
         curve = frechet | {"_target_": "ddpm_lab.training.callbacks.frechet.FrechetCurve"}
         rest = {key: value for key, value in frechet.items() if key != "every"}

@@ -20,10 +20,10 @@ from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import Given
-from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
+from ddpm_lab.likelihood.bound import BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
-from ddpm_lab.models.diffusion_measurements import of_diffusion
+from ddpm_lab.models.diffusion_measurements import Tallied, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 
 
@@ -172,30 +172,14 @@ class Diffusion(Model):
         }
 
 
-class DiffusionMeter(Meter):
+class DiffusionMeter(Tallied, Meter):
     """The variational bound on the full chain, by `likelihood.bound`."""
 
     def __init__(self, model: Diffusion, stride: int, seed: int) -> None:
-        self._meter, self._net = BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net
-
-    @property
-    def tally(self) -> Tally:
-        return self._meter.tally
-
-    def add(self, x0: Tensor, first: int) -> None:
-        self._meter.add(self._net, x0, first)
-
-    def state(self) -> dict[str, Tensor]:
-        return self._meter.tally._asdict()
-
-    def merge(self, state: dict[str, Tensor]) -> None:
-        self._meter.tally = self._meter.tally.plus(Tally(**state))
+        super().__init__(BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net)
 
     def gather(self) -> None:
         self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))
-
-    def result(self) -> Bound:
-        return self._meter.result()
 
     def parts(self) -> list[Part]:
         bound = self.result()
