@@ -52,11 +52,23 @@ def checks(family: Callable, images: Tensor, labels: Tensor, seed: int) -> Tenso
 
 def _convnet() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3),
-        nn.Linear(48 * 16, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, REJECT + 1),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 48, 3, padding=1),
+        nn.BatchNorm2d(48),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(48 * 16, 128),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(128, REJECT + 1),
+    )
 
 
 def train_classifier(images: Tensor, labels: Tensor, seed: int = 0, epochs: int = 20) -> nn.Module:

@@ -1,19 +1,19 @@
-"""The one exception for a user's mistake: printed as its message alone, without a traceback, exit code 2."""
+"""The exception for a user's mistake: printed as its message alone, without a traceback, exit code 2."""
 
 import importlib.util
 
 
 class UserError(Exception):
-    """Says which key, what came, what is allowed, and what to type instead."""
+    """One line with the key, its value, the allowed values, and what to type instead."""
 
     code = 2
 
 
 class ToldElsewhere(UserError):
-    """Process 0 has said what went wrong: this process ends without a word, with the same exit code."""
+    """Process 0 has reported the error: this process ends with the same exit code and no message."""
 
     def __init__(self, code: int) -> None:
-        super().__init__("process 0 stopped, and said why")
+        super().__init__("process 0 stopped and reported why")
         self.code = code
 
 
@@ -26,5 +26,5 @@ def require(package: str, extra: str, before: str = "", after: str = "") -> None
 
 
 def require_for_logger(package: str) -> None:
-    """The same of a logger, whose extra has the name of its package."""
+    """`require` for a logger, whose extra is named after its package."""
     require(package, package, f"logger={package}: ", ", or use logger=csv")

@@ -11,26 +11,27 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_lab.core.grey import to_uint8
+from ddpm_lab.files import replacing
 
 DIVERGED = (
     "%d of %d samples are not finite: the sampler diverged, so their quality is not measured; try more sampler.steps, or "
     "sampler.clip=true"
 )
+"""A warning, to be formatted with how many of how many."""
 
 
 def not_finite(x: Tensor) -> int:
-    """How many of N × … have a value that is no finite number."""
+    """How many of N × … have a value that is not finite."""
     return int((~x.flatten(1).isfinite().all(1)).sum())
 
 
 def save_grid(x: Tensor, path: Path, columns: int | None = None) -> Path:
     """N C H W in [−1, 1] as one PNG: rows of `columns` images (None: as square as can be), small ones enlarged to 48 pixels;
     N×D vectors (D ≥ 2) as a scatter plot of the first two dimensions. Returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if x.ndim == 2:
         return _save_scatter([x], path)
-    canvas = tiled(x, columns or math.ceil(math.sqrt(len(x))))
-    Image.fromarray(canvas.squeeze()).save(path)
+    with replacing(path) as partial:
+        Image.fromarray(tiled(x, columns or math.ceil(math.sqrt(len(x)))).squeeze()).save(partial, format="PNG")
     return path
 
 
@@ -53,7 +54,6 @@ def tiled(x: Tensor, columns: int) -> np.ndarray:
 
 def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Path:
     """Frames (each N × shape) side by side, one column per frame, labelled above."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if frames[0].ndim == 2:
         return _save_scatter(frames, path, labels)
     canvas = tiled(torch.stack(frames, 1).flatten(0, 1), columns=len(frames))
@@ -66,7 +66,12 @@ def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Pat
     axes.set_xticks([(i + 0.5) * column for i in range(len(frames))], labels, fontsize=7)
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
     axes.spines[:].set_visible(False)
-    figure.savefig(path, dpi=100)
+    return _save_figure(figure, path)
+
+
+def _save_figure(figure: Figure, path: Path) -> Path:
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")
     return path
 
 
@@ -80,5 +85,4 @@ def _save_scatter(clouds: list[Tensor], path: Path, labels: list[str] | None = N
         axes.scatter(*cloud[:, :2].T.cpu().numpy(), s=2, alpha=0.5, linewidths=0)
         if labels:
             axes.set_title(labels[i], fontsize=10)
-    figure.savefig(path, dpi=100)
-    return path
+    return _save_figure(figure, path)

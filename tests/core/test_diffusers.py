@@ -59,9 +59,12 @@ def one_step(sampler, diffusion: GaussianDiffusion, t: int, xt, out, z, clip: bo
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_one_ancestral_step(name, prediction, variance, clip, t):
     theirs = DDPMScheduler(
-        1000, variance_type=THEIR_VARIANCE[variance], clip_sample=clip, prediction_type=THEIR_PREDICTION[prediction],
+        1000,
+        variance_type=THEIR_VARIANCE[variance],
+        clip_sample=clip,
+        prediction_type=THEIR_PREDICTION[prediction],
         **TABLES[name],
-    )  # fmt: skip
+    )
     xt, out = state(0), state(1)
     z = torch.randn(SHAPE, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     result = theirs.step(out, t - 1, xt, generator=torch.Generator().manual_seed(7))

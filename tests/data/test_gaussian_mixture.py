@@ -19,8 +19,10 @@ def mixture(components=8, radius=0.8, std=0.08, **arguments) -> GaussianMixture:
 
 
 def independent_log_prob(x: np.ndarray, components: int, radius: float, std: float) -> np.ndarray:
-    means = [(radius * math.cos(2 * math.pi * k / components), radius * math.sin(2 * math.pi * k / components))
-             for k in range(components)]  # fmt: skip
+    means = [
+        (radius * math.cos(2 * math.pi * k / components), radius * math.sin(2 * math.pi * k / components))
+        for k in range(components)
+    ]
     return np.log(np.mean([multivariate_normal.pdf(x, mean, std**2 * np.eye(2)) for mean in means], axis=0))
 
 

@@ -218,9 +218,15 @@ def test_exif_turns_the_image(orientation, folder):
     """Of each orientation, by what the standard says is the top row and the left column of what is seen."""
     stored = colours()
     seen = {
-        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
-        5: stored.transpose(1, 0, 2), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(stored),
-    }[orientation]  # fmt: skip
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(stored),
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     save(folder / "a.png", stored, exif=exif)

@@ -27,7 +27,7 @@ class Gamma:
     """Γ_t = E‖ε̂‖²/d."""
     se: Float64[Tensor, " N"]
     cov: Float64[Tensor, " N"]
-    """E tr Cov(x_0 | x_t)/d as estimated, not clipped: it may lie outside what is possible."""
+    """E tr Cov(x_0 | x_t)/d as estimated, not clipped: it may lie outside [0, 1]."""
     cov_se: Float64[Tensor, " N"]
     n: int
 

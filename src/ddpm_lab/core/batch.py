@@ -1,4 +1,4 @@
-"""What data and models agree on: a batch."""
+"""A batch of training data."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Data in [−1, 1]; the number of the batch in the run; where its rows begin in the whole batch, and how many that has."""
+    """Data in [−1, 1], the number of the batch in the run, the index of its first row in the whole batch, the whole size."""
 
     x0: Tensor
     counter: int

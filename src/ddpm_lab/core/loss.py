@@ -62,8 +62,8 @@ class Simple(Loss):
 class Weighted(Loss):
     """Squared error of x̂_0 times a weight that depends on the signal-to-noise ratio, whatever the network predicts.
 
-    `weighs`: "snr" where the weight vanishes with the signal, so that a step from pure noise would not be trained; "x0" where
-    it does not, which a network that predicts ε cannot bear: the error of x̂_0 is 1/SNR times its own.
+    `check` refuses a weight that vanishes with the signal where ᾱ_T = 0, since the step from pure noise would not be trained,
+    and one that does not vanish on a network that predicts ε, whose error is SNR times that of x̂_0.
     """
 
     trains_variance = False

@@ -83,7 +83,7 @@ class Store:
         return np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
 
     def fingerprint(self, *settings: object) -> str:
-        """Of the stored arrays and of what is done with them, without reading them."""
+        """Hash of the stored arrays and of `settings`, without reading the arrays."""
         sums = {key: array["sha256"] for key, array in (self.record() or {"arrays": {}})["arrays"].items()}
         return hashlib.sha256(json.dumps([self.name, sums, settings], sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What the meters share: data come in batches, and what has been measured adds up over batches and processes."""
+"""The base of the meters: data come in batches, and tallies add up over batches and processes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,15 +17,15 @@ Lists = TypeVar("Lists", bound=tuple[Tensor, ...])
 
 
 class Tally(Protocol):
-    """What has been measured of some data."""
+    """A measurement of some data."""
 
     def plus(self: Itself, other: Itself) -> Itself:
-        """What has been measured of both."""
+        """The measurement of both."""
         ...
 
 
 class Meter(ABC):
-    """Measures data as they come. Draws for datum i depend on (seed, i) alone."""
+    """Measures data batch by batch. Draws for datum i depend on (seed, i) alone."""
 
     tally: Any
     """A `Tally`: tallies of parts of the data add up by `plus`."""

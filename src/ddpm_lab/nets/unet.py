@@ -206,7 +206,7 @@ class UNet(nn.Module):
             same = blocks * [width]
             enter = Downsample(entries[i]) if i > 0 else conv3x3(in_channels, channels)
             leave = Upsample(width) if i > 0 else head(width, out_channels, groups)
-            inputs = zip([below[i], *same], [*same, entries[i]], strict=True)  # what comes up, and the skip
+            inputs = zip([below[i], *same], [*same, entries[i]], strict=True)  # features from below, and the skip
             down.append(DownStage(enter, [make(n) for n in [entries[i], *same[1:]]]))
             up.append(UpStage([make(n + skip) for n, skip in inputs], leave))
         self.channels, self.time_scale = channels, time_scale
