@@ -11,6 +11,7 @@ import math
 import os
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf, Predicate
@@ -31,12 +32,32 @@ HalfOpenUnit = Annotated[float, Ge(0), Lt(1)]
 Text = Annotated[str, MinLen(1)]
 
 
+@dataclass(frozen=True)
+class Named(Predicate):
+    """A predicate with words for what it allows."""
+
+    words: str = ""
+
+
 def is_file(path: str) -> bool:
     """Whether a file is there; ~ is the home folder."""
     return os.path.isfile(os.path.expanduser(path))
 
 
-File = Annotated[str, Predicate(is_file)]
+def is_folder_name(name: str) -> bool:
+    """Whether one folder can be called so, and is not hidden."""
+    printable = name.isprintable() and not set(name) & set("/\\")
+    return printable and name != "" and name[0] != "." and len(name.encode()) <= 255
+
+
+def is_folder_path(path: str) -> bool:
+    """One or more names of folders with / between."""
+    return all(map(is_folder_name, path.split("/")))
+
+
+File = Annotated[str, Named(is_file, "file that exists")]
+FolderName = Annotated[str, Named(is_folder_name, "folder name without / and without a dot in front")]
+FolderPath = Annotated[str, Named(is_folder_path, "folder names with / between, none with a dot in front")]
 
 PLAIN = (bool, int, float, str, list, tuple, dict, Literal, types.NoneType)
 """What a yaml file can hold: parameters of other types are given by Python, and are not checked here."""
@@ -130,7 +151,7 @@ def allowed(domain: Any) -> str:
 
 def _bounded(base: Any, bounds: tuple[Any, ...]) -> str:
     kinds = {type(bound): bound for bound in bounds}
-    words = "file" if any(getattr(b, "func", None) is is_file for b in bounds) else allowed(base)
+    words = next((bound.words for bound in bounds if isinstance(bound, Named)), None) or allowed(base)
     if MultipleOf in kinds:
         words = f"{words}, a multiple of {kinds[MultipleOf].multiple_of}"
     low = next((kinds[kind] for kind in (Ge, Gt) if kind in kinds), None)
@@ -142,7 +163,7 @@ def _bounded(base: Any, bounds: tuple[Any, ...]) -> str:
         if bound is not None:
             sign, attribute = _SIGNS[type(bound)]
             words = f"{words} {sign} {getattr(bound, attribute)}"
-    if MinLen in kinds and words != "file":
+    if MinLen in kinds and Named not in kinds:
         words = f"{words}, not empty"
     return words
 

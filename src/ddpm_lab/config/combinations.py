@@ -1,0 +1,182 @@
+"""Combinations that cannot work, found on the objects themselves: what was chosen is put together, networks without memory."""
+
+import inspect
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.config.instantiate import instantiate, resolve_target
+from ddpm_lab.config.options import conf_dir, content, options, target
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.types import Incompatible
+from ddpm_lab.errors import UserError, require_for_logger
+
+Config = Mapping[str, Any]
+
+
+def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path]) -> None:
+    """Refuse parts that do not go together, with the options that would."""
+    config = plain(cfg)
+    refusal = _refusal(config)
+    if refusal is None:
+        return
+    groups = [group for group in refusal.arguments if group in config]
+    names = " ".join(f"{group}={option_of(group, config[group], dirs)}" for group in groups)
+    advice = [" or ".join(fitting) for group in groups if (fitting := _fitting(group, config, refusal, dirs))]
+    use = f": use {', or choose '.join(advice)}" if advice else ""
+    raise UserError(f"{names}: {str(refusal).rstrip('.')}{use}") from refusal
+
+
+def plain(cfg: DictConfig | Config) -> dict[str, Any]:
+    values = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    return cast(dict[str, Any], values)
+
+
+def _refusal(config: Config) -> Incompatible | None:
+    """The first two parts that do not go together. Raises UserError for one that is wrong alone."""
+    try:
+        assemble(config)
+    except Incompatible as error:
+        return error
+    except UserError as error:
+        if isinstance(error.__cause__, Incompatible):
+            return error.__cause__
+        raise
+    return None
+
+
+def _fitting(group: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:
+    """The options of a group with which that refusal does not come."""
+    good = []
+    for option in options(group, dirs):
+        try:
+            other = _refusal({**config, group: content(group, option, dirs)})
+        except (UserError, TypeError, ValueError):  # one that needs values of its own, or is wrong alone
+            continue
+        if other is None or other.arguments != refusal.arguments:
+            good.append(f"{group}={option}")
+    return good
+
+
+def option_of(group: str, node: Any, dirs: Sequence[Path]) -> str:
+    """The option that a node was made with; of options with one target, the one with most values in common."""
+    files = options(group, dirs)
+    name = (node or {}).get("_target_")
+    alike = [option for option, path in files.items() if target(path) == name or content(group, option, dirs).get("_target_") == name]
+
+    def in_common(option: str) -> int:
+        return sum(node.get(key) == value for key, value in content(group, option, dirs).items())
+
+    return max(alike, key=in_common) if alike else str(name).rpartition(".")[2]
+
+
+def assemble(config: Config) -> None:
+    """Puts together what was chosen, as training will, but for the data, which are not read. Raises Incompatible."""
+    data = instantiate(config, "data")
+    _check_features(config, data)
+    _check_model(config, data)
+    instantiate(config, "ema")
+    _check_packages(config)
+    trainer = config.get("trainer") or {}
+    if trainer.get("precision") == "64-true" and trainer.get("sample_precision") == "bf16-mixed":
+        raise UserError(
+            "trainer.sample_precision=bf16-mixed leaves the float64 network of trainer.precision=64-true as it is: "
+            "use trainer.sample_precision=32-true"
+        )
+
+
+def _check_model(config: Config, data: Any) -> None:
+    """Networks are made without memory, for images of one channel. Where the size of images is not known before they are read,
+    none is made."""
+    side = getattr(data, "known_side", None)
+    size = getattr(data, side) if isinstance(side, str) else side
+    vectors = getattr(data, "gives", None) == "vectors"
+
+    def net(**given: Any) -> torch.nn.Module:
+        if size is None and not vectors:
+            return torch.nn.Identity()
+        with torch.device("meta"):
+            return instantiate(config, "net", **given)
+
+    kind = resolve_target(config["model"]["_target_"], "model") if "model" in config else _diffusion
+    groups = [group for group in inspect.signature(kind).parameters if group in config and group != "net"]
+    parts = {group: instantiate(config, group) for group in groups}
+    if vectors and (config.get("sampler") or {}).get("clip") is True:
+        raise Incompatible("sampler.clip=true cuts x̂_0 to [-1, 1], and vectors have no such bounds", "sampler", "data")
+    try:
+        kind(**parts, net=net, shape=(2,) if vectors else (1, size, size), levels=data.levels, seed=0, config={})
+    except Incompatible:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _check_features(config: Config, data: Any) -> None:
+    """What features are computed of must be what the data give."""
+    extractor = resolve_target(config["metrics"]["_target_"], "metrics")
+    takes, gives = getattr(extractor, "accepts", None), getattr(data, "gives", None)
+    if takes is not None and gives is not None and takes != gives:
+        raise Incompatible(f"the features are those of {takes}, and the data are {gives}", "metrics", "data")
+    if getattr(extractor, "needs_labels", False) and getattr(data, "classes", None) is None:
+        raise Incompatible("the extractor is trained on labels, and the data have none", "metrics", "data")
+
+
+def _check_packages(config: Config) -> None:
+    logger = config.get("logger") or {}
+    off = ["wandb"] if logger.get("mode") == "disabled" else []
+    for package in getattr(resolve_target(logger["_target_"], "logger"), "packages", ()):
+        if package not in off:
+            require_for_logger(package)
+
+
+def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:
+    """Put in place of `variance=auto` the variance that the loss's paper used, and return its option's name."""
+    if cfg["variance"]["_target_"] != "auto":
+        return None
+    dirs = [conf_dir()] if dirs is None else dirs
+    loss, files = resolve_target(cfg["loss"]["_target_"], "loss"), options("variance", dirs)
+    name = getattr(loss, "auto_variance", None)
+    if name not in files:
+        listed = ", ".join(f"variance={option}" for option in files if option != "auto")
+        raise UserError(f"variance=auto: {loss.__name__} does not name the variance of its paper; choose one of {listed}")
+    cast(MutableMapping[str, Any], cfg)["variance"] = content("variance", name, dirs)
+    return name
+
+
+def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
+    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+    for group in ("variance", "sampler"):
+        if cfg[group]["_target_"] == "auto":
+            cfg[group] = trained[group]
+    before, asked = plain(trained), plain(cfg)
+    names = {group: option_of(group, asked[group], dirs) for group in ("variance", "sampler", "metrics")}
+    cfg.names = names
+    variance = resolve_target(asked["variance"]["_target_"], "variance")
+    if getattr(variance, "n_outputs", 1) == 2 and asked["variance"]["_target_"] != before["variance"]["_target_"]:
+        fixed = [
+            f"variance={option}"
+            for option, path in options("variance", dirs).items()
+            if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
+        ]
+        raise UserError(
+            f"variance={names['variance']} is an output of the network, and this one was trained with "
+            f"variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
+            f"{' or '.join(fixed)}"
+        )
+    clip = asked["nll"]["clip"]
+    data = instantiate(before, "data")
+    if clip is True and getattr(data, "gives", None) == "vectors":
+        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
+    kept = {**before, "logger": asked["logger"], "metrics": asked["metrics"], "sampler": asked["sampler"]}
+    check_combination(kept, dirs)
+
+
+def _diffusion(schedule, prediction, variance, loss, timesteps, sampler, net, *, shape, levels, seed, config):
+    """TEMPORARY until models/diffusion lands."""
+    GaussianDiffusion(schedule, prediction, variance, levels)
+    sampler.chain(schedule)
+    if shape[-1] is not None:
+        net(in_channels=shape[0], out_channels=shape[0] * variance.n_outputs, size=shape[-1] if len(shape) == 3 else None)
