@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,46 +15,101 @@ from ddpm_lab import processes
 from ddpm_lab.errors import UserError
 
 log = logging.getLogger("ddpm_lab")
+LAST = Path("checkpoints", "last.ckpt")
+
+
+class Start(NamedTuple):
+    """The checkpoint that training goes on from; of a run that was trained elsewhere, nothing is left to train."""
+
+    checkpoint: Path
+    stored: dict[str, Any]
+    elsewhere: bool
 
 
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
     _quiet()
     from ddpm_lab import ranks
-    from ddpm_lab.config.build import build, load_weights
-    from ddpm_lab.models.checkpoint import read_checkpoint
+    from ddpm_lab.config.build import build
     from ddpm_lab.training.card import schedule_card
-    from ddpm_lab.training.results import close, keep_until
+    from ddpm_lab.training.results import close
 
     module, data, trainer = build(cfg, folder)
     processes.check(trainer.world_size)
-    stored = None if checkpoint is None else read_checkpoint(checkpoint)
-    if checkpoint is not None and stored is not None:
-        _check_whole(stored, checkpoint)
-        load_weights(module, stored["state_dict"], checkpoint)
-        _check_processes(cfg, stored["processes"], trainer.world_size)
-        if stored["global_step"] > cfg.trainer.max_steps:
-            raise UserError(
-                f"trainer.max_steps={cfg.trainer.max_steps}: {checkpoint} was trained for {stored['global_step']} steps already"
-            )
+    start = _start(cfg, checkpoint, module, trainer)
     if cfg.trainer.fast_dev_run:
         return _try_out(module, data, trainer)
     with ranks.by_first():
         if trainer.is_global_zero:
             make_folder(folder, cfg)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
-            if checkpoint is not None and stored is not None:
-                keep_until(trainer, stored["global_step"], checkpoint.parent.parent / "metrics.csv")
+            if start is not None:
+                _take_over(start, folder, module, trainer)
     with _log_to(folder / "train.log") if trainer.is_global_zero else _silent():
-        _print_header(cfg, folder, checkpoint, auto, module, trainer.world_size)
+        _print_header(cfg, folder, start, auto, module, trainer.world_size)
         for line in (*data.notes, *schedule_card(module.diffusion, module.loss, data.scaled("train", 4096))):
             log.info("  %s", line)
         code = 1
         try:
-            code = _fit_and_report(module, data, trainer, folder, checkpoint, started)
+            code = _fit_and_report(cfg, module, data, trainer, folder, start, started)
         finally:
             close(trainer, code)
         return code
+
+
+def _start(cfg: DictConfig, checkpoint: Path | None, module: Any, trainer: Any) -> Start | None:
+    """The checkpoint to begin from, looked at. Raises UserError where it does not fit this configuration."""
+    from ddpm_lab.config.build import load_weights
+    from ddpm_lab.models.checkpoint import read_checkpoint
+
+    elsewhere = checkpoint is None and OmegaConf.select(cfg, "run.trained_in") is not None
+    if elsewhere:
+        checkpoint = trained_in(cfg)
+    if checkpoint is None:
+        return None
+    stored = read_checkpoint(checkpoint)
+    _check_whole(stored, checkpoint)
+    load_weights(module, stored["state_dict"], checkpoint)
+    if not elsewhere:
+        _check_processes(cfg, stored["processes"], trainer.world_size)
+    if stored["global_step"] > cfg.trainer.max_steps:
+        raise UserError(
+            f"trainer.max_steps={cfg.trainer.max_steps}: {checkpoint} was trained for {stored['global_step']} steps already"
+        )
+    return Start(checkpoint, stored, elsewhere)
+
+
+def trained_in(cfg: DictConfig) -> Path:
+    """The last checkpoint of the run that `run.trained_in` names. Raises UserError where its training is not complete, or not
+    that of this configuration."""
+    from ddpm_lab.config.build import training_parts
+    from ddpm_lab.config.resume import configuration, finished, located
+
+    key = f"run.trained_in={cfg.run.trained_in}"
+    checkpoint, folder = located(Path(cfg.run.trained_in).expanduser(), "run.trained_in")
+    if folder is None or not finished(folder, cfg.trainer.max_steps):
+        raise UserError(f"{key}: not the folder of a run that is complete at step {cfg.trainer.max_steps}; go on with it first")
+    before, now = training_parts(configuration(checkpoint, folder)), training_parts(cfg)
+    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if different:
+        raise UserError(
+            f"{key}: that network was trained otherwise, by its {', '.join(different)}: leave run.trained_in away to train one"
+        )
+    return checkpoint
+
+
+def _take_over(start: Start, folder: Path, module: Any, trainer: Any) -> None:
+    """The rows of metrics.csv so far. Of a run that was trained elsewhere those of training alone, and its checkpoint with this
+    configuration: Lightning restores it and finds no step to take."""
+    from ddpm_lab.models.checkpoint import save_checkpoint
+    from ddpm_lab.training.checkpoint import Checkpoints
+    from ddpm_lab.training.results import keep_until
+
+    rows = start.checkpoint.parent.parent / "metrics.csv"
+    keep_until(trainer, start.stored["global_step"], rows, "train/" if start.elsewhere else "")
+    if start.elsewhere:
+        callbacks = {key: state for key, state in start.stored["callbacks"].items() if key != Checkpoints.__qualname__}
+        save_checkpoint(start.stored | {"config": module.config, "callbacks": callbacks}, folder / LAST)
 
 
 def make_folder(folder: Path, cfg: DictConfig) -> None:
@@ -66,12 +121,17 @@ def make_folder(folder: Path, cfg: DictConfig) -> None:
         raise UserError(f"run.root: {folder} cannot be made or written to ({error.strerror}): choose another folder") from error
 
 
-def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoint: Path | None, started: float) -> int:
+def _fit_and_report(
+    cfg: DictConfig, module: Any, data: Any, trainer: Any, folder: Path, start: Start | None, started: float
+) -> int:
     from ddpm_lab import ranks
-    from ddpm_lab.training.final import measure, peak_memory, summary, table, write_json, written
+    from ddpm_lab.config.build import training_identity
+    from ddpm_lab.files import write_json
+    from ddpm_lab.training.final import measure, peak_memory, summary, table, written
     from ddpm_lab.training.interrupt import Interrupted
     from ddpm_lab.training.results import log_final, log_folder
 
+    checkpoint = None if start is None else folder / LAST if start.elsewhere else start.checkpoint
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         log.info("measuring …")
@@ -85,9 +145,11 @@ def _fit_and_report(module: Any, data: Any, trainer: Any, folder: Path, checkpoi
         return 130
     if not trainer.is_global_zero:
         return 0
-    about = summary(trainer, module, results, started, memory)
-    write_json(about, folder / "summary.json")
-    log.info("\n%s", "\n".join([*table(results, about), "", "written:", *written(folder)]))
+    content = summary(trainer, module, results, started, memory) | {"training_hash": training_identity(cfg)}
+    if start is not None and start.elsewhere:
+        content["trained_in"] = str(cfg.run.trained_in)
+    write_json(folder / "summary.json", content)
+    log.info("\n%s", "\n".join([*table(results, content), "", "written:", *written(folder)]))
     log_final(trainer, results)
     log_folder(trainer)
     return 0
@@ -122,9 +184,7 @@ def _check_processes(cfg: DictConfig, before: int, now: int) -> None:
         )
 
 
-def _print_header(
-    cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, module: Any, processes: int
-) -> None:
+def _print_header(cfg: DictConfig, folder: Path, start: Start | None, auto: str | None, module: Any, processes: int) -> None:
     parameters = sum(p.numel() for p in module.net.parameters())
     choices = {
         group: str(cfg[group]._target_).rpartition(".")[2]
@@ -137,8 +197,8 @@ def _print_header(
     log.info("  %s, seed %d", size, cfg.seed)
     if auto:
         log.info("  variance=auto: %s, as the paper of this loss has it", auto)
-    if checkpoint is not None:
-        log.info("  going on from %s", checkpoint)
+    if start is not None:
+        log.info("  %s %s", "nothing to train: the network of" if start.elsewhere else "going on from", start.checkpoint)
 
 
 @contextmanager

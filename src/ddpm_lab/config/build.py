@@ -1,19 +1,16 @@
 """The composition root: from a configuration to objects. With cli/ the only code that knows Hydra."""
 
-import importlib
-import inspect
-import os
-from collections.abc import Callable
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hydra.utils
 import torch
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import ranks
-from ddpm_lab.config.compat import check_compatible
+from ddpm_lab.config.instantiate import instantiate, resolve_target
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.path import NoiseSchedule
@@ -24,9 +21,13 @@ from ddpm_lab.models.run import Run
 from ddpm_lab.training.loggers import with_csv
 from ddpm_lab.training.module import DiffusionModule
 
-ALLOWED = ("ddpm_lab.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torch.optim.")
-"""Prefixes of what a configuration may name as `_target_`. A checkpoint carries a configuration, and may be someone else's:
-users extend the list on purpose, by the environment variable DDPM_LAB_TARGETS="my_package.,other."."""
+NOT_TRAINED = ("callbacks", "launcher", "logger", "metrics", "names", "resume", "run", "sampler", "sweep")
+"""Keys of a configuration that change what is measured, shown or kept, and no weight."""
+PLACEMENT = (
+    "_target_", "accelerator", "channels_last", "compile", "devices", "fast_dev_run", "log_every", "num_nodes",
+    "other_world_size", "sample_precision", "validate_every",
+)  # fmt: skip
+"""Of `trainer`, what says where and how fast; the rest (steps, precision, pieces of a batch) is training."""
 
 
 class Built(NamedTuple):
@@ -37,7 +38,6 @@ class Built(NamedTuple):
 
 def build(cfg: DictConfig, run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
-    check_compatible(cfg)
     data: InMemory = instantiate(cfg, "data")
     with ranks.by_first():  # it may have to download and convert
         if ranks.rank() == 0:
@@ -75,6 +75,24 @@ def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) ->
         net, diffusion, instantiate(cfg, "loss"), instantiate(cfg, "timesteps"), instantiate(cfg, "optim"), sampler,
         shape, cfg.seed, config,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def training_parts(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration training depends on. The variance is part of it only where the loss trains it or weighs by it, or
+    where the network must supply it."""
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    assert isinstance(plain, dict)
+    parts = {str(key): value for key, value in plain.items() if key not in NOT_TRAINED}
+    parts["trainer"] = {key: value for key, value in plain["trainer"].items() if key not in PLACEMENT}
+    loss, variance = (resolve_target(plain[key]["_target_"], key) for key in ("loss", "variance"))
+    if not loss.trains_variance and variance.n_outputs == 1:  # type: ignore[attr-defined]
+        del parts["variance"]
+    return parts
+
+
+def training_identity(cfg: DictConfig | dict[str, Any]) -> str:
+    """A hash of `training_parts`: configurations that share it train the same weights."""
+    return hashlib.sha256(json.dumps(training_parts(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _network(cfg: DictConfig, shape: tuple[int, ...], n_outputs: int) -> torch.nn.Module:
@@ -136,46 +154,3 @@ def load_weights(module: DiffusionModule, state: dict[str, torch.Tensor], source
                 f"{own.get(name, 'missing')} in the network of this configuration."
             )
     module.load_state_dict(state)
-
-
-def instantiate(cfg: DictConfig, key: str, **offered: Any) -> Any:
-    """The object that the node at `key` describes. Of what Python `offered`, it gets what its signature takes."""
-    node = OmegaConf.select(cfg, key)
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise UserError(f"{key}: this configuration says nothing of what to build here (no _target_).")
-    target = resolve_target(node._target_, key)
-    _check_nested(OmegaConf.to_container(node, resolve=True), key)
-    accepted = inspect.signature(target).parameters
-    # Python's arguments bypass Hydra, which would turn dataclasses among them into configurations.
-    make = hydra.utils.instantiate(node, _convert_="all", _partial_=True)
-    try:
-        return make(**{name: value for name, value in offered.items() if name in accepted})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {error}") from error
-
-
-def _check_nested(node: Any, key: str) -> None:
-    """Hydra instantiates what a node holds as well: each `_target_` in it must be allowed."""
-    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        if name == "_target_":
-            resolve_target(value, key)
-        _check_nested(value, f"{key}.{name}")
-
-
-def resolve_target(target: str, key: str) -> Callable[..., Any]:
-    """What `target` names, if it is allowed: judged by where it is defined, as modules also hold what they import."""
-    allowed = (*ALLOWED, *filter(None, map(str.strip, os.environ.get("DDPM_LAB_TARGETS", "").split(","))))
-    refusal = UserError(
-        f"{key}._target_={target}: allowed are names under {', '.join(allowed)}; "
-        "for code of your own set DDPM_LAB_TARGETS, e.g. DDPM_LAB_TARGETS=my_package."
-    )
-    if not target.startswith(allowed):
-        raise refusal
-    module_name, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}._target_={target}: there is no such thing ({error}).") from error
-    if not callable(found) or not f"{found.__module__}.".startswith(allowed):
-        raise refusal
-    return found

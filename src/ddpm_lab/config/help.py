@@ -4,9 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm_lab.config.catalogue import rules_of
+from ddpm_lab.config.catalogue import Catalog, Key
 from ddpm_lab.config.options import choices_made, description, groups, is_global, nearest, options
-from ddpm_lab.config.schema import Anything, Rule
 from ddpm_lab.errors import UserError
 
 WIDTH = 100

@@ -21,6 +21,7 @@ class Run:
     root: Text = "outputs"
     experiment: FolderPath | None = None
     name: FolderName | None = None
+    trained_in: Text | None = None
 
 
 @dataclass

@@ -41,14 +41,16 @@ class CsvLogger(RunLogger):
                 file.truncate()
 
     @rank_zero_only
-    def keep_until(self, step: int, source: Path | None = None) -> None:
-        """Take over the rows up to `step` that an earlier run wrote (to `source`, by default here), and no later ones."""
+    def keep_until(self, step: int, source: Path | None = None, only: str = "") -> None:
+        """Take over the rows up to `step` that an earlier run wrote (to `source`, by default here), and no later ones; of their
+        columns those that begin with `only`."""
         source = source or self.path
         if source.exists():
             with source.open(newline="") as file:
                 reader = csv.DictReader(file)
-                rows = [{k: v for k, v in row.items() if v != ""} for row in reader]
-                self.columns = list(reader.fieldnames or ["step"])
+                self.columns = [name for name in reader.fieldnames or ["step"] if name == "step" or name.startswith(only)]
+                rows = [{k: row[k] for k in self.columns if row[k] != ""} for row in reader]
+                rows = [row for row in rows if len(row) > 1]
             self.rows = [{**row, "step": int(row["step"])} for row in rows if int(row["step"]) <= step]
             self._rewrite()
 

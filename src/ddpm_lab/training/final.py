@@ -1,7 +1,6 @@
 """The end of a run: everything measured once in full, one table, summary.json, and the paths of what was written."""
 
 import importlib.metadata
-import json
 import platform
 import resource
 import subprocess
@@ -62,12 +61,6 @@ def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], st
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "git_revision": git_revision(),
     }
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    partial.replace(path)
 
 
 def table(results: list[Result], about: dict[str, Any]) -> list[str]:

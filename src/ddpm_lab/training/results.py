@@ -45,11 +45,12 @@ def log_folder(trainer: Trainer) -> None:
     _tell(trainer, "log_model")
 
 
-def keep_until(trainer: Trainer, step: int, source: Path) -> None:
-    """The run goes on from `step` of the one that wrote `source`, a metrics.csv."""
+def keep_until(trainer: Trainer, step: int, source: Path, only: str = "") -> None:
+    """The run goes on from `step` of the one that wrote `source`, a metrics.csv; of its columns those that begin with `only`
+    are kept."""
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):
-            logger.keep_until(step, source)
+            logger.keep_until(step, source, only)
 
 
 def _tell(trainer: Trainer, method: str, *what: Any) -> None:

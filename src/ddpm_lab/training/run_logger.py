@@ -33,8 +33,9 @@ class RunLogger(Logger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """The run folder holds config.yaml."""
 
-    def keep_until(self, step: int, source: Path | None = None) -> None:
-        """The run goes on from `step`; `source` is the metrics.csv of the run it comes from."""
+    def keep_until(self, step: int, source: Path | None = None, only: str = "") -> None:
+        """The run goes on from `step`; `source` is the metrics.csv of the run it comes from, of whose columns those that begin
+        with `only` are kept."""
 
     def close(self, code: int) -> None:
         """Nothing more will come; `code` is the exit code of the run."""

@@ -28,7 +28,7 @@ class TensorBoard(RunLogger):
         self._writer: Any = None
         self._purge: int | None = None
 
-    def keep_until(self, step: int, source: Path | None = None) -> None:
+    def keep_until(self, step: int, source: Path | None = None, only: str = "") -> None:
         self._purge = step + 1
 
     @property
