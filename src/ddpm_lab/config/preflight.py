@@ -33,11 +33,14 @@ class Arm(NamedTuple):
     spans: dict[str, Span]
     typed: dict[str, str]
     """The value of each key that was typed, as text."""
+    auto: str | None = None
+    """The option that `variance=auto` stands for."""
 
 
 Composed = tuple[DictConfig, dict[str, str | None]]
-Check = Callable[[DictConfig, Sequence[Path], bool], None]
-"""Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
+Check = Callable[[DictConfig, Sequence[Path], bool], str | None]
+"""Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep) to the option
+that `variance=auto` stands for."""
 LOCAL = "ddpm_lab.sweeps.launchers.Local"
 Item = TypeVar("Item")
 
@@ -115,8 +118,7 @@ def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) ->
 
     def step(arm: Arm) -> Arm:
         checked(resolved(arm.config), arm.choices, arm.typed)
-        check(arm.config, catalog.dirs, sweep)
-        return arm
+        return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
 
     arms = _each(arms, lambda arm: arm.overrides, step)
     if idle := ineffective_in_all([(resolved(arm.config), set(arm.typed)) for arm in arms]):
@@ -195,13 +197,14 @@ def _first_line(error: BaseException) -> str:
     return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0] or type(error).__name__
 
 
-def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
+def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool) -> str | None:
     from ddpm_lab.config.combinations import check_combination, resolve_auto
 
     _check_place(resolved(config), sweep)
-    resolve_auto(config, dirs)
+    auto = resolve_auto(config, dirs)
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
         check_combination(config, dirs)
+    return auto
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
