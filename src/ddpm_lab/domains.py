@@ -1,13 +1,14 @@
-"""Domains of arguments. Each stands once, in the signature that takes the argument, and holds for Python callers and for the
-command line alike: `checked` refuses a value outside its domain, `allowed` says the domain in words.
+"""Domains of arguments: types with bounds, each written once, in the signature that takes the argument.
 
     @checked
     def cosine(T: PositiveInt = 1000, offset: NonNegativeFloat = 0.008) -> NoiseSchedule: ...
+
+`checked` refuses a value outside its domain, for Python callers and the command line alike. `allowed` describes a domain.
+Plain `float`, `int`, `bool` and `str` are domains too; floats are finite.
 """
 
 import functools
 import inspect
-import math
 import os
 import types
 from collections.abc import Callable
@@ -17,12 +18,10 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf, Predicate
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-Finite = Predicate(math.isfinite)
-Float = Annotated[float, Finite]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Finite, Gt(0)]
-NonNegativeFloat = Annotated[float, Finite, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
 OpenUnit = Annotated[float, Gt(0), Lt(1)]
 """(0, 1)."""
 ClosedUnit = Annotated[float, Ge(0), Le(1)]
@@ -59,14 +58,31 @@ File = Annotated[str, Named(is_file, "file that exists")]
 FolderName = Annotated[str, Named(is_folder_name, "folder name without / and without a dot in front")]
 FolderPath = Annotated[str, Named(is_folder_path, "folder names with / between, none with a dot in front")]
 
+
+class Python:
+    """Marks a parameter that Python code provides, whatever its type: see `Given`."""
+
+
+Value = TypeVar("Value")
+Given = Annotated[Value, Python]
+"""`in_channels: Given[int]`: provided by Python and not by a yaml file, so that it is not part of an option's schema."""
+
 PLAIN = (bool, int, float, str, list, tuple, dict, Literal, types.NoneType)
-"""What a yaml file can hold: parameters of other types are given by Python, and are not checked here."""
+"""Types of values in yaml files. Parameters of other types are provided by Python, and are not checked here."""
 Choice = TypeVar("Choice", bound=Callable[..., Any])
 
 
+class Incompatible(ValueError):
+    """Parts that are valid alone and do not go together. `arguments` names the parts: "loss", "variance"."""
+
+    def __init__(self, message: str, *arguments: str) -> None:
+        super().__init__(message)
+        self.arguments = arguments
+
+
 def checked(choice: Choice) -> Choice:
-    """A function, or a class by its `__init__`, that refuses arguments outside the domains of its signature with a ValueError
-    which names the argument, what came, and what is allowed."""
+    """Decorates a function, or a class by its `__init__`: an argument outside the domain in the signature raises ValueError
+    with the argument's name, its value, and what is allowed."""
     if isinstance(choice, type):
         choice.__init__ = checked(choice.__init__)  # type: ignore[misc]
         return choice  # type: ignore[return-value]
@@ -86,7 +102,7 @@ def checked(choice: Choice) -> Choice:
 
 
 def domains_of(choice: Callable[..., Any]) -> dict[str, Any]:
-    """The domain of each parameter that a yaml file can give, by name."""
+    """The domain of each parameter that a yaml file can set, by name."""
     function = choice.__init__ if isinstance(choice, type) else choice
     function = inspect.unwrap(function)
     hints = get_type_hints(function, include_extras=True)
@@ -99,21 +115,27 @@ def is_plain(hint: Any) -> bool:
         return all(map(is_plain, get_args(hint)))
     origin = get_origin(hint)
     if origin is Annotated:
-        return is_plain(get_args(hint)[0])
+        return Python not in get_args(hint) and is_plain(get_args(hint)[0])
     return (origin or hint) in PLAIN
 
 
 def check(name: str, value: object, domain: Any) -> None:
-    """Raises ValueError that names the argument where the value lies outside its domain."""
+    """Raises ValueError where the value lies outside the domain of the argument `name`."""
     if not accepts(domain, value):
         raise ValueError(f"{name}={shown(value)}: allowed is {allowed(domain)}")
 
 
 def accepts(domain: Any, value: object) -> bool:
-    """Whether the value lies in the domain. A bool is no number, 2.0 is no integer, and text is no number; a list will do for a
-    tuple, as yaml has no tuples."""
-    if isinstance(value, list) and get_origin(domain) is tuple:
-        value = tuple(value)
+    """Whether the value lies in the domain. A bool is not a number, 2.0 is not an integer, text is not a number; nan and
+    infinity are refused. Lists are accepted for tuples, as yaml has no tuples."""
+    if get_origin(domain) in (Union, types.UnionType):
+        return any(accepts(argument, value) for argument in get_args(domain))
+    if get_origin(domain) is Literal:  # pydantic compares by ==, and True == 1 == 1.0
+        return any(type(value) is type(word) and value == word for word in get_args(domain))
+    return _valid(domain, value) or (isinstance(value, list) and _valid(domain, tuple(value)))
+
+
+def _valid(domain: Any, value: object) -> bool:
     try:
         _adapter(domain).validate_python(value)
     except ValidationError:
@@ -123,53 +145,48 @@ def accepts(domain: Any, value: object) -> bool:
 
 @functools.cache
 def _adapter(domain: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(domain, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    return TypeAdapter(domain, config=ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True))
 
 
 _SIGNS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
 
 
 def allowed(domain: Any) -> str:
-    """The domain in words: "int >= 1", "float in (0, 1)", "one of a, b", "list of int >= 1", "… or null"."""
+    """The domain in words: "int >= 1", "float in (0, 1)", "one of a, b", "list of int >= 1", "file that exists", "... or null"."""
     origin, arguments = get_origin(domain), get_args(domain)
     if origin in (Union, types.UnionType):
-        return " or ".join("null" if argument is types.NoneType else allowed(argument) for argument in arguments)
+        return " or ".join(map(allowed, arguments))
+    if domain is types.NoneType:
+        return "null"
     if origin is Literal:
         return f"one of {', '.join(map(shown, arguments))}"
     if origin is Annotated:
         return _bounded(arguments[0], arguments[1:])
     if origin in (list, tuple):
-        inner = [argument for argument in arguments if argument is not Ellipsis]
-        same = len(set(inner)) == 1
-        return (
-            f"list of {allowed(inner[0])}"
-            if origin is list or ... in arguments or not same
-            else (f"list of {len(inner)} {allowed(inner[0])}")
-        )
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        length = f"{len(items)} " if origin is tuple and Ellipsis not in arguments else ""
+        return f"list of {length}{allowed(items[0])}"
     return getattr(domain, "__name__", str(domain))
 
 
 def _bounded(base: Any, bounds: tuple[Any, ...]) -> str:
-    kinds = {type(bound): bound for bound in bounds}
-    words = next((bound.words for bound in bounds if isinstance(bound, Named)), None) or allowed(base)
+    if words := next((bound.words for bound in bounds if isinstance(bound, Named)), ""):
+        return words
+    words, kinds = allowed(base), {type(bound): bound for bound in bounds}
+    lower = next(((kind, getattr(kinds[kind], _SIGNS[kind][1])) for kind in (Ge, Gt) if kind in kinds), None)
+    upper = next(((kind, getattr(kinds[kind], _SIGNS[kind][1])) for kind in (Le, Lt) if kind in kinds), None)
+    if lower and upper:
+        left, right = "[" if lower[0] is Ge else "(", "]" if upper[0] is Le else ")"
+        words += f" in {left}{lower[1]}, {upper[1]}{right}"
+    elif bound := lower or upper:
+        words += f" {_SIGNS[bound[0]][0]} {bound[1]}"
     if MultipleOf in kinds:
-        words = f"{words}, a multiple of {kinds[MultipleOf].multiple_of}"
-    low = next((kinds[kind] for kind in (Ge, Gt) if kind in kinds), None)
-    high = next((kinds[kind] for kind in (Le, Lt) if kind in kinds), None)
-    if low is not None and high is not None:
-        left, right = "[" if isinstance(low, Ge) else "(", "]" if isinstance(high, Le) else ")"
-        return f"{words} in {left}{getattr(low, _SIGNS[type(low)][1])}, {getattr(high, _SIGNS[type(high)][1])}{right}"
-    for bound in (low, high):
-        if bound is not None:
-            sign, attribute = _SIGNS[type(bound)]
-            words = f"{words} {sign} {getattr(bound, attribute)}"
-    if MinLen in kinds and Named not in kinds:
-        words = f"{words}, not empty"
-    return words
+        words += f", a multiple of {kinds[MultipleOf].multiple_of}"
+    return f"{words}, not empty" if MinLen in kinds else words
 
 
 def shown(value: object) -> str:
-    """A value as one types it."""
+    """The value as it is typed on the command line."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Files, once: written beside the target and renamed, so that a reader or a kill never sees half of one; read with one message."""
+"""Reading and writing of files. Each is written beside its target and renamed, so that no reader sees half of one."""
 
 import json
 import os

@@ -62,14 +62,14 @@ def test_golden_spacings():
 @pytest.mark.parametrize("n", [0, -1, 11, 1000])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_too_few_or_too_many_steps_are_refused(spacing, n):
-    with pytest.raises(ValueError, match=rf"sampler\.steps={n}: a chain of T=10"):
+    with pytest.raises(ValueError, match=rf"\b(n|steps)={n}\b"):
         spaced_times(10, n, spacing)
 
 
 @pytest.mark.parametrize("sampler", [Ancestral, DDIM])
 @pytest.mark.parametrize("steps", [0, -1, 11])
 def test_a_sampler_refuses_them_too(sampler, steps):
-    with pytest.raises(ValueError, match=rf"sampler\.steps={steps}"):
+    with pytest.raises(ValueError, match=rf"\bsteps={steps}\b"):
         sampler(steps=steps).chain(linear(10))
 
 

@@ -18,7 +18,7 @@ F64 = torch.float64
 @pytest.mark.parametrize("name", options("schedule"))
 def test_schedule_is_lawful(name, T):
     if (name, T) == ("zero_terminal_snr", 1):
-        with pytest.raises(ValueError, match="at least 2 steps"):
+        with pytest.raises(ValueError, match=r"T=1: .*2"):
             make("schedule", name, T=T)
         return
     schedule = make("schedule", name, T=T)
@@ -203,7 +203,7 @@ def test_noise_schedule_refuses_float32():
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, 1.1, math.nan, math.inf])
 def test_from_betas_names_the_wrong_beta(bad):
-    with pytest.raises(ValueError, match=r"β_3 = .*schedule\.T"):
+    with pytest.raises(ValueError, match=r"β_3 = .*\bT\b"):
         from_betas(torch.tensor([0.1, 0.2, bad, bad], dtype=F64))
 
 
@@ -218,7 +218,7 @@ def test_from_betas_takes_no_float32_error():
 
 
 def test_rescaling_too_short_a_chain_is_refused():
-    with pytest.raises(ValueError, match=r"schedule\.T"):
+    with pytest.raises(ValueError, match=r"T=10 rescale=true.*T >= 20"):
         linear(10, rescale=True)
 
 

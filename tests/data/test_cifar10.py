@@ -118,7 +118,6 @@ def test_a_split_of_the_training_images(root):
     assert loaded(root, split_seed=4).state_dict() == whole.state_dict()  # of no effect where nothing is split
     with pytest.raises(UserError, match="not the data that the checkpoint was trained on"):
         data.load_state_dict(whole.state_dict())
-    refused(root, "data.validation=val: allowed is one of test, split", validation="val")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:500] + b"\x00" + b[501:], lambda b: b""])

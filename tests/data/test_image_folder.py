@@ -253,9 +253,3 @@ def test_no_folder_and_none_in_it(tmp_path):
     refused(tmp_path, f"data.path={tmp_path}: no images in it or below it; at least 2 are needed, named *.png, *.jpg,")
     save(tmp_path / "a.png", colours())
     refused(tmp_path, "1 images in it or below it")
-
-
-def test_wrong_choices(folder):
-    refused(folder, "data.channels=2: allowed is 1 (grey) or 3 (RGB).", channels=2)
-    refused(folder, "data.resize=nearest: allowed is one of bicubic, bilinear, box, lanczos, none.", resize="nearest")
-    refused(folder, "data.alpha=red: allowed is one of refuse, white, black.", alpha="red")

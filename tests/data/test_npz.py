@@ -176,9 +176,10 @@ def test_what_is_not_a_file_of_arrays_is_answered(case, file):
     refused(file, f"data.path={file}: not readable as .npz or .npy of plain arrays (")
 
 
-def test_no_file_or_a_folder_is_answered(tmp_path):
-    refused(tmp_path / "none.npz", "not readable as .npz or .npy of plain arrays (")
-    refused(tmp_path, "not readable as .npz or .npy of plain arrays (")
+@pytest.mark.parametrize("name", ["none.npz", ""])
+def test_no_file_or_a_folder_is_answered(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"^path={re.escape(str(tmp_path / name))}: .*file"):
+        Npz(str(tmp_path / name))
 
 
 class Payload:

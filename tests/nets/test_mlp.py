@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from ddpm_lab.domains import Incompatible
 from ddpm_lab.nets.mlp import MLP, PerceptronBlock
 
 
@@ -87,10 +88,7 @@ def test_state_dict_holds_parameters_only():
     assert set(net.state_dict()) == {name for name, _ in net.named_parameters()}
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [({"width": 1}, "net.width=1"), ({"blocks": 0}, "net.blocks=0"), ({"dropout": 1.0}, "net.dropout=1.0")],
-)
-def test_errors_name_the_key(changes, words):
-    with pytest.raises(ValueError, match=words):
-        MLP(2, 2, **changes)
+def test_images_are_refused():
+    with pytest.raises(Incompatible) as error:
+        MLP(1, 1, size=8)
+    assert error.value.arguments == ("net", "data")

@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm_lab.core.diffusion import beta_tilde
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
+from ddpm_lab.domains import PositiveFloat, checked
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Clipped(NamedTuple):
     high: int
 
 
+@checked
 class Analytic:
     """σ² = β̃ + c² Cov(x_0 | x_t), c the share of x_0 in the mean of q(x_s | x_t, x_0): Bao et al. 2022, Theorem 1 and Eq. 9
     with λ² = β̃, for any s < t. `gamma` must have every t of the chain.
@@ -60,7 +62,7 @@ class Analytic:
 
     n_outputs = 1
 
-    def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: float | None = None) -> None:
+    def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
         self.gamma = gamma
         self.max_last_std = math.inf if max_last_noise is None else max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)
         low, high = gamma.cov < 0, gamma.cov > 1

@@ -11,6 +11,7 @@ from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
 from ddpm_lab.core.prediction import snr
 from ddpm_lab.core.terms import term_bpd
 from ddpm_lab.core.types import Coefficient, Data, PerExample
+from ddpm_lab.domains import NonNegativeFloat, PositiveFloat, checked
 
 
 class Loss(ABC):
@@ -70,36 +71,39 @@ class Weighted(Loss):
         return {"mse": weight.flatten() * target_mse(diffusion, out, noised)}
 
 
+@checked
 class MinSNR(Weighted):
     """Hang et al. 2023, Eq. 8: min(SNR, γ) on x̂_0."""
 
     weighs = "snr"
 
-    def __init__(self, gamma: float = 5.0) -> None:
+    def __init__(self, gamma: PositiveFloat = 5.0) -> None:
         self.gamma = gamma
 
     def weight(self, snr: Coefficient) -> Coefficient:
         return snr.clamp(max=self.gamma)
 
 
+@checked
 class P2(Weighted):
     """Choi et al. 2022, Eq. 8: 1 / (k + SNR)^γ on ε̂, which is SNR / (k + SNR)^γ on x̂_0."""
 
     weighs = "snr"
 
-    def __init__(self, gamma: float = 1.0, k: float = 1.0) -> None:
+    def __init__(self, gamma: NonNegativeFloat = 1.0, k: PositiveFloat = 1.0) -> None:
         self.gamma, self.k = gamma, k
 
     def weight(self, snr: Coefficient) -> Coefficient:
         return snr / (self.k + snr) ** self.gamma
 
 
+@checked
 class TruncatedSNR(Weighted):
     """Salimans & Ho 2022, section 4: max(SNR, `floor`) on x̂_0, the paper's floor being 1."""
 
     weighs = "x0"
 
-    def __init__(self, floor: float = 1.0) -> None:
+    def __init__(self, floor: PositiveFloat = 1.0) -> None:
         self.floor = floor
 
     def weight(self, snr: Coefficient) -> Coefficient:
@@ -115,6 +119,7 @@ class ConstantWeight(Weighted):
         return torch.ones_like(snr)
 
 
+@checked
 class VLB(Loss):
     """The term of DDPM Eq. 5 at t, in bits/dim, mean and variance both trained. Its mean over t is the bound / T, as Ho
     trains it; `scale` = T makes it the bound itself, as iDDPM does."""
@@ -122,13 +127,14 @@ class VLB(Loss):
     trains_variance = True
     auto_variance = "beta"
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: PositiveFloat = 1.0) -> None:
         self.scale = scale
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
         return {"vlb": self.scale * term_bpd(diffusion, out, noised)}
 
 
+@checked
 class Hybrid(Loss):
     """iDDPM Eq. 16: L_simple + λ L_vlb, L_vlb the sum over t (T times the term at t), its mean held fixed."""
 
@@ -136,7 +142,7 @@ class Hybrid(Loss):
     needs_learned_variance = True
     auto_variance = "learned_range"
 
-    def __init__(self, weight: float = 0.001) -> None:
+    def __init__(self, weight: PositiveFloat = 0.001) -> None:
         self.weight = weight
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:

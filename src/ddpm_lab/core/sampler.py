@@ -12,6 +12,7 @@ from ddpm_lab.core.diffusion import Denoise, Denoised, GaussianDiffusion, Networ
 from ddpm_lab.core.path import Chain, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
+from ddpm_lab.domains import ClosedUnit, PositiveInt, checked
 
 Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Noise = Callable[[int], Tensor]
@@ -26,7 +27,8 @@ class Sampled(NamedTuple):
     x0: Data
 
 
-def spaced_times(T: int, n: int, spacing: Spacing = "trailing") -> tuple[int, ...]:
+@checked
+def spaced_times(T: PositiveInt, n: PositiveInt, spacing: Spacing = "trailing") -> tuple[int, ...]:
     """n increasing times in 1..T. Raises ValueError unless 1 ≤ n ≤ T.
 
     trailing ends at T and leading starts at 1, both with gaps of T/n (iDDPM's "ddimN" is leading); linspace holds both ends
@@ -43,7 +45,6 @@ def spaced_times(T: int, n: int, spacing: Spacing = "trailing") -> tuple[int, ..
             return (T,) if n == 1 else tuple(round(i * (T - 1) / (n - 1)) + 1 for i in range(n))
         case "quadratic":
             return tuple(max(i, round(T * (i / n) ** 2)) for i in range(1, n + 1))
-    raise ValueError(f"sampler.spacing={spacing}: allowed are trailing, leading, linspace, quadratic.")
 
 
 class Sampler(ABC):
@@ -52,7 +53,7 @@ class Sampler(ABC):
 
     draws_noise = True
 
-    def __init__(self, steps: int | None = None, spacing: Spacing = "trailing", clip: bool | None = None) -> None:
+    def __init__(self, steps: PositiveInt | None = None, spacing: Spacing = "trailing", clip: bool | None = None) -> None:
         self.steps, self.clip = steps, clip
         self.spacing: Spacing = spacing
 
@@ -85,6 +86,7 @@ class Sampler(ABC):
             yield Sampled(int(step.s), x, x0)
 
 
+@checked
 class Ancestral(Sampler):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
 
@@ -94,6 +96,7 @@ class Ancestral(Sampler):
         return (mean if z is None else mean + limited(torch.exp(0.5 * said.log_var), said) * z), said.x0, None
 
 
+@checked
 class DDIM(Sampler):
     """Song et al. 2021, Eq. 12 and 16: σ = η √β̃, so η = 0 is deterministic and η = 1 is ancestral with σ² = β̃.
 
@@ -102,11 +105,9 @@ class DDIM(Sampler):
     """
 
     def __init__(
-        self, steps: int | None = 50, eta: float = 0.0, spacing: Spacing = "trailing", clip: bool | None = None
+        self, steps: PositiveInt | None = 50, eta: ClosedUnit = 0.0, spacing: Spacing = "trailing", clip: bool | None = None
     ) -> None:
         super().__init__(steps, spacing, clip)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"sampler.eta={eta}: allowed is 0 to 1; above, the noise would exceed that of the marginals.")
         self.eta, self.draws_noise = eta, eta > 0
 
     def uses(self, variance: ReverseVariance) -> bool:

@@ -5,27 +5,30 @@ chain is one case, a strided one another, and every step (s, t) of either carrie
 """
 
 import math
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.types import states
+from ddpm_lab.domains import ClosedUnit, NonNegativeFloat, OpenUnit, PositiveFloat, PositiveInt, checked
 
 
 def from_betas(betas: Float64[Tensor, " T"], clipped: int = 0) -> NoiseSchedule:
     """ᾱ_t = Π (1 − β_i): DDPM, above Eq. 4. Raises ValueError for no β, one outside (0, 1], or more than float64 can hold."""
     if len(betas) < 1 or betas.dtype != torch.float64:
-        raise ValueError(f"schedule.T={len(betas)}: at least one β is needed, in float64 (they are {betas.dtype}).")
+        raise ValueError(f"betas: {len(betas)} of {betas.dtype}; allowed is float64, one or more")
     wrong = ((betas <= 0) | (betas > 1) | betas.isnan()).nonzero()
     if len(wrong):
         i = int(wrong[0])
-        raise ValueError(f"β must lie in (0, 1], but β_{i + 1} = {betas[i]:.4g}: change schedule.T or the range of β.")
+        raise ValueError(f"β_{i + 1} = {betas[i]:.4g}: β must lie in (0, 1]; change T or the range of β")
     alphas_bar = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
     if (alphas_bar[:-1] == 0).any():
-        gone = int((alphas_bar == 0).nonzero()[0])
-        raise ValueError(f"ᾱ_t vanishes at t = {gone}, before T = {len(betas)}: change schedule.T or the range of β.")
+        t = int((alphas_bar == 0).nonzero()[0])
+        raise ValueError(f"T={len(betas)}: ᾱ_t vanishes already at t = {t}; use a smaller T or smaller β")
     return NoiseSchedule(alphas_bar, clipped)
 
 
@@ -33,48 +36,70 @@ def _spaced(start: float, end: float, n: int) -> Float64[Tensor, " n"]:
     return torch.linspace(start, end, n, dtype=torch.float64)
 
 
-def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = False) -> NoiseSchedule:
+@checked
+def linear(
+    T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, rescale: bool = False
+) -> NoiseSchedule:
     """β evenly spaced, Ho et al. 2020 section 4; `rescale` multiplies both ends by 1000/T as iDDPM's code does."""
-    factor = 1000 / max(T, 1) if rescale else 1.0
+    factor = 1000 / T if rescale else 1.0
+    largest = 1000 * (max(beta_start, beta_end) if T > 1 else beta_start)  # with T = 1 the only β is the first
+    if rescale and largest / T > 1:
+        raise ValueError(
+            f"T={T} rescale=true: β would rise to {largest / T:.4g}, and no β may exceed 1; allowed is "
+            f"T >= {math.ceil(largest)}, or rescale=false"
+        )
     return from_betas(_spaced(beta_start * factor, beta_end * factor, T))
 
 
-def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+@checked
+def quadratic(T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02) -> NoiseSchedule:
     """√β evenly spaced: "quad" in Ho's code, "linear" in latent diffusion, "scaled_linear" in diffusers."""
     return from_betas(_spaced(beta_start**0.5, beta_end**0.5, T) ** 2)
 
 
-def constant(T: int = 1000, beta: float = 0.02) -> NoiseSchedule:
+@checked
+def constant(T: PositiveInt = 1000, beta: OpenUnit = 0.02) -> NoiseSchedule:
     """β the same at every t: "const" in Ho's code."""
     return from_betas(_spaced(beta, beta, T))
 
 
-def warmup(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, fraction: float = 0.1) -> NoiseSchedule:
+@checked
+def warmup(
+    T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, fraction: ClosedUnit = 0.1
+) -> NoiseSchedule:
     """β rises evenly over the first ⌊fraction · T⌋ steps and then stays: "warmup10" and "warmup50" in Ho's code."""
     rising = int(T * fraction)
     return from_betas(torch.cat([_spaced(beta_start, beta_end, rising), _spaced(beta_end, beta_end, T - rising)]))
 
 
 @states(reaches_zero=True)
-def jsd(T: int = 1000) -> NoiseSchedule:
+@checked
+def jsd(T: PositiveInt = 1000) -> NoiseSchedule:
     """β_t = 1 / (T − t + 1), Sohl-Dickstein et al. 2015 section 2.4.1: ᾱ_t = 1 − t/T, so that nothing is left at T."""
     return from_betas(1 / _spaced(float(T), 1.0, T))
 
 
-def sigmoid_beta(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, width: float = 6.0) -> NoiseSchedule:
+@checked
+def sigmoid_beta(
+    T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, width: PositiveFloat = 6.0
+) -> NoiseSchedule:
     """β follows a sigmoid over [−width, width]: "sigmoid" in diffusers and in the code of DDIM."""
     return from_betas(torch.sigmoid(_spaced(-width, width, T)) * (beta_end - beta_start) + beta_start)
 
 
+@checked
 def sigmoid_alpha_bar(
-    T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+    T: PositiveInt = 1000, start: float = -3.0, end: float = 3.0, tau: PositiveFloat = 1.0, max_beta: OpenUnit = 0.999
 ) -> NoiseSchedule:
     """ᾱ follows a falling sigmoid over [start, end] of temperature τ, scaled to fall from 1 to 0: Jabri et al. 2022."""
+    if start >= end:
+        raise ValueError(f"start={start} end={end}: ᾱ would not fall; allowed is start < end")
     f = torch.sigmoid(_spaced(end, start, T + 1) / tau) - torch.sigmoid(torch.tensor(start / tau, dtype=torch.float64))
     return _capped(f, max_beta)
 
 
-def cosine(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
+@checked
+def cosine(T: PositiveInt = 1000, offset: NonNegativeFloat = 0.008, max_beta: OpenUnit = 0.999) -> NoiseSchedule:
     """iDDPM Eq. 17, `offset` being the paper's s. β is capped at `max_beta` and ᾱ follows the capped β, so ᾱ_T > 0."""
     u = torch.arange(T + 1, dtype=torch.float64) / T
     return _capped(torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2, max_beta)
@@ -86,14 +111,16 @@ def _capped(f: Float64[Tensor, " times"], max_beta: float) -> NoiseSchedule:
     return from_betas(betas.clamp(max=max_beta), clipped=int((betas > max_beta).sum()))
 
 
+Base = Literal["linear", "quadratic", "sigmoid_beta"]
 BASES = {"linear": linear, "quadratic": quadratic, "sigmoid_beta": sigmoid_beta}
 
 
 @states(reaches_zero=True)
-def zero_terminal_snr(T: int = 1000, base: str = "linear", beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+@checked
+def zero_terminal_snr(
+    T: Annotated[int, Ge(2)] = 1000, base: Base = "linear", beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02
+) -> NoiseSchedule:
     """Lin et al. 2024 Algorithm 1: √ᾱ of the base schedule is shifted and scaled so that ᾱ_T = 0 and ᾱ_1 stays."""
-    if T < 2:
-        raise ValueError(f"schedule.T={T}: at least 2 steps are needed, one to keep and one to empty.")
     scale = BASES[base](T, beta_start, beta_end).alphas_bar[1:].sqrt()
     first, last = scale[0], scale[-1]
     scale = (scale - last) * first / (first - last)

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.core.types import PerExample, Times
+from ddpm_lab.domains import OpenUnit, PositiveInt, checked
 
 
 class Drawn(NamedTuple):
@@ -61,6 +62,7 @@ class Stratified(Timesteps):
         return Drawn(spread((row + u) / size, T), torch.ones_like(u))
 
 
+@checked
 class Importance(Timesteps):
     """iDDPM section 3.3: p_t ∝ √E[L_t²] over the last `history` losses at t, mixed with a uniform `floor`; weight 1 / (T p_t).
 
@@ -69,7 +71,7 @@ class Importance(Timesteps):
 
     learns = True
 
-    def __init__(self, history: int = 10, floor: float = 0.001) -> None:
+    def __init__(self, history: PositiveInt = 10, floor: OpenUnit = 0.001) -> None:
         self.history, self.floor = history, floor
         self._losses, self._count = torch.empty(0, history, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
 

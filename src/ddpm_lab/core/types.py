@@ -1,10 +1,12 @@
-"""Shapes, once, and how a function states facts. `B` is the batch; `...` one datum: C H W for images, D for vectors."""
+"""Shapes. `B` is the batch; `...` one datum: C H W for images, D for vectors."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ddpm_lab.domains import Incompatible as Incompatible
 
 Data = Float[Tensor, "B ..."]
 """States x_0, x_s, x_t, noise, network outputs."""
@@ -13,14 +15,6 @@ Times = Int[Tensor, " B"]
 """The paper's t: 1..T, and 0 for data."""
 Coefficient = Float[Tensor, "..."]
 """Zero-dimensional for one step of a sampler, B 1 ... 1 for a batch of times."""
-
-
-class Incompatible(ValueError):
-    """Two parts that are right alone and do not go together. `arguments` names them, as constructors do: "loss", "variance"."""
-
-    def __init__(self, message: str, *arguments: str) -> None:
-        super().__init__(message)
-        self.arguments = arguments
 
 
 Function = TypeVar("Function", bound=Callable)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
+from ddpm_lab.domains import ClosedUnit, checked
 
 
 @runtime_checkable
@@ -68,12 +69,13 @@ class LearnedDiagonal:
         return raw
 
 
+@checked
 class Interpolated:
     """log σ² at one fixed fraction of the way from log β̃ (0) to log β (1): iDDPM Eq. 15 with nothing learned."""
 
     n_outputs = 1
 
-    def __init__(self, fraction: float = 0.5) -> None:
+    def __init__(self, fraction: ClosedUnit = 0.5) -> None:
         self.fraction = fraction
 
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:

@@ -1,16 +1,19 @@
 """CelebA from the arrays that `python -m ddpm_lab.data.prepare celeba` makes; they stay on the disk."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ddpm_lab.data.memory import InMemory
-from ddpm_lab.data.prepare import CROPS, STEPS, command
+from ddpm_lab.data.prepare import STEPS, Crop, command
 from ddpm_lab.data.store import Store
+from ddpm_lab.domains import PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
 
+@checked
 class CelebA(InMemory):
     """202,599 aligned faces (Liu et al. 2015), trained on in the official partition: 162,770 faces, 19,867 for validation and
     19,962 for test. Which part of the image is shown (`crop`) differs between papers and changes every score; it must be
@@ -21,17 +24,14 @@ class CelebA(InMemory):
 
     def __init__(
         self,
-        root: str = "data/celeba",
-        crop: str = "center140",
-        size: int = 64,
-        validation: str = "val",
-        batch_size: int = 128,
+        root: Text = "data/celeba",
+        crop: Crop = "center140",
+        size: PositiveInt = 64,
+        validation: Literal["val", "test"] = "val",
+        batch_size: PositiveInt = 128,
         flip: bool = True,
     ) -> None:
         super().__init__(batch_size, flip)
-        for key, value, allowed in (("crop", crop, CROPS), ("validation", validation, ("val", "test"))):
-            if value not in allowed:
-                raise UserError(f"data.{key}={value}: allowed is one of {', '.join(allowed)}.")
         self.root, self.crop, self.side, self.validation = Path(root).expanduser(), crop, size, validation
         self.store = Store(self.root, "celeba")
 

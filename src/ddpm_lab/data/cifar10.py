@@ -5,12 +5,13 @@ import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ddpm_lab.data.files import Published, check_content, check_file, fetch
 from ddpm_lab.data.published import TrainAndTest
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
 FOLDER = "cifar-10-batches-py"
@@ -31,6 +32,7 @@ BATCHES = {
 }
 
 
+@checked
 class CIFAR10(TrainAndTest):
     """50,000 training and 10,000 test photographs of 32×32 in 10 classes (Krizhevsky 2009).
 
@@ -42,12 +44,12 @@ class CIFAR10(TrainAndTest):
 
     def __init__(
         self,
-        root: str = "data/cifar10",
+        root: Text = "data/cifar10",
         download: bool = True,
-        validation: str = "test",
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 128,
+        validation: Literal["test", "split"] = "test",
+        val_fraction: OpenUnit = 0.1,
+        split_seed: NonNegativeInt = 0,
+        batch_size: PositiveInt = 128,
         flip: bool = True,
     ) -> None:
         super().__init__(root, download, validation, val_fraction, split_seed, batch_size, flip)

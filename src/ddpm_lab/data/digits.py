@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.data.memory import InMemory, seeded_split
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, checked
 
 
+@checked
 class Digits(InMemory):
     """1,797 digits of 8×8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part).
 
@@ -17,7 +19,9 @@ class Digits(InMemory):
     known_side = 8
     classes = 10
 
-    def __init__(self, batch_size: int = 128, val_fraction: float = 0.2, split_seed: int = 0, flip: bool = False) -> None:
+    def __init__(
+        self, batch_size: PositiveInt = 128, val_fraction: OpenUnit = 0.2, split_seed: NonNegativeInt = 0, flip: bool = False
+    ) -> None:
         super().__init__(batch_size, flip)
         self.val_fraction, self.split_seed = val_fraction, split_seed
 

@@ -1,14 +1,18 @@
 """Points whose density is known, so that a bound can be held against the truth."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.data.memory import InMemory
+from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
 
+@checked
 class GaussianMixture(InMemory):
     """Equal isotropic Gaussians, evenly spaced on a ring in the plane. Data are float, without grey levels."""
 
@@ -17,13 +21,13 @@ class GaussianMixture(InMemory):
 
     def __init__(
         self,
-        components: int = 8,
-        radius: float = 0.8,
-        std: float = 0.08,
-        n_train: int = 20000,
-        n_val: int = 2000,
-        batch_size: int = 512,
-        split_seed: int = 0,
+        components: PositiveInt = 8,
+        radius: PositiveFloat = 0.8,
+        std: PositiveFloat = 0.08,
+        n_train: PositiveInt = 20000,
+        n_val: Annotated[int, Ge(2)] = 2000,
+        batch_size: PositiveInt = 512,
+        split_seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(batch_size)
         angle = torch.arange(components, dtype=torch.float64) * (2 * math.pi / components)

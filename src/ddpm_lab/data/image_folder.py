@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lab.data.memory import InMemory, seeded_split
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -20,12 +22,6 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
-}
-CHOICES = {
-    "resize": (*FILTERS, "none"),
-    "crop": ("center", "none"),
-    "alpha": ("refuse", "white", "black"),
-    "unreadable": ("refuse", "skip"),
 }
 PROBLEMS = {
     "crop": ("not square", "type data.crop=center to cut the largest square from the middle"),
@@ -40,6 +36,7 @@ class _Refused(Exception):
     """An image that needs a choice: (the key, what the image is)."""
 
 
+@checked
 class ImageFolder(InMemory):
     """Every PNG, JPEG, WebP, BMP and first frame of a GIF under `path`, decoded into memory as N×channels×size×size.
 
@@ -52,24 +49,19 @@ class ImageFolder(InMemory):
 
     def __init__(
         self,
-        path: str,
-        size: int = 64,
-        channels: int = 3,
-        crop: str = "center",
-        resize: str = "bicubic",
-        alpha: str = "refuse",
-        unreadable: str = "refuse",
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 128,
+        path: Text,
+        size: PositiveInt = 64,
+        channels: Literal[1, 3] = 3,
+        crop: Literal["center", "none"] = "center",
+        resize: Literal["bicubic", "bilinear", "box", "lanczos", "none"] = "bicubic",
+        alpha: Literal["refuse", "white", "black"] = "refuse",
+        unreadable: Literal["refuse", "skip"] = "refuse",
+        val_fraction: OpenUnit = 0.1,
+        split_seed: NonNegativeInt = 0,
+        batch_size: PositiveInt = 128,
         flip: bool = True,
     ) -> None:
         super().__init__(batch_size, flip)
-        for key, value in (("resize", resize), ("crop", crop), ("alpha", alpha), ("unreadable", unreadable)):
-            if value not in CHOICES[key]:
-                raise UserError(f"data.{key}={value}: allowed is one of {', '.join(CHOICES[key])}.")
-        if channels not in (1, 3):
-            raise UserError(f"data.channels={channels}: allowed is 1 (grey) or 3 (RGB).")
         self.path, self.side, self.n_channels = Path(path).expanduser(), size, channels
         self.crop, self.resize, self.alpha, self.unreadable = crop, resize, alpha, unreadable
         self.val_fraction, self.split_seed = val_fraction, split_seed

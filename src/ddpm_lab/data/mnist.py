@@ -4,13 +4,16 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, MultipleOf
 from torch import Tensor
 
 from ddpm_lab.data.files import Published, check_content, check_file, fetch
 from ddpm_lab.data.published import TrainAndTest
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
 FILES = {
@@ -20,8 +23,10 @@ FILES = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 SIDE = 28
+Pad = Annotated[int, Ge(SIDE), MultipleOf(2)]
 
 
+@checked
 class MNIST(TrainAndTest):
     """60,000 training and 10,000 test digits of 28×28 in grey (LeCun et al. 1998), with a border of zeros up to `pad` pixels.
 
@@ -40,18 +45,16 @@ class MNIST(TrainAndTest):
 
     def __init__(
         self,
-        root: str,
+        root: Text = "data/mnist",
         download: bool = True,
-        pad: int = 32,
-        validation: str = "test",
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 128,
+        pad: Pad = 32,
+        validation: Literal["test", "split"] = "test",
+        val_fraction: OpenUnit = 0.1,
+        split_seed: NonNegativeInt = 0,
+        batch_size: PositiveInt = 128,
         flip: bool = False,
     ) -> None:
         super().__init__(root, download, validation, val_fraction, split_seed, batch_size, flip)
-        if pad < SIDE or pad % 2:
-            raise UserError(f"data.pad={pad}: allowed is 28 for no border, or 30, 32, ...: as wide on every side.")
         self.pad = pad
 
     def convert(self) -> dict[str, np.ndarray]:
@@ -91,6 +94,7 @@ class MNIST(TrainAndTest):
         return path, content
 
 
+@checked
 class FashionMNIST(MNIST):
     """60,000 training and 10,000 test pictures of clothes, made to take MNIST's place (Xiao et al. 2017)."""
 
@@ -105,6 +109,19 @@ class FashionMNIST(MNIST):
         "test_images": ("md5:bef4ecab320f06d8554ea6380940ec79", "md5:8181f5470baa50b63fa0f6fddb340f0a"),
         "test_labels": ("md5:bb300cfdad3c16e7a12a480ee83cd310", "md5:15d484375f8d13e6eb1aabb0c3f46965"),
     }
+
+    def __init__(
+        self,
+        root: Text = "data/fashion_mnist",
+        download: bool = True,
+        pad: Pad = 32,
+        validation: Literal["test", "split"] = "test",
+        val_fraction: OpenUnit = 0.1,
+        split_seed: NonNegativeInt = 0,
+        batch_size: PositiveInt = 128,
+        flip: bool = False,
+    ) -> None:
+        super().__init__(root, download, pad, validation, val_fraction, split_seed, batch_size, flip)
 
 
 def parse_idx(path: Path, content: bytes) -> np.ndarray:

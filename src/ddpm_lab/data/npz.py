@@ -1,15 +1,19 @@
 """Images from a file of one's own."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from ddpm_lab.data.memory import InMemory, seeded_split
+from ddpm_lab.domains import File, NonNegativeInt, OpenUnit, PositiveInt, checked
 from ddpm_lab.errors import UserError
 
 
+@checked
 class Npz(InMemory):
     """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`.
 
@@ -18,13 +22,13 @@ class Npz(InMemory):
 
     def __init__(
         self,
-        path: str,
+        path: File,
         key: str | None = None,
         val_key: str | None = None,
-        levels: int = 256,
-        batch_size: int = 128,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
+        levels: Annotated[int, Ge(2), Le(256)] = 256,
+        batch_size: PositiveInt = 128,
+        val_fraction: OpenUnit = 0.1,
+        split_seed: NonNegativeInt = 0,
         flip: bool = True,
     ) -> None:
         super().__init__(batch_size, flip)

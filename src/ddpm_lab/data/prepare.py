@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,8 @@ from ddpm_lab.data.store import Store
 from ddpm_lab.errors import UserError
 
 WIDTH, HEIGHT = 178, 218  # of CelebA's aligned images
-CROPS = {  # left, top, side
+Crop = Literal["center140", "ddim128", "tqch148", "center178"]
+CROPS: dict[Crop, tuple[int, int, int]] = {  # left, top, side
     "center140": (19, 39, 140),  # score_sde: the central 140 × 140
     "ddim128": (25, 57, 128),  # DDIM: 128 × 128 around x = 89, y = 121
     "tqch148": (15, 40, 148),  # tqch/ddpm-torch: 148 × 148 from the 40th row and 15th column

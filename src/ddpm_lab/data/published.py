@@ -24,16 +24,14 @@ class TrainAndTest(InMemory):
     def __init__(
         self,
         root: str,
-        download: bool = True,
-        validation: str = "test",
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 128,
-        flip: bool = False,
+        download: bool,
+        validation: str,
+        val_fraction: float,
+        split_seed: int,
+        batch_size: int,
+        flip: bool,
     ) -> None:
         super().__init__(batch_size, flip)
-        if validation not in ("test", "split"):
-            raise UserError(f"data.validation={validation}: allowed is one of test, split.")
         self.root, self.download = Path(root).expanduser(), download
         self.validation, self.val_fraction, self.split_seed = validation, val_fraction, split_seed
         self.store = Store(self.root, self.prefix)

@@ -1,8 +1,12 @@
 """A network for data that are vectors, such as points in the plane."""
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_lab.domains import Given, HalfOpenUnit, Incompatible, PositiveInt, checked
 from ddpm_lab.nets.embedding import sinusoidal
 
 
@@ -31,26 +35,27 @@ class PerceptronBlock(nn.Module):
         return x + self.linear2(self.dropout(F.silu(self.norm2(h))))
 
 
+@checked
 class MLP(nn.Module):
-    """A residual perceptron told the time in every block: the UNet's plan without the images.
+    """A residual perceptron for vectors, whose every block reads the time embedding, as in the UNet.
 
-    `size` is ignored: every network is told the side of its images, and vectors have none. The output is zero at
-    initialisation.
+    `size` is the side of images: None for vectors, else raises Incompatible. The output is zero at initialisation.
     """
 
     accepts = "vectors"
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        size: int | None = None,
-        width: int = 128,
-        blocks: int = 3,
-        dropout: float = 0.0,
+        in_channels: Given[int],
+        out_channels: Given[int],
+        size: Given[int | None] = None,
+        width: Annotated[int, Ge(2)] = 128,
+        blocks: PositiveInt = 3,
+        dropout: HalfOpenUnit = 0.0,
     ) -> None:
         super().__init__()
-        check_ranges(width, blocks, dropout)
+        if size is not None:
+            raise Incompatible(f"MLP takes vectors, and the data are images of {size}×{size}", "net", "data")
         self.width = width
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.enter = nn.Linear(in_channels, width)
@@ -64,13 +69,3 @@ class MLP(nn.Module):
         for block in self.blocks:
             h = block(h, emb)
         return self.leave(h)
-
-
-def check_ranges(width: int, blocks: int, dropout: float) -> None:
-    """Every number is in the range that conf/net states."""
-    if width < 2:
-        raise ValueError(f"net.width={width} leaves the time embedding no sine and cosine: use 2 or more.")
-    if blocks < 1:
-        raise ValueError(f"net.blocks={blocks} must be 1 or more.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"net.dropout={dropout} must be in [0, 1).")

@@ -6,12 +6,14 @@ Where the paper is silent this follows the authors' code, github.com/hojonathanh
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_lab.domains import Given, HalfOpenUnit, Incompatible, PositiveFloat, PositiveInt, checked, shown
 from ddpm_lab.nets.embedding import sinusoidal
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -164,32 +166,33 @@ class UpStage(nn.Module):
         return self.leave(h)
 
 
+@checked
 class UNet(nn.Module):
     """DDPM Appendix B: predicts from x_t and t; the defaults are the CIFAR-10 network, 35.7 million parameters.
 
-    `in_channels`, `out_channels` and `size` (the image side) come from the data and the variance, the rest from
-    `conf/net`. The output is zero at initialisation.
+    `in_channels`, `out_channels` and `size` (the image side) come from the data and the variance. Raises ValueError for widths
+    that `groups` or `heads` do not divide, Incompatible for images that do not halve or never have a size of `attention`.
+    The output is zero at initialisation.
     """
 
     accepts = "images"
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        size: int,
-        channels: int = 128,
-        multipliers: Sequence[int] = (1, 2, 2, 2),
-        blocks: int = 2,
-        attention: Sequence[int] = (16,),
-        groups: int = 32,
-        dropout: float = 0.1,
-        heads: int = 1,
+        in_channels: Given[int],
+        out_channels: Given[int],
+        size: Given[int | None],
+        channels: Annotated[int, Ge(2)] = 128,
+        multipliers: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1, 2, 2, 2),
+        blocks: PositiveInt = 2,
+        attention: tuple[PositiveInt, ...] = (16,),
+        groups: PositiveInt = 32,
+        dropout: HalfOpenUnit = 0.1,
+        heads: PositiveInt = 1,
         scale_shift: bool = False,
-        time_scale: float = 1.0,
+        time_scale: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
-        check_ranges(channels, multipliers, blocks, groups, dropout)
         check_heads(channels, multipliers, heads)
         check_groups(channels, multipliers, groups)
         sides = check_sides(size, multipliers, attention)
@@ -238,51 +241,41 @@ def head(width: int, outputs: int, groups: int) -> nn.Sequential:
     return nn.Sequential(group_norm(width, groups), nn.SiLU(), conv3x3(width, outputs, gain=0))
 
 
-def check_ranges(channels: int, multipliers: Sequence[int], blocks: int, groups: int, dropout: float) -> None:
-    """Every number is in the range that conf/net states."""
-    if channels < 2:
-        raise ValueError(f"net.channels={channels} leaves the time embedding no sine and cosine: use 2 or more.")
-    if not multipliers or min(multipliers) < 1:
-        raise ValueError(f"net.multipliers={list(multipliers)} must be a list of one or more integers >= 1.")
-    if blocks < 1:
-        raise ValueError(f"net.blocks={blocks} must be 1 or more.")
-    if groups < 1:
-        raise ValueError(f"net.groups={groups} must be 1 or more.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"net.dropout={dropout} must be in [0, 1).")
-
-
 def check_groups(channels: int, multipliers: Sequence[int], groups: int) -> None:
     """Every width is a multiple of `groups`; then so is every sum of two, which is what the way up normalises."""
     widths = [channels, *(channels * m for m in multipliers)]
     for width in widths:
         if width % groups:
             raise ValueError(
-                f"net.groups={groups} does not divide the width {width} that net.channels={channels} and "
-                f"net.multipliers={list(multipliers)} give: use net.groups={math.gcd(groups, *widths)} "
-                f"or net.channels={math.ceil(channels / groups) * groups}."
+                f"groups={groups} does not divide the width {width} that channels={channels} multipliers={shown(multipliers)} "
+                f"give; use groups={math.gcd(groups, *widths)} or channels={math.ceil(channels / groups) * groups}"
             )
 
 
 def check_heads(channels: int, multipliers: Sequence[int], heads: int) -> None:
     """Every width that may attend is a multiple of `heads`."""
     for width in (channels * m for m in multipliers):
-        if heads < 1 or width % heads:
-            raise ValueError(f"net.heads={heads} must be 1 or more, and divide the width {width}.")
+        if width % heads:
+            raise ValueError(f"heads={heads} does not divide the width {width}; use heads={math.gcd(heads, width)}")
 
 
-def check_sides(size: int, multipliers: Sequence[int], attention: Sequence[int]) -> list[int]:
-    """The image side at each resolution; it halves exactly, and every side in `attention` occurs."""
-    halvings = len(multipliers) - 1
-    if size % 2**halvings:
-        raise ValueError(
-            f"net.multipliers={list(multipliers)} halves the image {halvings} times, but the size {size} "
-            f"is not a multiple of {2**halvings}: use fewer multipliers."
-        )
+def check_sides(size: int | None, multipliers: Sequence[int], attention: Sequence[int]) -> list[int]:
+    """The image side at each resolution; it halves exactly, and every side in `attention` occurs. Raises Incompatible."""
+    if size is None:
+        raise Incompatible("UNet takes images, and the data are vectors", "net", "data")
     sides = [size // 2**i for i in range(len(multipliers))]
+    if size % 2 ** (len(multipliers) - 1):
+        raise Incompatible(
+            f"multipliers={shown(multipliers)} halves images {len(multipliers) - 1} times, and those of size={size} cannot be: "
+            f"size must be a multiple of {2 ** (len(multipliers) - 1)}",
+            "net",
+            "data",
+        )
     if missing := [side for side in attention if side not in sides]:
-        raise ValueError(
-            f"net.attention={list(attention)} never finds the size {missing[0]}: images of size {size} pass through "
-            f"the sizes {sides}, choose from these."
+        raise Incompatible(
+            f"attention={shown(attention)}: images of size={size} never have the size {missing[0]}; allowed are the sizes "
+            f"{shown(sides)} that they pass through",
+            "net",
+            "data",
         )
     return sides
