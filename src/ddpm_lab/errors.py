@@ -18,7 +18,7 @@ class ToldElsewhere(UserError):
 
 
 def require(package: str, extra: str, before: str = "", after: str = "") -> None:
-    """Raises UserError where a package that an extra of ours brings is not installed. Does not import it."""
+    """Raises UserError where the package of an extra is not installed. Does not import it."""
     if importlib.util.find_spec(package) is None:
         raise UserError(
             f"{before}the package {package.replace('_', '-')} is not installed: pip install 'ddpm-lab[{extra}]'{after}"
@@ -26,4 +26,5 @@ def require(package: str, extra: str, before: str = "", after: str = "") -> None
 
 
 def require_for_logger(package: str) -> None:
+    """The same of a logger, whose extra has the name of its package."""
     require(package, package, f"logger={package}: ", ", or use logger=csv")

@@ -204,12 +204,8 @@ def test_a_class_without_an_option_is_called_by_its_name(dirs):
         check_compatible(cfg, dirs)
 
 
-@pytest.mark.parametrize(
-    ("logger", "package"), [("wandb", "wandb"), ("tensorboard", "tensorboard"), ("all", "tensorboard"), ("all", "wandb")]
-)
-def test_a_logger_whose_package_is_not_there_is_refused_before_a_sweep_starts(logger, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"^logger={package}: the package {package} is not installed: pip install"):
+@pytest.mark.parametrize("logger", ["tensorboard", "all"])
+def test_a_logger_whose_package_is_not_there_is_refused_before_a_sweep_starts(logger, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(UserError, match=r"^logger=tensorboard: the package tensorboard is not installed: pip install"):
         preflight(["-m", f"logger={logger}", "seed=1,2"])
-    if logger == "wandb":
-        assert len(preflight(["-m", "logger=wandb", "logger.mode=disabled", "seed=1,2"])) == 2

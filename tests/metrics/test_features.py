@@ -55,7 +55,7 @@ def test_numbers_do_not_depend_on_where_features_lie(tmp_path):
 
 
 def test_too_few_too_many_and_broken_ones_are_noticed(tmp_path):
-    with pytest.raises(ValueError, match="8 of 101 features have come"):
+    with pytest.raises(ValueError, match="8 of 101 features"):
         FeatureStore(101, tmp_path).add(ROWS[:8]).features()
     with pytest.raises(ValueError, match="broadcast"):
         FeatureStore(5, tmp_path).add(ROWS[:8])

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics import inception as module
 from ddpm_lab.metrics.extractors import WORDS, Pixels, extract
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.inception import Inception
-from ddpm_lab.metrics.inception_score import InceptionScore
+from ddpm_lab.metrics.inception_score import ClassSums, inception_score
 from ddpm_lab.metrics.kid import kid
 
 
@@ -116,13 +117,13 @@ def folder_of(path: Path, x: Tensor) -> str:
     return str(path)
 
 
-def as_the_evaluator_does(extractor: Inception, x: Tensor, splits: int) -> tuple[Tensor, InceptionScore]:
-    features, score = [], InceptionScore(1008, splits)
+def as_the_evaluator_does(extractor: Inception, x: Tensor, splits: int) -> tuple[Tensor, ClassSums]:
+    features, sums = [], ClassSums.empty(1008, splits)
     for start in range(0, len(x), 7):
         found = extract(extractor, scaled(x[start : start + 7]))
         features.append(found.features)
-        score.add(found.logits, start)
-    return torch.cat(features), score
+        sums = sums.add(found.logits, start)
+    return torch.cat(features), sums
 
 
 @pytest.mark.slow
@@ -147,12 +148,13 @@ def test_folders_have_torch_fidelitys_numbers(extractor, inception_weights, tmp_
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(inception_weights),
     )  # fmt: skip  (its parts are contiguous and ours interleaved)
-    (samples, score), (real, _) = (as_the_evaluator_does(extractor, x, 2) for x in (a, b))
+    (samples, sums), (real, _) = (as_the_evaluator_does(extractor, x, 2) for x in (a, b))
     fid = frechet_distance(stats_of([samples]), stats_of([real]))
     assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
     assert kid(samples, real, 2, 24).value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
-    assert score.score().value - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-3)  # random: hardly above 1
-    assert score.score().std == pytest.approx(theirs["inception_score_std"], rel=1e-2)
+    score = inception_score(sums)
+    assert score.value - 1 == pytest.approx(theirs["inception_score_mean"] - 1, rel=1e-3)  # random: hardly above 1
+    assert score.std == pytest.approx(theirs["inception_score_std"], rel=1e-2)
 
 
 def test_making_it_draws_nothing(inception_weights):
@@ -226,3 +228,12 @@ def test_a_file_that_is_not_the_weights_is_refused_and_not_run(tmp_path, incepti
         with pytest.raises(UserError, match=re.escape(f"metrics.weights={tmp_path / name}.pth: not the weights of")):
             Inception(str(tmp_path / f"{name}.pth"), 4)
     assert not trap.exists()
+
+
+def test_vectors_are_refused_before_the_network_is_read():
+    class Vectors:
+        gives = "vectors"
+
+    with pytest.raises(Incompatible, match="vectors") as caught:
+        Inception(data=Vectors())
+    assert caught.value.arguments == ("metrics", "data")

@@ -52,7 +52,7 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         refused(tmp_path / name, "not readable as .npz of plain arrays (")
     np.save(tmp_path / "one.npy", MU)
     refused(tmp_path / "one.npy", "not readable as .npz of plain arrays (one array, not an .npz)")
-    refused(written(tmp_path, arr_0=MU, mu=MU), "holds arr_0, mu, and statistics are called mu and sigma or m2 and s2.")
+    refused(written(tmp_path, arr_0=MU, mu=MU), "holds arr_0, mu; allowed are arrays named mu and sigma or m2 and s2.")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.metrics import kid as kid_module
 from ddpm_lab.metrics.fd_infinity import fd_infinity, intercept
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
-from ddpm_lab.metrics.inception_score import InceptionScore
+from ddpm_lab.metrics.inception_score import ClassSums, inception_score
 from ddpm_lab.metrics.kid import kid, polynomial_kernel, unbiased_mmd2
 from ddpm_lab.metrics.precision_recall import precision_recall, squared_distances, squared_radii
 
@@ -93,17 +93,19 @@ def in_parts(logits: Tensor, splits: int) -> Tensor:
 def test_inception_score_equals_torch_fidelitys(n, splits):
     logits = 3 * normal(n, 12, 0).float()
     theirs = isc_features_to_metric(in_parts(logits, splits), splits, shuffle=False)
-    ours = InceptionScore(12, splits)
+    sums = ClassSums.empty(12, splits)
     for start in range(0, n, 25):
-        ours.add(logits[start : start + 25], start)
-    assert ours.score().value == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
-    assert ours.score().std == pytest.approx(theirs["inception_score_std"], rel=1e-9, abs=1e-12)
+        sums = sums.add(logits[start : start + 25], start)
+    ours = inception_score(sums)
+    assert ours.value == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
+    assert ours.std == pytest.approx(theirs["inception_score_std"], rel=1e-9, abs=1e-12)
 
 
 def test_inception_score_of_processes_is_that_of_one():
     logits = 3 * normal(101, 7, 0)
-    whole = InceptionScore(7).add(logits, 0).score()
-    parts = InceptionScore(7).add(logits[:37], 0).plus(InceptionScore(7).add(logits[37:], 37)).score()
+    none = ClassSums.empty(7)
+    whole = inception_score(none.add(logits, 0))
+    parts = inception_score(none.add(logits[:37], 0).plus(none.add(logits[37:], 37)))
     assert parts.value == pytest.approx(whole.value, rel=1e-12)
     assert parts.se == pytest.approx(whole.se, rel=1e-9)
     assert whole.se == pytest.approx(whole.std / 9**0.5, rel=1e-9)
@@ -111,16 +113,18 @@ def test_inception_score_of_processes_is_that_of_one():
 
 def test_inception_score_lies_between_one_and_the_classes():
     sure = torch.full((50, 5), -torch.inf).scatter_(1, (torch.arange(50) % 5)[:, None], 0.0)
-    by_class = sure[torch.arange(50) // 10]
-    assert InceptionScore(5, 1).add(sure, 0).score() == (pytest.approx(5, rel=1e-12), None, 0)
-    assert InceptionScore(5, 2).add(by_class, 0).score().value == pytest.approx(5, rel=1e-12)  # each part has all classes
-    assert InceptionScore(5, 1).add(torch.zeros(50, 5), 0).score().value == pytest.approx(1, rel=1e-12)
-    assert np.isnan(InceptionScore(5, 1).add(torch.full((3, 5), torch.nan), 0).score().value)
+    by_class, one = sure[torch.arange(50) // 10], ClassSums.empty(5, 1)
+    assert inception_score(one.add(sure, 0)) == (pytest.approx(5, rel=1e-12), None, 0)
+    assert inception_score(ClassSums.empty(5, 2).add(by_class, 0)).value == pytest.approx(
+        5, rel=1e-12
+    )  # each part has all classes
+    assert inception_score(one.add(torch.zeros(50, 5), 0)).value == pytest.approx(1, rel=1e-12)
+    assert np.isnan(inception_score(one.add(torch.full((3, 5), torch.nan), 0)).value)
 
 
 def test_inception_score_of_too_few_is_answered():
     with pytest.raises(UserError, match="3 samples do not fill 10 splits: use fewer splits"):
-        InceptionScore(5).add(torch.zeros(3, 5), 0).score()
+        inception_score(ClassSums.empty(5).add(torch.zeros(3, 5), 0))
 
 
 # --- precision and recall --------------------------------------------------------------------------------------------------

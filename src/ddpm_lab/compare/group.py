@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ddpm_lab.errors import UserError, require
+from ddpm_lab.errors import UserError
 
 PREFIX = "wandb:"
 TIMEOUT = 20
@@ -55,8 +55,7 @@ def plainly(what: str, otherwise: str = "") -> Iterator[None]:
 
 
 def connected(what: str, otherwise: str = "") -> Any:
-    """wandb's Api, which asks nothing. Raises UserError where there is no package, no key or no network."""
-    require("wandb", "wandb")
+    """wandb's Api, which asks nothing. Raises UserError where there is no key or no network."""
     import wandb
 
     with plainly(what, otherwise):

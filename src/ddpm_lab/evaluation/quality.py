@@ -15,7 +15,7 @@ from ddpm_lab.metrics.classifier import Classifier, class_shares
 from ddpm_lab.metrics.extractors import Extractor, Metric
 from ddpm_lab.metrics.fd_infinity import fd_infinity
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of
-from ddpm_lab.metrics.inception_score import InceptionScore
+from ddpm_lab.metrics.inception_score import ClassSums, inception_score
 from ddpm_lab.metrics.kid import kid
 from ddpm_lab.metrics.precision_recall import precision_recall
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
@@ -157,9 +157,9 @@ def _by_class(samples: Seen, against: Against, extractor: Extractor, make: Make)
     """What needs classes: the Inception Score, and of a classifier of the data's own classes, which it recognises."""
     if samples.logits is None or samples.n < SPLITS:
         return
-    splits = InceptionScore(samples.logits.shape[1], SPLITS).add(samples.logits, 0)
+    splits = ClassSums.empty(samples.logits.shape[1], SPLITS).add(samples.logits, 0)
     about = make(samples.n, with_reference=False, is_splits=SPLITS)
-    yield _result(extractor, samples.n, "is", "", splits.score(), about)
+    yield _result(extractor, samples.n, "is", "", inception_score(splits), about)
     if isinstance(extractor, Classifier) and samples.recognised is not None:
         sure, shares = samples.recognised.double().mean(), class_shares(samples.logits)
         about, key = make(samples.n, with_reference=False), extractor.key(samples.n).replace("_fd", "")

@@ -1,7 +1,8 @@
-"""What is slow to compute, on disk: statistics of real data under <root>/stats, trained extractors under <root>/extractors,
-each as <hash of what it depends on>, with what that is beside it as .json."""
+"""Results that are slow to compute, on disk: statistics of real data under <root>/stats, trained extractors under
+<root>/extractors. A file is named by the hash of its key, which lies beside it as .json."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from ddpm_lab.files import write_bytes
 from ddpm_lab.metrics.frechet import FeatureStats
 
 log = logging.getLogger("ddpm_lab")
@@ -23,13 +25,13 @@ def root() -> Path:
 
 
 def folder() -> Path:
-    """Of the statistics."""
+    """The folder of statistics."""
     return root() / "stats"
 
 
-def read(about: dict[str, Any]) -> FeatureStats | None:
-    """The statistics that belong to `about`, which says all they depend on; None where they are not there or not whole."""
-    path = _path(about)
+def read(key: dict[str, Any]) -> FeatureStats | None:
+    """The statistics of `key`, which names all they depend on; None where they are missing or damaged."""
+    path = _path(key)
     if not path.exists():
         return None
     try:
@@ -39,59 +41,50 @@ def read(about: dict[str, Any]) -> FeatureStats | None:
         return None
 
 
-def write(about: dict[str, Any], stats: FeatureStats) -> None:
-    """For the next run. Where that cannot be, a warning says so."""
-    _keep(_path(about), about, lambda file: np.savez(file, **stats.state()))
+def write(key: dict[str, Any], stats: FeatureStats) -> None:
+    """Keeps statistics for later runs. Logs a warning where the folder cannot be written."""
+    _keep(_path(key), key, lambda file: np.savez(file, **stats.state()))
 
 
-def read_extractor(about: dict[str, Any]) -> dict[str, Any] | None:
-    """What `write_extractor` kept under `about`; None where it is not there or not whole."""
-    path = _extractor_path(about)
+def read_extractor(key: dict[str, Any]) -> dict[str, Any] | None:
+    """The content that `write_extractor` kept under `key`; None where it is missing or damaged."""
+    path = _extractor_path(key)
     if not path.exists():
         return None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # as above
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def write_extractor(about: dict[str, Any], content: dict[str, Any]) -> None:
-    """Tensors and plain containers, for the next run. Where that cannot be, a warning says so."""
-    _keep(_extractor_path(about), about, lambda file: torch.save(content, file))
+def write_extractor(key: dict[str, Any], content: dict[str, Any]) -> None:
+    """Keeps tensors and plain containers for later runs. Logs a warning where the folder cannot be written."""
+    _keep(_extractor_path(key), key, lambda file: torch.save(content, file))
 
 
-def _record(about: dict[str, Any]) -> bytes:
-    return json.dumps(about, indent=2, sort_keys=True).encode()
+def _record(key: dict[str, Any]) -> bytes:
+    return json.dumps(key, indent=2, sort_keys=True).encode()
 
 
-def _name(about: dict[str, Any]) -> str:
-    return hashlib.sha256(_record(about)).hexdigest()[:32]
+def _name(key: dict[str, Any]) -> str:
+    return hashlib.sha256(_record(key)).hexdigest()[:32]
 
 
-def _path(about: dict[str, Any]) -> Path:
-    return folder() / f"{_name(about)}.npz"
+def _path(key: dict[str, Any]) -> Path:
+    return folder() / f"{_name(key)}.npz"
 
 
-def _extractor_path(about: dict[str, Any]) -> Path:
-    return root() / "extractors" / f"{_name(about)}.pt"
+def _extractor_path(key: dict[str, Any]) -> Path:
+    return root() / "extractors" / f"{_name(key)}.pt"
 
 
-def _keep(path: Path, about: dict[str, Any], write: Callable[[BinaryIO], object]) -> None:
+def _keep(path: Path, key: dict[str, Any], write: Callable[[BinaryIO], object]) -> None:
+    buffer = io.BytesIO()
+    write(buffer)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path.with_suffix(".json"), lambda file: file.write(_record(about)))
-        _write(path, write)
+        write_bytes(path.with_suffix(".json"), _record(key))
+        write_bytes(path, buffer.getvalue())
     except OSError as error:
         log.warning("%s could not be written (%s), so the next run computes it again", path, error.strerror)
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Beside the target, then renamed: a reader finds a whole file or none."""
-    partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

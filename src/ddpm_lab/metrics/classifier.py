@@ -1,4 +1,5 @@
-"""Features that need no download: of a small classifier trained on the data's own labels, with one class more for garbage."""
+"""Features without a download: those of a small classifier trained on the data's own labels, with a class *reject* for what is
+not an image of the data."""
 
 import hashlib
 import logging
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_lab.errors import UserError
+from ddpm_lab.core.types import Incompatible
+from ddpm_lab.domains import NonNegativeInt, PositiveInt, checked
 from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.classifier_training import RECIPE, Head, accuracy, convnet, default_epochs, quantise, train
 from ddpm_lab.metrics.extractors import WORDS, Metric
@@ -18,11 +20,11 @@ log = logging.getLogger("ddpm_lab")
 SURE = 0.8
 """An image is recognised where one class is more probable than this."""
 FULL = 50_000
-"""Samples below which their number is part of the name, as of a FID."""
+"""Below this number of samples the number is part of the name, as for FID."""
 
 
 class Labelled(Protocol):
-    """What is needed of a data module: uint8 images N C S S below `levels`, and the class of each."""
+    """A data module of uint8 images N C S S below `levels` with a class for each."""
 
     levels: int | None
     classes: int | None
@@ -36,41 +38,47 @@ class Labelled(Protocol):
 
 
 class Judged(NamedTuple):
-    """N×128 features; N×classes logits, without that of the class for garbage; and which of N are recognised."""
+    """N×128 features; N×classes logits, without that of *reject*; and which of N are recognised."""
 
     features: Tensor
     logits: Tensor
     recognised: Tensor
 
 
+@checked
 class Classifier:
-    """128 features: the last hidden layer of a convnet that knows the data's classes, and *reject* (`non_images`). It is
-    trained when it is first asked for, on the training split, by one thread, so that equal seeds give equal weights on one
-    kind of machine; it is kept under the cache's folder, by its data, seed and recipe. Its name says the hash of its weights.
-    Each of several processes has one of its own: the kept one, or the same trained by each."""
+    """128 features: the last hidden layer of a convnet trained on the data's classes and *reject* (`non_images`).
+
+    It is trained at first use on the training split by one thread, so that equal seeds give equal weights on one kind of
+    machine, and cached by data, seed and recipe. Its name holds the hash of its weights. Each process has its own copy: the
+    cached one, or one trained alike. Raises Incompatible for data without labels or grey levels.
+    """
 
     slow = True
     accepts = "images"
     needs_labels = True
 
-    def __init__(self, data: Labelled, seed: int, epochs: int | None, batch: int) -> None:
+    def __init__(
+        self, seed: NonNegativeInt = 0, epochs: PositiveInt | None = None, batch: PositiveInt = 1024, *, data: Labelled
+    ) -> None:
         if data.classes is None or data.levels is None:
-            raise UserError(
-                "metrics=classifier is trained on labels of images, and these data have none: use metrics=pixels or "
-                "metrics=inception"
-            )
+            raise Incompatible("a classifier is trained on labels of images, and these data have none", "metrics", "data")
         self.batch, self._levels, self._classes = batch, data.levels, data.classes
         epochs = default_epochs(len(data.train_images)) if epochs is None else epochs
-        about = {
-            "trained_on": data.fingerprint(), "training_levels": data.levels, "training_flip": data.flip,
-            "training_seed": seed, "training_epochs": epochs, "training_recipe": RECIPE,
-        }  # fmt: skip
+        training = {
+            "trained_on": data.fingerprint(),
+            "training_levels": data.levels,
+            "training_flip": data.flip,
+            "training_seed": seed,
+            "training_epochs": epochs,
+            "training_recipe": RECIPE,
+        }
         labels = hashlib.sha256(b"".join(data.labels(split).numpy().tobytes() for split in ("train", "val"))).hexdigest()
-        key = about | {"classes": data.classes, "labels_sha256": labels}
+        key = training | {"classes": data.classes, "labels_sha256": labels}
         self._net, held_out = _kept_or_trained(key, data, seed, epochs)
         self.sha256 = _hash(self._net.state_dict())
         self.name = f"classifier@{self.sha256[:8]}"
-        self.record: dict[str, Any] = about | {"held_out_accuracy": held_out, "weights_sha256": self.sha256}
+        self.record: dict[str, Any] = training | {"held_out_accuracy": held_out, "weights_sha256": self.sha256}
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.judged(x).features
@@ -80,12 +88,12 @@ class Classifier:
         return self.judged(x)[:2]
 
     def recognised(self, x: Tensor) -> Tensor:
-        """Which of N images show one class with a probability above 0.8, beside that of *reject*; their mean is the share."""
+        """Which of N images have one class other than *reject* with a probability above 0.8."""
         return self.judged(x).recognised
 
     @torch.no_grad()
     def judged(self, x: Tensor) -> Judged:
-        """All of it in one pass, for images in [−1, 1]. Float64 from the last hidden layer on, where TF32 has no say."""
+        """All in one pass, for images in [−1, 1]. Float64 from the last hidden layer on, so free of TF32."""
         self._net.to(x.device)
         parts = []
         for chunk in x.split(self.batch):
@@ -106,29 +114,29 @@ class Classifier:
 
 
 def class_shares(logits: Tensor) -> Tensor:
-    """The share of each class among images, by the likeliest of each: N×classes → classes, float64."""
+    """Shares of the most likely classes: N×classes → classes, float64."""
     return logits.argmax(1).bincount(minlength=logits.shape[1]).double() / len(logits)
 
 
-def _kept_or_trained(about: dict[str, Any], data: Labelled, seed: int, epochs: int) -> tuple[nn.Sequential, float]:
-    """The network in eval mode, and which share of the held-out images it names rightly."""
+def _kept_or_trained(key: dict[str, Any], data: Labelled, seed: int, epochs: int) -> tuple[nn.Sequential, float]:
+    """The network in eval mode, and its accuracy on held-out images."""
     assert data.levels is not None
     assert data.classes is not None
-    shape, kept = tuple(data.train_images.shape[1:]), cache.read_extractor(about)
+    shape, kept = tuple(data.train_images.shape[1:]), cache.read_extractor(key)
     if kept is not None:
         with torch.random.fork_rng(devices=[]):
             net = convnet(shape, data.classes)
         try:
             net.load_state_dict(kept["state"])
             return net.eval().requires_grad_(False), float(kept["accuracy"])
-        except (KeyError, RuntimeError, TypeError, ValueError):  # not whole: trained again
+        except (KeyError, RuntimeError, TypeError, ValueError):  # damaged: trained again
             pass
     n = len(data.train_images)
-    log.info("metrics=classifier: training it on %d labelled images, %d times each; it is kept for later runs", n, epochs)
+    log.info("metrics=classifier: training on %d labelled images, %d epochs; cached for later runs", n, epochs)
     net = train(data.train_images, data.labels("train"), data.classes, data.levels, data.flip, seed, epochs)
     held_out = accuracy(net, data.val_images, data.labels("val"), data.levels)
-    log.info("metrics=classifier: names %.1f%% of the %d held-out images rightly", 100 * held_out, len(data.val_images))
-    cache.write_extractor(about, {"state": net.state_dict(), "accuracy": held_out})
+    log.info("metrics=classifier: accuracy %.1f%% on %d held-out images", 100 * held_out, len(data.val_images))
+    cache.write_extractor(key, {"state": net.state_dict(), "accuracy": held_out})
     return net, held_out
 
 

@@ -1,4 +1,4 @@
-"""How the classifier of `classifier.py` is made: a convnet, real images against fresh non-images in every batch."""
+"""Training of the classifier in `classifier.py`: a convnet on real images and fresh non-images in every batch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from torch.nn import functional as F
 from ddpm_lab.metrics.non_images import FAMILIES, between
 
 RECIPE = 1
-"""To be counted up with any change below: weights that were kept by another are not taken."""
+"""Raise with any change below: cached weights of another recipe are not used."""
 BATCH = 64
 FEATURES = 128
 LEARNING_RATE = 3e-3
 REJECT_WEIGHT = 0.5
-"""Of the loss of *reject*: at 1, some 5% of real digits would be rejected too; at 0.5, 3 to 4%."""
+"""Weight of *reject* in the loss: at 1 some 5% of real digits are rejected, at 0.5 3 to 4%."""
 JITTER = 0.05
-"""Noise on real images, so that a trace of it is no fault: less than one of 17 grey levels."""
+"""Largest noise on real images, less than one of 17 grey levels, so that a trace of noise is not rejected."""
 SHOWN = 250_000
-"""Training images shown at most, unless told."""
+"""Training images shown at most where `epochs` is None."""
 
 
 def default_epochs(n: int) -> int:
-    """20 passes over n images, fewer where they are many."""
+    """20 epochs of n images, fewer beyond 12,500 of them."""
     return max(1, min(20, SHOWN // n))
 
 
@@ -40,8 +40,8 @@ class Head(nn.Module):
 
 
 def convnet(shape: tuple[int, ...], classes: int) -> nn.Sequential:
-    """A trunk that halves the side until it is 7 or less, and a head, for images C S S. From 16 pixels on the first layer
-    halves too: it would cost more than all others."""
+    """A trunk that halves the side until it is 7 or less, and a head, for images C S S. From 16 pixels on the first layer,
+    which would cost more than all others, halves it too."""
     channels, side = shape[0], shape[-1]
     if side < 16:
         width, layers = 16, [*_layer(channels, 16)]
@@ -64,8 +64,8 @@ def quantise(x: Tensor, levels: int) -> Tensor:
 
 
 def train(images: Tensor, labels: Tensor, classes: int, levels: int, flip: bool, seed: int, epochs: int) -> nn.Sequential:
-    """From uint8 images N C S S; in eval mode. Draws nothing from torch's own generator, and uses one thread, so that sums have
-    one order."""
+    """The network in eval mode, from uint8 images N C S S. Leaves torch's generator as it was, and uses one thread, so that
+    sums have one order."""
     g = Generator().manual_seed(seed)
     batches = max(1, len(images) // BATCH)
     weight = torch.tensor([1.0] * classes + [REJECT_WEIGHT])
@@ -87,7 +87,7 @@ def train(images: Tensor, labels: Tensor, classes: int, levels: int, flip: bool,
 
 
 def with_non_images(x: Tensor, labels: Tensor, classes: int, flip: bool, g: Generator) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1] with a trace of noise, mirrored or not, and as many non-images made of them; 2N images and classes."""
+    """Images in [0, 1] with a trace of noise, mirrored or not, then as many non-images made of them: 2N images and classes."""
     made = torch.cat([family(x, labels, g) for family in FAMILIES])
     made = made[torch.randperm(len(made), generator=g)[: len(x)]]
     if flip:
@@ -98,11 +98,11 @@ def with_non_images(x: Tensor, labels: Tensor, classes: int, flip: bool, g: Gene
 
 @torch.no_grad()
 def accuracy(net: nn.Sequential, images: Tensor, labels: Tensor, levels: int) -> float:
-    """Share of uint8 images whose likeliest class, *reject* apart, is their own."""
+    """Share of uint8 images whose most likely class other than *reject* is their label."""
     right = 0
     with _one_thread():
-        for x, own in zip(images.split(1024), labels.split(1024), strict=True):
-            right += int((net(x.float() / (levels - 1))[:, :-1].argmax(1) == own).sum())
+        for x, label in zip(images.split(1024), labels.split(1024), strict=True):
+            right += int((net(x.float() / (levels - 1))[:, :-1].argmax(1) == label).sum())
     return right / len(images)
 
 

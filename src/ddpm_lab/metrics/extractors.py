@@ -1,14 +1,20 @@
-"""What samples and data are compared in: an extractor maps them to features, and says how to call what is measured there."""
+"""Feature spaces in which samples and data are compared. An extractor maps data to features and names the scores in them."""
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ddpm_lab.domains import checked
+
 Metric = Literal["fd", "fd_inf", "kid", "is", "precision", "recall"]
 WORDS: dict[Metric, str] = {
-    "fd": "Fréchet distance", "fd_inf": "Fréchet distance at infinity", "kid": "kernel distance", "is": "Inception Score",
-    "precision": "precision", "recall": "recall",
-}  # fmt: skip
+    "fd": "Fréchet distance",
+    "fd_inf": "Fréchet distance at infinity",
+    "kid": "kernel distance",
+    "is": "Inception Score",
+    "precision": "precision",
+    "recall": "recall",
+}
 
 
 class Extractor(Protocol):
@@ -16,26 +22,26 @@ class Extractor(Protocol):
 
     name: str
     batch: int
-    """How many data are best given at once."""
+    """Data of one call."""
     record: dict[str, Any]
-    """Whatever else the features depend on."""
+    """What the features depend on besides the name."""
     slow: bool
-    """Whether statistics of real data are worth keeping on disk."""
+    """Whether statistics of real data are kept on disk."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def key(self, n: int, metric: Metric = "fd") -> str:
-        """Name of what is measured of n samples, as in summary.json."""
+        """The key of a score of n samples, as in summary.json."""
         ...
 
     def label(self, n: int, metric: Metric = "fd") -> str:
-        """The same in words."""
+        """The score in words."""
         ...
 
 
 @runtime_checkable
 class Classifying(Protocol):
-    """An extractor that tells classes too."""
+    """An extractor that also classifies."""
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features N×dim and logits N×classes, in one pass."""
@@ -48,14 +54,15 @@ class Extracted(NamedTuple):
 
 
 def extract(extractor: Extractor, x: Tensor) -> Extracted:
-    """Of data in [−1, 1]; logits are None where the extractor has none."""
+    """Features of data in [−1, 1]; logits are None where the extractor does not classify."""
     if isinstance(extractor, Classifying):
         return Extracted(*extractor.features_and_logits(x))
     return Extracted(extractor(x), None)
 
 
+@checked
 class Pixels:
-    """The values themselves. Needs no network, and is not FID."""
+    """The values themselves, float64. Not FID."""
 
     name, slow = "pixels", False
 

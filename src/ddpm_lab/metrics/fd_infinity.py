@@ -1,4 +1,4 @@
-"""The Fréchet distance that infinitely many samples would have (Chong & Forsyth 2020: FID∞), from those there are."""
+"""The Fréchet distance extrapolated to infinitely many samples: FID∞ (Chong & Forsyth 2020)."""
 
 import torch
 from jaxtyping import Float64
@@ -15,12 +15,12 @@ DRAWS = 2
 
 def fd_infinity(features: Tensor, reference: Moments, points: int = 15, smallest: int | None = None, seed: int = 0) -> Score:
     """Chong & Forsyth 2020: the bias of the distance is linear in 1/n, so a line through the distances of `points`
-    sub-samples of the N×dim features, of sizes evenly from `smallest` to N, meets 1/n = 0 at the distance without it.
-    `reference` keeps the bias of its own size.
+    sub-samples of the N×dim features, with sizes spaced evenly from `smallest` to N, has the unbiased distance at 1/n = 0.
+    The bias due to the size of the reference remains.
 
     `smallest` None is N / 10 as in the paper (5,000 of 50,000), but at least 2·dim: where the covariance is singular the bias
-    is not linear. `se` is that of the fitted intercept; the sub-samples share their features, so other samples may differ by
-    more. Raises UserError for N below twice `smallest`, from where a line says little.
+    is not linear. `se` is that of the fitted intercept; the sub-samples share features, so it understates the spread between
+    independent sets of samples. Raises UserError for N below twice `smallest`.
     """
     n, dim = features.shape
     first = max(n // 10, 2 * dim) if smallest is None else smallest
@@ -35,7 +35,7 @@ def fd_infinity(features: Tensor, reference: Moments, points: int = 15, smallest
 
 
 def intercept(x: Float64[Tensor, " n"], y: Float64[Tensor, " n"]) -> Score:
-    """Of the least-squares line through the points, with its standard error from their scatter."""
+    """Intercept of the least-squares line, with its standard error from the residuals."""
     centred = x - x.mean()
     slope = (centred * y).sum() / (centred**2).sum()
     value = y.mean() - slope * x.mean()

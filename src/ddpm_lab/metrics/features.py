@@ -1,4 +1,4 @@
-"""Features of all n data at once, for what needs more of them than moments: in memory while that is little, else in a file."""
+"""All features of n data, for scores that need more than moments: in memory up to a limit, beyond it in a mapped file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,12 +10,12 @@ from torch import Tensor
 from ddpm_lab.errors import UserError
 
 IN_MEMORY = 2**28
-"""Bytes up to which features stay in memory: 32,768 of 2048 dimensions."""
+"""Bytes up to which features stay in memory: 32,768 features of 2048 dimensions."""
 
 
 class FeatureStore:
-    """n rows, features or logits, that come in batches: float32, N×dim. Beyond `in_memory` bytes they are written to
-    <folder>/<name>.npy, which is mapped, so a batch is all that is in memory; the folder is the caller's to remove."""
+    """n rows of features or logits that come in batches: float32, N×dim. Beyond `in_memory` bytes they are written to
+    <folder>/<name>.npy, which is mapped, so that memory holds one batch; the folder is the caller's to remove."""
 
     def __init__(self, n: int, folder: Path, name: str = "features", in_memory: int = IN_MEMORY) -> None:
         self.n, self.path, self._in_memory = n, folder / f"{name}.npy", in_memory
@@ -23,7 +23,7 @@ class FeatureStore:
         self._filled = 0
 
     def add(self, rows: Tensor) -> "FeatureStore":
-        """The next rows, B×dim; returns itself. Raises UserError for values that are not finite, or that find no room."""
+        """The next rows, B×dim; returns itself. Raises UserError for values that are not finite or cannot be stored."""
         batch = rows.detach().to("cpu", torch.float32).numpy()
         if not np.isfinite(batch).all():
             raise UserError(f"{self.path.stem}: not finite from row {self._filled} on: are the samples?")
@@ -34,11 +34,11 @@ class FeatureStore:
         return self
 
     def features(self) -> Tensor:
-        """All n, mapped where they are in a file. Raises ValueError unless so many have come."""
-        if self.n == 0:  # the share of a process that has none
+        """All n, mapped where they are in a file. Raises ValueError unless n rows were added."""
+        if self.n == 0:  # a process without data
             return torch.empty(0, 0)
         if self._rows is None or self._filled != self.n:
-            raise ValueError(f"{self._filled} of {self.n} {self.path.stem} have come.")
+            raise ValueError(f"{self._filled} of {self.n} {self.path.stem} were added.")
         if isinstance(self._rows, np.memmap):
             self._rows.flush()
             return read(self.path)
@@ -55,16 +55,16 @@ class FeatureStore:
 
 
 def read(path: Path) -> Tensor:
-    """The rows of a file, mapped: on the disk until they are looked at."""
-    # "c" rather than "r": torch warns of memory it may not write to; what it writes would not reach the file.
+    """The rows of a file, mapped, so read when they are used."""
+    # "c" rather than "r", as torch warns of read-only memory; writes do not reach the file.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def joined(parts: Iterable[Tensor], folder: Path, name: str = "features", in_memory: int = IN_MEMORY) -> Tensor:
-    """Parts N_i×dim, one after another as of processes in their order, as one; empty ones take no room."""
-    found = [part for part in parts if len(part)]
-    store = FeatureStore(sum(map(len, found)), folder, name, in_memory)
-    for part in found:
+    """Parts N_i×dim as one N×dim, in order; empty parts are skipped."""
+    filled = [part for part in parts if len(part)]
+    store = FeatureStore(sum(map(len, filled)), folder, name, in_memory)
+    for part in filled:
         for rows in part.split(4096):
             store.add(rows)
     return store.features()

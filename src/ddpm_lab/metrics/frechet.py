@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Moments(Protocol):
-    """What a Gaussian is fitted by: measured here (`FeatureStats`) or by others (`published.PublishedStats`)."""
+    """Mean and covariance of a Gaussian: measured here (`FeatureStats`) or published (`published.PublishedStats`)."""
 
     @property
     def mean(self) -> Float64[Tensor, " dim"]: ...
@@ -20,56 +20,58 @@ class Moments(Protocol):
 
 
 class FeatureStats:
-    """Mean and covariance of features that come in batches: memory is flat in n. Float64 throughout."""
+    """Mean and covariance of features that come in batches: memory is flat in n. Sums in float64, on the device of the sums."""
 
     def __init__(self, dim: int) -> None:
         self.n = 0
-        self._sum = torch.zeros(dim, dtype=torch.float64)
-        self._outer = torch.zeros(dim, dim, dtype=torch.float64)
+        self.sum = torch.zeros(dim, dtype=torch.float64)
+        self.outer = torch.zeros(dim, dim, dtype=torch.float64)
+
+    @classmethod
+    def of(cls, n: int, sum: Tensor, outer: Tensor) -> "FeatureStats":
+        """From Σx and Σxxᵀ over n features."""
+        stats = cls(0)
+        stats.n, stats.sum, stats.outer = n, sum, outer
+        return stats
 
     def add(self, features: Tensor) -> "FeatureStats":
         """Features N×dim; returns itself."""
-        features = features.detach().double().cpu()
+        features = features.detach().to(self.sum)
         self.n += len(features)
-        self._sum += features.sum(0)
-        self._outer += features.T @ features
+        self.sum += features.sum(0)
+        self.outer += features.T @ features
         return self
 
     def plus(self, other: "FeatureStats") -> "FeatureStats":
-        """Of both together."""
-        stats = FeatureStats(len(self._sum))
-        stats.n, stats._sum, stats._outer = self.n + other.n, self._sum + other._sum, self._outer + other._outer
-        return stats
+        """The statistics of both sets together."""
+        return FeatureStats.of(self.n + other.n, self.sum + other.sum, self.outer + other.outer)
 
     @property
     def mean(self) -> Float64[Tensor, " dim"]:
-        return self._sum / self.n
+        return self.sum / self.n
 
     @property
     def cov(self) -> Float64[Tensor, "dim dim"]:
-        """Unbiased (n − 1), as the published FIDs use."""
+        """Unbiased (n − 1), as in published FIDs."""
         if self.n < 2:
             raise ValueError(f"a covariance needs at least 2 features, and there are {self.n}.")
-        return (self._outer - self.n * torch.outer(self.mean, self.mean)) / (self.n - 1)
+        return (self.outer - self.n * torch.outer(self.mean, self.mean)) / (self.n - 1)
 
     def state(self) -> dict[str, Any]:
-        """What `from_state` takes."""
-        return {"n": np.array(self.n), "sum": self._sum.numpy(), "outer": self._outer.numpy()}
+        """The argument of `from_state`."""
+        return {"n": np.array(self.n), "sum": self.sum.numpy(), "outer": self.outer.numpy()}
 
     @staticmethod
     def from_state(state: dict[str, Any]) -> "FeatureStats":
-        """Raises KeyError or ValueError for what is no state."""
+        """Raises KeyError or ValueError for a state that is malformed."""
         dim = len(state["sum"])
         if state["outer"].shape != (dim, dim) or state["outer"].dtype != np.float64 or not np.isfinite(state["outer"]).all():
             raise ValueError("not the state of feature statistics")
-        stats = FeatureStats(dim)
-        stats.n = int(state["n"])
-        stats._sum, stats._outer = torch.from_numpy(state["sum"]), torch.from_numpy(state["outer"])
-        return stats
+        return FeatureStats.of(int(state["n"]), torch.from_numpy(state["sum"]), torch.from_numpy(state["outer"]))
 
 
 def stats_of(batches: Iterable[Tensor]) -> FeatureStats:
-    """Of features that come in batches, at least one, N×dim each."""
+    """The statistics of one or more batches of features, N×dim each."""
     stats: FeatureStats | None = None
     for features in batches:
         stats = (stats or FeatureStats(features.shape[1])).add(features)

@@ -2,46 +2,65 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ddpm_lab.core.grey import to_uint8
+from ddpm_lab.core.types import Incompatible
+from ddpm_lab.domains import File, PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.extractors import Metric
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
-"""One file, as torch-fidelity and pytorch-fid call it."""
+"""Names of the same file in torch-fidelity and pytorch-fid."""
 SHA256 = "6726825d"
-"""Where the hash of that file begins."""
+"""First digits of the hash of that file."""
 FULL = 50_000
-"""Samples that a published FID has. It falls with their number, so with fewer the number is part of the name."""
-CALLED: dict[Metric, str] = {
-    "fd": "FID", "fd_inf": "FID_inf", "kid": "KID", "is": "IS", "precision": "precision", "recall": "recall",
-}  # fmt: skip
+"""Samples of a published FID. The value depends on their number, so below it the number is part of the name."""
+NAME: dict[Metric, str] = {
+    "fd": "FID",
+    "fd_inf": "FID_inf",
+    "kid": "KID",
+    "is": "IS",
+    "precision": "precision",
+    "recall": "recall",
+}
 
 
+class Given(Protocol):
+    """A data module."""
+
+    gives: str
+
+
+@checked
 class Inception:
     """2048 features of images: rounded to uint8, grey ones repeated to three channels, resized to 299×299 as TensorFlow 1 did.
 
-    The network is kept out of every module, so no checkpoint holds it, and computes in float32 throughout.
+    The network is kept out of every module, so no checkpoint holds it, and computes in float32 throughout. Raises Incompatible
+    for data that are not images, UserError for weights that cannot be read.
     """
 
     name, slow = "inception", True
     accepts = "images"
 
-    def __init__(self, weights: str | None, batch: int) -> None:
+    def __init__(self, weights: File | None = None, batch: PositiveInt = 64, *, data: Given | None = None) -> None:
+        if data is not None and data.gives != self.accepts:
+            raise Incompatible(f"the Inception network takes images, and these data are {data.gives}", "metrics", "data")
         self.batch = batch
         path = _cached() if weights is None else Path(weights).expanduser()
         with path.open("rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self._net = _load(path)
         self.record: dict[str, Any] = {
-            "network": "inception-v3-compat, torch-fidelity", "layer": "2048", "resize": "TensorFlow 1 bilinear, 299",
+            "network": "inception-v3-compat, torch-fidelity",
+            "layer": "2048",
+            "resize": "TensorFlow 1 bilinear, 299",
             "weights_sha256": self.sha256,
-        }  # fmt: skip
+        }
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -49,21 +68,20 @@ class Inception:
         if pixels.shape[1] == 1:
             pixels = pixels.expand(-1, 3, -1, -1)
         self._net.to(x.device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has features of three digits
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 leaves three digits
             return torch.cat([self._net(chunk)[0] for chunk in pixels.split(self.batch)])
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """And of each image 1008 logits without their bias, which the Inception Score is published with: float64, where TF32
-        has no say."""
+        """Features, and N×1008 logits without their bias, as in published Inception Scores; float64, so free of TF32."""
         features = self(x)
         return features, features.double() @ self._net.fc.weight.double().T  # type: ignore[union-attr,operator]
 
     def key(self, n: int, metric: Metric = "fd") -> str:
-        return f"{CALLED[metric]}{_of(n)}".lower()
+        return f"{NAME[metric]}{_of(n)}".lower()
 
     def label(self, n: int, metric: Metric = "fd") -> str:
         other = "" if self.sha256.startswith(SHA256) else f" by weights {self.sha256[:8]}, not the published ones,"
-        return f"{CALLED[metric]}{_of(n)}{other}"
+        return f"{NAME[metric]}{_of(n)}{other}"
 
 
 def _of(n: int) -> str:
@@ -71,7 +89,7 @@ def _of(n: int) -> str:
 
 
 def _cached() -> Path:
-    """The file in torch's cache; downloaded, checked and moved there where it is missing."""
+    """The file in torch's cache; downloaded and checked where it is missing."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     for name in NAMES:
         if (folder / name).is_file():
@@ -80,7 +98,7 @@ def _cached() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(URL, str(target), hash_prefix=SHA256)
-    except (OSError, RuntimeError) as error:  # no network; or what came is not the file
+    except (OSError, RuntimeError) as error:  # no network, or another file
         raise UserError(
             f"metrics=inception: its weights are not at {target}, and could not be downloaded from {URL} ({error}): "
             "put the file there, name it by metrics.weights=FILE, or use metrics=pixels"
@@ -92,12 +110,12 @@ def _load(path: Path) -> torch.nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # tensors alone: torch-fidelity would run what else there is
+        torch.load(path, map_location="cpu", weights_only=True)  # tensors alone: torch-fidelity would unpickle code
         with torch.random.fork_rng(devices=[]):
             net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
-    except Exception as error:  # torch raises a dozen kinds, none of which tells a user more than this
+    except Exception as error:  # torch raises many kinds
         raise UserError(
             f"metrics.weights={path}: not the weights of torch-fidelity's Inception network (cut short, or another file); "
-            f"they are to be had from {URL}"
+            f"download them from {URL}"
         ) from error
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  the same up to rounding, 1.5 times as fast

@@ -1,46 +1,53 @@
-"""Inception Score (Salimans et al. 2016, Section 4) from logits that come in batches: memory is flat in n."""
+"""Inception Score (Salimans et al. 2016, Section 4) from sums over logits: memory is flat in n."""
+
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.score import Score
 
 
-class InceptionScore:
-    """exp E_x KL(p(y|x) ‖ p(y)), mean over `splits` parts of the samples: sample i is in part i mod `splits`, so that no order
-    of the samples, as by class, gathers alike ones in one part. Of each part sums are kept, in float64."""
+class ClassSums(NamedTuple):
+    """Sums over the samples of each split. Sample i belongs to split i mod S, so that no order of the samples, such as by
+    class, concentrates similar samples in one split."""
 
-    def __init__(self, classes: int, splits: int = 10) -> None:
-        self.n = torch.zeros(splits, dtype=torch.float64)
-        self._entropy = torch.zeros(splits, dtype=torch.float64)
-        self._probability = torch.zeros(splits, classes, dtype=torch.float64)
+    n: Float64[Tensor, " S"]
+    entropy: Float64[Tensor, " S"]
+    """Σ H(p(y|x)), in nats."""
+    probability: Float64[Tensor, "S classes"]
+    """Σ p(y|x)."""
 
-    def add(self, logits: Tensor, first: int) -> "InceptionScore":
-        """Logits N×classes of the samples number `first` and on; returns itself."""
-        p = logits.detach().double().cpu().softmax(1)
-        part = (first + torch.arange(len(logits))) % len(self.n)
-        self.n += torch.bincount(part, minlength=len(self.n))
-        self._entropy.index_add_(0, part, torch.special.entr(p).sum(1))
-        self._probability.index_add_(0, part, p)
-        return self
+    @classmethod
+    def empty(cls, classes: int, splits: int = 10) -> "ClassSums":
+        n, entropy = torch.zeros(2, splits, dtype=torch.float64)
+        return cls(n, entropy, torch.zeros(splits, classes, dtype=torch.float64))
 
-    def plus(self, other: "InceptionScore") -> "InceptionScore":
-        """Of both together: one process's samples and another's."""
-        both = InceptionScore(self._probability.shape[1], len(self.n))
-        both.n, both._entropy = self.n + other.n, self._entropy + other._entropy
-        both._probability = self._probability + other._probability
-        return both
+    def add(self, logits: Tensor, first: int) -> "ClassSums":
+        """With N×classes logits of the samples first, first + 1, …"""
+        p = logits.detach().to(self.probability).softmax(1)
+        split = (first + torch.arange(len(logits), device=p.device)) % len(self.n)
+        return ClassSums(
+            self.n + torch.bincount(split, minlength=len(self.n)),
+            self.entropy.index_add(0, split, torch.special.entr(p).sum(1)),
+            self.probability.index_add(0, split, p),
+        )
 
-    def score(self) -> Score:
-        """`std` is that over parts, as published; `se` the standard error of their mean, None for one part. The score rises
-        with n, so it has n in its name. Raises UserError where there are fewer samples than parts."""
-        splits = len(self.n)
-        if (self.n == 0).any():
-            raise UserError(f"inception score: {int(self.n.sum())} samples do not fill {splits} splits: use fewer splits.")
-        marginal = self._probability / self.n[:, None]
-        scores = (
-            torch.special.entr(marginal).sum(1) - self._entropy / self.n
-        ).exp()  # KL is the entropy that y gains without x
-        se = float(scores.std() / splits**0.5) if splits > 1 else None
-        return Score(float(scores.mean()), se, float(scores.std(correction=0)))
+    def plus(self, other: "ClassSums") -> "ClassSums":
+        """The sums of both sets of samples."""
+        return ClassSums(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def inception_score(sums: ClassSums) -> Score:
+    """exp E_x KL(p(y|x) ‖ p(y)), mean over the splits. `std` is that over splits, as published; `se` the standard error of
+    their mean, None for one split. The score rises with n. Raises UserError for fewer samples than splits."""
+    n, entropy, probability = sums
+    splits = len(n)
+    if (n == 0).any():
+        raise UserError(f"inception score: {int(n.sum())} samples do not fill {splits} splits: use fewer splits.")
+    marginal = probability / n[:, None]
+    scores = (torch.special.entr(marginal).sum(1) - entropy / n).exp()  # E_x KL(p(y|x) ‖ p(y)) = H(p(y)) − E_x H(p(y|x))
+    se = float(scores.std() / splits**0.5) if splits > 1 else None
+    return Score(float(scores.mean()), se, float(scores.std(correction=0)))

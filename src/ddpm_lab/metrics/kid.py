@@ -27,12 +27,12 @@ def unbiased_mmd2(x: Float64[Tensor, "m dim"], y: Float64[Tensor, "n dim"]) -> f
 
 
 def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0, device: torch.device | str = "cpu") -> Score:
-    """Mean of MMD² over `subsets` pairs of subsets, `size` features of each of N×dim and M×dim, drawn without repetition as in
-    the paper; float64, and memory is flat in N. `std` is the spread over subsets, which published numbers call ±.
+    """Mean of MMD² over `subsets` pairs of subsets, `size` features of each of N×dim and M×dim, drawn without replacement as in
+    the paper; float64, memory flat in N. `std` is the spread over subsets, which published numbers give after ±.
 
-    `se` is the standard error of the mean over fresh features: the delete-d jackknife (Shao & Wu 1989), as the subsets leave
-    out all but `size` of the smaller set, with what `subsets` few draws add. None where nothing is left out.
-    Raises UserError for subsets that are larger than a set.
+    `se` is the standard error of the mean over new features: the delete-d jackknife (Shao & Wu 1989), as subsets leave out all
+    but `size` of the smaller set, plus the variance of drawing finitely many subsets. None where nothing is left out.
+    Raises UserError for subsets larger than a set.
     """
     fewest = min(len(a), len(b))
     if not 2 <= size <= fewest:
@@ -47,5 +47,5 @@ def kid(a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 
 
 
 def _rows(n: int, size: int, seed: int, subset: int, side: int) -> Int[Tensor, " size"]:
-    """Which of n features are in one subset."""
+    """Indices of one subset among n features."""
     return torch.randperm(n, generator=rng.generator(seed, "evaluation", DRAWS, subset, side))[:size]

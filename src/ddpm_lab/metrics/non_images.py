@@ -1,6 +1,5 @@
-"""What is not an image of the data: noise, shuffled pixels, mixtures. A classifier learns to reject it, so that it can tell
-garbage from the classes it knows. Each family takes real images x, N C S S in [0, 1], their labels and a generator, and
-returns as many images, which may leave [0, 1]."""
+"""Families of non-images that a classifier learns to reject: noise, shuffled pixels, mixtures. Each takes real images x
+(N C S S in [0, 1]), their labels and a generator, and returns as many images, which may leave [0, 1]."""
 
 from collections.abc import Callable
 
@@ -20,9 +19,9 @@ def uniform_noise(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
 
 
 def smooth_noise(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Blobs of 3/8 of the side: with the smoothness of pen strokes and about their ink."""
+    """Blobs of 3/8 of the side, as smooth as pen strokes and with a similar amount of ink."""
     width = _odd(3 / 8, x)
-    blobs = _mean_filter(torch.randn(x.shape, generator=g), width) * (width / 3)  # as strong, however many values are averaged
+    blobs = _mean_filter(torch.randn(x.shape, generator=g), width) * (width / 3)  # independent of how many values are averaged
     return 0.3 + between(x, 0.5, 2, g) * blobs
 
 
@@ -35,23 +34,23 @@ def shuffled(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
 
 
 def collage(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Each pixel from another image: the marginals are right, nothing else is."""
+    """Each pixel from another image: right marginals, wrong joint distribution."""
     return x.gather(0, torch.randint(len(x), (len(x), 1, *x.shape[2:]), generator=g).expand_as(x))
 
 
 def averaged_pair(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Two images of different classes through each other."""
+    """Mixture of two images of different classes."""
     weight = between(x, 0.35, 0.65, g)
     return weight * x + (1 - weight) * x[_other_class(labels, g)]
 
 
 def averaged_many(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """Five images through each other."""
+    """Mean of five images."""
     return torch.stack([x[torch.randint(len(x), (len(x),), generator=g)] for _ in range(5)]).mean(0)
 
 
 def halves(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
-    """The left or upper half of an image beside the other half of one of another class."""
+    """The left or upper half of an image joined to the other half of one of another class."""
     side = x.shape[-1]
     first = torch.arange(side) < side // 2
     kept = torch.where(torch.rand(len(x), 1, 1, 1, generator=g) < 0.5, first, first[:, None])
@@ -74,9 +73,18 @@ def constant(x: Tensor, labels: Tensor, g: Generator) -> Tensor:
 
 
 FAMILIES: tuple[Callable[[Tensor, Tensor, Generator], Tensor], ...] = (
-    gaussian_noise, uniform_noise, smooth_noise, shuffled, collage, averaged_pair, averaged_many, halves, strong_noise,
-    heavy_blur, constant,
-)  # fmt: skip
+    gaussian_noise,
+    uniform_noise,
+    smooth_noise,
+    shuffled,
+    collage,
+    averaged_pair,
+    averaged_many,
+    halves,
+    strong_noise,
+    heavy_blur,
+    constant,
+)
 
 
 def between(x: Tensor, low: float, high: float, g: Generator) -> Tensor:
@@ -94,7 +102,7 @@ def _odd(share: float, x: Tensor) -> int:
 
 
 def _other_class(labels: Tensor, g: Generator) -> Tensor:
-    """For each image, the index of a random image of another class; of any, where there is no other."""
+    """For each image, the index of a random image of another class, or of any where there is no other."""
     different = (labels[:, None] != labels[None, :]).float()
     different[different.sum(1) == 0] = 1
     return torch.multinomial(different, 1, generator=g).squeeze(1)

@@ -1,5 +1,5 @@
-"""Improved precision and recall (Kynkäänniemi et al. 2019): is a sample within the manifold of the data, and a datum within
-that of the samples? A manifold is the union of balls around features, each as wide as the k-th neighbour is far."""
+"""Improved precision and recall (Kynkäänniemi et al. 2019): the share of samples in the manifold of the data, and of data in
+that of the samples. A manifold is the union of balls around features, of the distance to the k-th neighbour as radius."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.score import Score
 
 
-class PrecisionRecall(NamedTuple):
+class PrecisionRecallScores(NamedTuple):
     precision: Score
     recall: Score
 
 
 def precision_recall(
     samples: Tensor, real: Tensor, k: int = 3, block: int = 2048, device: torch.device | str = "cpu"
-) -> PrecisionRecall:
+) -> PrecisionRecallScores:
     """Kynkäänniemi et al. 2019 Eq. 2, from features N×dim and M×dim (the paper: 50,000 of each; both numbers change with N and
-    M). Distances are float64, `block`×`block` at a time. `se` is binomial: that of another sample held against the same
+    M). Distances are float64, `block`×`block` at a time. `se` is binomial, for a fixed
     manifold. Raises UserError for sets of k features or fewer."""
     fewest = min(len(samples), len(real))
     if fewest <= k:
@@ -33,11 +33,11 @@ def precision_recall(
             distance = squared_distances(x, y)
             precise[i] |= (distance <= of_real[j]).any(1)
             recalled[j] |= (distance <= of_samples[i, None]).any(0)
-    return PrecisionRecall(_share(precise), _share(recalled))
+    return PrecisionRecallScores(_share(precise), _share(recalled))
 
 
 def squared_radii(features: Tensor, k: int, block: int, device: torch.device | str) -> Float64[Tensor, " n"]:
-    """Kynkäänniemi et al. 2019 Eq. 1, right side squared: from each feature to its k-th neighbour, not counting itself."""
+    """Kynkäänniemi et al. 2019 Eq. 1, squared: from each feature to its k-th neighbour other than itself."""
     radii = []
     for i, x in _blocks(features, block, device):
         nearest = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=device)
@@ -51,7 +51,7 @@ def squared_radii(features: Tensor, k: int, block: int, device: torch.device | s
 
 
 def squared_distances(x: Float64[Tensor, "m dim"], y: Float64[Tensor, "n dim"]) -> Float64[Tensor, "m n"]:
-    """|x − y|² by one product of matrices; equal features are at exactly 0, which rounding alone would not leave them at."""
+    """|x − y|² by one matrix product, exactly 0 between equal features."""
     norms = (x**2).sum(1)[:, None] + (y**2).sum(1)
     distance = norms - 2 * x @ y.T
     return distance.masked_fill_(distance < 1e-14 * norms, 0)

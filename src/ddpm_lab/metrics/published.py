@@ -1,4 +1,4 @@
-"""Statistics of features that others have published: an .npz with mean and covariance stands for the real data."""
+"""Published statistics of features: an .npz with mean and covariance in place of real data."""
 
 import hashlib
 from pathlib import Path
@@ -12,13 +12,13 @@ from torch import Tensor
 from ddpm_lab.errors import UserError
 
 NAMES = (("mu", "sigma"), ("m2", "s2"))
-"""Mean and covariance, as pytorch-fid, clean-fid, guided-diffusion, EDM and most others call them; as lucidrains does."""
+"""Names of mean and covariance in pytorch-fid, clean-fid, guided-diffusion and EDM; in lucidrains' code."""
 COUNT = "n"
-"""Of how many data, where a file says so."""
+"""Number of data, where a file holds it."""
 
 
 class PublishedStats(NamedTuple):
-    """What `frechet_distance` takes. `n` is None where the file does not say; `sha256` is that of the file."""
+    """Moments for `frechet_distance`. `n` is None where the file lacks it; `sha256` is that of the file."""
 
     mean: Float64[Tensor, " dim"]
     cov: Float64[Tensor, "dim dim"]
@@ -27,14 +27,14 @@ class PublishedStats(NamedTuple):
 
 
 def read_published(path: str | Path, key: str = "reference") -> PublishedStats:
-    """From an .npz. Raises UserError that begins with `key`=`path` for a file that is not one, or holds no mean and covariance
-    that belong together and are finite; nothing in it is run."""
+    """Reads an .npz without unpickling. Raises UserError that begins with `key`=`path` for another file, or without a finite
+    mean and covariance of the same features."""
     path = Path(path).expanduser()
     arrays, sha256 = _arrays(path, key)
     names = next((pair for pair in NAMES if set(pair) <= arrays.keys()), None)
     if names is None:
-        wanted = " or ".join(" and ".join(pair) for pair in NAMES)
-        raise UserError(f"{key}={path}: holds {', '.join(sorted(arrays)) or 'nothing'}, and statistics are called {wanted}.")
+        allowed = " or ".join(" and ".join(pair) for pair in NAMES)
+        raise UserError(f"{key}={path}: holds {', '.join(sorted(arrays)) or 'nothing'}; allowed are arrays named {allowed}.")
     mean, cov = (arrays[name] for name in names)
     problem = _problem(mean, cov, arrays.get(COUNT))
     if problem:
@@ -43,14 +43,14 @@ def read_published(path: str | Path, key: str = "reference") -> PublishedStats:
     return PublishedStats(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(cov.astype(np.float64)), n, sha256)
 
 
-def check_size(stats: PublishedStats, dim: int, extractor: str, what: str) -> None:
-    """Raises UserError, which begins with `what`, unless the extractor gives as many features as these are statistics of."""
+def check_size(stats: PublishedStats, dim: int, extractor: str, source: str) -> None:
+    """Raises UserError that begins with `source` unless the statistics are of `dim` features."""
     if len(stats.mean) != dim:
-        raise UserError(f"{what}: these are statistics of {len(stats.mean)} features, and {extractor} gives {dim}.")
+        raise UserError(f"{source}: these are statistics of {len(stats.mean)} features, and {extractor} gives {dim}.")
 
 
 def _arrays(path: Path, key: str) -> tuple[dict[str, np.ndarray], str]:
-    wanted = {name for pair in NAMES for name in pair} | {COUNT}  # images, which some files hold too, are left where they are
+    wanted = {name for pair in NAMES for name in pair} | {COUNT}  # some files hold images too, which are not read
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -64,7 +64,7 @@ def _arrays(path: Path, key: str) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _problem(mean: np.ndarray, cov: np.ndarray, n: np.ndarray | None) -> str | None:
-    """What is wrong with them as statistics."""
+    """Why these are not statistics of features, None where they are."""
     if any(array.dtype.kind not in "fiu" for array in (mean, cov)):
         return "are not numbers"
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not len(mean):

@@ -10,7 +10,7 @@ from ddpm_lab.training.tensorboard_logger import TensorBoard
 from ddpm_lab.training.wandb_logger import Wandb
 
 
-@states(packages=("tensorboard", "wandb"))
+@states(packages=("tensorboard",))
 def every(
     mode: str,
     project: str | None,

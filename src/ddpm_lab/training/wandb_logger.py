@@ -13,7 +13,6 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ddpm_lab.errors import require_for_logger
 from ddpm_lab.models.checkpoint import write_weights
 from ddpm_lab.training.run_logger import RunLogger
 
@@ -36,7 +35,6 @@ class Wandb(RunLogger):
     """
 
     kind = "wandb"
-    packages = ("wandb",)
 
     def __init__(
         self,
@@ -51,8 +49,6 @@ class Wandb(RunLogger):
         evaluation: bool = False,
     ) -> None:
         super().__init__(os.path.abspath(run_dir))  # its last part is a name, also of "."
-        if mode != "disabled":
-            require_for_logger("wandb")
         self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
         self._named = name is not None
         self._about = {
