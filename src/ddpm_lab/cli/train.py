@@ -47,10 +47,10 @@ def _main(argv: list[str]) -> None:
     if not arms:
         _shown_by_hydra(argv, dirs[0])
     elif in_sweep:
-        from ddpm_lab.sweeps.runner import sweep
+        from ddpm_lab.cli.sweep import sweep
 
         arms = [arm if arm.config.resume is None else branched(arm, dirs) for arm in arms]
-        sys.exit(sweep(arms, [f"--config-dir={folder}" for folder in dirs[1:]]))
+        sys.exit(sweep(arms, [f"--config-dir={folder}" for folder in dirs[1:]], dirs))
     else:
         sys.exit(one_run(arms[0], dirs))
 

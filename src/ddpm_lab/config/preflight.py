@@ -41,7 +41,7 @@ Composed = tuple[DictConfig, dict[str, str | None]]
 Check = Callable[[DictConfig, Sequence[Path], bool], str | None]
 """Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep) to the option
 that `variance=auto` stands for."""
-LOCAL = "ddpm_lab.sweeps.launchers.Local"
+LOCAL = "ddpm_lab.sweeps.local.Local"
 Item = TypeVar("Item")
 
 

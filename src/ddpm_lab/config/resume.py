@@ -1,6 +1,5 @@
 """`resume=RUN_OR_CHECKPOINT`: which checkpoint, which configuration, which folder. Needs no torch for a run folder."""
 
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from yaml import YAMLError
 
 from ddpm_lab.config.options import content
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.state import finished
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
 """What may change on resume: none of it touches the weights that come out, but for rounding and how many steps are taken."""
@@ -134,11 +134,3 @@ def _refuse_finished(folder: Path, stored: DictConfig) -> None:
             f"resume={folder}: that run is complete at step {stored.trainer.max_steps}; "
             f"a larger trainer.max_steps, e.g. trainer.max_steps={2 * stored.trainer.max_steps}, goes on."
         )
-
-
-def finished(folder: Path, max_steps: int) -> bool:
-    """Whether the run there was trained for so many steps, and measured. A summary that cannot be read is none."""
-    try:
-        return bool(json.loads((folder / "summary.json").read_text())["step"] >= max_steps)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

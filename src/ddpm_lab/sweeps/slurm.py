@@ -1,8 +1,8 @@
-"""Arms of a sweep as jobs of SLURM, submitted and watched by submitit.
+"""`launcher=slurm`: each run of a sweep is a job of SLURM, submitted and watched by submitit.
 
-A job has as many tasks as the arm has processes, which find each other as under srun (processes.py). Each task runs train.py
-within the process that srun started: a signal then comes to it once, however SLURM follows what a job starts. A job is never
-requeued, so that its number means one execution; the same sweep goes on with what was cut short.
+A job has as many tasks as the run has processes, which find each other as under srun (processes.py). Each task runs train.py
+within the process that srun started: a signal then reaches it exactly once, however SLURM follows what a job starts. A job is
+never requeued, so its number stands for one execution; the same sweep goes on with what was cut short.
 """
 
 import fcntl
@@ -17,17 +17,17 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
-from omegaconf import DictConfig
+from annotated_types import Ge
 
-from ddpm_lab.config.preflight import Arm
+from ddpm_lab.domains import PositiveFloat, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError, require
-from ddpm_lab.sweeps.launchers import headed, read_from
-from ddpm_lab.sweeps.record import Entry
-from ddpm_lab.sweeps.report import reason
+from ddpm_lab.sweeps.launcher import headed, read_from, reason
+from ddpm_lab.sweeps.plan import Plan, PlannedRun
+from ddpm_lab.sweeps.state import Entry
 
 LOOK_EVERY = 2.0
 """Seconds between looks at a job's files; submitit asks SLURM itself less and less often, at last every ten minutes."""
@@ -39,37 +39,42 @@ _KEYS |= {key: key for key in ("partition", "account", "qos", "constraint")}
 _OURS = {"array", "error", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "signal"}
 
 
+@checked
 @dataclass
 class Slurm:
-    """Jobs, all of them in the queue at once unless told otherwise. What may be asked of SLURM stands in the yaml."""
+    """Jobs, all in the queue at once unless `sweep.n_jobs` says fewer. Arguments are options of sbatch: `minutes` is --time,
+    `cpus` --cpus-per-task, `memory_gb` --mem of a job. `gpu`: kind of the GPUs, one for each process. `notice`: seconds before
+    the time limit at which a run saves and ends, at least 30. `more`: other options, as written there. `setup`: lines of shell
+    that run first. None leaves an option to SLURM."""
 
-    arms: Sequence[Arm]
-    partition: str | None
-    account: str | None
-    qos: str | None
-    minutes: int | None
-    notice: int
-    cpus: int
-    memory_gb: float | None
-    gpu: str | None
-    constraint: str | None
-    more: Sequence[str]
-    setup: Sequence[str]
+    partition: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    minutes: PositiveInt | None = None
+    notice: Annotated[int, Ge(30)] = 120
+    cpus: PositiveInt = 4
+    memory_gb: PositiveFloat | None = None
+    gpu: Text | None = None
+    constraint: Text | None = None
+    more: tuple[Text, ...] = ()
+    setup: tuple[Text, ...] = ()
+    _: KW_ONLY
+    plan: Plan
 
     def __post_init__(self) -> None:
         check_slurm("launcher=slurm")
         self._more = dict(_option(word) for word in self.more)
-        self.at_once = self.arms[0].config.sweep.n_jobs or len(self.arms)
-        trainers = [arm.config.trainer for arm in self.arms]
-        if any(trainer.devices is None for trainer in trainers):
-            raise UserError("trainer.devices=null: a job needs to know its processes: say how many, trainer.devices=N")
-        if self.gpu is not None and not any(map(_on_gpu, trainers)):
+        runs = self.plan.runs
+        self.at_once = self.plan.n_jobs or len(runs)
+        if any(run.devices is None for run in runs):
+            raise UserError("trainer.devices=null: a job needs a number of processes: trainer.devices=N")
+        if self.gpu is not None and not any(run.on_gpu for run in runs):
             raise UserError(f"launcher.gpu={self.gpu}: no run of this sweep uses a GPU: add trainer=gpu, or leave it out")
 
-    def start(self, entry: Entry, trainer: DictConfig, command: list[str], log: BinaryIO) -> "Job":
+    def start(self, entry: Entry, run: PlannedRun, command: list[str], log: BinaryIO) -> "Job":
         place, before = Path(log.name).absolute(), Path(log.name).stat().st_size
         begin = headed(log, command)
-        executor = self.executor(place.parent, f"{place.parent.name}.{entry.number}", trainer)
+        executor = self.executor(place.parent, f"{place.parent.name}.{entry.number}", run)
         with _clean_environment():
             try:
                 job = executor.submit(run_arm, command, str(place))
@@ -80,19 +85,18 @@ class Slurm:
         entry.job = job.job_id
         return Job(entry, job, place, begin)
 
-    def executor(self, folder: Path, name: str, trainer: DictConfig) -> Any:
-        """What submits one arm; its files are under .submitit/ of the sweep."""
+    def executor(self, folder: Path, name: str, run: PlannedRun) -> Any:
+        """submitit's executor for one job. Its files are under .submitit/ of the sweep."""
         from submitit import SlurmExecutor
 
         executor = SlurmExecutor(folder / ".submitit")
-        own = {"signal": f"TERM@{self.notice}", "no-requeue": True}
-        gpus = trainer.devices if self.gpu is None else f"{self.gpu}:{trainer.devices}"
+        gpus = run.devices if self.gpu is None else f"{self.gpu}:{run.devices}"
         executor.update_parameters(
             job_name=name,
             nodes=1,
-            ntasks_per_node=trainer.devices,
+            ntasks_per_node=run.devices,
             cpus_per_task=self.cpus,
-            gpus_per_node=gpus if _on_gpu(trainer) else None,
+            gpus_per_node=gpus if run.on_gpu else None,
             time=self.minutes,
             mem=None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}M",
             partition=self.partition,
@@ -101,29 +105,30 @@ class Slurm:
             constraint=self.constraint,
             setup=list(self.setup) or None,
             srun_args=[f"--cpus-per-task={self.cpus}", "--kill-on-bad-exit=1"],  # srun inherits neither
-            additional_parameters=self._more | own,
+            additional_parameters=self._more | {"signal": f"TERM@{self.notice}", "no-requeue": True},
         )
         return executor
 
 
 class Job:
-    """One in the queue, or running; `job` is submitit's."""
+    """In the queue, or running. `job` is submitit's."""
 
     def __init__(self, entry: Entry, job: Any, log: Path, begin: int) -> None:
         self.entry, self.job, self.log, self.begin, self.before = entry, job, log, begin, entry.seconds
-        self.ran: float | None = None  # as it says itself, at its end
-        self.signals, self.known = 0, False  # `known`: its exit code is
+        self.ran: float | None = None  # measured by the job itself
+        self.signals, self.code_known = 0, False
         self._looked = -float("inf")
         self._first: float | None = None
         self._over: float | None = None
 
     @classmethod
-    def again(cls, entry: Entry, trainer: DictConfig, log: Path) -> "Job":
-        """What an earlier sweep submitted."""
+    def again(cls, entry: Entry, run: PlannedRun, log: Path) -> "Job":
+        """A job that an earlier sweep submitted."""
         from submitit import SlurmJob
 
         assert entry.job is not None
-        job = SlurmJob(folder=log.absolute().parent / ".submitit", job_id=entry.job, tasks=list(range(trainer.devices)))
+        assert run.devices is not None
+        job = SlurmJob(folder=log.absolute().parent / ".submitit", job_id=entry.job, tasks=list(range(run.devices)))
         printed = log.read_bytes() if log.exists() else b""
         command = max(0, printed.rfind(b"\n$ ") + 1)
         return cls(entry, job, log.absolute(), printed.find(b"\n", command) + 1)
@@ -145,15 +150,15 @@ class Job:
         return self._code(written, len(tasks))
 
     def _code(self, written: Sequence[Any], tasks: int) -> int:
-        """The first that is not 0; 1 where a task ended without leaving any."""
-        found = [task.result() if task.exception() is None else (1, 0.0) for task in written]
-        self.ran = max((seconds for _, seconds in found), default=0.0)
-        codes = [code for code, _ in found if code]
-        self.known = bool(codes) or len(written) == tasks
-        return codes[0] if codes else 0 if self.known else 1
+        """The first exit code that is not 0; 1 if a task left none."""
+        results = [task.result() if task.exception() is None else (1, 0.0) for task in written]
+        self.ran = max((seconds for _, seconds in results), default=0.0)
+        codes = [code for code, _ in results if code]
+        self.code_known = bool(codes) or len(written) == tasks
+        return codes[0] if codes else 0 if self.code_known else 1
 
     def send_signal(self, number: int) -> None:
-        """What waits leaves the queue, what runs is told by SIGTERM; the second time both are ended by SLURM."""
+        """A job that waits leaves the queue, one that runs gets SIGTERM. The second time SLURM ends both."""
         self.signals += 1
         for words in [["--state=PENDING"], ["--signal=TERM"]] if self.signals == 1 else [[]]:
             subprocess.run(
@@ -164,20 +169,20 @@ class Job:
         return read_from(self.log, start)
 
     def seconds(self) -> float:
-        """Without the time in the queue."""
+        """The time in the queue does not count."""
         so_far = 0.0 if self._first is None else time.monotonic() - self._first
         return self.before + (so_far if self.ran is None else self.ran)
 
     def reason(self, code: int, printed: str) -> str:
-        if not self.known:
-            return f"job {self.job.job_id} ended as {self.job.state}; what SLURM says: {self.job.task(0).paths.stderr}"
+        if not self.code_known:
+            return f"job {self.job.job_id} ended as {self.job.state}; SLURM's own messages: {self.job.task(0).paths.stderr}"
         if code == 128 + signal.SIGTERM and not self.signals:
-            return f"SLURM stopped job {self.job.job_id}, at its time limit or for another's sake; {reason(code, printed)}"
+            return f"SLURM stopped job {self.job.job_id}, at its time limit or by preemption; {reason(code, printed)}"
         return reason(code, printed)
 
 
 def in_queue(sweep: Path) -> set[str]:
-    """The user's jobs that wait or run. Raises UserError where SLURM cannot be asked."""
+    """Numbers of the user's jobs that wait or run. Raises UserError if SLURM cannot be asked."""
     check_slurm(f"{sweep}: runs of it were submitted to SLURM, and may be in its queue")
     asked = subprocess.run(["squeue", "--me", "--noheader", "--format=%A"], capture_output=True, text=True, check=False)
     if asked.returncode:
@@ -185,11 +190,11 @@ def in_queue(sweep: Path) -> set[str]:
     return set(asked.stdout.split())
 
 
-def check_slurm(what: str) -> None:
-    """Raises UserError where `what` needs SLURM, and it cannot be used."""
-    require("submitit", "slurm", f"{what}: ")
+def check_slurm(reason: str) -> None:
+    """Raises UserError that begins with `reason` if SLURM cannot be used here."""
+    require("submitit", "slurm", f"{reason}: ")
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
-        raise UserError(f"{what}: this machine has no {', '.join(missing)}; start it where SLURM's commands are")
+        raise UserError(f"{reason}: this machine has no {', '.join(missing)}; start it where SLURM's commands are")
 
 
 def _option(word: str) -> tuple[str, str | bool]:
@@ -205,30 +210,25 @@ def _option(word: str) -> tuple[str, str | bool]:
     return name, True if value is None else value
 
 
-def _on_gpu(trainer: DictConfig) -> bool:
-    """`auto` too: SLURM gives a job no GPU that it does not ask for."""
-    return trainer.accelerator != "cpu"
-
-
 def _clean_environment() -> Any:
-    """Where this is a job itself: what describes it must not describe the new ones."""
+    """Without the variables of the job that this process may itself be: they do not describe the new one."""
     from submitit.helpers import clean_env
 
     return clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what submitit wrote for a job that was refused: the others' files have a number."""
+    """Removes submitit's files of a job that was refused. Those of other jobs have a number in their names."""
     for path in folder.iterdir():
         if not path.is_symlink() and (path.name.startswith(".submission_file_") or re.fullmatch(r"[0-9a-f]+\.pkl", path.name)):
             path.unlink()
 
 
 def run_arm(command: Sequence[str], log: str) -> tuple[int, float]:
-    """In the job: what `command`, a Python with a script or `-m` and a module, does, in this very process; its exit code, and
-    the seconds it took. What goes wrong unforeseen is raised, so that srun ends the other processes."""
+    """Runs inside the job: executes `command`, a Python with a script or with -m and a module, in this very process. Returns
+    its exit code and the seconds it took. An unforeseen exception is raised, so that srun ends the other processes."""
     started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2):  # submitit would requeue, or look away
+    for number in (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2):  # submitit would requeue, or ignore it
         signal.signal(number, signal.SIG_DFL)
     with _printing_to(Path(log)):
         try:
@@ -255,7 +255,7 @@ def _run(words: list[str]) -> None:
 
 @contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
-    """The first task also holds the lock, as the process of an arm does: where the disk knows locks, there is one writer."""
+    """Output goes to the log. The first task holds the lock on it, as a process of Local does, if the file system has locks."""
     with path.open("ab") as log:
         if os.environ.get("SLURM_PROCID", "0") == "0":
             fcntl.flock(log, fcntl.LOCK_EX)
@@ -267,6 +267,6 @@ def _printing_to(path: Path) -> Iterator[None]:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for number, own in zip((1, 2), before, strict=True):
-                os.dup2(own, number)
-                os.close(own)
+            for number, copy in zip((1, 2), before, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)

@@ -1,0 +1,153 @@
+"""`python train.py -m`: from checked configurations to the plan of a sweep, with what sweeps/ itself does not know."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab import processes
+from ddpm_lab.compare.choices import IGNORED
+from ddpm_lab.compare.judge import OF_TRAINING
+from ddpm_lab.compare.measures import named
+from ddpm_lab.config.options import conf_dir
+from ddpm_lab.config.preflight import Arm, preflight
+from ddpm_lab.errors import UserError
+from ddpm_lab.files import read_json
+from ddpm_lab.sweeps.launcher import Launcher
+from ddpm_lab.sweeps.local import Local
+from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan, Span
+from ddpm_lab.sweeps.runner import run_sweep
+from ddpm_lab.sweeps.search import check_search
+from ddpm_lab.sweeps.slurm import Slurm
+
+LAUNCHERS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (Local, Slurm)}
+NOT_RANKED = ("data.", *(key for key in IGNORED if key not in ("resume", "seed")))
+"""Beginnings of keys that change what is measured or how."""
+
+
+def sweep(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path] = ()) -> int:
+    """Runs what is not done yet; returns the exit code. `again`: arguments that each run needs too, as --config-dir=FOLDER."""
+    if processes.started() > 1:
+        raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
+    if "WANDB_SWEEP_ID" in os.environ:
+        raise UserError("-m: wandb agent starts one run at a time, and all arms would be that run: leave -m away")
+    plan = plan_of(arms, again, dirs or [conf_dir()])
+    launcher = launcher_of(arms, plan)
+    if plan.search is not None:
+        check_search(plan.runs, plan.search)
+    return run_sweep(plan, launcher)
+
+
+def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> Plan:
+    from ddpm_lab.cli.unaffected import unaffected
+
+    settings, run = arms[0].config.sweep, arms[0].config.run
+    if len({arm.config.run.root for arm in arms}) > 1:
+        raise UserError("run.root: the runs of a sweep share one place; give it once")
+    search = _search(arms, again) if "trials" in settings else None
+    notes = [] if search else _repeated(arms)
+    distinct = arms if search else list({identity(arm.config): arm for arm in reversed(arms)}.values())[::-1]
+    return Plan(
+        runs=[planned(arm, search is None) for arm in distinct],
+        place=Path(run.root) / "multirun",
+        program=[*program(), *again],
+        name=settings.name,
+        n_jobs=settings.n_jobs,
+        show=settings.show,
+        again=list(again),
+        search=search,
+        notes=[*notes, *unaffected(distinct, dirs)],
+    )
+
+
+def launcher_of(arms: Sequence[Arm], plan: Plan) -> Launcher:
+    """The one that the configuration names. Raises UserError if it cannot work here."""
+    config = arms[0].config.launcher
+    if any(arm.config.launcher != config for arm in arms):
+        raise UserError("launcher: the runs of a sweep are started in one way; choose one for all")
+    if config._target_ not in LAUNCHERS:
+        raise UserError(f"launcher._target_={config._target_}: allowed is one of {', '.join(LAUNCHERS)}")
+    values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    return LAUNCHERS[values.pop("_target_")](**values, plan=plan)
+
+
+def planned(arm: Arm, may_share: bool) -> PlannedRun:
+    """`may_share`: whether another run with the same training may train the network of this one."""
+    from ddpm_lab.config.build import training_identity
+
+    config, trainer, logger = arm.config, arm.config.trainer, arm.config.logger
+    typed = {word.lstrip("+").partition("=")[0] for word in arm.overrides}
+    free = [key for key in ("group", "name") if key in logger and f"logger.{key}" not in typed]
+    trains = not trainer.fast_dev_run and config.resume is None and OmegaConf.select(config, "run.trained_in") is None
+    return PlannedRun(
+        overrides=arm.overrides,
+        identity=identity(config),
+        training=training_identity(config) if may_share and trains else "",
+        max_steps=trainer.max_steps,
+        fast_dev_run=trainer.fast_dev_run,
+        devices=trainer.devices,
+        on_gpu=trainer.accelerator != "cpu",  # auto too: SLURM gives a job no GPU that it does not ask for
+        unnamed=tuple(key for key in free if logger[key] is None or config.resume is not None),
+    )
+
+
+def identity(config: DictConfig) -> str:
+    """Hash of a configuration without what says where it is written."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    content = {key: value for key, value in plain.items() if key not in ("run", "sweep", "launcher")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def program() -> list[str]:
+    """The command that starts this program again."""
+    script = Path(sys.argv[0])
+    return [sys.executable, *([str(script)] if script.is_file() else ["-m", "ddpm_lab.cli.train"])]
+
+
+def scores(folder: Path) -> dict[str, float | None]:
+    """The numbers in a run's summary."""
+    return {key: number.get("value") for key, number in read_json(folder / "summary.json").get("metrics", {}).items()}
+
+
+def changes_measurement(key: str) -> bool:
+    """Whether a key changes what is measured or how."""
+    return key in ("data", "metrics", "callbacks", "logger") or (key.startswith(NOT_RANKED) and key not in OF_TRAINING)
+
+
+def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
+    """The corners of a search are `arms`."""
+    if any(arm.config.resume is not None for arm in arms):
+        raise UserError("resume: a search trains runs from the start: leave resume out")
+
+    def plan(overrides: Sequence[str]) -> PlannedRun:
+        (arm,) = preflight([*overrides, "sweep=none", "sweep.arms=[]", "launcher=local", *again])
+        return planned(arm, may_share=False)
+
+    settings = arms[0].config.sweep
+    return SearchPlan(
+        trials=settings.trials,
+        metric=settings.metric,
+        method=settings.method,
+        seed=settings.seed,
+        spans={key: Span(span.low, span.high, span.whole, span.step, span.log) for key, span in arms[0].spans.items()},
+        plan=plan,
+        scores=scores,
+        direction=lambda key: named(key).better,
+        changes_measurement=changes_measurement,
+    )
+
+
+def _repeated(arms: Sequence[Arm]) -> list[str]:
+    """A note on each arm that is the same run as one before."""
+    first: dict[str, Arm] = {}
+    pairs = [(first.setdefault(identity(arm.config), arm), arm) for arm in arms]
+    return [
+        f"left out, as it is the same run as {' '.join(one.overrides)}: {' '.join(other.overrides)}"
+        for one, other in pairs
+        if one is not other
+    ]

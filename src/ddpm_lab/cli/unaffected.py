@@ -1,0 +1,77 @@
+"""Numbers that cannot differ between runs of a sweep, by construction: said before it starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.config.options import content, options
+from ddpm_lab.config.preflight import Arm
+
+ELSEWHERE = ("launcher", "logger", "run", "sweep")
+"""Groups that change no number."""
+
+
+def unaffected(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
+    """A line for each choice that cannot change the samples, or the bound, with what to type."""
+    return list(dict.fromkeys([*_same_samples(arms, dirs), *_same_bounds(arms)]))
+
+
+def _same_samples(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
+    lines = []
+    for alike in _differing_in("variance", arms):
+        unused = [arm for arm in alike if not _sampler_uses_variance(arm.config)]
+        if len(unused) > 1:
+            sampler = f"sampler={unused[0].choices['sampler']}"
+            better = _samplers_that_use([arm.config for arm in unused], dirs)
+            advice = f"; use {' or '.join(f'sampler={name}' for name in better)}" if better else ""
+            lines.append(
+                f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: {sampler} does not use "
+                f"the variance{advice}"
+            )
+    return lines
+
+
+def _same_bounds(arms: Sequence[Arm]) -> list[str]:
+    return [
+        f"bound_bpd cannot differ between {_words(alike, 'sampler')}: the bound does not depend on the sampler"
+        for alike in _differing_in("sampler", arms)
+    ]
+
+
+def _differing_in(group: str, arms: Sequence[Arm]) -> list[list[Arm]]:
+    """Sets of arms that train the same network and differ in nothing but this group."""
+    from ddpm_lab.config.build import training_identity
+
+    sets: dict[str, list[Arm]] = {}
+    for arm in arms:
+        plain = cast(dict[str, Any], OmegaConf.to_container(arm.config, resolve=True))
+        rest = {key: value for key, value in sorted(plain.items()) if key not in (group, *ELSEWHERE)}
+        sets.setdefault(f"{training_identity(arm.config)} {rest}", []).append(arm)
+    return [alike for alike in sets.values() if any(arm.config[group] != alike[0].config[group] for arm in alike)]
+
+
+def _sampler_uses_variance(config: DictConfig) -> bool:
+    from ddpm_lab.config.build import instantiate
+
+    return instantiate(config, "sampler").uses(instantiate(config, "variance"))
+
+
+def _samplers_that_use(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> list[str]:
+    """Options of the sampler that use each of these variances."""
+
+    def uses_all(option: str) -> bool:
+        sampler = content("sampler", option, dirs)
+        return all(
+            _sampler_uses_variance(OmegaConf.create({"sampler": sampler, "variance": config.variance})) for config in configs
+        )
+
+    return [option for option in options("sampler", dirs) if uses_all(option)]
+
+
+def _words(arms: Sequence[Arm], group: str) -> str:
+    """The arguments in which the arms differ, or the option where none is given."""
+    common = set.intersection(*(set(arm.overrides) for arm in arms))
+    labels = [" ".join(w for w in arm.overrides if w not in common) or f"{group}={arm.choices[group]}" for arm in arms]
+    return " and ".join(dict.fromkeys(labels))

@@ -1,0 +1,163 @@
+"""A sweep on disk: <run.root>/multirun/<name>/ with sweep.json, which lists its runs, and for each its run folder and its log.
+
+The state of a run is what its folder says. sweep.json adds what a folder cannot say: an exit code, or that a run waits.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.files import new_folder, read_json, write_json
+from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan
+
+NAME = "sweep.json"
+
+
+@dataclass
+class Entry:
+    """One run. `state`: waiting, running, done, failed or stopped. `seconds`: sum over all its executions."""
+
+    number: int
+    overrides: list[str]
+    config: str
+    """`PlannedRun.identity`."""
+    max_steps: int
+    fast_dev_run: bool
+    state: str = "waiting"
+    exit_code: int | None = None
+    seconds: float = 0.0
+    job: str | None = None
+    """Its number in SLURM's queue, until the sweep has seen it end."""
+    network_of: int | None = None
+    """Number of the run whose network it measures; None if it trains its own."""
+
+
+class Sweep:
+    """The runs in `folder`. The lock on it is held until the end of the `with` block. `existed`: whether the folder was there
+    before. `search`: hash of what is searched, if it is a search."""
+
+    def __init__(self, folder: Path, entries: list[Entry], existed: bool, search: str | None = None) -> None:
+        self.folder, self.entries, self.existed, self.search = folder, entries, existed, search
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / ".lock").open("w")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise UserError(
+                f"{folder}: another process runs this sweep; start a second one under another name: sweep.name=NAME"
+            ) from error
+
+    def __enter__(self) -> "Sweep":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def place(self, entry: Entry) -> Path:
+        """Run folder."""
+        return self.folder / str(entry.number)
+
+    def checkpoint(self, entry: Entry) -> Path:
+        return self.place(entry) / "checkpoints" / "last.ckpt"
+
+    def log(self, entry: Entry) -> Path:
+        """What its processes print."""
+        return self.folder / f"{entry.number}.log"
+
+    def opened_log(self, entry: Entry) -> BinaryIO:
+        """For appending."""
+        try:
+            return self.log(entry).open("ab")
+        except OSError as error:
+            raise _unwritable(self.log(entry), error) from error
+
+    def save(self) -> None:
+        content: dict[str, Any] = {"search": self.search} if self.search else {}
+        write_json(self.folder / NAME, content | {"arms": [asdict(entry) for entry in self.entries]}, indent=1)
+
+
+def opened(plan: Plan) -> Sweep:
+    """The unfinished sweep of these runs, the latest of several, or a new one; with a name, the one of that name. A search is
+    unfinished while it has fewer runs than trials."""
+    name, search = plan.name, space(plan.runs, plan.search) if plan.search else None
+    trials = plan.search.trials if plan.search else 0
+    new = [] if search else [entry_of(i, run) for i, run in enumerate(plan.runs)]
+    folders = [plan.place / name] if name else sorted((path.parent for path in plan.place.glob(f"*/{NAME}")), key=_age)
+    for folder in folders:
+        entries, searched = _read(folder)
+        same = searched == search and (search or sorted(e.config for e in entries) == sorted(e.config for e in new))
+        if same and (name or len(entries) < trials or any(entry.state != "done" for entry in entries)):
+            return Sweep(folder, entries, True, search)
+    if name and folders[0].exists():
+        raise UserError(f"sweep.name={name}: {folders[0]} holds another sweep, and nothing is overwritten: choose another name")
+    return _made(folders[0] if name else new_folder(plan.place), new, search)
+
+
+def entry_of(number: int, run: PlannedRun) -> Entry:
+    return Entry(number, run.overrides, run.identity, run.max_steps, run.fast_dev_run)
+
+
+def space(corners: Sequence[PlannedRun], search: SearchPlan) -> str:
+    """Hash of what is searched, and how. Values that are equal and typed differently make another search."""
+    runs = sorted([run.identity, *sorted(run.overrides)] for run in corners)
+    logarithms = sorted(key for key, span in search.spans.items() if span.log)
+    content = [runs, logarithms, sorted(search.spans), search.metric, search.method, search.seed]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def finished(folder: Path, max_steps: int) -> bool:
+    """Whether the run there was trained for so many steps, and measured. A summary that cannot be read does not count."""
+    try:
+        return bool(read_json(folder / "summary.json")["step"] >= max_steps)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _made(folder: Path, entries: list[Entry], search: str | None) -> Sweep:
+    sweep = Sweep(folder, entries, False, search)
+    try:
+        sweep.save()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return sweep
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"run.root: {path} cannot be made or written to ({error.strerror}): choose another folder")
+
+
+def _read(folder: Path) -> tuple[list[Entry], str | None]:
+    """The runs there, their states as their folders have them, and the hash of what is searched; none if there is no sweep."""
+    try:
+        stored = read_json(folder / NAME)
+        entries, search = [Entry(**entry) for entry in stored["arms"]], stored.get("search")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return [], None
+    if not all(entry.number == i and _is_valid(entry) for i, entry in enumerate(entries)):
+        return [], None
+    for entry in entries:
+        if finished(folder / str(entry.number), entry.max_steps):
+            entry.state, entry.exit_code = "done", 0
+        elif entry.state == "running" or (entry.state == "done" and not entry.fast_dev_run):
+            entry.state = "stopped"
+    return entries, search
+
+
+def _is_valid(entry: Entry) -> bool:
+    """Whether values have the right types: the file may have been edited."""
+    words = isinstance(entry.overrides, list) and all(isinstance(word, str) for word in entry.overrides)
+    numbers = isinstance(entry.max_steps, int) and isinstance(entry.seconds, int | float)
+    return words and numbers and isinstance(entry.config, str) and isinstance(entry.network_of, int | None)
+
+
+def _age(folder: Path) -> float:
+    return -(folder / NAME).stat().st_mtime
