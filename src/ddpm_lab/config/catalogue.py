@@ -80,6 +80,7 @@ class Catalog:
         root = keys_of(dirs[0] / "config.yaml")
         self.root = {key: value for key, value in root.items() if not key.startswith("hydra.")}
         self._keys: dict[tuple[str, str | None], dict[str, Key]] = {}
+        self._parts: dict[str, dict[str, set[str]]] = {}
 
     def keys(self, group: str, option: str | None) -> dict[str, Key]:
         """The keys of an option, those that it takes from another one included. A value that is written anew without a comment
@@ -99,12 +100,13 @@ class Catalog:
         return self.root | {key: known for group in self.groups for key, known in self.keys(group, choices.get(group)).items()}
 
     def parts(self, group: str, option: str | None) -> set[str]:
-        """Of an option that holds several things to build, their keys: callbacks.samples."""
-        if option not in self.options[group] or is_global(self.options[group][option]):
-            return set()
-        values = content(group, option, self.dirs)
-        several = "_target_" not in values
-        return {f"{group}.{name}" for name, value in values.items() if several and (value is None or isinstance(value, dict))}
+        """Of a group whose options hold several things to build, the keys of those of one option: callbacks.samples."""
+        if group not in self._parts:
+            named = [name for name, path in self.options.get(group, {}).items() if not is_global(path)]
+            values = {name: content(group, name, self.dirs) for name in named}
+            several = any(isinstance(v, dict) and "_target_" in v for held in values.values() for v in held.values())
+            self._parts[group] = {name: {f"{group}.{key}" for key in held} for name, held in values.items()} if several else {}
+        return self._parts[group].get(str(option), set())
 
     def chosen(self, typed: Mapping[str, str]) -> dict[str, str | None]:
         """The option of each group, from the files alone: `typed` wins over the experiment, which wins over the defaults."""

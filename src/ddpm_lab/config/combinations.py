@@ -1,6 +1,7 @@
 """Combinations that cannot work, found on the objects themselves: what was chosen is put together, networks without memory."""
 
 import inspect
+import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,14 +16,18 @@ from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError, require_for_logger
 
 Config = Mapping[str, Any]
+APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
+"""What takes no part in any combination."""
 
 
-def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path]) -> None:
-    """Refuse parts that do not go together, with the options that would."""
-    config = plain(cfg)
+def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[str] | None = None) -> None:
+    """Refuse parts that do not go together, with the options that would. `good`: what was put together before, to be added to."""
+    config = {key: value for key, value in plain(cfg).items() if key not in APART}
+    if (text := json.dumps(config, sort_keys=True)) in (good or ()):
+        return
     refusal = _refusal(config)
     if refusal is None:
-        return
+        return good.add(text) if good is not None else None
     groups = [group for group in refusal.arguments if group in config]
     names = " ".join(f"{group}={option_of(group, config[group], dirs)}" for group in groups)
     advice = [" or ".join(fitting) for group in groups if (fitting := _fitting(group, config, refusal, dirs))]
@@ -92,7 +97,7 @@ def _check_model(config: Config, data: Any) -> None:
     """Networks are made without memory, for images of one channel. Where the size of images is not known before they are read,
     none is made."""
     side = getattr(data, "known_side", None)
-    size = getattr(data, side) if isinstance(side, str) else side
+    size = config["data"].get(side) if isinstance(side, str) else side
     vectors = getattr(data, "gives", None) == "vectors"
 
     def net(**given: Any) -> torch.nn.Module:
@@ -102,8 +107,8 @@ def _check_model(config: Config, data: Any) -> None:
             return instantiate(config, "net", **given)
 
     kind = resolve_target(config["model"]["_target_"], "model") if "model" in config else _diffusion
-    groups = [group for group in inspect.signature(kind).parameters if group in config and group != "net"]
-    parts = {group: instantiate(config, group) for group in groups}
+    wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parts = {group: instantiate(config, group) for group in wanted if group != "net"}
     if vectors and (config.get("sampler") or {}).get("clip") is True:
         raise Incompatible("sampler.clip=true cuts x̂_0 to [-1, 1], and vectors have no such bounds", "sampler", "data")
     try:

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -51,7 +52,7 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
     line = read_command_line(argv)
     if line is None:
         return []
-    dirs, check = dirs or config_dirs(argv), check or _can_be_trained
+    dirs, check = dirs or config_dirs(argv), check or partial(_can_be_trained, good=set())
     catalog = Catalog(dirs)
     composer = _Composer(catalog)
     with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="ddpm_lab"):
@@ -197,13 +198,13 @@ def _first_line(error: BaseException) -> str:
     return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0] or type(error).__name__
 
 
-def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool) -> str | None:
+def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good: set[str]) -> str | None:
     from ddpm_lab.config.combinations import check_combination, resolve_auto
 
     _check_place(resolved(config), sweep)
     auto = resolve_auto(config, dirs)
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
-        check_combination(config, dirs)
+        check_combination(config, dirs, good)
     return auto
 
 

@@ -1,5 +1,6 @@
 """The signature of what an option builds is the schema of the option's keys: which there are, and what each may hold."""
 
+import dataclasses
 import inspect
 import types
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ OFFERED: dict[str, tuple[str, ...]] = {
     "callbacks": ("extractor",),
     "logger": ("run_dir", "evaluation"),
     "metrics": ("data",),
-    "launcher": ("arms",),
+    "launcher": ("plan",),
     "variance": ("gamma",),
     "optim": ("params",),
 }
@@ -60,8 +61,17 @@ def parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
         hints = get_type_hints(_function(target), include_extras=True)
     except Exception as error:  # an annotation may be any expression
         raise UserError(f"{name}: its signature cannot be read ({type(error).__name__}: {error})") from error
-    keywords = {p.name: p for p in known.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return {p.name: _parameter(p, hints.get(p.name, inspect.Parameter.empty), name) for p in keywords.values()} | _further(target)
+    made = {f.name: f.default_factory() for f in _fields(target) if f.default_factory is not dataclasses.MISSING}
+    keywords = [
+        p.replace(default=made.get(p.name, p.default), annotation=hints.get(p.name, p.empty))
+        for p in known.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    return {p.name: _parameter(p, name) for p in keywords} | _further(target)
+
+
+def _fields(target: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
 
 
 def _function(target: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +88,8 @@ def _further(target: Callable[..., Any]) -> dict[str, Parameter]:
     return {} if further is None else {name: p for name, p in parameters(further).items() if name not in fixed}
 
 
-def _parameter(parameter: inspect.Parameter, hint: Any, target: str) -> Parameter:
+def _parameter(parameter: inspect.Parameter, target: str) -> Parameter:
+    hint = parameter.annotation
     if hint is inspect.Parameter.empty:
         return Parameter(None, parameter.default, "it has no annotation")
     domain = plain_part(hint)

@@ -20,7 +20,7 @@ class EMA(Callback):
     training weights, and there is no buffer to drift. Saved under "ema/<decay>".
     """
 
-    def __init__(self, decay: float, ramp: bool, also: Sequence[float] = ()) -> None:
+    def __init__(self, decay: float, ramp: bool, also: tuple[float, ...] = ()) -> None:
         self.decays, self.ramp = (decay, *also), ramp
         if len(set(self.decays)) < len(self.decays):
             raise ValueError(f"ema.also={list(also)}: each decay once, and not ema.decay={decay} again.")
