@@ -23,7 +23,7 @@ from ddpm_lab.training.ema import EMA
 
 OFFERED = {
     "net": {"in_channels", "out_channels", "size"}, "trainer": {"module", "callbacks", "logger", "run_dir"},
-    "callbacks": {"extractor"}, "logger": {"run_dir", "evaluation"}, "metrics": {"data"}, "launcher": {"arms"},
+    "callbacks": {"extractor"}, "logger": {"run_dir", "evaluation"}, "metrics": {"data"}, "launcher": {"plan"},
 }  # fmt: skip
 """Arguments that Python gives."""
 HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}
@@ -48,7 +48,7 @@ def test_keys_of_an_option_are_the_arguments_of_what_it_makes(name):
     parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
     offered = OFFERED.get(name.partition("/")[0], set())
     assert set(node) - {"_target_"} == set(parameters) - offered - HIDDEN.get(node["_target_"], set())
-    assert all(p.kind == p.POSITIONAL_OR_KEYWORD for p in parameters.values())
+    assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters.values())
 
 
 def test_no_option_was_overlooked():

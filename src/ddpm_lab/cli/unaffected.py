@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.config.options import content, options
 from ddpm_lab.config.preflight import Arm
+from ddpm_lab.errors import UserError
 
 ELSEWHERE = ("launcher", "logger", "run", "sweep")
 """Groups that change no number."""
@@ -27,8 +28,8 @@ def _same_samples(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
             better = _samplers_that_use([arm.config for arm in unused], dirs)
             advice = f"; use {' or '.join(f'sampler={name}' for name in better)}" if better else ""
             lines.append(
-                f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: {sampler} does not use "
-                f"the variance{advice}"
+                f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: {sampler} does not "
+                f"use the variance{advice}"
             )
     return lines
 
@@ -59,13 +60,15 @@ def _sampler_uses_variance(config: DictConfig) -> bool:
 
 
 def _samplers_that_use(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> list[str]:
-    """Options of the sampler that use each of these variances."""
+    """Options of the sampler that use each of these variances. One that cannot be built is none."""
 
     def uses_all(option: str) -> bool:
         sampler = content("sampler", option, dirs)
-        return all(
-            _sampler_uses_variance(OmegaConf.create({"sampler": sampler, "variance": config.variance})) for config in configs
-        )
+        nodes = [OmegaConf.create({"sampler": sampler, "variance": config.variance}) for config in configs]
+        try:
+            return all(map(_sampler_uses_variance, nodes))
+        except UserError:
+            return False
 
     return [option for option in options("sampler", dirs) if uses_all(option)]
 

@@ -13,13 +13,13 @@ from helpers import TINY
 from pretend_sweep import only, states
 
 import ddpm_lab
-import ddpm_lab.sweeps.runner as sweeping
+from ddpm_lab.cli.sweep import sweep
 from ddpm_lab.cli.train import branched
 from ddpm_lab.config.grammar import BASE
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
-from ddpm_lab.sweeps.runner import sweep
+from ddpm_lab.sweeps.state import Sweep
 
 
 class Closed:
@@ -51,7 +51,7 @@ def test_a_terminal_that_is_closed_ends_nothing(run, heard, monkeypatch):
 
 
 def test_a_disk_that_is_full_leaves_nobody_unwatched(run, monkeypatch):
-    save, saved = sweeping.Sweep.save, []
+    save, saved = Sweep.save, []
 
     def full(self):
         saved.append(1)
@@ -61,7 +61,7 @@ def test_a_disk_that_is_full_leaves_nobody_unwatched(run, monkeypatch):
             raise OSError(28, "No space left on device")
         save(self)
 
-    monkeypatch.setattr(sweeping.Sweep, "save", full)
+    monkeypatch.setattr(Sweep, "save", full)
     with pytest.raises(OSError, match="No space left"):
         run("seed=1,2 sweep.n_jobs=2", _0="wait", _1="wait")
     saved_by_signal = only() / "0" / "checkpoints" / "last.ckpt"
@@ -73,9 +73,9 @@ def test_a_disk_that_is_full_leaves_nobody_unwatched(run, monkeypatch):
 
 
 def test_what_is_the_same_run_is_trained_once(run):
-    code, said = run("seed=1,1,2 variance=auto,beta")  # of loss=simple auto is beta
+    code, printed = run("seed=1,1,2 variance=auto,beta")  # of loss=simple auto is beta
     assert code == 0
-    assert said.count("left out, as it is the same run as") == 4
+    assert printed.count("left out, as it is the same run as") == 4
     assert len(states(only())) == 2
 
 
@@ -85,14 +85,23 @@ def test_a_summary_that_cannot_be_read_is_none_and_stops_no_sweep(run, summary):
     (Path("outputs/multirun/a/0/summary.json")).write_text(summary)
     (Path("outputs/multirun/a/0/checkpoints/last.ckpt")).touch()
     assert run("seed=3 sweep.name=b")[0] == 0
-    code, said = run("seed=1,2 sweep.name=a")
+    code, printed = run("seed=1,2 sweep.name=a")
     assert code == 0
-    assert "[0] seed=1 goes on" in said
-    assert "[1] seed=2: 3.2500" in said
+    assert "[0] seed=1 goes on" in printed
+    assert "[1] seed=2: 3.2500" in printed
 
 
 @pytest.mark.parametrize(
-    "edit", [{"config": None}, {"max_steps": "x"}, {"number": 7}, {"overrides": None}, {"seconds": "long"}, {"unknown": 1}]
+    "edit",
+    [
+        {"config": None},
+        {"max_steps": "x"},
+        {"number": 7},
+        {"overrides": None},
+        {"seconds": "long"},
+        {"unknown": 1},
+        {"network_of": "0"},
+    ],
 )
 def test_a_list_of_arms_that_was_edited_is_no_sweep(run, edit):
     assert run("seed=1,2 sweep.name=a")[0] == 0
@@ -100,7 +109,7 @@ def test_a_list_of_arms_that_was_edited_is_no_sweep(run, edit):
     content = json.loads(path.read_text())
     content["arms"][0] |= edit
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match=r"sweep\.name=a"):
         run("seed=1,2 sweep.name=a")
     assert run("seed=1,2")[0] == 0
 
@@ -108,12 +117,13 @@ def test_a_list_of_arms_that_was_edited_is_no_sweep(run, edit):
 def test_what_was_measured_is_never_removed(run):
     assert run("seed=1,2 sweep.name=a")[0] == 0
     Path("outputs/multirun/a/0/summary.json").write_text('{"step": 3, "metrics": {}}')
-    with pytest.raises(UserError, match=r"^outputs/multirun/a/0: measured, but not as this sweep asks for"):
+    Path("outputs/multirun/a/0/checkpoints/last.ckpt").unlink()
+    with pytest.raises(UserError, match=r"^outputs/multirun/a/0: measured"):
         run("seed=1,2 sweep.name=a")
     assert Path("outputs/multirun/a/0/summary.json").exists()
 
 
-OWN = {
+WRONG = {
     "lacks": ("arms: ['seed=1,2']", r"^sweep=lacks: .*lacks\.yaml needs a line: defaults: \[none, _self_\]$"),
     "empty": ("", r"^sweep=empty: .*empty\.yaml needs a line: defaults:"),
     "typo": (
@@ -133,11 +143,11 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_with_a_file_of_ones_own_is_one_line(name, tmp_path):
     (tmp_path / "own" / "sweep").mkdir(parents=True)
-    (tmp_path / "own" / "sweep" / f"{name}.yaml").write_text(OWN[name][0])
-    with pytest.raises(UserError, match=OWN[name][1]) as refused:
+    (tmp_path / "own" / "sweep" / f"{name}.yaml").write_text(WRONG[name][0])
+    with pytest.raises(UserError, match=WRONG[name][1]) as refused:
         preflight([f"--config-dir={tmp_path / 'own'}", "-m", f"sweep={name}"])
     assert "\n" not in str(refused.value)
 
@@ -172,7 +182,7 @@ def test_a_branched_run_keeps_its_own_length_and_trainer(run_of):
     steps = ddpm_lab.load(first).config["trainer"]["max_steps"]
     (arm,) = preflight(["-m", f"resume={first}", "sampler=ancestral", "sweep.name=b"])
     assert arm.config.trainer.max_steps != steps  # the command line's own
-    found = branched(arm, True, [conf_dir()])
-    assert (found.config.trainer.max_steps, found.config.sweep.name, found.config.run.root) == (steps, "b", "outputs")
-    assert found.config.sampler._target_.endswith("Ancestral")
-    assert found.config.resume == str(first / "checkpoints" / "last.ckpt")
+    branch = branched(arm, True, [conf_dir()])
+    assert (branch.config.trainer.max_steps, branch.config.sweep.name, branch.config.run.root) == (steps, "b", "outputs")
+    assert branch.config.sampler._target_.endswith("Ancestral")
+    assert branch.config.resume == str(first / "checkpoints" / "last.ckpt")

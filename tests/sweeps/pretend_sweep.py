@@ -1,4 +1,4 @@
-"""A sweep whose arms only pretend to train: they write what training would leave."""
+"""A sweep whose runs only pretend to train: they write what training would leave."""
 
 import json
 import signal
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ddpm_lab.cli.sweep import sweep
 from ddpm_lab.config.preflight import preflight
-from ddpm_lab.sweeps.runner import sweep
 
 PRETENDS = """
 import json, os, signal, sys, time
@@ -18,10 +18,13 @@ words = dict(word.split("=", 1) for word in sys.argv[1:])
 value = lambda key: words[key].strip("'")
 folder = Path(value("resume") if "resume" in words else os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
 starts = folder.parent / f"{folder.name}.starts"
-about = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists(),
+start = {"words": sys.argv[1:], "devices": os.environ.get("CUDA_VISIBLE_DEVICES"), "folder_was_there": folder.exists(),
          "rank": os.environ.get("SLURM_PROCID")}
 with starts.open("a") as file:
-    file.write(json.dumps(about) + "\\n")
+    file.write(json.dumps(start) + "\\n")
+if "run.trained_in" in words:
+    source = Path(value("run.trained_in"))
+    assert (source / "summary.json").exists() and (source / "checkpoints" / "last.ckpt").exists()
 if words.get("trainer.fast_dev_run") == "true":
     sys.exit()
 (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -40,6 +43,7 @@ if task == "wait":
     signal.signal(signal.SIGTERM, stop)
     (folder / "ready").touch()
     time.sleep(60)
+(folder / "checkpoints" / "last.ckpt").touch()
 (folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": {
     "bound_bpd": {"value": 3.25, "standard_error": 0.5}, "kl_bpd": {"value": 1.0},
     "pixels_fd": {"value": 0.75}, "pixels_fd_real": {"value": 0.5}}}))
@@ -52,7 +56,7 @@ def run(tmp_path, monkeypatch, capsys):
     script = tmp_path / "train.py"
     script.write_text(PRETENDS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_lab.sweeps.runner.program", lambda: [sys.executable, str(script)])
+    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
     monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.01)
 
     def start(line: str, **tasks: str) -> tuple[int, str]:
@@ -80,8 +84,8 @@ def states(folder: Path) -> list[tuple[str, int | None]]:
 @pytest.fixture
 def heard():
     """Signals as a terminal leaves them: tests may have been started where some are ignored."""
-    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -135,3 +135,16 @@ def test_arms_of_two_processes_each(tmp_path):
         assert y["processes"] == 2
         for name, value in x["state_dict"].items():
             torch.testing.assert_close(y["state_dict"][name], value, rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_a_network_that_is_trained_once_has_the_numbers_of_each_choice_trained_alone(tmp_path):
+    choices = ["variance=beta", "variance=beta_tilde"]
+    done = command("-m", *TINY, "sampler=ancestral", "variance=beta,beta_tilde", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[1] variance=beta_tilde … the network of [0]" in done.stdout
+    for number, choice in enumerate(choices):
+        alone, arm = trained(tmp_path / choice, *TINY, "sampler=ancestral", choice), only(tmp_path) / str(number)
+        assert digest(alone) == digest(arm)
+        assert measured(alone) == measured(arm)
+    assert measured(only(tmp_path) / "0") != measured(only(tmp_path) / "1")
