@@ -12,15 +12,15 @@ types:
 test:
 	OMP_NUM_THREADS=1 pytest -n 2
 
-shapes:  ## the fast tests of the maths once more, with every shape annotation checked, and how much of it they cover
-	OMP_NUM_THREADS=1 pytest -n 2 --jaxtyping-packages=ddpm_lab.core,beartype.beartype tests/core \
-		--cov=ddpm_lab.core --cov-report=term --cov-fail-under=95
+shapes:  ## the fast tests of the maths again, with every shape annotation checked, and their coverage
+	OMP_NUM_THREADS=1 pytest -n 2 --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype tests/core \
+		--cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 
-slow:  ## those that train for minutes; the promise of the README as a user runs it, with both cores
+slow:  ## tests that train; the default run last, as a user runs it, with both cores
 	OMP_NUM_THREADS=1 pytest -m slow -n 2 --timeout=1500 --ignore=tests/test_quality.py
 	pytest -m slow -n 0 --timeout=1500 tests/test_quality.py
 
 test-all: test shapes slow
 
-lock:  ## hashed versions of everything the program needs
+lock:  ## hashed versions of all dependencies
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet -o requirements.lock

@@ -14,51 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from network import diffusion, network, our_module, sampling
 from timing import compare, show
 from torch import Tensor, nn
 
-from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.loss import Simple
-from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.sampler import DDIM, Ancestral
-from ddpm_lab.core.schedule import linear
-from ddpm_lab.core.timesteps import Uniform
-from ddpm_lab.core.variance import BetaTilde
-from ddpm_lab.data.memory import Batch, InMemory, TrainStream
-from ddpm_lab.nets.unet import UNet
+from ddpm_lab.data.memory import InMemory, TrainStream
 from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.module import DiffusionModule, in_bf16
-from ddpm_lab.training.optim import Adam
+from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.trainer import make
 
-BATCH = 16
-OPTIM = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "warmup": 5000, "clip": 1.0}
 TRAINER = {
-    "accelerator": "cpu", "devices": 1, "num_nodes": 1, "tf32": True, "compile": False, "accumulate": 1, "fast_dev_run": False,
+    "accelerator": "cpu",
+    "devices": 1,
+    "num_nodes": 1,
+    "tf32": True,
+    "compile": False,
+    "accumulate": 1,
+    "fast_dev_run": False,
     "sample_precision": "32-true",
-    "other_world_size": False, "validate_every": 10**6, "log_every": 50,
-}  # fmt: skip
-
-
-def diffusers_unet(dropout: float) -> nn.Module:
-    from diffusers import UNet2DModel
-
-    down = ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]
-    return UNet2DModel(
-        sample_size=32, block_out_channels=(128, 256, 256, 256), layers_per_block=2, down_block_types=down,
-        up_block_types=[name.replace("Down", "Up") for name in reversed(down)], attention_head_dim=None, norm_eps=1e-6,
-        downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, dropout=dropout,
-    )  # fmt: skip
-
-
-def diffusion() -> GaussianDiffusion:
-    return GaussianDiffusion(linear(), Eps(), BetaTilde(), 256)
-
-
-def our_module(net: nn.Module, shape: tuple[int, ...]) -> DiffusionModule:
-    return DiffusionModule(net, diffusion(), Simple(), Uniform(), Adam(**OPTIM), Ancestral(), shape, 0, {})
+    "other_world_size": False,
+    "validate_every": 10**6,
+    "log_every": 50,
+}
 
 
 class Images(InMemory):
@@ -70,95 +50,6 @@ class Images(InMemory):
 
     def load(self) -> tuple[Tensor, Tensor]:
         return torch.randint(256, (self.n, *self.of), dtype=torch.uint8), torch.zeros(2, *self.of, dtype=torch.uint8)
-
-
-# --- a training step of the CIFAR-10 network ---------------------------------------------------------------------------------
-
-
-def our_step(precision: torch.dtype | None, channels_last: bool) -> Callable[[], None]:
-    """What Lightning runs in a step, without Lightning: training step, backward, clip and guard, Adam, average."""
-    module = our_module(UNet(3, 3, 32), (3, 32, 32))
-    if channels_last:
-        module.net.to(memory_format=torch.channels_last)
-    optimizer = module.optim.configure(module._parameters_list)["optimizer"]
-    average, weights = [p.detach().clone() for p in module._parameters_list], [p.data for p in module._parameters_list]
-    batch = Batch(torch.rand(BATCH, 3, 32, 32) * 2 - 1, 0, 0, BATCH)
-
-    def step() -> None:
-        with torch.autocast("cpu", precision, enabled=precision is not None):
-            loss = module.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        module.optim.clip_gradients(module._parameters_list)
-        optimizer.step()
-        torch._foreach_lerp_(average, weights, 1e-4)
-
-    return step
-
-
-def their_step() -> Callable[[], None]:
-    """The same in a plain loop around diffusers' network, scheduler and EMA."""
-    from diffusers import DDPMScheduler
-    from diffusers.training_utils import EMAModel
-
-    net, scheduler = diffusers_unet(dropout=0.1), DDPMScheduler(1000)
-    optimizer, ema = torch.optim.Adam(net.parameters(), lr=2e-4), EMAModel(net.parameters(), decay=0.9999)
-    x0 = torch.rand(BATCH, 3, 32, 32) * 2 - 1
-
-    def step() -> None:
-        noise, t = torch.randn_like(x0), torch.randint(1000, (BATCH,))
-        loss = nn.functional.mse_loss(net(scheduler.add_noise(x0, noise, t), t).sample, noise)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        ema.step(net.parameters())
-
-    return step
-
-
-def network() -> None:
-    ways = {
-        "diffusers, float32": their_step(), "ours, float32, channels_last": our_step(None, True),
-        "ours, bf16-mixed": our_step(torch.bfloat16, False),
-    }  # fmt: skip
-    rows = compare(ways, rounds=7)
-    show(f"Training step, 35.7M UNet, batch {BATCH}", rows, "s", 1)
-    print("\nimages/s: " + ", ".join(f"{row.name} {BATCH / row.best_s:.1f}" for row in rows))
-
-
-# --- sampling ----------------------------------------------------------------------------------------------------------------
-
-
-def sampling() -> None:
-    """One call: network and step."""
-    from diffusers import DDPMScheduler
-
-    theirs, scheduler = diffusers_unet(dropout=0.0).eval(), DDPMScheduler(1000)
-    ours, half = UNet(3, 3, 32, dropout=0.0).eval(), UNet(3, 3, 32, dropout=0.0).eval()
-    for net in (ours, half):
-        net.to(memory_format=torch.channels_last)
-    half = in_bf16(half)
-    model = diffusion()
-    chain, x = model.schedule.chain(), torch.randn(BATCH, 3, 32, 32)
-    denoise = model.denoiser(ours, chain, clip=True)
-
-    def autocast(x: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return half(x, t)
-
-    denoise_half = model.denoiser(autocast, chain, clip=True)
-
-    def call(denoise: Any) -> Callable[[], object]:
-        return torch.inference_mode()(lambda: Ancestral().step(denoise, x, chain[500], torch.randn_like(x), None))
-
-    ways = {
-        "diffusers, float32": torch.inference_mode()(lambda: scheduler.step(theirs(x, 499).sample, 499, x)),
-        "ours, float32, channels_last": call(denoise), "ours, bf16-mixed, channels_last": call(denoise_half),
-    }  # fmt: skip
-    rows = compare(ways, rounds=9)
-    show(f"Sampling call, 35.7M UNet, batch {BATCH}, ancestral", rows, "s", 1)
-    print("\nimages/s at 1000 steps: " + ", ".join(f"{row.name} {BATCH / row.best_s / 1000:.4f}" for row in rows))
 
 
 def outside() -> None:
@@ -256,9 +147,15 @@ def _lightning(module: DiffusionModule, shape: tuple[int, ...], size: int, steps
     with tempfile.TemporaryDirectory() as folder:
         speed = Throughput()
         trainer = make(
-            **TRAINER, max_steps=steps, precision="32-true", channels_last=False, module=module, logger=CsvLogger(folder),
-            callbacks=[LossQuartiles(), speed, EMA(0.9999, ramp=False)], run_dir=Path(folder),
-        )  # fmt: skip
+            **TRAINER,
+            max_steps=steps,
+            precision="32-true",
+            channels_last=False,
+            module=module,
+            logger=CsvLogger(folder),
+            callbacks=[LossQuartiles(), speed, EMA(0.9999, ramp=False)],
+            run_dir=Path(folder),
+        )
         trainer.fit(module, datamodule=images)
     return speed.seconds
 
@@ -267,8 +164,12 @@ if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     parts: dict[str, Callable[[], None]] = {
-        "network": network, "sampling": sampling, "outside": outside, "data": data, "overhead": overhead,
-    }  # fmt: skip
+        "network": network,
+        "sampling": sampling,
+        "outside": outside,
+        "data": data,
+        "overhead": overhead,
+    }
     if unknown := set(sys.argv[1:]) - parts.keys():
         sys.exit(f"{', '.join(unknown)}: no such part; there are {', '.join(parts)}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")

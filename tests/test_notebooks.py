@@ -1,4 +1,4 @@
-"""The notebooks run from a fresh clone, and are kept with what they gave, without a word of the machine that ran them."""
+"""Notebooks run from a fresh clone. Their stored outputs are complete and name no machine."""
 
 import json
 import re
@@ -16,7 +16,7 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_kept_is_whole_and_names_no_machine(path):
+def test_stored_outputs_are_complete_and_name_no_machine(path):
     text = path.read_text()
     notebook = json.loads(text)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

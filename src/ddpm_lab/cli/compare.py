@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run, there
-from ddpm_lab.compare.group import PREFIX, Group, named
+from ddpm_lab.compare.group import PREFIX, Group, parse_group
 from ddpm_lab.config.options import conf_dir, groups, options, target
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import write_text
 
 if TYPE_CHECKING:
     from ddpm_lab.compare.folders import Skipped
@@ -33,7 +34,7 @@ Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only
 KEYS = ("baseline", "out", "level")
 
 
-class Asked(NamedTuple):
+class Arguments(NamedTuple):
     sources: list[Path | Group]
     """Folders, and groups of runs online."""
     baseline: str | None
@@ -47,60 +48,65 @@ def main() -> None:
 
 def _main(argv: list[str]) -> None:
     asked, started = parsed(argv), time.time()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing here is worth threads
-    from ddpm_lab.compare.page import page_of, write_page
-    from ddpm_lab.compare.report import lines, options_by_target, report, write_tables
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
+    from ddpm_lab.compare.page import page_of
+    from ddpm_lab.compare.printed import console, write_tables
+    from ddpm_lab.compare.report import options_by_target, report
 
-    names = {
+    targets = {
         group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])
     }
     folders, skipped = _folders(asked.sources)
-    found = report(folders, asked.baseline, asked.level, options_by_target(names), skipped)
-    page = page_of(found, list(map(str, asked.sources)))  # before anything is said: what cannot be plotted is known then
+    compared = report(folders, asked.baseline, asked.level, options_by_target(targets), skipped)
+    page = page_of(compared, list(map(str, asked.sources)))  # first: it adds to the problems that are printed
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
-        write_tables(found, asked.out)
-        write_page(page, asked.out / "index.html")
+        write_tables(compared, asked.out)
+        write_text(asked.out / "index.html", page)
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     finally:
-        print("\n".join(lines(found)), flush=True)
-    runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)}"
+        print("\n".join(console(compared)), flush=True)
+    runs = f"{len(compared.runs)} run{'s' * (len(compared.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
 
 
 def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped]]":
-    """Of groups what was fetched, and which runs of them have nothing to fetch."""
+    """Groups are fetched. Returns folders, and the runs that could not be fetched."""
     folders, skipped = [], []
     for source in sources:
         if isinstance(source, Path):
             folders.append(source)
             continue
-        from ddpm_lab.compare.online import fetch
+        from ddpm_lab.compare.online import fetch_group
         from ddpm_lab.metrics.cache import root
 
-        found = fetch(source, root())
-        folders += found.folders
-        skipped += found.skipped
-        print(f"{found.group}: {len(found.folders)} run folders, {found.loaded} of {found.files} files fetched\n", flush=True)
+        fetched = fetch_group(source, root())
+        folders += fetched.folders
+        skipped += fetched.skipped
+        print(
+            f"{fetched.group}: {len(fetched.folders)} run folders, {fetched.loaded} of {fetched.files} files fetched\n",
+            flush=True,
+        )
     return folders, skipped
 
 
-def parsed(argv: list[str]) -> Asked:
-    """Folders, groups, and key=value. Raises UserError for what is none of them."""
+def parsed(argv: list[str]) -> Arguments:
+    """Folders, groups, and key=value. Raises UserError for anything else."""
     others, given = read(argv, KEYS)
     sources: list[Path | Group] = []
     for argument in others:
         path = Path(os.path.expanduser(argument))
         if not there(argument) and not argument.startswith(PREFIX):
             raise UserError(f"{argument}: no such folder; allowed are run folders, and folders above them")
-        sources.append(path if there(argument) else named(argument))
+        sources.append(path if there(argument) else parse_group(argument))
     if not sources:
         raise UserError("which runs? Name a folder, as in: python compare.py outputs/multirun")
     folders = [source for source in sources if isinstance(source, Path)]
-    own = folders[0] / "compare" if folders else Path("outputs/compare", next(s.name for s in sources if isinstance(s, Group)))
-    out = Path(os.path.expanduser(given["out"])) if given.get("out") else own
-    return Asked(sources, given.get("baseline"), out, _level(given.get("level", "0.95")))
+    groups_named = [source.name for source in sources if isinstance(source, Group)]
+    default = folders[0] / "compare" if folders else Path("outputs/compare", groups_named[0])
+    out = Path(os.path.expanduser(given["out"])) if given.get("out") else default
+    return Arguments(sources, given.get("baseline"), out, _level(given.get("level", "0.95")))
 
 
 def _level(text: str) -> float:
@@ -108,7 +114,7 @@ def _level(text: str) -> float:
         level = float(text)
     except ValueError:
         level = -1.0
-    if not 0.5 <= level <= 0.999:  # beyond it too few draws of a bootstrap are left
+    if not 0.5 <= level <= 0.999:  # beyond it the bootstrap has too few draws
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
     return level
 

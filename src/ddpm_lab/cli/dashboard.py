@@ -1,15 +1,15 @@
 """`python dashboard.py project=… group=…`: a dashboard on Weights & Biases for the runs of a sweep."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run
-from ddpm_lab.compare.group import PREFIX, Group, connected, named, plainly, runs_of
+from ddpm_lab.compare.group import PREFIX, Group, connected, one_line_errors, parse_group, runs_of
 from ddpm_lab.errors import UserError, require
+from ddpm_lab.files import write_json
 
 if TYPE_CHECKING:
-    from ddpm_lab.compare.dashboard import Known
+    from ddpm_lab.compare.dashboard import GroupContent
 
 USAGE = """\
 A dashboard on Weights & Biases for a group of runs: which choice is better, curves, samples, tables
@@ -24,10 +24,10 @@ panels show what they were measured by. Both are read from the runs: from the fo
 and no folder, neither is known: the schedule, loss and variance are taken, and the bound with the Fréchet distance in pixels.
 """
 KEYS = ("project", "group", "entity", "name", "out")
-INSTEAD = "; out=FILE.json needs neither account nor network"
+ALTERNATIVE = "; out=FILE.json needs neither account nor network"
 
 
-class Asked(NamedTuple):
+class DashboardArguments(NamedTuple):
     group: Group
     folder: Path | None
     name: str
@@ -44,16 +44,16 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.compare.dashboard import specification, workspace
 
     if asked.out is not None:
-        _write(specification(workspace(asked.group, asked.name, _known(asked, None))), asked.out)
+        _write(specification(workspace(asked.group, asked.name, _content(asked, None))), asked.out)
         return
-    api = connected(str(asked.group), INSTEAD)
+    api = connected(str(asked.group), ALTERNATIVE)
     group, runs = runs_of(asked.group, api)
-    view = workspace(group, asked.name, _known(asked, runs))
-    with plainly(str(group), INSTEAD):
+    view = workspace(group, asked.name, _content(asked, runs))
+    with one_line_errors(str(group), ALTERNATIVE):
         print(f"saved: {view.save().url}")
 
 
-def parsed(argv: list[str]) -> Asked:
+def parsed(argv: list[str]) -> DashboardArguments:
     """Raises UserError for what is not a folder or one of the keys."""
     others, given = read(argv, KEYS)
     folder = Path(others[0]).expanduser() if others else None
@@ -67,29 +67,29 @@ def parsed(argv: list[str]) -> Asked:
     if not name:
         raise UserError("group= is missing: which runs, by the name of their sweep's folder, as in group=2026-01-01_12-00-00")
     entity = given.get("entity")
-    group = named(PREFIX + "/".join(part for part in (entity, given["project"], name) if part))
+    group = parse_group(PREFIX + "/".join(part for part in (entity, given["project"], name) if part))
     out = Path(given["out"]).expanduser() if given.get("out") else None
-    return Asked(group, folder, given.get("name") or f"ddpm-lab {name}", out)
+    return DashboardArguments(group, folder, given.get("name") or f"ddpm-lab {name}", out)
 
 
-def _known(asked: Asked, runs: list[Any] | None) -> "Known":
+def _content(asked: DashboardArguments, runs: list[Any] | None) -> "GroupContent":
     """From the folder, or from the runs online; else what most sweeps have."""
-    from ddpm_lab.compare.dashboard import UNSEEN, of_folders, of_group
+    from ddpm_lab.compare.dashboard import DEFAULT_CONTENT, of_folders, of_group
     from ddpm_lab.compare.folders import read_runs
 
     if asked.folder is None:
-        return UNSEEN if runs is None else of_group(runs)
-    found, skipped = read_runs([asked.folder])
-    if not found:
+        return DEFAULT_CONTENT if runs is None else of_group(runs)
+    folders, skipped = read_runs([asked.folder])
+    if not folders:
         why = [f"  {skip.path}: {skip.why}" for skip in skipped]
         raise UserError("\n".join([f"{asked.folder}: no run that has ended; without the folder, group= is enough", *why]))
-    return of_folders(found)
+    return of_folders(folders)
 
 
 def _write(content: dict[str, Any], out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(out, content)
     except OSError as error:
         raise UserError(f"out={out}: cannot be written ({error.strerror})") from error
     print(f"written: {out}")

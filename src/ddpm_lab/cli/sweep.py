@@ -11,9 +11,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import processes
-from ddpm_lab.compare.choices import IGNORED
+from ddpm_lab.compare.choices import NOT_COMPARED
 from ddpm_lab.compare.judge import OF_TRAINING
-from ddpm_lab.compare.measures import named
+from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import Arm, preflight
 from ddpm_lab.errors import UserError
@@ -26,7 +26,7 @@ from ddpm_lab.sweeps.search import check_search
 from ddpm_lab.sweeps.slurm import Slurm
 
 LAUNCHERS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (Local, Slurm)}
-NOT_RANKED = ("data.", *(key for key in IGNORED if key not in ("resume", "seed")))
+NOT_RANKED = ("data.", *(key for key in NOT_COMPARED if key not in ("resume", "seed")))
 """Beginnings of keys that change what is measured or how."""
 
 
@@ -137,7 +137,7 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         spans={key: Span(span.low, span.high, span.whole, span.step, span.log) for key, span in arms[0].spans.items()},
         plan=plan,
         scores=scores,
-        direction=lambda key: named(key).better,
+        direction=lambda key: measure_of(key).better,
         changes_measurement=changes_measurement,
     )
 

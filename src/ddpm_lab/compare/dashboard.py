@@ -1,8 +1,8 @@
-"""A saved view of Weights & Biases for a group of runs: which choice is better, and how training went.
+"""A saved view of Weights & Biases for a group of runs: which choice is better, and the course of training.
 
-A view (Workspace) rather than a report: its set of runs is live, it can be filtered, grouped and sorted, and it is what the
-page of a project shows; a report is a document, whose panels each carry a set of runs of their own. This module needs
-wandb-workspaces: see `group.require`.
+A view (Workspace) and not a report: its set of runs is live, it can be filtered, grouped and sorted, and the page of a project
+shows it; a report is a document in which each panel has its own set of runs. This module needs wandb-workspaces (see
+`errors.require`).
 """
 
 import json
@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2 import interface as wr
 
-from ddpm_lab.compare.choices import TARGET, Arm, compared, flattened
-from ddpm_lab.compare.folders import RunFolder
+from ddpm_lab.compare.choices import TARGET, ComparedRun, flattened, grouped
+from ddpm_lab.compare.folders import is_run
 from ddpm_lab.compare.group import Group
-from ddpm_lab.compare.measures import named
+from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.errors import UserError
 
-PICTURES = ("samples/grid", "samples/progression", "final/vlb_plot")
+MEDIA = ("samples/grid", "samples/progression", "final/vlb_plot")
 TABLES = ("final/results", "final/vlb_terms")
-PARTS = ("val/kl_bpd", "val/prior_bpd", "val/decoder_bpd")
-TRAINING = {
+BOUND_CURVES = ("val/kl_bpd", "val/prior_bpd", "val/decoder_bpd")
+TRAINING_CURVES = {
     "training loss": ("train/loss",),
     "training loss by quarter of t": tuple(f"train/loss_q{i}" for i in (1, 2, 3, 4)),
     "gradient norm": ("train/grad_norm",),
@@ -31,68 +32,76 @@ TRAINING = {
     "images per second": ("train/images_per_s",),
 }
 RUNS = 200
-"""That a panel shows at most."""
+"""Of a panel at most."""
 UNWRITABLE = r"[=<>'\"\\]"
-"""What wandb-workspaces changes or cannot read in the value of a filter."""
+"""Characters that wandb-workspaces changes or cannot read in the value of a filter."""
 
 
-class Known(NamedTuple):
-    """Of the runs: the keys of the configuration that differ, the judged numbers, as summary.json names them, and those of
-    them that validation measures too."""
-
+class GroupContent(NamedTuple):
     axes: list[str]
+    """Keys of the configuration that differ."""
     measures: list[str]
+    """Keys of the judged numbers in summary.json."""
     validated: list[str]
+    """Those that validation measures too."""
 
 
-UNSEEN = Known(
+DEFAULT_CONTENT = GroupContent(
     [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")], ["bound_bpd", "pixels_fd"], ["bound_bpd", "pixels_fd"]
 )
-"""Where no run can be looked at: the choices that most sweeps vary, and the metrics of the default."""
+"""Where no run can be read: the choices that most sweeps vary, and the metrics of the default experiment."""
 
 
-def of_folders(runs: Sequence[RunFolder]) -> Known:
-    keys = [f"final/{key}" for run in runs for key in run.numbers] + [key for run in runs for key in run.curves]
-    return _known([run.config for run in runs], keys)
+def of_folders(runs: Sequence[RunFolder]) -> GroupContent:
+    keys = [f"final/{key}" for run in runs for key in run.numbers] + [key for run in runs for key in run.history]
+    return _content([run.config for run in runs], keys)
 
 
-def of_group(runs: Sequence[Any]) -> Known:
-    """wandb's runs: those that are ddpm-lab's. One that has not ended has the numbers of its validations."""
-    own = [run for run in runs if isinstance(run.config.get("schedule"), dict) and isinstance(run.config.get("seed"), int)]
-    return _known([run.config for run in own], [key for run in own for key in run.summary_metrics])
+def of_group(runs: Sequence[Any]) -> GroupContent:
+    """From wandb's runs, those of ddpm-lab. One that has not ended has the numbers of its validations."""
+    ours = [run for run in runs if is_run(run.config)]
+    return _content([run.config for run in ours], [key for run in ours for key in run.summary_metrics])
 
 
-def _known(configs: Sequence[dict[str, Any]], logged: Sequence[str]) -> Known:
-    """What differs is found as compare.py finds it: a choice that another decides is no axis of its own."""
-    arms = [Arm(RunFolder(Path(str(i)), config, {}, {}), flattened(config), {}) for i, config in enumerate(configs)]
-    flat = {key for arm in arms for key in arm.flat}
-    axes = [key if key in flat else f"{key}{TARGET}" for key in (compared(arms, {}).free if arms else [])]
+def _content(configs: Sequence[dict[str, Any]], logged: Sequence[str]) -> GroupContent:
+    """The axes are those of compare.py: a choice that another determines is no axis."""
+    runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flattened(config), {}) for i, config in enumerate(configs)]
+    keys = {key for run in runs for key in run.flat}
+    axes = [key if key in keys else f"{key}{TARGET}" for key in (grouped(runs, {}).free if runs else [])]
     validated = _judged(logged, "val/")
     finals = _judged(logged, "final/") or validated
-    return Known(axes, finals, validated) if finals else Known(axes, UNSEEN.measures, UNSEEN.validated)
+    return (
+        GroupContent(axes, finals, validated)
+        if finals
+        else GroupContent(axes, DEFAULT_CONTENT.measures, DEFAULT_CONTENT.validated)
+    )
 
 
 def _judged(logged: Sequence[str], room: str) -> list[str]:
     """The bound first."""
     keys = dict.fromkeys(key.removeprefix(room) for key in logged if key.startswith(room))
-    return sorted((key for key in keys if named(key).judged), key=lambda key: key != "bound_bpd")
+    return sorted((key for key in keys if measure_of(key).judged), key=lambda key: key != "bound_bpd")
 
 
-def workspace(group: Group, title: str, known: Known) -> ws.Workspace:
+def workspace(group: Group, title: str, content: GroupContent) -> ws.Workspace:
     """The view, not saved. Raises UserError for a group whose name the package cannot put into a filter."""
-    if found := re.search(UNWRITABLE, group.name):
-        raise UserError(f"group={group.name}: wandb-workspaces cannot filter by a name with {found[0]}; rename the group")
-    columns = ["config:seed.value", *(_column(axis) for axis in known.axes), *(f"summary:final/{m}" for m in known.measures)]
+    if unwritable := re.search(UNWRITABLE, group.name):
+        raise UserError(f"group={group.name}: wandb-workspaces cannot filter by a name with {unwritable[0]}; rename the group")
+    columns = [
+        "config:seed.value",
+        *(_column(axis) for axis in content.axes),
+        *(f"summary:final/{m}" for m in content.measures),
+    ]
     return ws.Workspace(
         entity=group.entity or "",
         project=group.project,
         name=title,
-        sections=_sections(known),
+        sections=_sections(content),
         settings=ws.WorkspaceSettings(max_runs=RUNS),
         runset_settings=ws.RunsetSettings(
             filters=ws.And(ws.Metric("Group") == group.name),
-            groupby=[ws.Config(axis) for axis in known.axes],
-            order=[ws.Ordering(ws.Summary(f"final/{known.measures[0]}"), ascending=True)],
+            groupby=[ws.Config(axis) for axis in content.axes],
+            order=[ws.Ordering(ws.Summary(f"final/{content.measures[0]}"), ascending=True)],
             pinned_columns=["run:displayName", *columns],
         ),
     )
@@ -104,26 +113,24 @@ def _column(key: str) -> str:
     return f"config:{first}.value{dot}{rest}"
 
 
-def _sections(known: Known) -> list[ws.Section]:
-    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(axis)) for axis in known.axes]
-    finals = [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(f"final/{key}")) for key in known.measures]
-    first, *others = known.measures
-    better: list[Any] = [_bars(key) for key in known.measures]
+def _sections(content: GroupContent) -> list[ws.Section]:
+    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(axis)) for axis in content.axes]
+    finals = [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(f"final/{key}")) for key in content.measures]
+    first, *others = content.measures
+    better: list[Any] = [_bars(key) for key in content.measures]
     better += [_against(first, other) for other in others]
-    better += [wr.ParallelCoordinatesPlot(title="choices and what came of them", columns=[*axes, *finals])]
-    validation: list[Any] = [_line(f"{named(key).label} in validation", (f"val/{key}",)) for key in known.validated]
-    validation += [_line("parts of the bound in validation", PARTS)]
-    training: list[Any] = [_line(title, keys) for title, keys in TRAINING.items()]
-    samples: list[Any] = [
-        wr.MediaBrowser(title=key, media_keys=[key], grid_x_axis="step", grid_y_axis="run") for key in PICTURES
-    ]
+    better += [wr.ParallelCoordinatesPlot(title="choices and results", columns=[*axes, *finals])]
+    validation: list[Any] = [_line(f"{measure_of(key).label} in validation", (f"val/{key}",)) for key in content.validated]
+    validation += [_line("parts of the bound in validation", BOUND_CURVES)]
+    training: list[Any] = [_line(title, keys) for title, keys in TRAINING_CURVES.items()]
+    samples: list[Any] = [wr.MediaBrowser(title=key, media_keys=[key], grid_x_axis="step", grid_y_axis="run") for key in MEDIA]
     tables: list[Any] = [*(wr.WeavePanelSummaryTable(table_name=key) for key in TABLES), wr.RunComparer(diff_only="split")]
     return [
         ws.Section(name="Which is better", panels=better, is_open=True, pinned=True),
         ws.Section(name="Validation", panels=validation, is_open=True),
         ws.Section(name="Samples: a row per run, a column per step", panels=samples, is_open=True),
         ws.Section(name="Training", panels=training),
-        ws.Section(name="Tables, and what differs", panels=tables),
+        ws.Section(name="Tables and differences", panels=tables),
     ]
 
 
@@ -136,7 +143,7 @@ def _line(title: str, keys: Sequence[str]) -> wr.LinePlot:
 
 def _bars(key: str) -> wr.BarPlot:
     return wr.BarPlot(
-        title=f"{named(key).label}, {'higher' if named(key).better > 0 else 'lower'} is better; mean over seeds",
+        title=f"{measure_of(key).label}, {'higher' if measure_of(key).better > 0 else 'lower'} is better; mean over seeds",
         metrics=[f"final/{key}"],
         groupby_aggfunc="mean",
         groupby_rangefunc="minmax",
@@ -146,7 +153,7 @@ def _bars(key: str) -> wr.BarPlot:
 
 
 def _against(x: str, y: str) -> wr.ScatterPlot:
-    title = f"{named(y).label} against {named(x).label}"
+    title = f"{measure_of(y).label} against {measure_of(x).label}"
     return wr.ScatterPlot(title=title, x=wr.SummaryMetric(f"final/{x}"), y=wr.SummaryMetric(f"final/{y}"))
 
 

@@ -1,18 +1,19 @@
-"""What one axis does, averaged over the rest: its main effect, as analysis of variance calls it. Described, not judged: a
-verdict would have to stand in the one family of comparisons."""
+"""The main effect of each axis, in the sense of the analysis of variance: averaged over the settings of the other axes.
+
+Effects are described and not judged: they are no part of the family of comparisons that Holm's correction runs over.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm_lab.compare.choices import Choice, Compared
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices
+from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import Measure
-from ddpm_lab.compare.statistics import Estimate, t_interval
-
-NONE = "–"
-"""Where a choice does not have the axis."""
+from ddpm_lab.compare.numerals import NONE
+from ddpm_lab.compare.statistics import Interval, t_interval
 
 
 @dataclass
@@ -24,25 +25,31 @@ class Effect:
     against: str
     measure: Measure
     seeds: list[int]
-    """That every setting has."""
-    estimate: Estimate
+    """Those of every setting."""
+    estimate: Interval
     """Over seeds, of the mean over settings."""
     settings: list[float]
-    """The difference in each setting of the other axes that was run with both values: the mean over seeds."""
+    """The difference, a mean over seeds, in each setting of the other axes that was run with both values."""
+    copy: Copy | None = None
+    """Where every setting is equal by construction."""
 
     @property
     def lower(self) -> int:
         return sum(difference < 0 for difference in self.settings)
 
     @property
+    def higher(self) -> int:
+        return sum(difference > 0 for difference in self.settings)
+
+    @property
     def disagree(self) -> bool:
         """Lower in one setting and higher in another: an interaction, or chance."""
-        return min(self.settings) < 0 < max(self.settings)
+        return bool(self.lower and self.higher)
 
 
-def effects(compared: Compared, columns: Sequence[Column], baseline: Choice, level: float) -> list[Effect]:
-    """Of every value of every free axis, by axis; none where no axis was varied under two settings of the rest."""
-    found = [
+def effects(compared: ComparedChoices, columns: Sequence[Column], baseline: ComparedChoice, level: float) -> list[Effect]:
+    """Of every value of every free axis, by axis; none where no axis was varied under two settings of the others."""
+    described = [
         effect
         for axis in compared.free
         for value in dict.fromkeys(choice.values.get(axis, NONE) for choice in compared.choices)
@@ -50,22 +57,27 @@ def effects(compared: Compared, columns: Sequence[Column], baseline: Choice, lev
         for column in columns
         if (effect := _effect(compared, axis, value, baseline, column, level)) is not None
     ]
-    return found if any(len(effect.settings) > 1 for effect in found) else []
+    return described if any(len(effect.settings) > 1 for effect in described) else []
 
 
-def _effect(compared: Compared, axis: str, value: str, baseline: Choice, column: Column, level: float) -> Effect | None:
-    """None where no setting has both values with a common seed, or settings have no seed that all of them share."""
+def _effect(
+    compared: ComparedChoices, axis: str, value: str, baseline: ComparedChoice, column: Column, level: float
+) -> Effect | None:
+    """None where no setting has both values with a common seed, or the settings share no seed."""
     against, others = baseline.values.get(axis, NONE), [key for key in compared.free if key != axis]
     by_rest = {
         end: {tuple(c.values.get(key, NONE) for key in others): c for c in compared.choices if c.values.get(axis, NONE) == end}
         for end in (value, against)
     }
     ends = [(c, by_rest[against][rest]) for rest, c in by_rest[value].items() if rest in by_rest[against]]
-    numbers = [[column.numbers.get(choice.label, {}) for choice in pair] for pair in ends]
-    pairs = [(own, other) for own, other in numbers if own.keys() & other.keys()]
-    seeds = sorted(set.intersection(*(set(own.keys() & other.keys()) for own, other in pairs))) if pairs else []
+    pairs = [pair for pair in ends if column.numbers.get(pair[0], {}).keys() & column.numbers.get(pair[1], {}).keys()]
+    shared = [column.numbers[a].keys() & column.numbers[b].keys() for a, b in pairs]
+    seeds = sorted(set.intersection(*map(set, shared))) if shared else []
     if not seeds:
         return None
-    differences = np.array([[own[seed].value - other[seed].value for seed in seeds] for own, other in pairs])
+    numbers = column.numbers
+    differences = np.array([[numbers[a][seed].value - numbers[b][seed].value for seed in seeds] for a, b in pairs])
     estimate = t_interval(differences.mean(0), level)
-    return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist())
+    made = [copies(column.measure, {b: numbers[b], a: numbers[a]}, compared.options).get(a) for a, b in pairs]
+    copy = None if None in made else made[0]
+    return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist(), copy)

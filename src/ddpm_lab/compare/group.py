@@ -1,4 +1,4 @@
-"""A group of runs on Weights & Biases: how it is named, how it is reached, and what is said where it cannot be."""
+"""A group of runs on Weights & Biases: its name, the connection, and errors as one line."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ddpm_lab.errors import UserError
 
 PREFIX = "wandb:"
-TIMEOUT = 20
+ANSWER_TIMEOUT = 20
 """Seconds to wait for an answer of the server."""
 
 
@@ -23,7 +23,7 @@ class Group(NamedTuple):
         return PREFIX + "/".join(part for part in self if part)
 
 
-def named(text: str) -> Group:
+def parse_group(text: str) -> Group:
     """From wandb:ENTITY/PROJECT/GROUP or wandb:PROJECT/GROUP. Raises UserError for anything else."""
     parts = text.removeprefix(PREFIX).split("/")
     if len(parts) not in (2, 3) or not all(part.strip() and part.isprintable() and part not in (".", "..") for part in parts):
@@ -32,8 +32,8 @@ def named(text: str) -> Group:
 
 
 @contextmanager
-def plainly(what: str, otherwise: str = "") -> Iterator[None]:
-    """An error of wandb's as one line that says what to do; `otherwise` says what can be done without wandb."""
+def one_line_errors(subject: str, alternative: str = "") -> Iterator[None]:
+    """Any error of wandb becomes a UserError that says what to do. `alternative`: what can be done without wandb."""
     from wandb.errors import AuthenticationError, UsageError
 
     try:
@@ -42,36 +42,36 @@ def plainly(what: str, otherwise: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # wandb raises many kinds
         if isinstance(error, UsageError):
-            do = "log in with wandb login"
+            advice = "log in with wandb login"
         elif isinstance(error, AuthenticationError):
-            do = "check the network, or take another key with wandb login --relogin"
+            advice = "check the network, or take another key with wandb login --relogin"
         elif isinstance(error, ValueError):
-            do = "check its name, and that you may see it"
+            advice = "check its name, and that you may see it"
         else:
-            do = "check the network"
+            advice = "check the network"
         reason = re.sub(r"\s+", " ", str(error)).strip(" .") or type(error).__name__
-        do = "" if "`wandb login`" in reason else f"; {do}"
-        raise UserError(f"{what}: {reason}{do}{otherwise}") from error
+        advice = "" if "`wandb login`" in reason else f"; {advice}"
+        raise UserError(f"{subject}: {reason}{advice}{alternative}") from error
 
 
-def connected(what: str, otherwise: str = "") -> Any:
-    """wandb's Api, which asks nothing. Raises UserError where there is no key or no network."""
+def connected(subject: str, alternative: str = "") -> Any:
+    """wandb's Api, without a prompt. Raises UserError where there is no key or no network."""
     import wandb
 
-    with plainly(what, otherwise):
+    with one_line_errors(subject, alternative):
         wandb.setup(settings=wandb.Settings(silent=True))
-        return wandb.Api(timeout=TIMEOUT)
+        return wandb.Api(timeout=ANSWER_TIMEOUT)
 
 
 def runs_of(group: Group, api: Any) -> tuple[Group, list[Any]]:
     """The group with its entity, and its runs, oldest first. Raises UserError where there are none."""
-    with plainly(str(group)):
+    with one_line_errors(str(group)):
         group = group._replace(entity=group.entity or api.default_entity)
         if group.entity is None:
             raise UserError(f"{group}: no default entity; name one, as in {PREFIX}ENTITY/{group.project}/{group.name}")
-        named(str(group))  # the server's entity is one name
-        asked = api.runs(f"{group.entity}/{group.project}", filters={"group": group.name}, lazy=False)
-        runs = {run.id: run for run in asked}  # list() would hide an error, as it asks for the length first
+        parse_group(str(group))  # refuses an entity of the server that is no plain name
+        answers = api.runs(f"{group.entity}/{group.project}", filters={"group": group.name}, lazy=False)
+        runs = {run.id: run for run in answers}  # list() would hide an error: it asks for the length first
     if not runs:
         raise UserError(f"{group}: no run of that group; a sweep's group is the name of its folder")
     return group, list(runs.values())

@@ -1,19 +1,47 @@
-"""Which choice is better: every measured number of every choice, held against the baseline's where their records allow."""
+"""Which choice is better: each number of each choice against the baseline's, where their records allow a comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from ddpm_lab.compare.choices import Arm, Choice, Compared
-from ddpm_lab.compare.folders import Number
-from ddpm_lab.compare.measures import BPD, Measure, common_key, named
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
+from ddpm_lab.compare.construction import Copy, copies
+from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of
 from ddpm_lab.compare.pairing import over_images, unpaired
-from ddpm_lab.compare.statistics import Estimate, holm, t_interval, welch_interval
-from ddpm_lab.metrics.record import Record, differences, incomparable
+from ddpm_lab.compare.run_folder import Number
+from ddpm_lab.compare.statistics import Interval, holm, t_interval, welch_interval
+from ddpm_lab.metrics.record import Difference, Record, differences, incomparable
 
-BY_CHANCE = ("seed", "weights", "stride", "precision", "step", "clip", "split")
-"""Fields that may differ, and are worth a word where they do."""
+REPORTED = ("seed", "weights", "stride", "precision", "step", "clip", "split")
+"""Fields of a record that may differ, and are reported where they do."""
 OF_TRAINING = ("data.batch_size", "data.flip", "data.workers")
-"""Keys of data that say how they are trained on, and not which they are."""
+"""Keys of data about training on it, which do not change the data set."""
+
+
+class Verdict(StrEnum):
+    """In the order in which sentences are shown."""
+
+    BETTER = "better"
+    AHEAD = "ahead"
+    """Better at the one seed there is."""
+    WORSE = "worse"
+    BEHIND = "behind"
+    OPEN = "open"
+    """Not distinguishable."""
+    CONSTRUCTION = "equal_by_construction"
+    IDENTICAL = "identical"
+    """Equal in every seed, for no reason that the records state."""
+    NONE = "none"
+    """Nothing is supported."""
+    REFUSED = "refused"
+
+
+@dataclass
+class Lacking:
+    """Seeds of which a choice has been run and lacks a number that it has of other seeds."""
+
+    choice: ComparedChoice
+    seeds: list[int]
 
 
 @dataclass
@@ -21,165 +49,201 @@ class Comparison:
     """One choice against the baseline, on one measure. Differences are choice − baseline."""
 
     measure: Measure
-    choice: Choice
-    baseline: Choice
+    choice: ComparedChoice
+    baseline: ComparedChoice
     seeds: list[int]
-    """That both have."""
+    """Those of both."""
     wins: int
     """Seeds in which the choice is the better one."""
-    over_seeds: Estimate | None
-    over_images: Estimate | None
+    over_seeds: Interval | None
+    over_images: Interval | None
     """Paired where `paired`; else, at one seed, from both standard errors."""
     paired: bool
     apart: tuple[list[int], list[int]] | None = None
     """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
-    lacking: list[str] = field(default_factory=list)
-    """Of which runs of either there is no such number, where the others may owe their own to chance or to what failed there."""
+    lacking: list[Lacking] = field(default_factory=list)
+    """Where it is not empty nothing is supported: a number may be missing because samples diverged."""
+    copy: Copy | None = None
     p: float | None = None
-    """After Holm's correction over all comparisons that are judged."""
+    """After Holm's correction over all comparisons that can differ."""
+    holds: bool = False
+    """Whether `p` is at most 1 − level."""
 
     @property
     def replicated(self) -> bool:
         return len(self.seeds) > 1 or self.apart is not None
 
     @property
-    def deciding(self) -> Estimate | None:
-        """What the p-value is of: seeds where they were replicated, else images."""
+    def deciding(self) -> Interval | None:
+        """What the p-value is of: seeds where replicated, else images."""
         return self.over_seeds if self.replicated else self.over_images
 
     @property
-    def same(self) -> bool:
-        """No seed differs at all: they are one measurement, or one model."""
-        found = self.over_seeds
-        return found is not None and found.value == 0 and (found.n == 1 or found.low == found.high)
+    def identical(self) -> bool:
+        """No seed differs at all."""
+        seeds = self.over_seeds
+        return seeds is not None and seeds.value == 0 and (seeds.n == 1 or seeds.low == seeds.high)
+
+    @property
+    def in_family(self) -> bool:
+        deciding = self.deciding
+        return deciding is not None and deciding.p is not None and not self.identical and self.copy is None
+
+    @property
+    def images_object(self) -> bool:
+        """The interval over images includes zero, whatever the seeds."""
+        return self.replicated and self.over_images is not None and not self.over_images.excludes_zero
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.copy is not None:
+            return Verdict.CONSTRUCTION
+        if self.identical and not self.lacking:
+            return Verdict.IDENTICAL
+        if self.deciding is None or self.p is None or self.lacking:
+            return Verdict.NONE
+        if not self.holds or self.images_object:
+            return Verdict.OPEN
+        better = self.deciding.value * self.measure.better > 0
+        if self.replicated:
+            return Verdict.BETTER if better else Verdict.WORSE
+        return Verdict.AHEAD if better else Verdict.BEHIND
 
 
 @dataclass
 class Column:
-    """One measure over all choices. `refused` says of a choice why its number may not be held against the others."""
+    """One measure over all choices."""
 
     measure: Measure
-    numbers: dict[str, dict[int, Number]]
-    """By the choice's label and the seed; those that may be compared."""
-    estimates: dict[str, Estimate]
-    refused: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    numbers: dict[ComparedChoice, dict[int, Number]] = field(default_factory=dict)
+    """By choice and seed; those that may be compared."""
+    estimates: dict[ComparedChoice, Interval] = field(default_factory=dict)
+    refused: dict[ComparedChoice, list[Difference]] = field(default_factory=dict)
+    """Why the number of a choice may not be compared with the others."""
+    reported: list[Difference] = field(default_factory=list)
+    copies: dict[ComparedChoice, Copy] = field(default_factory=dict)
+    """Choices whose number equals that of another choice by construction."""
+
+    def lacking(self, choice: ComparedChoice) -> Lacking | None:
+        numbers = self.numbers.get(choice, {})
+        seeds = [seed for seed in choice.runs if seed not in numbers]
+        return Lacking(choice, seeds) if numbers and seeds else None
 
 
 @dataclass
-class Judged:
+class Judgement:
     columns: list[Column]
     comparisons: list[Comparison]
 
-    def of(self, choice: Choice, key: str) -> Comparison | None:
+    def of(self, choice: ComparedChoice, key: str) -> Comparison | None:
         return next((c for c in self.comparisons if c.choice is choice and c.measure.key == key), None)
 
 
-def judged(compared: Compared, baseline: Choice, level: float) -> Judged:
-    """All columns; and of those that are judged, every other choice against the baseline."""
-    keys = dict.fromkeys(key for choice in compared.choices for arm in choice.arms.values() for key in _numbers(arm))
-    columns = [_column(key, compared, baseline, level) for key in keys]
-    order = list(BPD)
+def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> Judgement:
+    """All columns; of those that are judged, each other choice against the baseline, with p-values corrected over all."""
+    measured = {c: {seed: _numbers(run) for seed, run in c.runs.items()} for c in [baseline, *compared.choices]}
+    keys = dict.fromkeys(key for choice in compared.choices for numbers in measured[choice].values() for key in numbers)
+    columns = [_column(key, measured, compared, level) for key in keys]
+    order = list(BITS_PER_DIM)
     columns.sort(key=lambda c: (not c.measure.judged, c.measure.better == 0, [*order, c.measure.key].index(c.measure.key)))
     comparisons = [
-        found
+        _comparison(column, choice, baseline, level)
         for column in columns
-        if column.measure.judged and baseline.label in column.numbers
+        if column.measure.judged and baseline in column.numbers
         for choice in compared.choices
-        if choice is not baseline and (found := _comparison(column, choice, baseline, level)) is not None
+        if choice is not baseline and choice in column.numbers
     ]
-    for found in comparisons:
-        column = next(column for column in columns if column.measure is found.measure)
-        found.lacking = [text for choice in (found.choice, found.baseline) if (text := lacking(column, choice))]
-    family = [c for c in comparisons if c.deciding is not None and c.deciding.p is not None and not c.same]
-    for found, p in zip(family, holm([c.deciding.p for c in family if c.deciding and c.deciding.p is not None]), strict=True):
-        found.p = p
-    return Judged(columns, comparisons)
+    family = [c for c in comparisons if c.in_family]
+    for comparison, p in zip(
+        family, holm([c.deciding.p for c in family if c.deciding and c.deciding.p is not None]), strict=True
+    ):
+        comparison.p, comparison.holds = p, p <= 1 - level
+    return Judgement(columns, comparisons)
 
 
-def _numbers(arm: Arm) -> dict[str, Number]:
-    found = {common_key(key, number): number for key, number in arm.numbers.items()}
-    whole = found.get("bound")
-    if whole and "bound_chain" not in found and whole.record.get("steps") == arm.flat.get("evaluated.steps"):
-        found["bound_chain"] = whole
-    return found
+def _numbers(run: ComparedRun) -> dict[str, Number]:
+    numbers = {common_key(key, number): number for key, number in run.numbers.items()}
+    whole = numbers.get("bound")
+    if whole and "bound_chain" not in numbers and whole.record.get("steps") == run.flat.get("evaluated.steps"):
+        numbers["bound_chain"] = whole
+    return numbers
 
 
-def _record(arm: Arm, number: Number) -> Record:
-    """What was said beside it, and which data it is of: splits of other data are no measure of each other."""
+def _record(run: ComparedRun, number: Number) -> Record:
+    """With the data set: splits of different data are not comparable."""
     data = ", ".join(
         f"{key.removeprefix('data.')} {value}"
-        for key, value in sorted(arm.flat.items())
+        for key, value in sorted(run.flat.items())
         if key.startswith("data.") and key not in OF_TRAINING
     )
     return number.record | {"data set": data}
 
 
-def _column(key: str, compared: Compared, baseline: Choice, level: float) -> Column:
-    found = {choice.label: {s: (a, _numbers(a)[key]) for s, a in choice.arms.items() if key in _numbers(a)}
-             for choice in [baseline, *compared.choices]}  # fmt: skip
-    arm, number = next(iter(next(iter(own for own in found.values() if own)).values()))
-    reference, column = _record(arm, number), Column(named(key), {}, {})
+def _column(
+    key: str, measured: dict[ComparedChoice, dict[int, dict[str, Number]]], compared: ComparedChoices, level: float
+) -> Column:
+    """Records are compared with that of the baseline, or of the first choice that has the number."""
+    reference, column = None, Column(measure_of(key))
     longer = any(axis.key == "trainer.max_steps" for axis in compared.axes)
-    for label, own in found.items():
+    for choice, by_seed in measured.items():
         kept = {}
-        for seed, (arm, number) in own.items():
-            record = _record(arm, number)
+        for seed, numbers in by_seed.items():
+            if (number := numbers.get(key)) is None:
+                continue
+            record = _record(choice.runs[seed], number)
+            reference = reference or record
             if wrong := incomparable(reference, record):
-                column.refused[label] = "; ".join(map(str, wrong))
+                column.refused[choice] = wrong
                 continue
             kept[seed] = number
-            column.notes += [
-                str(d) for d in differences(reference, record) if d.field in BY_CHANCE and not (longer and d.field == "step")
+            differing = [
+                d for d in differences(reference, record) if d.field in REPORTED and not (longer and d.field == "step")
             ]
+            column.reported += [d for d in differing if d not in column.reported]
         if kept:
-            column.numbers[label] = kept
-            column.estimates[label] = t_interval([n.value for n in kept.values()], level)
-    column.notes = list(dict.fromkeys(column.notes))
+            column.numbers[choice] = kept
+            column.estimates[choice] = t_interval([n.value for n in kept.values()], level)
+    column.copies = copies(column.measure, column.numbers, compared.options)
     return column
 
 
-def lacking(column: Column, choice: Choice) -> str:
-    """Of which seeds a choice has been run and has no such number, if it has it of others; empty if of none."""
-    own = column.numbers.get(choice.label, {})
-    seeds = [seed for seed in choice.arms if seed not in own]
-    return f"{choice.label} of seed {', '.join(map(str, seeds))}" if own and seeds else ""
+def _comparison(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
+    ours, theirs = column.numbers[choice], column.numbers[baseline]
+    seeds = sorted(ours.keys() & theirs.keys())
+    if seeds:
+        difference = [ours[seed].value - theirs[seed].value for seed in seeds]
+        wins = sum(d * column.measure.better > 0 for d in difference)
+        images = over_images([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], level)
+        paired = images is not None
+        if images is None and len(seeds) == 1:
+            images = unpaired(ours[seeds[0]], theirs[seeds[0]], level)
+        made = Comparison(column.measure, choice, baseline, seeds, wins, t_interval(difference, level), images, paired)
+    else:
+        made = _apart(column, choice, baseline, level)
+    made.lacking = [lacking for each in (choice, baseline) if (lacking := column.lacking(each)) is not None]
+    copy = column.copies.get(choice)
+    made.copy = copy if copy is not None and copy.original is baseline else None
+    return made
 
 
-def _comparison(column: Column, choice: Choice, baseline: Choice, level: float) -> Comparison | None:
-    own, other = column.numbers.get(choice.label), column.numbers[baseline.label]
-    if own is None:
-        return None
-    seeds = sorted(own.keys() & other.keys())
-    if not seeds:
-        return _apart(column, choice, baseline, level)
-    difference = [own[seed].value - other[seed].value for seed in seeds]
-    wins = sum(d * column.measure.better > 0 for d in difference)
-    images = over_images([own[seed] for seed in seeds], [other[seed] for seed in seeds], level)
-    paired = images is not None
-    if images is None and len(seeds) == 1:
-        images = unpaired(own[seeds[0]], other[seeds[0]], level)
-    return Comparison(column.measure, choice, baseline, seeds, wins, t_interval(difference, level), images, paired)
-
-
-def _apart(column: Column, choice: Choice, baseline: Choice, level: float) -> Comparison:
+def _apart(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
     """Of two that share no seed."""
-    own, other = column.numbers[choice.label], column.numbers[baseline.label]
-    if min(len(own), len(other)) < 2:
+    ours, theirs = column.numbers[choice], column.numbers[baseline]
+    if min(len(ours), len(theirs)) < 2:
         return Comparison(column.measure, choice, baseline, [], 0, None, None, False)
-    over_seeds = welch_interval([n.value for n in own.values()], [n.value for n in other.values()], level)
-    images = over_images([*own.values()], [*other.values()], level)
-    seeds = (sorted(own), sorted(other))
+    over_seeds = welch_interval([n.value for n in ours.values()], [n.value for n in theirs.values()], level)
+    images = over_images([*ours.values()], [*theirs.values()], level)
+    seeds = (sorted(ours), sorted(theirs))
     return Comparison(column.measure, choice, baseline, [], 0, over_seeds, images, images is not None, seeds)
 
 
-def winners(column: Column, choices: Sequence[Choice]) -> list[str]:
-    """Labels of the best mean, for print; several where they are equal. One that lacks a seed is no winner."""
-    if not column.measure.better:
-        return []
+def winners(column: Column, choices: Sequence[ComparedChoice]) -> list[ComparedChoice]:
+    """The best mean; several where equal. Not a choice that lacks a seed, nor a copy; none where all others are copies."""
     means = {
-        c.label: column.estimates[c.label].value * column.measure.better
-        for c in choices
-        if c.label in column.estimates and not lacking(column, c)
+        choice: column.estimates[choice].value * column.measure.better
+        for choice in choices
+        if choice in column.estimates and choice not in column.copies and column.lacking(choice) is None
     }
-    return [label for label, mean in means.items() if mean == max(means.values())]
+    if not column.measure.better or (len(means) == 1 and column.copies):
+        return []
+    return [choice for choice, mean in means.items() if mean == max(means.values())]

@@ -1,89 +1,85 @@
-"""What the measured numbers are called, which way is better, and with how many digits they are shown."""
+"""The measured numbers: what a key of summary.json or evaluation.json means, and which direction is better."""
 
-import math
 import re
-from collections.abc import Iterable
+from enum import Enum
 from typing import NamedTuple
 
-from ddpm_lab.compare.folders import Number
+from ddpm_lab.compare.run_folder import Number
 
-MINUS = "−"
+
+class Kind(Enum):
+    """What a number depends on besides the network."""
+
+    BOUND = "bound over all steps"
+    CHAIN_BOUND = "bound over the sampler's steps"
+    FLOW = "likelihood by the probability flow"
+    SAMPLES = "samples"
+    OTHER = "parts of a number, floors, numbers of other packages"
 
 
 class Measure(NamedTuple):
-    """One kind of number. `better` is −1 where lower is, 1 where higher is, 0 where neither. A verdict is given on those that
-    a paper's table has: the others are parts of them, or floors."""
+    """One kind of number. A verdict is given on those that a paper's table has (`judged`); the others are parts or floors."""
 
     key: str
     label: str
     better: int
+    """−1 where lower is better, 1 where higher is, 0 where neither."""
     judged: bool
+    kind: Kind
+    distance: bool = False
+    """A Fréchet distance at finite n: the one that is plotted against bits/dim."""
 
 
-BPD = {
-    "bound_bpd": "bits/dim",
-    "bound": "bits/dim, all steps",
-    "bound_chain": "bits/dim, the sampler's steps",
-    "bound_estimate": "bits/dim, all steps, estimated",
-    "bound_chain_estimate": "bits/dim, the sampler's steps, estimated",
-    "flow_bpd": "bits/dim, probability flow",
+BITS_PER_DIM = {
+    "bound_bpd": ("bits/dim", Kind.BOUND),
+    "bound": ("bits/dim, all steps", Kind.BOUND),
+    "bound_chain": ("bits/dim, the sampler's steps", Kind.CHAIN_BOUND),
+    "bound_estimate": ("bits/dim, all steps, estimated", Kind.BOUND),
+    "bound_chain_estimate": ("bits/dim, the sampler's steps, estimated", Kind.CHAIN_BOUND),
+    "flow_bpd": ("bits/dim, probability flow", Kind.FLOW),
 }
-PARTS = {
-    "prior": "L_T", "kl": "divergences", "mismatch": "cost of the variances", "decoder": "L_0", "known": "true density",
-    "train": "on training data", "gap": "above training data",
-}  # fmt: skip
+BOUND_PARTS = {
+    "prior": "L_T",
+    "kl": "divergences",
+    "mismatch": "cost of the variances",
+    "decoder": "L_0",
+    "known": "true density",
+    "train": "on training data",
+    "gap": "above training data",
+}
 SCORES = {
-    "fd": ("Fréchet distance", -1, True), "fd_inf": ("Fréchet distance at n = ∞", -1, False),
-    "fid": ("FID", -1, True), "fid_inf": ("FID at n = ∞", -1, False), "kid": ("KID", -1, False),
-    "is": ("Inception Score", 1, False), "precision": ("precision", 1, False), "recall": ("recall", 1, False),
+    "fd": ("Fréchet distance", -1, True),
+    "fd_inf": ("Fréchet distance at n = ∞", -1, False),
+    "fid": ("FID", -1, True),
+    "fid_inf": ("FID at n = ∞", -1, False),
+    "kid": ("KID", -1, False),
+    "is": ("Inception Score", 1, False),
+    "precision": ("precision", 1, False),
+    "recall": ("recall", 1, False),
     "recognised": ("recognised", 1, False),
-}  # fmt: skip
+}
+"""Label, direction, and whether a verdict is given."""
 
 
-def named(key: str) -> Measure:
+def measure_of(key: str) -> Measure:
     """From a key of summary.json or evaluation.json (see `common_key`)."""
-    if key in BPD:
-        return Measure(key, BPD[key], -1, True)
+    if key in BITS_PER_DIM:
+        label, kind = BITS_PER_DIM[key]
+        return Measure(key, label, -1, True, kind)
     part = re.fullmatch(r"(?:(bound|bound_chain)_)?(?:estimate_)?([a-z]+?)(?:_bpd)?", key)
-    if part and part[2] in PARTS:
-        which = ", the sampler's steps" if part[1] == "bound_chain" else ""
-        return Measure(key, f"{PARTS[part[2]]}{which}", 0, False)
+    if part and part[2] in BOUND_PARTS:
+        chain = ", the sampler's steps" if part[1] == "bound_chain" else ""
+        return Measure(key, f"{BOUND_PARTS[part[2]]}{chain}", 0, False, Kind.OTHER)
     plain, _, n = key.partition("@")
     for name, (label, better, judged) in SCORES.items():
         if plain == name or plain.endswith(f"_{name}"):
             extractor = plain.removesuffix(name).rstrip("_")
             words = f"{label}{f' ({extractor})' if extractor else ''}{f' @{n}' if n else ''}"
-            return Measure(key, words, better, judged)
-    return Measure(key, key.replace("_", " "), 0, False)
+            return Measure(key, words, better, judged, Kind.SAMPLES, distance=judged)
+    return Measure(key, key.replace("_", " "), 0, False, Kind.OTHER)
 
 
 def common_key(key: str, number: Number) -> str:
-    """The bound on the sampler's own chain has the number of its steps in its name, and is one kind of number all the same."""
+    """The bound over the sampler's steps has their number in its key; all of them are one measure."""
     steps = number.record.get("steps")
     return re.sub(rf"^bound_{steps}(?=_|$)", "bound_chain", key) if steps is not None else key
-
-
-def decimals(values: Iterable[float], spreads: Iterable[float]) -> int:
-    """So many that the median half-width has two digits, or, where there is none, the largest value has four; at most 5."""
-    known = sorted(spread for spread in spreads if 0 < spread < math.inf)
-    size = known[len(known) // 2] if known else max((abs(value) for value in values), default=1.0)
-    if size == 0:
-        return 3
-    return max(0, min(5, (1 if known else 3) - math.floor(math.log10(size))))
-
-
-def shown(value: float | None, digits: int, sign: bool = False) -> str:
-    """With a true minus, and none before zero."""
-    if value is None:
-        return "–"
-    text = f"{value:,.{digits}f}"
-    if float(text.replace(",", "")) == 0:
-        text = text.lstrip("-")
-    elif sign and value > 0:
-        text = f"+{text}"
-    return text.replace("-", MINUS)
-
-
-def spanned(low: float | None, high: float | None, digits: int, sign: bool = False) -> str:
-    """An interval, or that there is none."""
-    return "–" if low is None or high is None else f"[{shown(low, digits, sign)}, {shown(high, digits, sign)}]"

@@ -1,10 +1,9 @@
-"""Runs of Weights & Biases as run folders: what the logger sent of them, kept in a cache.
+"""Runs of Weights & Biases as run folders in a cache.
 
-The Files of a run hold its folder: <folder>/config.yaml, summary.json and so on. What is fetched is what a comparison reads,
-and of that only what has changed. Names are the server's to choose: one that could leave the cache is no file of a run.
+The files of a wandb run hold its run folder: <folder>/config.yaml, summary.json and so on. Only files that a comparison reads
+are fetched, and only where they have changed. The server chooses the names: one that could leave the cache is ignored.
 """
 
-import json
 import os
 import re
 import tempfile
@@ -16,48 +15,49 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ddpm_lab.compare.folders import Skipped, natural
-from ddpm_lab.compare.group import Group, connected, plainly, runs_of
+from ddpm_lab.compare.group import Group, connected, one_line_errors, runs_of
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import read_json, write_json
 
 READ = re.compile(
-    r"config\.yaml|summary\.json|metrics\.csv|vlb_terms\.npz|samples/step_\d+\.png|eval/[^/]+/[^/]+\.(json|csv|png|npz)"
+    r"config\.yaml|summary\.json|curves\.json|metrics\.csv|vlb_terms\.npz|samples/step_\d+\.png|eval/[^/]+/[^/]+\.(json|csv|png|npz)"
 )
 """Files of a run folder that a comparison reads."""
 INDEX = "files.json"
 """Beside a run's folder: the version of each file that was fetched."""
 AT_A_TIME = 8
-"""Runs that are fetched side by side: nearly all of the time is spent waiting."""
+"""Runs fetched in parallel: nearly all of the time is spent waiting."""
 
 
 class Fetched(NamedTuple):
     group: Group
     folders: list[Path]
-    """In natural order of their names, as on the disk they come from."""
+    """In natural order of their names, as on the disk."""
     skipped: list[Skipped]
     files: int
     loaded: int
-    """Of the files, those that were not here."""
+    """Of the files, those that were not in the cache."""
 
 
-def fetch(group: Group, cache: Path) -> Fetched:
+def fetch_group(group: Group, cache: Path) -> Fetched:
     """The runs of a group as folders. Raises UserError where the group cannot be reached."""
     group, runs = runs_of(group, connected(str(group)))
     place = cache.joinpath("wandb", *(quote(str(part), safe=" =,@+") for part in group))
     try:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            found = list(pool.map(lambda run: _fetched(run, group, place), runs))
+            fetched = list(pool.map(lambda run: _fetched(run, group, place), runs))
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror}); DDPM_LAB_CACHE names another place") from error
-    folders = sorted((folder for one in found for folder in one.folders), key=lambda folder: natural(folder.name))
-    skipped = [skip for one in found for skip in one.skipped]
-    return Fetched(group, folders, skipped, sum(one.files for one in found), sum(one.loaded for one in found))
+    folders = sorted((folder for each in fetched for folder in each.folders), key=lambda folder: natural(folder.name))
+    skipped = [skip for each in fetched for skip in each.skipped]
+    return Fetched(group, folders, skipped, sum(each.files for each in fetched), sum(each.loaded for each in fetched))
 
 
 def _fetched(run: Any, group: Group, place: Path) -> Fetched:
     name = Path(f"{group}/{run.name or run.id}")
     if not re.fullmatch(r"[\w-][\w.-]*", run.id):
         return Fetched(group, [], [Skipped(name, f"its id {run.id!r} names no folder")], 0, 0)
-    with plainly(str(name)):
+    with one_line_errors(str(name)):
         files = wanted(run.files(per_page=200))
     if not files:
         why = "it has no files of a run folder (config.yaml, summary.json): not sent by ddpm-lab, or not yet"
@@ -69,14 +69,14 @@ def _fetched(run: Any, group: Group, place: Path) -> Fetched:
 
 def wanted(files: Iterable[Any]) -> dict[str, Any]:
     """By name, those of folders that have a configuration; of pictures of samples, the last."""
-    found = {file.name: file for file in files if _is_read(file.name)}
+    readable = {file.name: file for file in files if _is_read(file.name)}
     last: dict[str, str] = {}
-    for name in sorted(name for name in found if "/samples/" in name):
+    for name in sorted(name for name in readable if "/samples/" in name):
         last[name.partition("/")[0]] = name
     return {
         name: file
-        for name, file in found.items()
-        if f"{name.partition('/')[0]}/config.yaml" in found
+        for name, file in readable.items()
+        if f"{name.partition('/')[0]}/config.yaml" in readable
         and ("/samples/" not in name or last[name.partition("/")[0]] == name)
     }
 
@@ -102,13 +102,13 @@ def _update(place: Path, files: dict[str, Any], run: str) -> int:
             here[name] = _version(files[name])
             loaded += 1
     finally:
-        _write(place, INDEX, json.dumps(here, indent=1, sort_keys=True))
+        write_json(place / INDEX, dict(sorted(here.items())), indent=1)
     return loaded
 
 
 def _known(index: Path) -> dict[str, Any]:
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -119,10 +119,10 @@ def _version(file: Any) -> list[Any]:
 
 
 def _load(file: Any, place: Path, run: str) -> None:
-    """Beside its place, then renamed: a reader finds a whole file or none. It keeps its time, which orders evaluations."""
+    """Writes beside the target, then renames. The file keeps its time, which orders evaluations."""
     target = place / file.name
     with tempfile.TemporaryDirectory(dir=place, prefix=".partial-") as partial:
-        with plainly(f"{run}: {file.name}"):
+        with one_line_errors(f"{run}: {file.name}"):
             file.download(root=partial, replace=True).close()
         path = Path(partial) / file.name
         if file.size and path.stat().st_size != file.size:
@@ -138,10 +138,3 @@ def _seconds(time: str | None) -> float | None:
         return datetime.fromisoformat(time or "").timestamp()
     except ValueError:
         return None
-
-
-def _write(place: Path, name: str, text: str) -> None:
-    with tempfile.TemporaryDirectory(dir=place, prefix=".partial-") as partial:
-        path = Path(partial) / name
-        path.write_text(text, encoding="utf-8")
-        path.replace(place / name)

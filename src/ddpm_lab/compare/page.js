@@ -38,7 +38,7 @@ window.addEventListener("afterprint", () => figures.forEach((figure) => {
 
 function value(row, column) {
   const cell = row.cells[column];
-  const text = cell.dataset.sort ?? cell.textContent.trim();
+  const text = cell.dataset.sort ?? cell.textContent.trim(); // a row's name has no number
   const number = Number(text);
   return text === "" || Number.isNaN(number) ? text : number;
 }
@@ -54,7 +54,7 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     const up = head.getAttribute("aria-sort") !== "ascending";
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const missing = (row) => value(row, column) === "–" || value(row, column) === "not comparable";
+    const missing = (row) => column > 0 && row.cells[column].dataset.sort === undefined;
     const rows = [...table.tBodies[0].rows];
     rows.sort((a, b) => missing(a) - missing(b) || (up ? 1 : -1) * order(value(a, column), value(b, column)));
     table.tBodies[0].append(...rows);

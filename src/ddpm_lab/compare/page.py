@@ -1,36 +1,37 @@
-"""index.html: one file with everything in it, that opens from the disk without a network."""
+"""index.html: one file that holds everything and opens from the disk without a network."""
 
 import base64
 import importlib.resources
 import json
 import struct
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ddpm_lab.compare.choices import Choice
-from ddpm_lab.compare.curves import learning, rate_distortion, terms
+from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.curves import described, learning, rate_distortion, terms
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.figures import Figure, of_differences, of_means, pareto
-from ddpm_lab.compare.folders import said
-from ddpm_lab.compare.measures import Measure, shown, spanned
-from ddpm_lab.compare.report import TRAINED, Report
-from ddpm_lab.compare.schedules import schedules
-from ddpm_lab.compare.sentences import AVERAGED, agreement, cautions, effect_digits, sentences
-from ddpm_lab.compare.table import Cell, Study, cells, head
-from ddpm_lab.metrics.record import line
+from ddpm_lab.compare.figures import Figure, differences, means, pareto
+from ddpm_lab.compare.measures import Measure
+from ddpm_lab.compare.numerals import NONE
+from ddpm_lab.compare.printed import column_heads, printed_rows
+from ddpm_lab.compare.report import ComparisonReport
+from ddpm_lab.compare.run_folder import nested
+from ddpm_lab.compare.table import Stage, Study, effect_digits, measured_cells, row
+from ddpm_lab.compare.words import AVERAGED, Printed, Verdict, cautions, effect_cells, printed, statements
+from ddpm_lab.metrics.record import line as record_line
 
-PICTURES = 24
+MOST_PICTURES = 24
 """Choices whose samples are shown: each adds its picture to the file."""
-VERDICTS = ("better", "ahead", "worse", "behind", "open", "same", "none", "refused")
+PLOTLY = "package_data/plotly.min.js"
+"""The script as its package brings it. The package itself, which takes a second to import, is not needed."""
 
 
-@dataclass
-class Picture:
+class Picture(NamedTuple):
     label: str
     seed: int
     uri: str
@@ -39,29 +40,9 @@ class Picture:
     name: str
 
 
-@dataclass
-class Section:
-    """Of the page, for one study."""
-
-    study: Study
-    told: list[tuple[str, str]]
-    cautions: list[str]
-    head: list[str]
-    rows: list[tuple[Choice, list[Cell]]]
-    details: tuple[list[str], list[tuple[Choice, list[Cell]]]] | None
-    effects: tuple[list[str], list[tuple[str, list[Cell]]]] | None
-    matrix: tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None
-    intervals: list[Figure]
-    plots: list[Figure]
-    pictures: list[Picture]
-    same_noise: bool
-    differing: list[tuple[str, str, list[str]]]
-    measured: list[tuple[str, str]]
-
-
-def page_of(report: Report, folders: Sequence[str | Path]) -> str:
-    """What cannot be read or plotted of the runs is added to their problems."""
-    sections = [_section(study, report) for study in report.studies]
+def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
+    """Reads pictures and curves: what cannot be read is added to the problems of the runs."""
+    sections = [_section(study) for study in report.studies]
     environment = Environment(
         loader=PackageLoader("ddpm_lab.compare", "."),
         autoescape=True,
@@ -70,162 +51,129 @@ def page_of(report: Report, folders: Sequence[str | Path]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        report=report, sections=sections, folders=folders, averaged=AVERAGED, environment=_environment(report),
+        report=report,
+        sections=sections,
+        folders=folders,
+        averaged=AVERAGED[:-1],
+        environment=_environment(report),
         figure_json=_figure_json,
-        plotly=Markup(_plotly()), script=Markup(_own("page.js")), css=Markup(_own("page.css")),
-    )  # fmt: skip
-
-
-def write_page(page: str, path: Path) -> None:
-    """Beside the target, then renamed."""
-    partial = path.with_suffix(".tmp")
-    partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file's name may be no text
-    partial.replace(path)
-
-
-def _own(name: str) -> str:
-    return importlib.resources.files("ddpm_lab.compare").joinpath(name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    """plotly.js as its package brings it. The package itself, which takes a second to import, is not needed for it."""
-    return importlib.resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-
-
-def _figure_json(figure: Figure) -> Markup:
-    """Inside a script element, where only `<` could end it."""
-    return Markup(
-        json.dumps({"data": figure.data, "layout": figure.layout}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+        plotly=_resource("plotly", PLOTLY),
+        script=_resource("ddpm_lab.compare", "page.js"),
+        css=_resource("ddpm_lab.compare", "page.css"),
     )
 
 
-def _section(study: Study, report: Report) -> Section:
-    trained = study.title == TRAINED
-    told = sorted(sentences(study.judged, study.level), key=lambda pair: VERDICTS.index(pair[0]))
-    intervals = [
-        f for column in study.main if column.estimates for f in (of_means(study, column), of_differences(study, column)) if f
-    ]
-    plots = [pareto(study), terms(study) if trained else None, None if trained else rate_distortion(study)]
-    plots += [*learning(study), *schedules(study, report.not_plotted)] if trained else []
+def _resource(package: str, name: str) -> Markup:
+    return Markup(importlib.resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+def _figure_json(figure: Figure) -> Markup:
+    """Inside a script element, which only `<` could end."""
+    text = json.dumps({"data": figure.data, "layout": figure.layout}, ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _section(study: Study) -> dict[str, Any]:
+    """What the template shows of a study."""
+    order, (heads, rows) = list(Verdict), printed_rows(study)
     others = [column for column in study.judged.columns if column not in study.main]
-    return Section(
-        study, told, cautions(study.compared, study.judged), head(study, study.main),
-        [(choice, cells(study, choice, study.main)) for choice in study.compared.choices],
-        _details(study, others) if others else None, _effects(study) if study.effects else None, _matrix(study), intervals,
-        [plot for plot in plots if plot is not None],
-        _pictures(study), _same_noise(study), _differing(study), _measured(study),
-    )  # fmt: skip
+    intervals = [figure(study, column) for column in study.main if column.estimates for figure in (means, differences)]
+    if study.stage is Stage.TRAINED:
+        plots = [pareto(study), terms(study), *learning(study), *described(study)]
+    else:
+        plots = [pareto(study), rate_distortion(study)]
+    return {
+        "study": study,
+        "statements": sorted(statements(study), key=lambda statement: order.index(statement.verdict)),
+        "cautions": cautions(study),
+        "heads": heads,
+        "rows": rows,
+        "other_heads": ["choice", *column_heads(study, others, costs=False)],
+        "other_rows": [(c.label, [printed(x) for x in row(study, c, others, costs=False)]) for c in study.compared.choices],
+        "others": bool(others),
+        "effects": _effects(study),
+        "matrix": _matrix(study),
+        "intervals": [figure for figure in intervals if figure],
+        "plots": [figure for figure in plots if figure],
+        "pictures": _pictures(study),
+        "same_noise": _same_noise(study),
+        "measured": _measured(study),
+    }
 
 
-def _details(study: Study, columns: Sequence[Any]) -> tuple[list[str], list[tuple[Choice, list[Cell]]]]:
-    costs = len(head(study, [])) - 1
-    names = head(study, columns)
-    return names[: len(names) - costs], [(c, cells(study, c, columns)[: len(names) - costs]) for c in study.compared.choices]
-
-
-def _effects(study: Study) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
-    """A row for each value of each axis; of every measure the mean over settings, and what the settings say of it."""
+def _effects(study: Study) -> dict[str, Any]:
+    """A row for each value of each axis; of each measure the mean over settings, and in which direction they point."""
     measures = list(dict.fromkeys(effect.measure for effect in study.effects))
     digits = {measure: effect_digits([e for e in study.effects if e.measure == measure]) for measure in measures}
     rows: dict[str, dict[Measure, Effect]] = {}
     for effect in study.effects:
         rows.setdefault(f"{effect.axis}: {effect.value} instead of {effect.against}", {})[effect.measure] = effect
-
-    def two(measure: Measure, effect: Effect | None) -> list[Cell]:
-        if effect is None:
-            return [Cell("–"), Cell("–")]
-        found, places = effect.estimate, digits[measure]
-        span = "" if found.low is None else f" {spanned(found.low, found.high, places, True)}"
-        ends = [shown(end, places, True) for end in (min(effect.settings), max(effect.settings))]
-        over = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {ends[0]} to {ends[1]}"
-        n = len(effect.settings)
-        agreed = f"{agreement(effect)}{f' {n}' * agreement(effect).endswith('all')}"
-        told = f"{effect.lower} of {n} lower: disagree" if effect.disagree else agreed if n > 1 else "1"
-        return [Cell(f"{shown(found.value, places, True)}{span}", found.value, note=over), Cell(told, n)]
-
-    head = [name for measure in measures for name in (measure.label, "settings")]
-    return head, [(name, [c for m in measures for c in two(m, found.get(m))]) for name, found in rows.items()]
+    return {
+        "heads": ["axis", *(name for measure in measures for name in (measure.label, "settings"))],
+        "rows": [(name, [c for m in measures for c in effect_cells(by.get(m), digits[m])]) for name, by in rows.items()],
+    }
 
 
-def _matrix(study: Study) -> tuple[list[str], list[tuple[str, list[tuple[str, list[Cell] | None]]]]] | None:
-    """Where exactly two axes vary, in the form of DDPM's Table 2: one in blocks, the other in rows; None where none was run."""
+def _matrix(study: Study) -> dict[str, Any] | None:
+    """Where exactly two axes vary, in the form of DDPM's Table 2: one in blocks, the other in rows."""
     if len(study.compared.free) != 2:
         return None
-    first, second = study.compared.free
-    choices = {(c.values.get(first, "–"), c.values.get(second, "–")): c for c in study.compared.choices}
-    outer, inner = (list(dict.fromkeys(pair[i] for pair in choices)) for i in (0, 1))
+    outer, inner = study.compared.free
+    choices = {(c.values.get(outer, NONE), c.values.get(inner, NONE)): c for c in study.compared.choices}
 
-    def row(a: str, b: str) -> list[Cell] | None:
-        found = choices.get((a, b))
-        return None if found is None else [cell for col in study.main for cell in cells(study, found, [col])[1:2]]
+    def cells(a: str, b: str) -> list[Printed]:
+        choice = choices.get((a, b))
+        return [Printed(NONE) if choice is None else printed(measured_cells(study, choice, c)[0]) for c in study.main]
 
-    names = [first, second, *(head(study, [column])[1] for column in study.main)]
-    return names, [(a, [(b, row(a, b)) for b in inner]) for a in outer]
+    inner_values = list(dict.fromkeys(b for _, b in choices))
+    blocks = [(a, [(b, cells(a, b)) for b in inner_values]) for a in dict.fromkeys(a for a, _ in choices)]
+    heads = [column_heads(study, [column], costs=False)[1] for column in study.main]
+    return {"outer": outer, "inner": inner, "heads": heads, "blocks": blocks}
 
 
 def _pictures(study: Study) -> list[Picture]:
-    """Of the lowest seed that all have, or else of each choice's own lowest."""
-    shared = set.intersection(*({s for s, arm in c.arms.items() if arm.picture} for c in study.compared.choices))
-    found = []
-    for choice in study.compared.choices[:PICTURES]:
-        seed = min(shared or {s for s, arm in choice.arms.items() if arm.picture}, default=None)
-        path = None if seed is None else choice.arms[seed].picture
-        if seed is not None and path is not None and (size := _size(content := _bytes(path))):
-            uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-            found.append(Picture(choice.label, seed, uri, *size, path.name))
-    return found
+    """Of the lowest seed that all choices have, or else of each choice's own lowest."""
+    seeds = {choice: {seed for seed, run in choice.runs.items() if run.picture} for choice in study.compared.choices}
+    shared = set.intersection(*seeds.values())
+    pictures = [_picture(c, min(shared or seeds[c], default=None)) for c in study.compared.choices[:MOST_PICTURES]]
+    return [picture for picture in pictures if picture is not None]
 
 
-def _bytes(path: Path) -> bytes:
+def _picture(choice: ComparedChoice, seed: int | None) -> Picture | None:
+    """None where there is no whole PNG file. Width and height are read from its header."""
+    path = None if seed is None else choice.runs[seed].picture
     try:
-        return path.read_bytes()
+        png = b"" if path is None else path.read_bytes()
     except OSError:
-        return b""
+        return None
+    if seed is None or path is None or not (png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82")):
+        return None
+    width, height = struct.unpack(">II", png[16:24])
+    return Picture(choice.label, seed, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height, path.name)
 
 
 def _same_noise(study: Study) -> bool:
-    """Whether the pictures began at the same noise: drawn from one seed, whatever the runs' own."""
-    arms = [arm for choice in study.compared.choices for arm in choice.arms.values()]
-    if study.title == TRAINED:
-        seeds = {str(said(arm.run.config, "callbacks", "samples", "seed")) for arm in arms}
-    else:
-        seeds = {str(n.record.get("seed")) for arm in arms for n in arm.numbers.values() if n.record.get("sampler") is not None}
-    return len(seeds) == 1
-
-
-def _size(png: bytes) -> tuple[int, int] | None:
-    """Width and height, from the header of a whole file."""
-    whole = png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82")
-    return struct.unpack(">II", png[16:24]) if whole else None
-
-
-def _differing(study: Study) -> list[tuple[str, str, list[str]]]:
-    """(key, what it follows, its value in each choice)."""
-    choices = study.compared.choices
-    return [(axis.key, axis.follows or "", [c.values.get(axis.key, "–") for c in choices]) for axis in study.compared.axes]
+    """Whether the pictures were drawn from one seed, whatever the seeds of the runs."""
+    runs = [run for choice in study.compared.choices for run in choice.runs.values()]
+    if study.stage is Stage.TRAINED:
+        return len({str(nested(run.run.config, "callbacks", "samples", "seed")) for run in runs}) == 1
+    records = [number.record for run in runs for number in run.numbers.values()]
+    return len({str(record.get("seed")) for record in records if record.get("sampler") is not None}) == 1
 
 
 def _measured(study: Study) -> list[tuple[str, str]]:
-    """How each judged number came about, by the record of its first."""
-    found = []
-    for column in study.main:
-        number = next((n for numbers in column.numbers.values() for n in numbers.values()), None)
-        if number is not None:
-            found.append((column.measure.label, line(number.record)))
-    return found
+    """How each judged number was measured, by the record of its first."""
+    firsts = ((column.measure.label, next(iter(column.numbers.values()), {})) for column in study.main)
+    return [(label, record_line(next(iter(numbers.values())).record)) for label, numbers in firsts if numbers]
 
 
-def _environment(report: Report) -> list[tuple[str, list[tuple[str, int]]]]:
-    """What the runs ran on: each value with how many runs had it."""
-    counted: dict[str, dict[str, int]] = {}
+def _environment(report: ComparisonReport) -> dict[str, Counter[str]]:
+    """What the runs ran on: of each value how many runs had it."""
+    counts: dict[str, Counter[str]] = {}
     for run in report.runs:
-        summary = run.summary
-        versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else {}
-        own = {key: summary.get(key) for key in ("device", "torch_threads", "platform", "python", "git_revision")} | dict(
-            versions or {}
-        )
-        for key, value in own.items():
+        versions = nested(run.summary, "versions")
+        fields = {key: run.summary.get(key) for key in ("device", "torch_threads", "platform", "python", "git_revision")}
+        for key, value in (fields | (versions if isinstance(versions, dict) else {})).items():
             if value is not None:
-                counts = counted.setdefault(key.replace("_", " "), {})
-                counts[str(value)] = counts.get(str(value), 0) + 1
-    return [(key, list(counts.items())) for key, counts in counted.items()]
+                counts.setdefault(key.replace("_", " "), Counter())[str(value)] += 1
+    return counts

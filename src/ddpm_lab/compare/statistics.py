@@ -1,4 +1,4 @@
-"""How sure we are: intervals over seeds and over images, and p-values corrected for how many questions were asked."""
+"""Intervals over seeds and over images, and p-values corrected for the number of comparisons."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from scipy.special import stdtr, stdtrit
 Floats = NDArray[np.float64]
 
 
-class Estimate(NamedTuple):
-    """A mean with its interval. One value has no interval, and no p: nothing says how far another would lie."""
+class Interval(NamedTuple):
+    """A mean with its interval. A single value has neither interval nor p."""
 
     value: float
     low: float | None
@@ -26,45 +26,46 @@ class Estimate(NamedTuple):
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
-def t_interval(values: ArrayLike, level: float) -> Estimate:
+def t_interval(values: ArrayLike, level: float) -> Interval:
     """Student's interval for the mean: mean ± t_{n−1} · s / √n. Of differences by seed, it is the paired one."""
     x = np.asarray(values, dtype=np.float64)
     mean, n = float(x.mean()), len(x)
     if n < 2:
-        return Estimate(mean, None, None, None, n)
+        return Interval(mean, None, None, None, n)
     return _student(mean, float(x.std(ddof=1)) / math.sqrt(n), n - 1, level, n)
 
 
-def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Estimate:
-    """Welch's interval (1947) for the difference of two means, of samples that share nothing and may vary differently. Of
-    fewer than two values on a side there is none. At two on each side it is wider than it need be where both vary alike (98%
-    for 95%); at two against ten it falls short (90%)."""
+def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Interval:
+    """Welch's interval (1947) for the difference of two means of independent samples with unequal variances. None where a side
+    has fewer than two values. Coverage of the 95% interval with equal variances: 98% at two against two, 90% at two against
+    ten."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     value, n = float(x.mean() - y.mean()), len(x) + len(y)
     if min(len(x), len(y)) < 2:
-        return Estimate(value, None, None, None, n)
+        return Interval(value, None, None, None, n)
     u, v = (float(z.var(ddof=1)) / len(z) for z in (x, y))
     dof = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1)) if u + v > 0 else n - 2
     return _student(value, math.sqrt(u + v), dof, level, n)
 
 
-def normal_interval(value: float, se: float, n: int, level: float) -> Estimate:
+def normal_interval(value: float, se: float, n: int, level: float) -> Interval:
     """From a standard error over n data."""
     return _student(value, se, n - 1, level, n)
 
 
-def _student(value: float, se: float, dof: float, level: float, n: int) -> Estimate:
+def _student(value: float, se: float, dof: float, level: float, n: int) -> Interval:
     half = se * float(stdtrit(dof, (1 + level) / 2))
     p = (1.0 if value == 0 else 0.0) if se == 0 else float(2 * stdtr(dof, -abs(value) / se))
-    return Estimate(value, value - half, value + half, p, n)
+    return Interval(value, value - half, value + half, p, n)
 
 
-def bootstrap(values: ArrayLike, stratum: ArrayLike, level: float, seed: int = 0, draws: int = 5_000) -> Estimate:
-    """Percentile bootstrap (Efron 1979) of a sum over strata of their means, where every datum was measured in one stratum.
+def bootstrap(values: ArrayLike, stratum: ArrayLike, level: float, seed: int = 0, draws: int = 5_000) -> Interval:
+    """Percentile bootstrap (Efron 1979) of the sum over strata of their means; each datum belongs to one stratum.
 
-    Data are drawn anew within their strata. A stratum of m data varies too little by (m − 1)/m then, which is put right by
-    stretching its deviations (Rao & Wu 1988, with as many draws as data). The p-value is Student's, from the same variance:
-    a share of draws has a floor, which a correction for many comparisons would meet. Of many data fewer draws are made.
+    Data are resampled within their strata. The variance of a resampled stratum of m data is too small by (m − 1)/m, so its
+    deviations are scaled up (Rao & Wu 1988, with as many draws as data). The p-value is Student's from the same variance:
+    a share of draws could not be smaller than 1/draws, which Holm's correction needs. Fewer draws are made of many data.
+    Raises ValueError for a stratum of one datum.
     """
     y, strata = np.asarray(values, dtype=np.float64), np.asarray(stratum)
     order = strata.argsort(kind="stable")
@@ -82,14 +83,14 @@ def bootstrap(values: ArrayLike, stratum: ArrayLike, level: float, seed: int = 0
 
 
 def _drawn(dev: Floats, weight: Floats, start: NDArray[np.int64], m: NDArray[np.int64], seed: int, draws: int) -> Floats:
-    """Σ over places of a deviation drawn from the stratum of that place, so many times."""
+    """`draws` resampled sums of deviations, each datum replaced by one of its stratum."""
     n, rng = len(dev), np.random.default_rng(seed)
     parts = np.array_split(np.arange(draws), math.ceil(draws * n / 1_000_000))
     return np.concatenate([dev[start + (rng.random((len(part), n)) * m).astype(np.int64)] @ weight for part in parts])
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm 1979: p-values that may each be held against the level, with the family-wise error staying below it."""
+    """Holm 1979: adjusted p-values; rejecting those below α keeps the family-wise error below α."""
     adjusted, largest = [0.0] * len(p), 0.0
     for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))

@@ -1,0 +1,280 @@
+"""What the documents say holds: equations, options, command lines, the example of README.md, lengths, links."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from helpers import CONF, ROOT, TINY, environment
+from PIL import Image
+
+README, ARCHITECTURE = ROOT / "README.md", ROOT / "ARCHITECTURE.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for name, code in BLOCK.findall(page.read_text()) if name == language]
+
+
+@pytest.mark.parametrize(("page", "most"), [(README, 800), (ARCHITECTURE, 900)], ids=lambda value: getattr(value, "stem", None))
+def test_words_are_few(page, most):
+    assert len(page.read_text().split()) <= most
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_citation_and_package_have_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+
+
+def test_the_workflow_runs_what_ci_runs():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step] == [".ci/run"]
+
+
+# The equation index
+
+PAPERS = {
+    "DDPM": r"(?<!\w)DDPM|Ho et al\.",
+    "iDDPM": r"iDDPM|Nichol & Dhariwal",
+    "DDIM": r"DDIM|Song et al\. 2021",
+    "Analytic-DPM": r"Analytic-DPM|Bao et al\. 2022",
+}
+PAPER = re.compile("|".join(f"(?P<p{i}>{pattern})" for i, pattern in enumerate(PAPERS.values())))
+NUMBERS = r"(\d+(?:[-–]\d+)?(?:(?:, | and |/)\d+(?:[-–]\d+)?)*)"
+CITED = re.compile(rf"\b(Eq|Algorithm|Theorem)s?\.? {NUMBERS}")
+INDEXED = [
+    *(("DDPM", "Eq", n) for n in range(1, 15)),
+    *(("DDPM", "Algorithm", n) for n in (1, 2)),
+    *(("iDDPM", "Eq", n) for n in range(15, 19)),
+    *(("DDIM", "Eq", n) for n in (7, 12, 16)),
+    ("Analytic-DPM", "Theorem", 1),
+    *(("Analytic-DPM", "Eq", n) for n in (8, 9)),
+]
+
+
+def cited(text: str) -> set[tuple[str, str, int]]:
+    """(paper, kind, number) of every equation in a text. An equation belongs to the last paper named before it."""
+    text = " ".join(text.split())
+    papers = [(match.start(), list(PAPERS)[int(str(match.lastgroup)[1:])]) for match in PAPER.finditer(text)]
+    equations = set()
+    for match in CITED.finditer(text):
+        before = [paper for start, paper in papers if start < match.start()]
+        for first, last in re.findall(r"(\d+)(?:[-–](\d+))?", match[2]):
+            equations |= {(before[-1], match[1], n) for n in range(int(first), int(last or first) + 1)} if before else set()
+    return equations
+
+
+def index() -> list[tuple[str, str, str]]:
+    """(equations, file, object), one object each."""
+    rows = re.findall(r"^\| (.+?) \| (\S+\.py) \| (.+?) \|$", ARCHITECTURE.read_text(), re.MULTILINE)
+    return [(equations, file, name) for equations, file, names in rows for name in re.findall(r"`([\w.]+)`", names)]
+
+
+def docstring(file: str, name: str) -> str:
+    """Of a function or class, by its qualified name."""
+    node: ast.AST = ast.parse((ROOT / "src" / "ddpm_lab" / file).read_text())
+    for part in name.split("."):
+        inner = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part]
+        assert inner, f"{file} has no {name}"
+        node = inner[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    return ast.get_docstring(node) or ""
+
+
+def test_a_citation_is_read_with_its_paper():
+    text = "σ² = β̃, DDPM Eq. 6-7; x̂_0 by Eq. 15. iDDPM Eq. 17 and 18. Bao et al. 2022, Theorem 1 and Eq. 9"
+    ddpm = {("DDPM", "Eq", n) for n in (6, 7, 15)}
+    analytic = {("Analytic-DPM", "Theorem", 1), ("Analytic-DPM", "Eq", 9)}
+    assert cited(text) == ddpm | {("iDDPM", "Eq", 17), ("iDDPM", "Eq", 18)} | analytic
+    assert cited("Eq. 5") == set()
+
+
+def test_every_equation_is_indexed():
+    assert set(INDEXED) - set().union(*(cited(equations) for equations, _, _ in index())) == set()
+
+
+@pytest.mark.parametrize(("equations", "file", "name"), index(), ids=lambda text: text)
+def test_what_is_indexed_cites_its_equation(equations, file, name):
+    assert cited(equations)
+    assert cited(equations) - cited(docstring(file, name)) == set()
+
+
+# Options
+
+
+def test_every_option_is_described():
+    text = (ROOT / "docs" / "options.md").read_text()
+    rows = {group: line for line in text.splitlines() for group in re.findall(r"^\| `(\w+)` \|", line)}
+    for entry in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]:
+        (group,) = entry if isinstance(entry, dict) else ("_self_",)
+        if (CONF / group).is_dir():
+            missing = {path.stem for path in (CONF / group).glob("*.yaml")} - set(re.findall(r"`(\w+)`", rows.get(group, "")))
+            assert missing == set(), group
+
+
+# Code and command lines
+
+COMMAND = re.compile(r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|compare|dashboard)\.py[^`\n]*)", re.MULTILINE)
+PLACEHOLDERS = ("OPTION", "GROUP", "…", "schedule=power")
+"""Of commands that are not whole, or need the example of README.md, which has a test of its own."""
+REFUSED = ("schedule=cosin", "loss=simple variance=learned_range", "variance=learned_range loss=simple")
+"""Mistakes that the documents show on purpose."""
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(page, line) of each command; lines that end in a backslash joined."""
+    for page in PAGES:
+        for line in COMMAND.findall(page.read_text().replace("\\\n", " ")):
+            line = shlex.join(shlex.split(line, comments=True))
+            if not any(word in line for word in PLACEHOLDERS) and not line.endswith(REFUSED):
+                yield page.name, line
+
+
+def test_commands_are_seen():
+    assert {"README.md", "options.md", "sweeps.md", "measuring.md", "statistics.md"} <= {page for page, _ in commands()}
+    assert len(list(commands())) > 30
+
+
+def test_the_first_code_of_readme_runs():
+    exec(compile(blocks(README, "python")[0], "README.md", "exec"), {})
+
+
+LONG_CHAIN = [
+    *TINY,
+    "schedule.T=1000",
+    "sampler.steps=10",
+    "callbacks.vlb_terms.stride=100",
+    "callbacks.vlb_terms.final_stride=100",
+]
+"""Two steps, of a chain long enough for what the documents ask."""
+
+
+@pytest.fixture(scope="module")
+def desk(run_of, tmp_path_factory):
+    """A folder that has what the documents name: a run, a sweep, images, options of a user's own."""
+    folder = tmp_path_factory.mktemp("desk")
+    for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "RUN"):
+        shutil.copytree(run_of(*LONG_CHAIN), folder / place)
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    np.savez(folder / "my_images.npz", images)
+    (folder / "photos").mkdir()
+    Image.fromarray(images[0]).save(folder / "photos" / "0.png")
+    for page in PAGES:
+        for code in blocks(page, "yaml"):
+            if match := re.match(r"# FOLDER/(\S+\.yaml)", code):
+                (folder / "FOLDER" / match[1]).parent.mkdir(parents=True, exist_ok=True)
+                (folder / "FOLDER" / match[1]).write_text(code)
+    return folder
+
+
+def parse(program: str, argv: list[str]) -> None:
+    """All that happens before anything is trained, measured or fetched."""
+    from ddpm_lab.cli import compare, dashboard, evaluate
+    from ddpm_lab.config.grammar import canonical
+    from ddpm_lab.config.help import EVALUATE, TRAIN, help_for_group, help_text
+    from ddpm_lab.config.options import conf_dir, config_dirs
+    from ddpm_lab.config.preflight import preflight
+
+    if program in ("compare", "dashboard"):
+        {"compare": compare, "dashboard": dashboard}[program].parsed(argv)
+        return
+    dirs = config_dirs(argv) if program == "train" else [conf_dir() / "evaluate", *config_dirs(argv)]
+    if "--help" in argv:
+        top, groups = {"train": TRAIN, "evaluate": EVALUATE}[program], argv[argv.index("--help") + 1 :]
+        assert help_for_group(groups[0], dirs, top) if groups else help_text(dirs, top)
+    elif program == "train":
+        assert preflight(canonical(argv, dirs)[0], dirs)
+    else:
+        argv = evaluate.with_own_sampler(canonical(argv, dirs)[0], dirs)
+        assert preflight(argv, dirs, evaluate.completed)
+
+
+@pytest.mark.slow
+def test_every_command_line_parses(desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    wrong = {}
+    for page, line in commands():
+        _, script, *argv = shlex.split(line)
+        try:
+            parse(script.removesuffix(".py"), argv)
+        except Exception as error:
+            wrong[f"{page}: {line}"] = repr(error)
+    assert wrong == {}
+
+
+@pytest.mark.slow
+def test_the_code_of_the_pages_runs(desk, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(desk)
+    images = torch.randint(0, 17, (20, 1, 8, 8), dtype=torch.uint8)
+    for page in PAGES:
+        for code in blocks(page, "python"):
+            if "load(" in code:
+                exec(compile(code, page.name, "exec"), {"uint8_images": images})
+
+
+EXAMPLE = re.compile(r"^(Append to|Write) `(\S+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILES = {
+    "src/ddpm_lab/core/schedule.py": "Append to",
+    "conf/schedule/power.yaml": "Write",
+    "tests/core/reference.py": "Append to",
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The repository with README's example followed to the letter."""
+    folder = tmp_path_factory.mktemp("clone") / "ddpm-lab"
+    for part in ("src", "conf", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "train.py"):
+        shutil.copy(ROOT / part, folder / part)
+    for verb, path, text in EXAMPLE.findall(README.read_text()):
+        assert verb == FILES[path]
+        with (folder / path).open("x" if verb == "Write" else "a", encoding="utf-8") as file:
+            file.write(text if verb == "Write" else f"\n\n{text}")
+    return folder
+
+
+def in_copy(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder / "tests")])}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment() | paths, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_example_of_readme_passes_the_tests(copy):
+    assert {path for _, path, _ in EXAMPLE.findall(README.read_text())} == FILES.keys()
+    tests = ("tests/core/test_schedule.py", "tests/core/test_reference.py")
+    done = in_copy(copy, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests, "-k", "power")
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 4
+
+
+@pytest.mark.slow
+def test_the_example_of_readme_trains(copy):
+    (typed,) = [line for line in COMMAND.findall(README.read_text()) if "schedule=power" in line]
+    _, *arguments = shlex.split(typed)
+    trained = in_copy(copy, *arguments, "trainer.fast_dev_run=true")
+    assert trained.returncode == 0, trained.stderr
+    refused = in_copy(copy, "train.py", "schedule=power", "schedule.p=-1")
+    assert refused.returncode == 2
+    assert all(word in refused.stderr for word in ("schedule.p=-1", "> 0"))
+    assert "power  ᾱ falls as a power" in in_copy(copy, "train.py", "--help", "schedule").stdout
