@@ -56,14 +56,14 @@ def _refusal(config: Config) -> Incompatible | None:
 def _fitting(group: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:
     """The options of a group with which that refusal does not come."""
     good = []
-    for option in options(group, dirs):
+    for option in options(group, dirs).keys() - {option_of(group, config[group], dirs)}:
         try:
             other = _refusal({**config, group: content(group, option, dirs)})
         except (UserError, TypeError, ValueError):  # one that needs values of its own, or is wrong alone
             continue
         if other is None or other.arguments != refusal.arguments:
             good.append(f"{group}={option}")
-    return good
+    return sorted(good)
 
 
 def option_of(group: str, node: Any, dirs: Sequence[Path]) -> str:
