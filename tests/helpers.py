@@ -21,9 +21,16 @@ ROOT = Path(__file__).parents[1]
 CONF = conf_dir()
 
 TINY = [
-    "experiment=smoke", "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", "data.batch_size=16",
-    "schedule.T=10", "callbacks.frechet.every=1", "callbacks.frechet.n=8", "callbacks.vlb_terms.final_stride=5",
-]  # fmt: skip
+    "experiment=smoke",
+    "trainer.max_steps=2",
+    "trainer.validate_every=2",
+    "trainer.log_every=1",
+    "data.batch_size=16",
+    "schedule.T=10",
+    "callbacks.frechet_curve.n=8",
+    "callbacks.frechet.n=8",
+    "callbacks.vlb_terms.final_stride=5",
+]
 """Two steps and one validation that fires every callback."""
 
 

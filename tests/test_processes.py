@@ -22,10 +22,19 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 pytestmark = pytest.mark.timeout(300)
 
 RUN = [
-    "experiment=smoke", "net.dropout=0", "trainer.precision=64-true", "schedule.T=6", "timesteps=importance",
-    "timesteps.history=2", "trainer.max_steps=12", "trainer.validate_every=6", "trainer.log_every=3",
-    "callbacks.samples.n=5", "callbacks.samples.rows=4", "callbacks.frechet.n=9",
-]  # fmt: skip
+    "experiment=smoke",
+    "net.dropout=0",
+    "trainer.precision=64-true",
+    "schedule.T=6",
+    "timesteps=importance",
+    "timesteps.history=2",
+    "trainer.max_steps=12",
+    "trainer.validate_every=6",
+    "trainer.log_every=3",
+    "callbacks.samples.n=5",
+    "callbacks.samples.rows=4",
+    "callbacks.frechet.n=9",
+]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
@@ -101,11 +110,15 @@ def srun(cwd: Path, *arguments: str, restarts: int = 0) -> list[subprocess.Popen
     env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         subprocess.Popen(
-            [sys.executable, ROOT / "train.py", *arguments], cwd=cwd, text=True,
-            env=env | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, ROOT / "train.py", *arguments],
+            cwd=cwd,
+            text=True,
+            env=env | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for rank in "01"
-    ]  # fmt: skip
+    ]
 
 
 def assert_one_speaks(processes: list[subprocess.Popen], code: int, *said: str) -> None:
@@ -214,10 +227,14 @@ def test_two_machines_with_a_process_each(place, one):
     machines = [
         subprocess.Popen(
             [*torchrun, f"--master-port={port}", f"--node-rank={rank}", str(ROOT / "train.py"), *arguments],
-            cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+            cwd=place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     said = [machine.communicate()[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert_same_numbers(one, place / "outputs" / "smoke" / "machines", atol=1e-10)
@@ -237,8 +254,11 @@ def test_slices_make_up_the_batch(world, pieces):
     ordered = [list(OrderedBatches(raw, 256, 16, Slice(rank, world))) for rank in range(world)]
     together = torch.cat([rank[i].x0 for i in range(3) for rank in ordered])
     assert torch.equal(together, torch.cat([batch.x0 for batch in OrderedBatches(raw, 256, 16)]))
-    assert all(batch.x0.equal(raw[batch.first : batch.first + len(batch.x0)].float() * (2 / 255) - 1)
-               for rank in ordered for batch in rank)  # fmt: skip
+    assert all(
+        batch.x0.equal(raw[batch.first : batch.first + len(batch.x0)].float() * (2 / 255) - 1)
+        for rank in ordered
+        for batch in rank
+    )
 
 
 @pytest.mark.slow

@@ -15,18 +15,27 @@ from helpers import ROOT, command, environment
 from ddpm_lab.models.checkpoint import read_checkpoint
 
 RUN = [
-    "experiment=smoke", "trainer.validate_every=10", "trainer.log_every=3", "net.dropout=0.2",
-    "schedule.T=20", "callbacks.checkpoints.last_every=4", "data.batch_size=100", "callbacks.frechet.every=1",
+    "experiment=smoke",
+    "trainer.validate_every=10",
+    "trainer.log_every=3",
+    "net.dropout=0.2",
+    "schedule.T=20",
+    "callbacks.checkpoints.last_every=4",
+    "data.batch_size=100",
+    "callbacks.frechet_curve.every=1",
     "trainer.max_steps=30",
-]  # fmt: skip
+]
 TIMED = ("train/images_per_s",)
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, ROOT / "train.py", *arguments],
-        cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def logged_step(folder: Path) -> int:

@@ -23,10 +23,22 @@ pytestmark = [
 ]
 
 POINTS = [
-    "experiment=gaussian_mixture", "schedule.T=10", "trainer.max_steps=20", "trainer.validate_every=20", "data.n_train=200",
-    "data.n_val=60", "data.batch_size=32", "net.width=16", "net.blocks=1", "callbacks.samples.n=20", "optim.warmup=0",
-    "callbacks.frechet.n=50", "callbacks.vlb_terms.stride=5", "callbacks.vlb_terms.final_stride=2", "trainer.log_every=5",
-]  # fmt: skip
+    "experiment=gaussian_mixture",
+    "schedule.T=10",
+    "trainer.max_steps=20",
+    "trainer.validate_every=20",
+    "data.n_train=200",
+    "data.n_val=60",
+    "data.batch_size=32",
+    "net.width=16",
+    "net.blocks=1",
+    "callbacks.samples.n=20",
+    "optim.warmup=0",
+    "callbacks.frechet.n=50",
+    "callbacks.vlb_terms.stride=5",
+    "callbacks.vlb_terms.final_stride=2",
+    "trainer.log_every=5",
+]
 
 
 @pytest.fixture(scope="module")

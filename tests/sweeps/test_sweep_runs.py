@@ -18,7 +18,7 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 pytestmark = pytest.mark.timeout(600)
 
 SWEEP = [
-    "-m", "experiment=smoke", "schedule=linear,cosine", "schedule.T=10", "net.dropout=0.2", "callbacks.frechet.every=1",
+    "-m", "experiment=smoke", "schedule=linear,cosine", "schedule.T=10", "net.dropout=0.2", "callbacks.frechet_curve.every=1",
     "callbacks.checkpoints.last_every=2", "trainer.log_every=3", "trainer.max_steps=60", "trainer.validate_every=30",
 ]  # fmt: skip
 

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ddpm_lab.config.options import conf_dir
-from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss, Simple
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.sampler import Ancestral, Sampler
@@ -21,8 +20,9 @@ from ddpm_lab.core.schedule import linear
 from ddpm_lab.core.timesteps import Uniform
 from ddpm_lab.core.variance import Beta, LearnedRange, ReverseVariance
 from ddpm_lab.data.memory import InMemory
+from ddpm_lab.models.diffusion import Diffusion
 from ddpm_lab.training.csv_logger import CsvLogger
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.optim import Adam
 from ddpm_lab.training.trainer import make
 
@@ -83,16 +83,21 @@ def module(
     optim: Adam | None = None,
     net: nn.Module | None = None,
     seed: int = 0,
-) -> DiffusionModule:
+) -> TrainingModule:
+    """A diffusion model on T = 8, ready to train. `net`: a network, instead of a linear map."""
     variance = variance or Beta()
-    diffusion = GaussianDiffusion(linear(T, beta_start=0.01, beta_end=0.7), Eps(), variance, levels)
-    return DiffusionModule(
-        net or Linear(shape, variance.n_outputs), diffusion, loss or Simple(), Uniform(), optim or adam(),
-        sampler or Ancestral(), shape, seed, {"seed": seed},
+
+    def made(in_channels: int, out_channels: int, size: int | None) -> nn.Module:
+        return net or Linear(shape, out_channels // in_channels)
+
+    model = Diffusion(
+        linear(T, beta_start=0.01, beta_end=0.7), Eps(), variance, loss or Simple(), Uniform(), sampler or Ancestral(), made,
+        shape=shape, levels=levels, seed=seed, config={"seed": seed},
     )  # fmt: skip
+    return TrainingModule(model, optim or adam())
 
 
-def hybrid(**arguments: Any) -> DiffusionModule:
+def hybrid(**arguments: Any) -> TrainingModule:
     from ddpm_lab.core.loss import Hybrid
 
     return module(loss=Hybrid(), variance=LearnedRange(), **arguments)
@@ -100,7 +105,7 @@ def hybrid(**arguments: Any) -> DiffusionModule:
 
 def trainer_for(
     folder: Path,
-    model: DiffusionModule,
+    model: TrainingModule,
     callbacks: Sequence[Callback],
     steps: int = 6,
     validate_every: int = 100,
@@ -119,7 +124,7 @@ def trainer_for(
 
 def fit(
     folder: Path,
-    model: DiffusionModule,
+    model: TrainingModule,
     callbacks: Sequence[Callback] = (),
     data: InMemory | None = None,
     checkpoint: Path | None = None,
@@ -128,7 +133,7 @@ def fit(
     """Train, and give the trainer back."""
     trainer = trainer_for(folder, model, callbacks, **arguments)
     data = data or Dots()
-    data.seed, data.steps = model.seed, trainer.max_steps
+    data.seed, data.steps = model.model.seed, trainer.max_steps
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
 

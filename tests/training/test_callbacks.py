@@ -18,7 +18,7 @@ from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.pictures import to_uint8
 from ddpm_lab.training.callbacks import samples as samples_module
 from ddpm_lab.training.callbacks.bound import VLBTerms
-from ddpm_lab.training.callbacks.frechet import FrechetDistance
+from ddpm_lab.training.callbacks.frechet import FrechetCurve
 from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.callbacks.samples import Samples
 from ddpm_lab.training.checkpoint import Checkpoints
@@ -30,7 +30,7 @@ pytestmark = quiet
 
 
 def trained(_, model) -> tuple[torch.Tensor, torch.Tensor]:
-    return model.trained.t.clone(), model.trained.per_example.clone()
+    return model.trained.positions.values.clone(), model.trained.per_example.clone()
 
 
 # --- loss by quartile ---------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Uneven(Uniform):
 
 def test_the_logged_loss_is_a_mean_over_t_whatever_t_was_drawn(tmp_path):
     model, seen = module(), Recorder(lambda trainer, module: module.trained)
-    model.timesteps = Uneven()
+    model.model.timesteps = Uneven()
     fit(tmp_path, model, [seen, LossQuartiles()], steps=4, log_every=4)
     weight, loss = (torch.cat([getattr(x, name) for x in seen.seen]).double() for name in ("weight", "per_example"))
     assert table(tmp_path)[-1]["train/loss"] == pytest.approx(float((weight * loss).sum() / weight.sum()), rel=1e-5)
@@ -117,17 +117,17 @@ def test_throughput_counts_every_image_and_not_the_time_of_validation(tmp_path):
 
 def test_terms_on_disk_add_up_to_what_is_logged_and_equal_one_meter_over_all(tmp_path):
     model, data = module(), Dots(n_val=30)
-    fit(tmp_path, model, [VLBTerms(3, 1, seed=4), EMA(0.5, False)], data=data, steps=4, validate_every=4)
+    trainer = fit(tmp_path, model, [VLBTerms(3, 1, seed=4), EMA(0.5, False)], data=data, steps=4, validate_every=4)
     row, found = table(tmp_path)[-1], arrays(tmp_path / "vlb_terms.npz")
     assert row["val/decoder_bpd"] == pytest.approx(found["terms_bpd"][0], rel=1e-9)
     assert row["val/kl_bpd"] == pytest.approx(found["terms_bpd"][1:].sum(), rel=1e-9)
     assert row["val/prior_bpd"] == pytest.approx(float(found["prior_bpd"]), rel=1e-9)
     total = row["val/prior_bpd"] + row["val/kl_bpd"] + row["val/decoder_bpd"]
     assert row["val/bound_bpd"] == pytest.approx(total, rel=1e-9)
-    assert model.validation_bpd == pytest.approx(total, rel=1e-9)
+    assert trainer.callback_metrics["val/bound_bpd"] == pytest.approx(total, rel=1e-6)
     assert (found["times"].tolist(), int(found["n"]), int(found["seed"]), int(found["step"])) == ([*range(1, 9)], 30, 4, 4)
-    meter = BoundMeter(model.diffusion, model.diffusion.chain, 3, 4, clip=True)
-    meter.add(model.averages["ema/0.5"], data.scaled("val"), 0)  # the average, in one piece
+    meter = BoundMeter(model.model.diffusion, model.model.diffusion.chain, 3, 4, clip=True)
+    meter.add(model.averages["ema/0.5"].net, data.scaled("val"), 0)  # the average, in one piece
     expected = meter.result()
     np.testing.assert_allclose(found["terms_bpd"], expected.terms_bpd.numpy(), rtol=1e-5)
     np.testing.assert_allclose(found["terms_se"], expected.terms_se.numpy(), rtol=1e-4)
@@ -145,7 +145,7 @@ def test_final_bound_has_its_own_stride_and_says_how_it_was_measured(tmp_path):
     bound, *parts = terms.final(trainer, model)
     assert [bound.key, *(part.key for part in parts)] == ["bound_bpd", "prior_bpd", "kl_bpd", "decoder_bpd"]
     assert bound.value == pytest.approx(sum(part.value for part in parts), rel=1e-9)
-    said = {"unit": "bits/dim", "split": "validation", "n": 24, "stride": 1, "T": 8, "seed": 0, "weights": "raw", "clip": True}
+    said = {"unit": "bits/dim", "split": "val", "n": 24, "stride": 1, "T": 8, "seed": 0, "weights": "raw", "clip": True}
     assert said.items() <= bound.record.items()
     assert (arrays(tmp_path / "vlb_terms.npz")["terms_n"] == 24).all()
     assert bound.se > 0
@@ -190,20 +190,20 @@ def test_the_same_picture_twice_and_another_once_the_weights_change(tmp_path):
     assert pictures(tmp_path) == first
     assert list(first) == ["progression_0000001.png", "step_0000001.png"]
     with torch.no_grad():
-        next(model.net.parameters()).mul_(-1)
+        next(model.model.net.parameters()).mul_(-1)
     draw.draw(trainer, model)
     changed = pictures(tmp_path)
     assert all(changed[name] != first[name] for name in first)
 
 
-@pytest.mark.parametrize(("frames", "times"), [(3, [8, 4, 1]), (2, [8, 1]), (100, [8, 7, 6, 5, 4, 3, 2, 1]), (1, [8])])
+@pytest.mark.parametrize(("frames", "times"), [(3, [8, 4, 1]), (2, [8, 1]), (100, [8, 7, 6, 5, 4, 3, 2, 1])])
 def test_progression_goes_from_T_to_the_first_time(frames, times, tmp_path, monkeypatch):
     model, draw, shown = module(), Samples(n=5, rows=2, frames=frames, seed=7, batch=3), {}
     trainer = fit(tmp_path, model, steps=1)
     monkeypatch.setattr(samples_module, "save_grid", lambda x, path: shown.update(grid=x))
     monkeypatch.setattr(samples_module, "save_progression", lambda x, labels, _: shown.update(frames=x, labels=labels))
     draw.draw(trainer, model)
-    states = list(model.sample_states(0, 5, seed=7))
+    states = list(model.model.sample_states(0, 5, seed=7))
     assert shown["labels"] == [f"t = {t}" for t in times]
     for t, frame in zip(times, shown["frames"], strict=True):
         torch.testing.assert_close(frame, states[T - t].x0[:2], rtol=0, atol=1e-5)
@@ -246,10 +246,15 @@ class Generator(Callback):
 def test_validation_and_pictures_leave_generator_and_weights_alone(tmp_path):
     generator, measured, plain = Generator(), module(), module()
     callbacks = [
-        generator, Samples(3, 1, 2, 0), VLBTerms(4, 1, 0), LossQuartiles(), Throughput(), FrechetDistance(5, 1, 0, Pixels()),
-    ]  # fmt: skip
+        generator,
+        Samples(3, 1, 2, 0),
+        VLBTerms(4, 1, 0),
+        LossQuartiles(),
+        Throughput(),
+        FrechetCurve(5, 1, extractor=Pixels()),
+    ]
     fit(tmp_path / "a", measured, callbacks, steps=6, validate_every=2)
     fit(tmp_path / "b", plain, steps=6)
     assert len(generator.states) == 6
     assert all(torch.equal(a, b) for a, b in zip(generator.states[::2], generator.states[1::2], strict=True))
-    assert same(weights_of(measured.net), weights_of(plain.net))
+    assert same(weights_of(measured.model.net), weights_of(plain.model.net))

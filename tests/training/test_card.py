@@ -10,7 +10,7 @@ from ddpm_lab.core.loss import VLB, Hybrid, Simple
 from ddpm_lab.core.prediction import Eps, V
 from ddpm_lab.core.schedule import cosine, from_betas, linear
 from ddpm_lab.core.variance import Beta, BetaTilde, LearnedRange
-from ddpm_lab.training.card import schedule_card, vlb_weights
+from ddpm_lab.models.card import schedule_card, vlb_weights
 
 X0 = (torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1).double()
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.models import checkpoint as module_under_test
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO, Checkpoints
+from ddpm_lab.training.results import log
 
 from .support import Recorder, fit, module, quiet, same, weights_of
 
@@ -158,18 +160,49 @@ def steps_on_disk(folder: Path) -> dict[str, int]:
 class Bounds(Recorder):
     """Gives validation the bounds that a test wants it to find."""
 
-    def __init__(self, *bounds: float | None) -> None:
+    def __init__(self, *bounds: float, key: str = "val/bound_bpd") -> None:
         super().__init__(lambda trainer, _: steps_on_disk(Path(trainer.default_root_dir)))
-        self.bounds = list(bounds)
+        self.bounds, self.key = list(bounds), key
 
     def on_validation_epoch_end(self, trainer, pl_module) -> None:
-        pl_module.validation_bpd = self.bounds.pop(0)
+        log(trainer, {self.key: self.bounds.pop(0)})
 
 
 def test_best_is_written_only_when_the_bound_falls(tmp_path):
     bounds = Bounds(5.0, 3.0, 3.0, 4.0, float("nan"), 2.5, 9.0)
     fit(tmp_path, module(), [bounds, Checkpoints(100, None)], steps=7, validate_every=1)
     assert [seen.get("best.ckpt") for seen in bounds.seen] == [None, 1, 2, 2, 2, 2, 6]  # each seen before its validation
+
+
+def test_best_of_any_logged_number_in_either_direction(tmp_path):
+    scores = Bounds(5.0, 3.0, 7.0, 4.0, key="val/score")
+    fit(tmp_path, module(), [scores, Checkpoints(100, monitor="val/score", mode="max")], steps=4, validate_every=1)
+    assert steps_on_disk(tmp_path)["best.ckpt"] == 3
+    other = Checkpoints(100)
+    other.load_state_dict({"best": 7.0, "monitor": "val/score"})
+    assert other.best is None
+    other.load_state_dict({"best_bpd": 3.5})  # of version 0.1
+    assert other.best == 3.5
+    other.load_state_dict({"best_bpd": float("inf")})
+    assert other.best is None
+
+
+def test_a_monitored_number_that_is_not_logged_is_said_once(tmp_path, caplog):
+    fit(tmp_path, module(), [Bounds(5.0, 3.0), Checkpoints(100, monitor="val/bound")], steps=2, validate_every=1)
+    assert "best.ckpt" not in steps_on_disk(tmp_path)
+    (line,) = [record.getMessage() for record in caplog.records if "monitor" in record.getMessage()]
+    assert "callbacks.checkpoints.monitor=val/bound" in line
+    assert "val/bound_bpd" in line
+
+
+def test_lightnings_own_callbacks_monitor_validation_numbers(tmp_path):
+    """EarlyStopping ends the run; ModelCheckpoint keeps the best: with what VLBTerms and others log."""
+    bounds = Bounds(5.0, 3.0, 4.0, 4.5, 2.0, 1.0)
+    best = ModelCheckpoint(tmp_path / "own", filename="best", monitor="val/bound_bpd")
+    trainer = fit(tmp_path, module(), [bounds, EarlyStopping("val/bound_bpd", patience=2), best], steps=6, validate_every=1)
+    assert trainer.global_step == 4
+    assert read_checkpoint(tmp_path / "own" / "best.ckpt")["global_step"] == 2
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_last_and_kept_come_when_they_should(tmp_path):
@@ -182,9 +215,15 @@ def test_last_and_kept_come_when_they_should(tmp_path):
 def test_a_resumed_run_knows_the_best_bound(tmp_path):
     fit(tmp_path, module(), [Bounds(2.0, 9.0), Checkpoints(100, None)], steps=2, validate_every=1)
     checkpoints = Checkpoints(100, None)
-    fit(tmp_path, module(), [Bounds(3.0), checkpoints], steps=3, validate_every=1,
-        checkpoint=tmp_path / "checkpoints" / "last.ckpt")  # fmt: skip
-    assert checkpoints.best_bpd == 2.0
+    fit(
+        tmp_path,
+        module(),
+        [Bounds(3.0), checkpoints],
+        steps=3,
+        validate_every=1,
+        checkpoint=tmp_path / "checkpoints" / "last.ckpt",
+    )
+    assert checkpoints.best == 2.0
     assert steps_on_disk(tmp_path) == {"best.ckpt": 1, "last.ckpt": 3}
 
 
@@ -192,7 +231,7 @@ def test_a_checkpoint_holds_all_that_a_run_goes_on_with(tmp_path):
     model = module()
     trainer = fit(tmp_path, model, [Checkpoints(100, None)], steps=5)
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
-    assert same(list(checkpoint["state_dict"].values()), weights_of(model.net))
+    assert same(list(checkpoint["state_dict"].values()), weights_of(model.model.net))
     moments = checkpoint["optimizer_states"][0]["state"]
     assert same([m["exp_avg"] for m in moments.values()], [s["exp_avg"] for s in trainer.optimizers[0].state.values()])
     assert checkpoint["lr_schedulers"][0]["last_epoch"] == 5

@@ -25,7 +25,7 @@ def recursion(start: list, history: list[list], rate) -> list[torch.Tensor]:
 
 def net_of(ema: EMA) -> nn.Module:
     """The one that evaluation uses."""
-    return next(iter(ema.nets.values()))
+    return next(iter(ema.models.values())).net
 
 
 RATES = {
@@ -39,13 +39,13 @@ RATES = {
 @pytest.mark.parametrize(("decay", "ramp"), RATES)
 def test_average_follows_the_recursion(decay, ramp, tmp_path):
     model, ema = module(), EMA(decay, ramp)
-    start, weights = weights_of(model.net), Recorder(lambda trainer, module: weights_of(module.net))
+    start, weights = weights_of(model.model.net), Recorder(lambda trainer, module: weights_of(module.model.net))
     fit(tmp_path, model, [weights, ema], steps=20)
     assert len(weights.seen) == 20
     expected = recursion(start, weights.seen, RATES[decay, ramp])
     for a, b in zip(net_of(ema).parameters(), expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-6)
-    assert (same(weights_of(net_of(ema)), weights_of(model.net))) == (decay == 0)
+    assert (same(weights_of(net_of(ema)), weights_of(model.model.net))) == (decay == 0)
 
 
 @pytest.mark.parametrize(("decay", "ramp"), [(0.9, False), (0.9999, True)])
@@ -62,7 +62,7 @@ def test_average_of_a_resumed_run_is_that_of_an_unbroken_one(decay, ramp, tmp_pa
         steps=12,
         checkpoint=tmp_path / "broken/checkpoints/last.ckpt",
     )
-    assert same(weights_of(whole.net), weights_of(second.net))
+    assert same(weights_of(whole.model.net), weights_of(second.model.net))
     assert same(weights_of(net_of(average)), weights_of(net_of(resumed)))
 
 
@@ -73,11 +73,11 @@ def test_further_averages_are_those_of_runs_of_their_own(tmp_path):
     fit(tmp_path / "alone", module(), [alone], steps=9)
     assert both.weights == "ema/0.9"
     assert list(both.averages) == ["ema/0.9", "ema/0.5", "ema/0.0"]
-    assert same(weights_of(together.nets[0.5]), weights_of(net_of(alone)))
+    assert same(weights_of(together.models[0.5].net), weights_of(net_of(alone)))
     checkpoint = read_checkpoint(tmp_path / "together" / "checkpoints" / "last.ckpt")
-    for decay, net in together.nets.items():
-        assert same(list(checkpoint[f"ema/{decay}"].values()), weights_of(net))
-    with pytest.raises(ValueError, match=r"ema\.also=\[0\.9\]"):
+    for decay, model in together.models.items():
+        assert same(list(checkpoint[f"ema/{decay}"].values()), weights_of(model.net))
+    with pytest.raises(ValueError, match=r"also=\[0\.9\]"):
         EMA(0.9, True, [0.9])
 
 
@@ -98,23 +98,23 @@ def test_average_of_constant_weights_stays_them_to_the_bit():
     """10,000 updates: no drift, as a buffer averaged in float32 would have."""
     for decay, ramp in ((0.9999, False), (0.9999, True), (0.3, False)):
         model, ema, trainer = module(), EMA(decay, ramp), Steps()
-        before = weights_of(model.net)
+        before = weights_of(model.model.net)
         ema.setup(trainer, model, "fit")
         ema.on_fit_start(trainer, model)
         for trainer.global_step in range(1, 10_001):
             ema.on_train_batch_end(trainer)
         assert same(weights_of(net_of(ema)), before)
-        assert same(weights_of(model.net), before)
+        assert same(weights_of(model.model.net), before)
 
 
 def test_training_weights_do_not_notice_the_average(tmp_path):
     with_ema, without = module(), module()
     fit(tmp_path / "a", with_ema, [EMA(0.9, False)], validate_every=2)
     fit(tmp_path / "b", without, validate_every=2)
-    assert same(weights_of(with_ema.net), weights_of(without.net))
+    assert same(weights_of(with_ema.model.net), weights_of(without.model.net))
     assert (with_ema.weights, without.weights) == ("ema/0.9", "raw")
-    assert without.eval_net is without.net
-    assert with_ema.eval_net is not with_ema.net
+    assert without.eval_model is without.model
+    assert with_ema.eval_model is not with_ema.model
 
 
 class Failing(Callback):
@@ -126,28 +126,28 @@ class Failing(Callback):
 
 def test_an_exception_in_validation_leaves_the_training_weights_in_place(tmp_path):
     model, ema = module(), EMA(0.9, False)
-    weights = Recorder(lambda trainer, module: weights_of(module.net))
+    weights = Recorder(lambda trainer, module: weights_of(module.model.net))
     with pytest.raises(RuntimeError, match="in the middle of validation"):
         fit(tmp_path, model, [weights, Failing(), ema], validate_every=4)
     assert len(weights.seen) == 4
-    assert same(weights_of(model.net), weights.seen[-1])
-    assert not same(weights_of(model.net), weights_of(net_of(ema)))
+    assert same(weights_of(model.model.net), weights.seen[-1])
+    assert not same(weights_of(model.model.net), weights_of(net_of(ema)))
 
 
 def test_checkpoint_holds_raw_weights_and_the_average_apart(tmp_path):
     model, ema = module(), EMA(0.9, False)
     fit(tmp_path, model, [ema, Checkpoints(100, None)])
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
-    assert same(list(checkpoint["state_dict"].values()), weights_of(model.net))
-    assert list(checkpoint["state_dict"]) == [f"net.{name}" for name, _ in model.net.named_parameters()]
+    assert same(list(checkpoint["state_dict"].values()), weights_of(model.model.net))
+    assert list(checkpoint["state_dict"]) == [f"net.{name}" for name, _ in model.model.net.named_parameters()]
     assert same(list(checkpoint["ema/0.9"].values()), weights_of(net_of(ema)))
-    assert not same(list(checkpoint["ema/0.9"].values()), weights_of(model.net))
+    assert not same(list(checkpoint["ema/0.9"].values()), weights_of(model.model.net))
 
 
 def test_average_is_no_parameter_of_the_module_and_drops_nothing(tmp_path):
     """Neither the optimiser nor state_dict sees it; it is in eval mode while the network trains on."""
     model, ema = module(net=Linear((1, 4, 4), dropout=0.5)), EMA(0.9, False)
-    modes = Recorder(lambda trainer, module: (module.net.training, net_of(ema).training))
+    modes = Recorder(lambda trainer, module: (module.model.net.training, net_of(ema).training))
     fit(tmp_path, model, [modes, ema], validate_every=1)
     assert set(modes.seen) == {(True, False)}
     assert len(list(model.parameters())) == 2
@@ -157,8 +157,8 @@ def test_average_is_no_parameter_of_the_module_and_drops_nothing(tmp_path):
 
 def test_average_starts_from_the_initial_weights(tmp_path):
     model = module(optim=adam(lr=1.0))
-    start, ema = weights_of(model.net), EMA(0.999, False)
+    start, ema = weights_of(model.model.net), EMA(0.999, False)
     fit(tmp_path, model, [ema], steps=1)
-    for w0, w1, average in zip(start, weights_of(model.net), weights_of(net_of(ema)), strict=True):
+    for w0, w1, average in zip(start, weights_of(model.model.net), weights_of(net_of(ema)), strict=True):
         assert (w1 - w0).abs().max() > 0.5
         torch.testing.assert_close(average, w0 + 0.001 * (w1 - w0), rtol=0, atol=1e-6)

@@ -7,9 +7,11 @@ import torch
 
 from ddpm_lab.core.grey import quantise
 from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
-from ddpm_lab.training.callbacks.frechet import FrechetDistance
+from ddpm_lab.training.callbacks.frechet import FrechetCurve, FrechetDistance
+from ddpm_lab.training.checkpoint import Checkpoints
 
 from .support import Dots, fit, module, quiet, table
 
@@ -22,7 +24,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_distance_of_the_training_data_is_zero_and_of_validation_data_the_floor(tmp_path, monkeypatch):
-    model, data, frechet = module(), Dots(n_train=40, n_val=30), FrechetDistance(20, 0, 3, Pixels())
+    model, data, frechet = module(), Dots(n_train=40, n_val=30), FrechetDistance(20, 3, extractor=Pixels())
     trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
     train, asked = data.scaled("train"), []
 
@@ -30,7 +32,7 @@ def test_distance_of_the_training_data_is_zero_and_of_validation_data_the_floor(
         asked.append((n, seed))
         return iter((train + 0.01).split(7))  # a grey level is 0.125: rounded away
 
-    monkeypatch.setattr(model, "sample_batches", samples)
+    monkeypatch.setattr(model.model, "sample_batches", samples)
     distance, floor = frechet.final(trainer, model)
     assert abs(distance.value) < 1e-5
     assert asked == [(20, 3)]
@@ -41,36 +43,50 @@ def test_distance_of_the_training_data_is_zero_and_of_validation_data_the_floor(
 
 
 def test_distance_is_that_of_the_runs_own_samples(tmp_path):
-    model, data, frechet = module(sampler=DDIM(4)), Dots(), FrechetDistance(24, 2, 3, Pixels())
+    model, data, frechet = module(sampler=DDIM(4)), Dots(), FrechetDistance(24, 3, extractor=Pixels())
     trainer = fit(tmp_path, model, [frechet], data=data, steps=4, validate_every=1)
-    rows = [row for row in table(tmp_path) if "val/pixels_fd" in row]
-    assert [row["step"] for row in rows] == [2, 4]  # every second validation
-    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (quantise(model.sample(24, seed=3), 17), data.scaled("train")))
+    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (quantise(model.model.sample(24, seed=3), 17), data.scaled("train")))
     result = frechet.final(trainer, model)[0]
-    assert rows[-1]["val/pixels_fd"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
     assert result.value == pytest.approx(frechet_distance(a, b), rel=1e-6)
-    said = {"sampler": "DDIM", "steps": 4, "spacing": "trailing", "clip": True, "quantised_levels": 17, "seed": 3}
-    assert said.items() <= result.record.items()
-    assert frechet.state_dict() == {"validations": 4}
-    other = FrechetDistance(24, 2, 3, Pixels())
-    other.load_state_dict({"validations": 4})
-    assert other.state_dict() == {"validations": 4}
+    expected = {"sampler": "ddim", "steps": 4, "spacing": "trailing", "eta": 0.0, "clip": True, "levels": 17, "seed": 3}
+    assert expected.items() <= result.record.items()
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_curve_is_that_of_its_own_n_and_sampler(tmp_path):
+    model, data = module(), Dots()
+    curve = FrechetCurve(24, 2, 3, steps=3, eta=0.0, extractor=Pixels())
+    trainer = fit(tmp_path, model, [curve, Checkpoints(10)], data=data, steps=4, validate_every=1)
+    rows = [row for row in table(tmp_path) if "val/pixels_fd@24" in row]
+    assert [row["step"] for row in rows] == [2, 4]  # every second validation
+    samples = quantise(model.model.sampling(sampler=DDIM(3)).sample(24, seed=3), 17)
+    a, b = (FeatureStats(16).add(x.flatten(1)) for x in (samples, data.scaled("train")))
+    assert rows[-1]["val/pixels_fd@24"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    assert trainer.callback_metrics["val/pixels_fd@24"] == pytest.approx(frechet_distance(a, b), rel=1e-5)
+    callbacks, last = [curve, Checkpoints(10)], tmp_path / "checkpoints" / "last.ckpt"
+    fit(tmp_path, module(), callbacks, data=data, steps=7, validate_every=1, checkpoint=last)
+    assert [row["step"] for row in table(tmp_path) if "val/pixels_fd@24" in row] == [6]  # a resumed run keeps the rhythm
+
+
+def test_a_curve_that_is_never_measured_costs_nothing_and_one_that_cannot_be_is_refused(tmp_path):
+    fit(tmp_path, module(), [FrechetCurve(24, 0, steps=100, extractor=Pixels())], steps=1, validate_every=1)
+    assert not (tmp_path / "metrics.csv").exists()
+    with pytest.raises(UserError, match=r"callbacks\.frechet_curve: .*steps=100"):
+        fit(tmp_path, module(), [FrechetCurve(24, 1, steps=100, extractor=Pixels())], steps=1)
 
 
 def test_samples_that_are_not_finite_have_no_distance_and_the_run_is_measured_all_the_same(tmp_path, monkeypatch, caplog):
-    model, data, frechet = module(), Dots(), FrechetDistance(24, 1, 3, Pixels())
+    model, data, frechet = module(), Dots(), FrechetDistance(24, 3, extractor=Pixels())
     trainer = fit(tmp_path, model, [], data=data, steps=1)
     broken = data.scaled("train")[:24].clone()
     broken[3, 0, 1, 2], broken[5, 0, 0, 0] = torch.nan, torch.inf
-    monkeypatch.setattr(model, "sample_batches", lambda n, seed: iter(broken.split(7)))
+    monkeypatch.setattr(model.model, "sample_batches", lambda n, seed: iter(broken.split(7)))
     distance, floor = frechet.final(trainer, model)
     assert (distance.key, distance.known, distance.record["not_finite"]) == ("pixels_fd", None, 2)
     assert floor.known is not None
     assert "2 of 24 samples are not finite" in caplog.text
-    told = []
-    monkeypatch.setattr("ddpm_lab.training.callbacks.frechet.log", lambda *what: told.append(what))
-    frechet.on_validation_epoch_end(trainer, model)
-    assert told == []
+    FrechetCurve(24, 1, 3, extractor=Pixels()).on_validation_epoch_end(trainer, model)
+    assert not (tmp_path / "metrics.csv").exists()
 
 
 class Features:
@@ -94,11 +110,11 @@ class Features:
 
 def test_samples_and_data_come_in_batches_and_the_distance_is_that_of_the_whole(tmp_path):
     model, data, extractor = module(), Dots(n_train=43, n_val=24), Features({})
-    frechet = FrechetDistance(300, 0, 3, extractor)
+    frechet = FrechetDistance(300, 3, extractor=extractor)
     trainer = fit(tmp_path, model, [frechet], data=data, steps=1)
     distance, floor = frechet.final(trainer, model)
     assert sorted(extractor.given) == sorted([256, 44] + [5] * 8 + [3] + [5] * 4 + [4])
-    whole = [model.sample(300, seed=3), data.scaled("val"), data.scaled("train")]
+    whole = [model.model.sample(300, seed=3), data.scaled("val"), data.scaled("train")]
     samples, held, train = (FeatureStats(6).add(quantise(x, 17).flatten(1)[:, :6] ** 2) for x in whole)
     assert distance.value == pytest.approx(frechet_distance(samples, train), rel=1e-5)
     assert floor.value == pytest.approx(frechet_distance(held, train), rel=1e-5)
@@ -107,7 +123,7 @@ def test_samples_and_data_come_in_batches_and_the_distance_is_that_of_the_whole(
 
 def test_slow_statistics_of_real_data_are_computed_once(tmp_path):
     def given(data: Dots, extractor: Features, n: int = 20) -> list[int]:
-        model, frechet = module(), FrechetDistance(n, 0, 3, extractor)
+        model, frechet = module(), FrechetDistance(n, 3, extractor=extractor)
         frechet.final(fit(tmp_path / "run", model, [frechet], data=data, steps=1), model)
         return extractor.given
 

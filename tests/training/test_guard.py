@@ -10,6 +10,7 @@ from torch import nn
 from ddpm_lab.core.loss import Simple, target_mse
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.models.contract import Positions
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.guard import NonFiniteGuard
@@ -39,7 +40,7 @@ def optimizer_content(optimizer: Any) -> list[torch.Tensor]:
 
 def everything(trainer, model) -> list[torch.Tensor]:
     """Weights, both moments and the step counters."""
-    return weights_of(model.net) + optimizer_content(trainer.optimizers[0])
+    return weights_of(model.model.net) + optimizer_content(trainer.optimizers[0])
 
 
 def failed_fit(tmp_path, model, steps: int = 10):
@@ -63,7 +64,7 @@ def test_a_loss_that_is_not_finite_at_some_t_is_traced_and_leaves_no_trace(value
     assert all(torch.equal(a, b) for a, b in zip(good[-1], after, strict=True))
     counters = [x for x in after if x.ndim == 0]
     assert [float(x) for x in counters] == [4.0] * len(counters)
-    t = model.trained.t
+    t = model.trained.positions.values
     wrong = int(((t == 3) | (t == 5)).sum())
     assert 0 < wrong < len(t)
     assert "the loss is not finite at step 4 (batch 4): its part 'spike' is" in message
@@ -98,7 +99,7 @@ class OverflowOnce(nn.Module):
 
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_an_infinite_gradient_of_a_finite_loss_is_caught_too(clip, tmp_path):
-    net = OverflowOnce(module().net, at=3)
+    net = OverflowOnce(module().model.net, at=3)
     good, after, message = failed_fit(tmp_path, module(net=net, optim=adam(clip=clip)))
     assert len(good) == 2
     assert all(torch.equal(a, b) for a, b in zip(good[-1], after, strict=True))
@@ -108,7 +109,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_caught_too(clip, tmp_path):
 
 def test_read_every_third_step_the_update_is_still_skipped_at_the_bad_one(tmp_path):
     """Bad in the fifth step (step 4): read with the sixth. The message is about the bad one; the sixth was a good update."""
-    model = module(net=OverflowOnce(module().net, at=5))
+    model = module(net=OverflowOnce(module().model.net, at=5))
     model.guard = NonFiniteGuard(every=3)
     good, after, message = failed_fit(tmp_path, model)
     assert len(good) == 5
@@ -118,7 +119,7 @@ def test_read_every_third_step_the_update_is_still_skipped_at_the_bad_one(tmp_pa
 
 
 def test_what_is_pending_at_the_end_is_read_too(tmp_path):
-    model = module(net=OverflowOnce(module().net, at=5))
+    model = module(net=OverflowOnce(module().model.net, at=5))
     model.guard = NonFiniteGuard(every=50)
     with pytest.raises(UserError, match="step 4"):
         fit(tmp_path, model, steps=6)
@@ -139,7 +140,7 @@ def test_last_checkpoint_is_finite_and_of_the_last_good_step(tmp_path):
 def trained(**parts: torch.Tensor) -> Trained:
     n = len(next(iter(parts.values())))
     per_example = torch.stack(list(parts.values())).sum(0)
-    return Trained(7, torch.arange(1, n + 1), torch.ones(n), per_example, parts, per_example.mean())
+    return Trained(7, parts, torch.ones(n), per_example, Positions("t", torch.arange(1, n + 1), n), per_example.mean())
 
 
 class Optimizer:

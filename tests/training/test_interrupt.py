@@ -58,7 +58,7 @@ def stopped_fit(*args, **kwargs) -> int:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_training_stops_after_the_step_in_progress_and_saves_it(number, tmp_path, capsys):
     model, average = module(), EMA(0.9, False)
-    weights = Recorder(lambda trainer, module: weights_of(module.net))
+    weights = Recorder(lambda trainer, module: weights_of(module.model.net))
     callbacks = [weights, Send(number, 4), Checkpoints(100, None), average]
     assert stopped_fit(tmp_path, model, callbacks, steps=50) == number
     assert len(weights.seen) == 4
@@ -66,7 +66,7 @@ def test_training_stops_after_the_step_in_progress_and_saves_it(number, tmp_path
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 4
     assert same(list(checkpoint["state_dict"].values()), weights.seen[3])
-    assert same(list(checkpoint["ema/0.9"].values()), weights_of(average.nets[0.9]))
+    assert same(list(checkpoint["ema/0.9"].values()), weights_of(average.models[0.9].net))
     assert checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"position": 4}]
 
 
@@ -76,8 +76,8 @@ def test_stopped_and_resumed_is_unbroken(tmp_path):
     stopped_fit(tmp_path / "broken", stopped, [Send(signal.SIGINT, 4), Checkpoints(100, None)], steps=9)
     path = tmp_path / "broken" / "checkpoints" / "last.ckpt"
     fit(tmp_path / "broken", resumed, [Checkpoints(100, None)], steps=9, checkpoint=path)
-    assert same(weights_of(whole.net), weights_of(resumed.net))
-    assert not same(weights_of(whole.net), weights_of(stopped.net))
+    assert same(weights_of(whole.model.net), weights_of(resumed.model.net))
+    assert not same(weights_of(whole.model.net), weights_of(stopped.model.net))
 
 
 @pytest.mark.parametrize("steps", [50, 5])

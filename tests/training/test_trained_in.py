@@ -61,14 +61,28 @@ def test_it_can_be_trained_on(beta, tmp_path):
 
 
 SAME = [
-    ["variance=beta_tilde"], ["sampler=ddim", "sampler.steps=5"], ["callbacks.samples.n=9"], ["logger=tensorboard"],
-    ["trainer.log_every=3", "trainer.validate_every=1"], ["run.name=x"], ["trainer.channels_last=false"],
-]  # fmt: skip
+    ["variance=beta_tilde"],
+    ["sampler=ddim", "sampler.steps=5"],
+    ["callbacks.samples.n=9"],
+    ["logger=tensorboard"],
+    ["trainer.log_every=3", "trainer.validate_every=1"],
+    ["run.name=x"],
+    ["trainer.channels_last=false"],
+]
 OTHER = [
-    ["seed=1"], ["loss=hybrid"], ["variance=learned_range", "loss=vlb"], ["schedule.T=11"], ["trainer.max_steps=3"],
-    ["trainer.accumulate=2"], ["ema.decay=0.5"], ["data.batch_size=15"], ["timesteps=stratified"], ["net.dropout=0.3"],
-    ["optim.lr=0.1"], ["trainer.precision=64-true"],
-]  # fmt: skip
+    ["seed=1"],
+    ["loss=hybrid"],
+    ["variance=learned_range", "loss=vlb"],
+    ["schedule.T=11"],
+    ["trainer.max_steps=3"],
+    ["trainer.accumulate=2"],
+    ["ema.decay=0.5"],
+    ["data.batch_size=15"],
+    ["timesteps=stratified"],
+    ["net.dropout=0.3"],
+    ["optim.lr=0.1"],
+    ["trainer.precision=64-true"],
+]
 
 
 @pytest.mark.parametrize("more", SAME, ids=" ".join)

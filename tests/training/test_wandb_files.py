@@ -66,13 +66,15 @@ def test_an_artifact_is_loaded_and_evaluated_as_the_run_is(artifact, tmp_path, r
     shutil.rmtree(folder / "checkpoints")  # what wandb keeps until it is sent depends on no file of the run
     copy = downloaded(found, tmp_path / "copy")
     assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*.*")) == [
-        "checkpoints/last.ckpt", "config.yaml", "summary.json",
-    ]  # fmt: skip
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "summary.json",
+    ]
     last = copy / "checkpoints" / "last.ckpt"
     assert ("optimizer_states" in read_checkpoint(last)) == (artifact == "checkpoint")
     assert (last.stat().st_size < 0.6 * whole.stat().st_size) == (artifact == "weights")  # Adam keeps two numbers for each
     for weights in ("raw", "ema"):
-        assert equal(ddpm_lab.load(copy, weights).module.state_dict(), ddpm_lab.load(whole, weights).module.state_dict())
+        assert equal(ddpm_lab.load(copy, weights).model.state_dict(), ddpm_lab.load(whole, weights).model.state_dict())
     with patch.object(sys, "argv", ["evaluate.py", f"ckpt={copy}", "quality.n=0", "nll.n=4", "nll.train_stride=0", "name=e"]):
         evaluate()
     assert json.loads((copy / "eval" / "e" / "evaluation.json").read_text())["arms"]

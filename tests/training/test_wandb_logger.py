@@ -126,9 +126,14 @@ def test_a_resumed_run_goes_on_with_its_id_and_its_steps(tmp_path):
     fit(folder, module(), callbacks(), steps=3, validate_every=2, loggers=[first := offline(folder)])
     first.close(130)
     trainer = fit(
-        folder, module(), callbacks(), steps=6, validate_every=2, loggers=[offline(folder)],
+        folder,
+        module(),
+        callbacks(),
+        steps=6,
+        validate_every=2,
+        loggers=[offline(folder)],
         checkpoint=folder / "checkpoints" / "last.ckpt",
-    )  # fmt: skip
+    )
     close(trainer, 0)
     broken, resumed = runs(folder)
     assert broken.run.run_id == resumed.run.run_id

@@ -30,24 +30,27 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
     _quiet()
     from ddpm_lab import ranks
-    from ddpm_lab.config.build import build
-    from ddpm_lab.training.card import schedule_card
+    from ddpm_lab.config.build import build, unused_parts
+    from ddpm_lab.files import write_json
     from ddpm_lab.training.results import close
 
+    for name in unused_parts(cfg):
+        cfg.pop(name)
+    if cfg.trainer.fast_dev_run:
+        return _try_out(cfg)
     module, data, trainer = build(cfg, folder)
     processes.check(trainer.world_size)
     start = _start(cfg, checkpoint, module, trainer)
-    if cfg.trainer.fast_dev_run:
-        return _try_out(module, data, trainer)
     with ranks.by_first():
         if trainer.is_global_zero:
             make_folder(folder, cfg)
+            write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()])
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
             if start is not None:
                 _take_over(start, folder, module, trainer)
     with _log_to(folder / "train.log") if trainer.is_global_zero else _silent():
         _print_header(cfg, folder, start, auto, module, trainer.world_size)
-        for line in (*data.notes, *schedule_card(module.diffusion, module.loss, data.scaled("train", 4096))):
+        for line in (*data.notes, *module.model.card(data.scaled("train", 4096))):
             log.info("  %s", line)
         code = 1
         try:
@@ -59,8 +62,8 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
 
 def _start(cfg: DictConfig, checkpoint: Path | None, module: Any, trainer: Any) -> Start | None:
     """The checkpoint to begin from, looked at. Raises UserError where it does not fit this configuration."""
-    from ddpm_lab.config.build import load_weights
     from ddpm_lab.models.checkpoint import read_checkpoint
+    from ddpm_lab.models.run import load_weights
 
     elsewhere = checkpoint is None and OmegaConf.select(cfg, "run.trained_in") is not None
     if elsewhere:
@@ -69,7 +72,7 @@ def _start(cfg: DictConfig, checkpoint: Path | None, module: Any, trainer: Any) 
         return None
     stored = read_checkpoint(checkpoint)
     _check_whole(stored, checkpoint)
-    load_weights(module, stored["state_dict"], checkpoint)
+    load_weights(module.model, stored["state_dict"], checkpoint)
     if not elsewhere:
         _check_processes(cfg, stored["processes"], trainer.world_size)
     if stored["global_step"] > cfg.trainer.max_steps:
@@ -109,7 +112,7 @@ def _take_over(start: Start, folder: Path, module: Any, trainer: Any) -> None:
     keep_until(trainer, start.stored["global_step"], rows, "train/" if start.elsewhere else "")
     if start.elsewhere:
         callbacks = {key: state for key, state in start.stored["callbacks"].items() if key != Checkpoints.__qualname__}
-        save_checkpoint(start.stored | {"config": module.config, "callbacks": callbacks}, folder / LAST)
+        save_checkpoint(start.stored | {"config": module.model.config, "callbacks": callbacks}, folder / LAST)
 
 
 def make_folder(folder: Path, cfg: DictConfig) -> None:
@@ -155,14 +158,15 @@ def _fit_and_report(
     return 0
 
 
-def _try_out(module: Any, data: Any, trainer: Any) -> int:
-    """fast_dev_run: in a folder that is thrown away."""
+def _try_out(cfg: DictConfig) -> int:
+    """fast_dev_run: in a folder that is thrown away, with no logger but metrics.csv."""
     import tempfile
 
+    from ddpm_lab.config.build import build
+
     with tempfile.TemporaryDirectory() as folder:
-        trainer.loggers = trainer.loggers[:1]  # metrics.csv
-        trainer.logger.path = Path(folder) / "metrics.csv"
-        trainer._default_root_dir = folder
+        module, data, trainer = build(cfg, Path(folder))
+        trainer.loggers = trainer.loggers[:1]
         trainer.fit(module, datamodule=data)
     print("fast_dev_run: one training step and one validation ran; nothing was kept")
     return 0
@@ -185,11 +189,13 @@ def _check_processes(cfg: DictConfig, before: int, now: int) -> None:
 
 
 def _print_header(cfg: DictConfig, folder: Path, start: Start | None, auto: str | None, module: Any, processes: int) -> None:
-    parameters = sum(p.numel() for p in module.net.parameters())
-    choices = {
-        group: str(cfg[group]._target_).rpartition(".")[2]
-        for group in ("data", "schedule", "prediction", "variance", "loss", "sampler", "net")
-    }
+    from ddpm_lab.config.build import model_parts
+
+    parameters = sum(p.numel() for p in module.model.net.parameters())
+    groups = [name for name in ("data", "model", *model_parts(cfg), "optim") if name in cfg]
+    choices = {group: str(cfg[group]._target_).rpartition(".")[2] for group in groups}
+    if "variance" in choices and module.model.sample_record().get("variance") is None:
+        choices["sampler"] += " (which does not use the variance)"
     log.info("%s", folder)
     log.info("  %s", "   ".join(f"{group} {name}" for group, name in choices.items()))
     shared = f" on {processes} processes" if processes > 1 else ""

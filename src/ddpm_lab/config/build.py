@@ -1,122 +1,181 @@
-"""The composition root: from a configuration to objects. With cli/ the only code that knows Hydra."""
+"""The composition root: from a configuration to objects."""
 
+import functools
 import hashlib
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from lightning import Trainer
-from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import ranks
-from ddpm_lab.config.instantiate import instantiate, resolve_target
-from ddpm_lab.core import rng
-from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.config.instantiate import instantiate, node, plain, resolve_target
 from ddpm_lab.core.path import NoiseSchedule
-from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
-from ddpm_lab.models.run import Run
-from ddpm_lab.training.loggers import with_csv
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.models.contract import Model
+from ddpm_lab.models.run import Run, load_weights, prefers_channels_last
 
-NOT_TRAINED = ("callbacks", "launcher", "logger", "metrics", "names", "resume", "run", "sampler", "sweep")
-"""Keys of a configuration that change what is measured, shown or kept, and no weight."""
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from omegaconf import DictConfig
+
+    from ddpm_lab.data.memory import InMemory
+    from ddpm_lab.training.module import TrainingModule
+    from ddpm_lab.training.optim import Optimiser
+
+Config = Mapping[str, Any]
+DIFFUSION = {"_target_": "ddpm_lab.models.diffusion.Diffusion"}
+"""What `model` is in configurations of versions before 0.2."""
+COMMON = (
+    "callbacks",
+    "data",
+    "ema",
+    "experiment",
+    "launcher",
+    "logger",
+    "metrics",
+    "model",
+    "names",
+    "optim",
+    "resume",
+    "run",
+    "seed",
+    "sweep",
+    "trainer",
+)
+"""Keys at the root of every configuration. All other groups are parts of a model."""
+NOT_TRAINED = ("callbacks", "experiment", "launcher", "logger", "metrics", "names", "resume", "run", "sweep")
+"""Of these, what changes what is measured, shown or kept, and no weight."""
 PLACEMENT = (
-    "_target_", "accelerator", "channels_last", "compile", "devices", "fast_dev_run", "log_every", "num_nodes",
-    "other_world_size", "sample_precision", "validate_every",
-)  # fmt: skip
+    "_target_",
+    "accelerator",
+    "channels_last",
+    "compile",
+    "devices",
+    "fast_dev_run",
+    "log_every",
+    "num_nodes",
+    "other_world_size",
+    "sample_precision",
+    "validate_every",
+)
 """Of `trainer`, what says where and how fast; the rest (steps, precision, pieces of a batch) is training."""
 
 
 class Built(NamedTuple):
-    module: DiffusionModule
-    data: InMemory
-    trainer: Trainer
+    module: "TrainingModule"
+    data: "InMemory"
+    trainer: "Trainer"
 
 
-def build(cfg: DictConfig, run_dir: Path) -> Built:
+def build(cfg: "DictConfig", run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
-    data: InMemory = instantiate(cfg, "data")
-    with ranks.by_first():  # it may have to download and convert
-        if ranks.rank() == 0:
-            data.setup()
-    data.setup()  # again does nothing
-    data.seed, data.steps = cfg.seed, 1 if cfg.trainer.fast_dev_run else cfg.trainer.max_steps
-    module = build_module(cfg, data.shape, data.levels)
-    extractor = instantiate(cfg, "metrics", data=data)
-    logger = with_csv(instantiate(cfg, "logger", run_dir=run_dir), run_dir)
-    callbacks = [instantiate(cfg, f"callbacks.{name}", extractor=extractor) for name in cfg.callbacks]
-    callbacks.append(instantiate(cfg, "ema"))
-    trainer = instantiate(cfg, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
+    from ddpm_lab.training.loggers import with_csv
+    from ddpm_lab.training.module import TrainingModule
+
+    config = current(cfg)
+    data = _data(config)
+    module = TrainingModule(build_model(config, data.shape, data.levels), _optimiser(config))
+    extractor = instantiate(config, "metrics", data=data)
+    logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
+    names = [name for name, node in (config["callbacks"] or {}).items() if node is not None]
+    callbacks = [instantiate(config, f"callbacks.{name}", extractor=extractor) for name in names]
+    callbacks += [instantiate(config, "ema")] if config["ema"] is not None else []
+    trainer = instantiate(config, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
     parts = trainer.world_size * trainer.accumulate_grad_batches
-    if cfg.data.batch_size % parts:
+    if config["data"]["batch_size"] % parts:
         raise UserError(
-            f"data.batch_size={cfg.data.batch_size}: the whole batch is shared by {trainer.world_size} processes in "
+            f"data.batch_size={config['data']['batch_size']}: the whole batch is shared by {trainer.world_size} processes in "
             f"{trainer.accumulate_grad_batches} pieces each, so it must be a multiple of {parts}"
         )
     return Built(module, data, trainer)
 
 
-def build_module(cfg: DictConfig, shape: tuple[int, ...], levels: int | None) -> DiffusionModule:
-    """The module for data of `shape`, with initial weights fixed by the seed."""
-    schedule, prediction, variance = (instantiate(cfg, key) for key in ("schedule", "prediction", "variance"))
-    sampler = instantiate(cfg, "sampler")
+def _data(config: Config) -> "InMemory":
+    data: InMemory = instantiate(config, "data")
+    with ranks.by_first():  # it may have to download and convert
+        if ranks.rank() == 0:
+            data.setup()
+    data.setup()  # again does nothing
+    trainer = config["trainer"]
+    data.seed, data.steps = config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"]
+    return data
+
+
+def _optimiser(config: Config) -> "Optimiser":
+    """A choice of ours, or a class of torch.optim with its arguments."""
+    from ddpm_lab.training.optim import Stock
+
+    target, values = node(config, "optim")
+    if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
+        return instantiate(config, "optim")
     try:
-        diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
-        sampler.chain(schedule)
-    except ValueError as error:
+        return Stock(target, **values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"optim: {error}") from error
+
+
+def build_model(
+    cfg: "DictConfig | Config", shape: tuple[int, ...], levels: int | None, net: Callable[..., torch.nn.Module] | None = None
+) -> Model:
+    """The model for data of `shape`, with initial weights fixed by the seed. It gets what its constructor names: the object of
+    each group, and of `net` a factory, by default that of the configuration."""
+    config = current(cfg)
+    made = {
+        name: net or functools.partial(instantiate, config, "net") if name == "net" else instantiate(config, name)
+        for name in model_parts(config)
+        if name in config
+    }
+    about = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
+    target, values = node(config, "model")
+    try:
+        return target(**values, **made, **about)
+    except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    net = _network(cfg, shape, diffusion.variance.n_outputs)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
-    return DiffusionModule(
-        net, diffusion, instantiate(cfg, "loss"), instantiate(cfg, "timesteps"), instantiate(cfg, "optim"), sampler,
-        shape, cfg.seed, config,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
-def training_parts(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration training depends on. The variance is part of it only where the loss trains it or weighs by it, or
-    where the network must supply it."""
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
-    assert isinstance(plain, dict)
-    parts = {str(key): value for key, value in plain.items() if key not in NOT_TRAINED}
-    parts["trainer"] = {key: value for key, value in plain["trainer"].items() if key not in PLACEMENT}
-    loss, variance = (resolve_target(plain[key]["_target_"], key) for key in ("loss", "variance"))
-    if not loss.trains_variance and variance.n_outputs == 1:  # type: ignore[attr-defined]
-        del parts["variance"]
-    return parts
+def model_parts(cfg: "DictConfig | Config") -> list[str]:
+    """The groups of which the chosen model is made: those that its constructor names and that it is not given as values."""
+    config = current(cfg)
+    target, values = node(config, "model")
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [
+        name
+        for name, p in inspect.signature(target).parameters.items()
+        if p.kind == positional and name not in values and p.default is inspect.Parameter.empty
+    ]
 
 
-def training_identity(cfg: DictConfig | dict[str, Any]) -> str:
+def unused_parts(cfg: "DictConfig | Config") -> list[str]:
+    """Groups of a configuration that the chosen model has no use for."""
+    config = current(cfg)
+    used = model_parts(config)
+    return [name for name in config if name not in (*COMMON, *used)]
+
+
+def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
+    """What of a configuration training depends on; the model says which of its parts are not among them."""
+    config = current(cfg)
+    parts = {name: value for name, value in config.items() if name not in NOT_TRAINED}
+    parts["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACEMENT}
+    named = model_parts(config)
+    targets = {name: resolve_target(config[name]["_target_"], name) for name in named if name in config}
+    model = cast(type[Model], node(config, "model")[0])
+    left_out = {*unused_parts(config), *model.untrained_parts(targets)}
+    return {name: value for name, value in parts.items() if name not in left_out}
+
+
+def training_identity(cfg: "DictConfig | Config") -> str:
     """A hash of `training_parts`: configurations that share it train the same weights."""
     return hashlib.sha256(json.dumps(training_parts(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _network(cfg: DictConfig, shape: tuple[int, ...], n_outputs: int) -> torch.nn.Module:
-    """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
-    are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
-
-    def drawn(outputs: int) -> torch.nn.Module:
-        size = shape[-1] if len(shape) == 3 else None
-        with torch.random.fork_rng():
-            torch.manual_seed(rng.address(cfg.seed, "init"))
-            return instantiate(cfg, "net", in_channels=shape[0], out_channels=shape[0] * outputs, size=size)
-
-    net = drawn(n_outputs)
-    if n_outputs > 1:
-        weights = net.state_dict()
-        plain = drawn(1).state_dict()
-        alike = {name: plain[name] for name, own in weights.items() if name in plain and plain[name].shape == own.shape}
-        net.load_state_dict(weights | alike)
-    return net
-
-
-def schedule_of(config: dict[str, Any]) -> NoiseSchedule:
+def schedule_of(config: Config) -> NoiseSchedule:
     """The one that a run's configuration describes."""
-    return instantiate(OmegaConf.create({"schedule": config["schedule"]}), "schedule")
+    return instantiate(config, "schedule")
 
 
 def load(run: str | Path, weights: str | None = None) -> Run:
@@ -125,32 +184,41 @@ def load(run: str | Path, weights: str | None = None) -> Run:
     readable, or of another network."""
     path = Path(run).expanduser()
     checkpoint = read_checkpoint(path / "checkpoints" / "last.ckpt" if path.is_dir() else path)
-    cfg = OmegaConf.create(checkpoint["config"])
-    assert isinstance(cfg, DictConfig)
-    module = build_module(cfg, tuple(checkpoint["shape"]), checkpoint["levels"])
+    config = checkpoint["config"]
+    model = build_model(config, tuple(checkpoint["shape"]), checkpoint["levels"])
     averages = [key for key in checkpoint if key.startswith("ema/")]
     allowed = [*(["ema"] if averages else []), "raw", *averages]
     if weights not in (*allowed, None):
         raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
-    default = averages[0] if averages else "raw"
-    chosen = default if weights in ("ema", None) else weights
+    chosen = weights if weights not in ("ema", None) else averages[0] if averages else "raw"
     state = checkpoint["state_dict"]
     if chosen != "raw":
         state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
-    load_weights(module, state, path)
-    if OmegaConf.select(cfg, "trainer.channels_last"):  # as the run itself sampled and measured
-        module.net.to(memory_format=torch.channels_last)
-    return Run(module.eval(), chosen, checkpoint["global_step"])
+    load_weights(model, state, path)
+    if _channels_last(config.get("trainer") or {}):
+        model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Run(model, chosen, checkpoint["global_step"])
 
 
-def load_weights(module: DiffusionModule, state: dict[str, torch.Tensor], source: Path) -> None:
-    """Raises UserError that names the first weight that does not fit."""
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in state.items()}
-    for name in sorted(own.keys() | theirs.keys()):
-        if own.get(name) != theirs.get(name):
-            raise UserError(
-                f"{source}: holds the weights of another network: {name} is {theirs.get(name, 'missing')} there and "
-                f"{own.get(name, 'missing')} in the network of this configuration."
-            )
-    module.load_state_dict(state)
+def _channels_last(trainer: Config) -> bool:
+    """As the run itself sampled and measured."""
+    if (given := trainer.get("channels_last", False)) is not None:
+        return given
+    accelerator = trainer.get("accelerator", "cpu")
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    return prefers_channels_last(accelerator, trainer.get("precision", "32-true"))
+
+
+def current(cfg: "DictConfig | Config") -> dict[str, Any]:
+    """A configuration as plain containers, with what versions before 0.2 called otherwise: without `model` it is of a diffusion
+    model, and `callbacks.frechet.every` is that of `callbacks.frechet_curve`."""
+    config = plain(cfg)
+    if "model" not in config:
+        config = config | {"model": dict(DIFFUSION)}
+    frechet = (config.get("callbacks") or {}).get("frechet") or {}
+    if "every" in frechet:
+        curve = frechet | {"_target_": "ddpm_lab.training.callbacks.frechet.FrechetCurve"}
+        rest = {key: value for key, value in frechet.items() if key != "every"}
+        config = config | {"callbacks": config["callbacks"] | {"frechet": rest, "frechet_curve": curve}}
+    return config

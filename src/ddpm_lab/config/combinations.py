@@ -1,6 +1,5 @@
 """Combinations that cannot work, found on the objects themselves: what was chosen is put together, networks without memory."""
 
-import inspect
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.config.instantiate import instantiate, resolve_target
+from ddpm_lab.config.build import build_model, current
+from ddpm_lab.config.instantiate import instantiate, plain, resolve_target
 from ddpm_lab.config.options import conf_dir, content, options, target
-from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError, require_for_logger
+from ddpm_lab.training.trainer import check_precisions
 
 Config = Mapping[str, Any]
 APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
@@ -22,7 +22,7 @@ APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
 
 def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[str] | None = None) -> None:
     """Refuse parts that do not go together, with the options that would. `good`: what was put together before, to be added to."""
-    config = {key: value for key, value in plain(cfg).items() if key not in APART}
+    config = {key: value for key, value in current(cfg).items() if key not in APART}
     if (text := json.dumps(config, sort_keys=True)) in (good or ()):
         return
     refusal = _refusal(config)
@@ -33,11 +33,6 @@ def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[
     advice = [" or ".join(fitting) for group in groups if (fitting := _fitting(group, config, refusal, dirs))]
     use = f": use {', or choose '.join(advice)}" if advice else ""
     raise UserError(f"{names}: {str(refusal).rstrip('.')}{use}") from refusal
-
-
-def plain(cfg: DictConfig | Config) -> dict[str, Any]:
-    values = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
-    return cast(dict[str, Any], values)
 
 
 def _refusal(config: Config) -> Incompatible | None:
@@ -83,14 +78,10 @@ def assemble(config: Config) -> None:
     data = instantiate(config, "data")
     _check_features(config, data)
     _check_model(config, data)
-    instantiate(config, "ema")
+    if config["ema"] is not None:
+        instantiate(config, "ema")
     _check_packages(config)
-    trainer = config.get("trainer") or {}
-    if trainer.get("precision") == "64-true" and trainer.get("sample_precision") == "bf16-mixed":
-        raise UserError(
-            "trainer.sample_precision=bf16-mixed leaves the float64 network of trainer.precision=64-true as it is: "
-            "use trainer.sample_precision=32-true"
-        )
+    check_precisions(config["trainer"]["precision"], config["trainer"]["sample_precision"])
 
 
 def _check_model(config: Config, data: Any) -> None:
@@ -106,17 +97,9 @@ def _check_model(config: Config, data: Any) -> None:
         with torch.device("meta"):
             return instantiate(config, "net", **given)
 
-    kind = resolve_target(config["model"]["_target_"], "model") if "model" in config else _diffusion
-    wanted = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    parts = {group: instantiate(config, group) for group in wanted if group != "net"}
     if vectors and (config.get("sampler") or {}).get("clip") is True:
         raise Incompatible("sampler.clip=true cuts x̂_0 to [-1, 1], and vectors have no such bounds", "sampler", "data")
-    try:
-        kind(**parts, net=net, shape=(2,) if vectors else (1, size, size), levels=data.levels, seed=0, config={})
-    except Incompatible:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    build_model({**config, "seed": 0}, (2,) if vectors else (1, size or 1, size or 1), data.levels, net)
 
 
 def _check_features(config: Config, data: Any) -> None:
@@ -177,11 +160,3 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
         raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
     kept = {**before, "logger": asked["logger"], "metrics": asked["metrics"], "sampler": asked["sampler"]}
     check_combination(kept, dirs)
-
-
-def _diffusion(schedule, prediction, variance, loss, timesteps, sampler, net, *, shape, levels, seed, config):
-    """TEMPORARY until models/diffusion lands."""
-    GaussianDiffusion(schedule, prediction, variance, levels)
-    sampler.chain(schedule)
-    if shape[-1] is not None:
-        net(in_channels=shape[0], out_channels=shape[0] * variance.n_outputs, size=shape[-1] if len(shape) == 3 else None)

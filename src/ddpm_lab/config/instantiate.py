@@ -8,14 +8,16 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING, Any, cast
 
 from ddpm_lab.config.options import conf_dir, options, read_mapping
 from ddpm_lab.config.signature import Node, given, inspected
 from ddpm_lab.errors import UserError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Config = Mapping[str, Any]
 _permitted: list[Path] = []
 
 
@@ -62,23 +64,31 @@ def _defined_in(thing: Any, prefix: str) -> bool:
     return f"{getattr(thing, '__module__', '')}.".startswith(f"{prefix.rstrip('.')}.")
 
 
-def node_at(cfg: DictConfig | Mapping[str, Any], key: str) -> Node:
-    """The node at a dotted key, checked against the signature of what it names. Raises UserError."""
-    values: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+def plain(cfg: "DictConfig | Config") -> dict[str, Any]:
+    """A configuration as plain containers, resolved."""
+    if isinstance(cfg, dict):
+        return cfg
+    from omegaconf import OmegaConf
+
+    return cast(dict[str, Any], OmegaConf.to_container(cast(Any, cfg), resolve=True))
+
+
+def node(cfg: "DictConfig | Config", key: str) -> Node:
+    """What the node at a dotted key names and the values that it gives, held against the signature. Raises UserError."""
+    values: Any = plain(cfg)
     for part in key.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
     if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
         raise UserError(f"{key}: no _target_, which names the class or function to build")
-    values = dict(values)
-    name = values.pop("_target_")
-    return inspected(key, resolve_target(name, key), values)
+    given_values = {name: value for name, value in values.items() if name != "_target_"}
+    return inspected(key, resolve_target(values["_target_"], key), given_values)
 
 
-def instantiate(cfg: DictConfig | Mapping[str, Any], key: str, **offered: Any) -> Any:
+def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
     """The object that the node at `key` describes. Of what Python `offered`, it gets what its signature takes. Raises UserError,
     from the ValueError or TypeError of a constructor that refuses its arguments."""
-    node = node_at(cfg, key)
+    target, values = node(cfg, key)
     try:
-        return node.target(**node.values, **given(node.target, offered))
+        return target(**values, **given(target, offered))
     except (ValueError, TypeError) as error:
         raise UserError(f"{key}: {error}") from error

@@ -14,6 +14,7 @@ from ddpm_lab.errors import UserError
 MISSING = "???"
 OFFERED: dict[str, tuple[str, ...]] = {
     "net": ("in_channels", "out_channels", "size"),
+    "model": ("net", "shape", "levels", "seed", "config"),
     "trainer": ("module", "callbacks", "logger", "run_dir"),
     "callbacks": ("extractor",),
     "logger": ("run_dir", "evaluation"),
@@ -82,10 +83,10 @@ def _function(target: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _further(target: Callable[..., Any]) -> dict[str, Parameter]:
-    """Of a function with `**more`, the arguments that it passes on to `further`, but for the names in `fixed`."""
-    further = getattr(target, "further", None)
-    fixed = getattr(target, "fixed", ())
-    return {} if further is None else {name: p for name, p in parameters(further).items() if name not in fixed}
+    """Of a function with `**more`, which states what it hands on (`passed`) and to what (`further`)."""
+    passed = getattr(target, "passed", ())
+    known = parameters(getattr(target, "further")) if passed else {}  # noqa: B009
+    return {name: known[name] for name in passed}
 
 
 def _parameter(parameter: inspect.Parameter, target: str) -> Parameter:

@@ -12,17 +12,9 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from ddpm_lab.core import rng
+from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.grey import scale
 from ddpm_lab.errors import UserError
-
-
-class Batch(NamedTuple):
-    """Data in [−1, 1]; the number of the batch in the run; where its rows begin in the whole batch, and how many that has."""
-
-    x0: Tensor
-    counter: int
-    first: int
-    size: int
 
 
 class Slice(NamedTuple):

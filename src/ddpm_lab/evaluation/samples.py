@@ -45,7 +45,7 @@ def drawn(subject: Subject, choice: Choice, n: int) -> Pieces:
 
     def batch(start: int, stop: int) -> tuple[Tensor, int]:
         def noise(t: int) -> Tensor:
-            return rng.normal(subject.run.module.shape, subject.seed, "sampling", t, start, stop).to(like)
+            return rng.normal(subject.run.model.shape, subject.seed, "sampling", t, start, stop).to(like)
 
         for state in choice.sampler(diffusion, subject.run.net, noise(0), noise):  # t = 0 is free for x_T: no step starts there
             x = state.x

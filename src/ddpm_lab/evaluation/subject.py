@@ -49,7 +49,7 @@ class Subject:
     @property
     def precision(self) -> str:
         """Of the network's numbers: the bound and samples are measured without autocast."""
-        return str(self.run.module.dtype).removeprefix("torch.")
+        return str(self.run.model.dtype).removeprefix("torch.")
 
     def x0(self, split: str, start: int, stop: int) -> Tensor:
         """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
@@ -58,7 +58,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        return self.run.module.device
+        return self.run.device
 
 
 class Choice(NamedTuple):

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # who only reads records needs no torch
     from ddpm_lab.metrics.extractors import Extractor
@@ -11,51 +11,81 @@ Plain = str | int | float | bool | None
 """What a record holds: JSON takes it, and two of them can be told apart."""
 Record = dict[str, Plain]
 
+FIELDS = (
+    "unit",
+    "n",
+    "split",
+    "seed",
+    "weights",
+    "checkpoint_sha256",
+    "step",
+    "sampler",
+    "steps",
+    "spacing",
+    "eta",
+    "variance",
+    "clip",
+    "T",
+    "stride",
+    "levels",
+    "precision",
+    "tf32",
+    "data_sha256",
+    "reference",
+    "n_reference",
+    "reference_sha256",
+)
+"""What every record has, in this order; None where it does not apply, as `sampler` to real data.
+
+`split`: "samples", or the part of the data that was measured ("train", "val"). `weights`: "ema/0.9999" or "raw". `steps`: of
+the chain that was sampled or measured. `variance`: None for samples of a sampler that does not use it. `levels`: grey levels of
+the data, to which samples are quantised. `reference`: the part of the data, or the file, that `reference_sha256` is the hash
+of.
+"""
 MAY_DIFFER = (
-    "split", "seed", "weights", "checkpoint_sha256", "step", "sampler", "steps", "spacing", "eta", "variance", "clip",
-    "precision", "tf32", "T", "stride", "terms", "calls", "squared_error_per_call", "std", "gamma_n", "gamma_times",
-    "cov_clipped_at_0", "cov_clipped_at_1",
-)  # fmt: skip
+    "seed",
+    "weights",
+    "checkpoint_sha256",
+    "step",
+    "sampler",
+    "steps",
+    "spacing",
+    "eta",
+    "variance",
+    "clip",
+    "precision",
+    "tf32",
+    "T",
+    "stride",
+    "terms",
+    "calls",
+    "squared_error_per_call",
+    "std",
+    "gamma_n",
+    "gamma_times",
+    "cov_clipped_at_0",
+    "cov_clipped_at_1",
+)
 """What one compares, or what changes a number by chance or rounding alone. All else is how it is measured, and must agree."""
 PACKAGES = ("ddpm-lab", "torch", "torch-fidelity")
+EARLIER = {"data": "split", "quantised_levels": "levels"}
+"""Fields of records that versions before 0.2 wrote, and their names now."""
 
 
-def record(
-    extractor: "Extractor",
-    *,
-    n: int,
-    seed: int | None = None,
-    split: str | None = None,
-    weights: str | None = None,
-    checkpoint_sha256: str | None = None,
-    step: int | None = None,
-    sampler: str | None = None,
-    steps: int | None = None,
-    spacing: str | None = None,
-    eta: float | None = None,
-    variance: str | None = None,
-    clip: bool | None = None,
-    precision: str | None = None,
-    quantised_levels: int | None = None,
-    reference: str | None = None,
-    n_reference: int | None = None,
-    reference_sha256: str | None = None,
-    **settings: Plain,
-) -> Record:
-    """A flat record whose fields have one order; None where one does not apply, as `sampler` to real data.
+def record(extractor: "Extractor | None" = None, *, n: int, split: str, **fields: Plain) -> Record:
+    """How one number was measured: `FIELDS`; then what the extractor says of itself, as extractor_…; further `fields`, which
+    are settings of one metric, as kid_subsets; and versions, as version_…"""
+    common = dict.fromkeys(FIELDS) | {"n": n, "split": split} | {name: fields.pop(name) for name in FIELDS if name in fields}
+    features: Record = {}
+    if extractor is not None:
+        features = {"extractor": extractor.name} | {f"extractor_{name}": value for name, value in extractor.record.items()}
+    return common | features | fields | {_version(name): importlib.metadata.version(name) for name in PACKAGES}
 
-    `split`: "samples", or the part of the data that was measured in their place. `weights`: "ema/0.9999" or "raw". `reference`:
-    the part of the data, or the file, that `reference_sha256` is the hash of. `settings`: those of one metric, as kid_subsets.
-    What the extractor says of itself follows as extractor_…, and versions as version_….
-    """
-    own: Record = {
-        "n": n, "split": split, "seed": seed, "weights": weights, "checkpoint_sha256": checkpoint_sha256, "step": step,
-        "sampler": sampler, "steps": steps, "spacing": spacing, "eta": eta, "variance": variance, "clip": clip,
-        "precision": precision, "quantised_levels": quantised_levels, "reference": reference, "n_reference": n_reference,
-        "reference_sha256": reference_sha256, "extractor": extractor.name,
-    }  # fmt: skip
-    about = {f"extractor_{name}": value for name, value in extractor.record.items()}
-    return own | about | settings | {_version(name): importlib.metadata.version(name) for name in PACKAGES}
+
+def current(record: Record) -> Record:
+    """A record of an earlier version, with the names of this one."""
+    renamed = {EARLIER.get(field, field): value for field, value in record.items()}
+    return renamed | ({"split": "val"} if renamed.get("split") == "validation" else {})
 
 
 class Difference(NamedTuple):
@@ -70,13 +100,16 @@ class Difference(NamedTuple):
 
 
 def differences(a: Record, b: Record) -> list[Difference]:
-    """Every field in which they differ, in the order of a."""
-    return [Difference(field, a.get(field), b.get(field)) for field in {**a, **b} if a.get(field) != b.get(field)]
+    """Every field in which they differ, in the order of a. One of `FIELDS` that a record lacks was not known to the version
+    that wrote it, and is no difference."""
+    a, b = current(a), current(b)
+    known = [field for field in {**a, **b} if field not in FIELDS or (field in a and field in b)]
+    return [Difference(field, a.get(field), b.get(field)) for field in known if a.get(field) != b.get(field)]
 
 
 def incomparable(a: Record, b: Record) -> list[Difference]:
     """The differences for which the two numbers may not be held against each other; empty where they may."""
-    return [found for found in differences(a, b) if found.field not in MAY_DIFFER and not found.field.startswith(_version(""))]
+    return [d for d in differences(a, b) if d.field not in MAY_DIFFER and not d.field.startswith(_version(""))]
 
 
 def line(record: Record) -> str:
@@ -102,10 +135,16 @@ class Result(NamedTuple):
     value: float
     """NaN where it was to be measured and could not be; the record says why."""
     se: float | None
-    record: dict[str, Any]
-    """n, seed, split, weights, sampler, … whatever the number depends on."""
+    record: Record
+    level: int = 0
+    """How deep the row stands below the one that it is a part of."""
 
     @property
     def known(self) -> float | None:
         """The value as files have it, which know no NaN."""
         return self.value if math.isfinite(self.value) else None
+
+    @property
+    def indented(self) -> str:
+        """The label in a table of text."""
+        return "    " * self.level + self.label

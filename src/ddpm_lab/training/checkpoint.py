@@ -1,17 +1,22 @@
 """Checkpoints: tensors and plain containers, written so that a kill or a full disk at any moment leaves the last one whole."""
 
+import logging
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ddpm_lab import ranks
+from ddpm_lab.domains import PositiveInt, Text, checked
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.training.interrupt import Interrupt, Interrupted
-from ddpm_lab.training.module import DiffusionModule
 from ddpm_lab.training.results import step_is_whole
+
+logger = logging.getLogger("ddpm_lab")
+DEFAULT = "val/bound_bpd"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,15 +29,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
+@checked
 class Checkpoints(Checkpoint):
     """checkpoints/ of the run: `last` every `last_every` steps, after each validation, when interrupted and at the end; `best`
-    whenever the validation bound falls; `step_<n>` every `keep_every` steps, kept for good."""
+    whenever the logged number `monitor` is better than ever (`mode`); `step_<n>` every `keep_every` steps, kept for good."""
 
-    def __init__(self, last_every: int, keep_every: int | None) -> None:
+    def __init__(
+        self,
+        last_every: PositiveInt = 1000,
+        keep_every: PositiveInt | None = None,
+        monitor: Text = DEFAULT,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
         self.last_every, self.keep_every = last_every, keep_every
-        self.best_bpd = float("inf")
+        self.monitor, self.mode = monitor, mode
+        self.best: float | None = None
         self.interrupt = Interrupt()
         self._saved_at = -1
+        self._warned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
@@ -58,13 +72,22 @@ class Checkpoints(Checkpoint):
             raise Interrupted(stopping)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        bound = pl_module.validation_bpd
-        if bound is not None and bound < self.best_bpd:
-            self.best_bpd = bound
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None and not self._warned and self.monitor != DEFAULT and trainer.is_global_zero:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            logger.warning(
+                "callbacks.checkpoints.monitor=%s: not logged yet, so there is no best.ckpt; logged are %s", self.monitor, known
+            )
+            self._warned = True
+        if value is not None and self._is_better(float(value)):
+            self.best = float(value)
             self._save(trainer, "best")
         self._save_last(trainer, again=True)
         self.interrupt.check()
+
+    def _is_better(self, value: float) -> bool:
+        best = self.best
+        return math.isfinite(value) and (best is None or (value < best if self.mode == "min" else value > best))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save_last(trainer)
@@ -84,8 +107,11 @@ class Checkpoints(Checkpoint):
                 trainer.strategy.barrier()  # where the others wait until it is written
                 raise
 
-    def state_dict(self) -> dict[str, float]:
-        return {"best_bpd": self.best_bpd}
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "monitor": self.monitor}
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        self.best_bpd = state_dict["best_bpd"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of another number than now there is no best yet."""
+        best = state_dict.get("best", state_dict.get("best_bpd"))  # as versions before 0.2 called it
+        known = state_dict.get("monitor", DEFAULT) == self.monitor and best is not None and best < float("inf")
+        self.best = best if known else None

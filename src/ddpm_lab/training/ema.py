@@ -1,47 +1,50 @@
 """Exponential moving average of the weights, kept beside the training weights and never swapped with them."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import nn
 
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.domains import HalfOpenUnit, checked
+from ddpm_lab.models.contract import Model
+from ddpm_lab.training.module import TrainingModule
 
 
+@checked
 class EMA(Callback):
-    """ε_θ averaged after every optimiser step: average ← d · average + (1 − d) · weights, starting from the initial weights.
+    """The weights averaged after every optimiser step: average ← d · average + (1 − d) · weights, starting from the initial
+    weights.
 
     d is `decay` (Ho et al.: 0.9999), or with `ramp` min(decay, (1 + n) / (10 + n)) after n updates: at 0.9999 a run of 10,000
     steps would still hold 37% of its random start. `also` names further decays, each an average of its own beside the first,
-    which evaluation uses. An average is a network of its own: an exception in validation cannot leave it in place of the
+    which evaluation uses. An average is a model of its own: an exception in validation cannot leave it in place of the
     training weights, and there is no buffer to drift. Saved under "ema/<decay>".
     """
 
-    def __init__(self, decay: float, ramp: bool, also: tuple[float, ...] = ()) -> None:
+    def __init__(self, decay: HalfOpenUnit = 0.9999, ramp: bool = False, also: tuple[HalfOpenUnit, ...] = ()) -> None:
         self.decays, self.ramp = (decay, *also), ramp
         if len(set(self.decays)) < len(self.decays):
-            raise ValueError(f"ema.also={list(also)}: each decay once, and not ema.decay={decay} again.")
-        self.nets: dict[float, nn.Module] = {}
+            raise ValueError(f"also={list(also)}: each decay once, and not decay={decay} again")
+        self.models: dict[float, Model] = {}
 
     def rate(self, decay: float, n: int) -> float:
         """d for the update after n updates."""
         return min(decay, (1 + n) / (10 + n)) if self.ramp else decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        self.nets = {decay: copy.deepcopy(pl_module.net).eval().requires_grad_(False) for decay in self.decays}
-        pl_module.averages |= {key(decay): net for decay, net in self.nets.items()}
+        assert isinstance(pl_module, TrainingModule)
+        self.models = {decay: copy.deepcopy(pl_module.model).eval().requires_grad_(False) for decay in self.decays}
+        for decay, model in self.models.items():
+            pl_module.keep_average(key(decay), model)
         self._updated = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, DiffusionModule)
-        self._weights = [p.data for p in pl_module.net.parameters()]
-        for net in self.nets.values():
-            net.to(self._weights[0])  # the device and the precision of the weights
-        self._averages = {decay: [p.data for p in net.parameters()] for decay, net in self.nets.items()}
+        assert isinstance(pl_module, TrainingModule)
+        self._weights = [p.data for p in pl_module.model.net.parameters()]
+        for model in self.models.values():
+            model.to(self._weights[0])  # the device and the precision of the weights
+        self._averages = {decay: [p.data for p in model.net.parameters()] for decay, model in self.models.items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._updated = trainer.global_step  # of a resumed run; not known any earlier
@@ -54,11 +57,11 @@ class EMA(Callback):
             self._updated = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {key(decay): net.state_dict() for decay, net in self.nets.items()}
+        checkpoint |= {key(decay): model.net.state_dict() for decay, model in self.models.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        for decay, net in self.nets.items():
-            net.load_state_dict(checkpoint[key(decay)])
+        for decay, model in self.models.items():
+            model.net.load_state_dict(checkpoint[key(decay)])
 
 
 def key(decay: float) -> str:

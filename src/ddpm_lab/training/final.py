@@ -14,12 +14,12 @@ from lightning import Trainer
 
 from ddpm_lab.metrics.record import Result
 from ddpm_lab.training.callbacks.progress import Throughput
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.module import TrainingModule
 
 PACKAGES = ("ddpm-lab", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "scikit-learn", "torch-fidelity")
 
 
-def measure(trainer: Trainer, module: DiffusionModule) -> list[Result]:
+def measure(trainer: Trainer, module: TrainingModule) -> list[Result]:
     """What every callback that has a `final` measures, in order. Lightning has moved the module to the CPU when it ended."""
     module.to(trainer.strategy.root_device)
     results: list[Result] = []
@@ -36,10 +36,11 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], started: float, memory: float) -> dict[str, Any]:
+def summary(trainer: Trainer, module: TrainingModule, results: list[Result], started: float, memory: float) -> dict[str, Any]:
     """summary.json: the metrics with their records, and what is needed to know where they come from. `memory`: the most MiB
     that one of the processes held."""
-    speed = next((callback for callback in trainer.callbacks if isinstance(callback, Throughput)), None)  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    speed = next((callback for callback in callbacks if isinstance(callback, Throughput)), None)
     return {
         "metrics": {
             result.key: {"value": result.known} | ({} if result.se is None else {"standard_error": result.se}) | result.record
@@ -51,9 +52,9 @@ def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], st
         "train_seconds": round(speed.seconds, 1) if speed else None,
         "wall_seconds": round(time.time() - started, 1),
         "peak_memory_mib": round(memory, 1),
-        "seed": module.seed,
+        "seed": module.model.seed,
         "weights": module.weights,
-        "parameters": sum(p.numel() for p in module.net.parameters()),
+        "parameters": sum(p.numel() for p in module.model.net.parameters()),
         "device": str(module.device),
         "torch_threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -65,7 +66,7 @@ def summary(trainer: Trainer, module: DiffusionModule, results: list[Result], st
 
 def table(results: list[Result], about: dict[str, Any]) -> list[str]:
     """Lines of the final table."""
-    rows = [(r.label, "–" if r.known is None else f"{r.value:.4f}" + (f" ± {r.se:.4f}" if r.se else "")) for r in results]
+    rows = [(r.indented, "–" if r.known is None else f"{r.value:.4f}" + (f" ± {r.se:.4f}" if r.se else "")) for r in results]
     if about["images_seen"] is not None:
         rows.append(("images seen", f"{about['images_seen']:,}"))
     if about["images_per_s"] is not None:

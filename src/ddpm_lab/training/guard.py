@@ -38,33 +38,39 @@ class NonFiniteGuard:
         pending, self._pending = self._pending, []
         if any(torch.stack([flag for _, _, flag in pending]).tolist() if pending else []):
             step, pieces = next((step, pieces) for step, pieces, flag in pending if flag)
-            own = next(filter(None, (_of_a_part(step, piece) for piece in pieces)), "")
-            found = ranks.gather(own)  # of the process that saw it
-            raise UserError(next(filter(None, found), _of_the_whole(step, pieces[-1])))
+            cause = next(filter(None, (_of_a_part(step, piece) for piece in pieces)), "")
+            causes = ranks.gather(cause)  # one process may have seen it
+            raise UserError(next(filter(None, causes), _of_the_whole(step, pieces[-1])))
 
 
 def _of_a_part(step: int, trained: Trained) -> str | None:
     """The message where a part of the loss is not finite."""
-    t = trained.t
     where = f"step {step} (batch {trained.counter})"
     for name, values in trained.parts.items():
         wrong = ~values.isfinite().cpu()
         if wrong.any():
-            times = t[wrong].unique()
             return (
                 f"the loss is not finite at {where}: its part '{name}' is {values[wrong.to(values.device)][0]:.3g} for "
-                f"{int(wrong.sum())} of {len(t)} examples, t in [{times.min()}, {times.max()}]. "
+                f"{int(wrong.sum())} of {len(values)} examples{_range(trained, wrong)}. "
                 "It changed no weight. A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, "
                 "and so may prediction=v."
             )
     return None
 
 
+def _range(trained: Trained, rows: Tensor | None = None) -> str:
+    """Where on the model's axis the examples were."""
+    if trained.positions is None:
+        return ""
+    values = trained.positions.values if rows is None else trained.positions.values[rows]
+    return f", {trained.positions.name} in [{values.min()}, {values.max()}]"
+
+
 def _of_the_whole(step: int, trained: Trained) -> str:
     """The message where no part of the loss gives the reason."""
-    t, where = trained.t, f"step {step} (batch {trained.counter})"
+    where = f"step {step} (batch {trained.counter})"
     parts = ", ".join(f"'{name}' {values.mean():.3g}" for name, values in trained.parts.items())
-    means = f"its parts are, with means {parts}; t in [{t.min()}, {t.max()}]"
+    means = f"its parts are, with means {parts}{_range(trained)}"
     remedy = "It changed no weight. A lower optim.lr or a longer optim.warmup often helps."
     if trained.loss.isfinite():
         return f"a gradient is not finite at {where}, though the loss is ({means}). {remedy}"

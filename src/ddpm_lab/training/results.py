@@ -1,48 +1,47 @@
-"""A measured number with everything that must be said beside it, and the way to the loggers.
-
-Callbacks say what there is; each logger takes what it has a method for (see `run_logger.py`).
-"""
+"""The way of numbers, pictures and tables to the loggers: each takes what it has a method for (see `run_logger.py`)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from lightning import LightningModule, Trainer
 
-from ddpm_lab.metrics.record import Result
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.metrics.record import Record, Result
+from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.run_logger import RunLogger
 
 COMPARED = ("config.yaml", "summary.json", "metrics.csv", "vlb_terms.npz")
 
 
 def log(trainer: Trainer, metrics: dict[str, float]) -> None:
-    """Numbers, at the current step."""
-    _tell(trainer, "log_metrics", metrics)
+    """Numbers, at the current step: to the loggers, and to whatever monitors `callback_metrics`."""
+    trainer.callback_metrics.update({name: torch.tensor(float(value)) for name, value in metrics.items()})
+    _send(trainer, "log_metrics", metrics)
 
 
 def log_picture(trainer: Trainer, key: str, path: Path) -> None:
     """The picture in a file."""
-    _tell(trainer, "log_picture", key, path)
+    _send(trainer, "log_picture", key, path)
 
 
 def log_table(trainer: Trainer, key: str, columns: list[str], rows: list[list[Any]]) -> None:
     """A table of numbers, text and None."""
-    _tell(trainer, "log_table", key, columns, rows)
+    _send(trainer, "log_table", key, columns, rows)
 
 
 def log_final(trainer: Trainer, results: list[Result]) -> None:
     """The final table, and its numbers as what the run came to."""
-    rows = [[result.label.strip(), result.known, result.se, result.key] for result in results]
+    rows = [[result.label, result.known, result.se, result.key] for result in results]
     log_table(trainer, "final/results", ["measured", "value", "standard error", "key"], rows)
-    _tell(trainer, "log_summary", {f"final/{result.key}": result.value for result in results if result.known is not None})
+    _send(trainer, "log_summary", {f"final/{result.key}": result.value for result in results if result.known is not None})
 
 
 def log_folder(trainer: Trainer) -> None:
     """What compare.py reads of the run folder, and its last picture of samples; and the network, where it was asked for."""
     folder = Path(trainer.default_root_dir)
     files = [path for name in COMPARED if (path := folder / name).exists()]
-    _tell(trainer, "log_files", [*files, *sorted(folder.glob("samples/step_*.png"))[-1:]])
-    _tell(trainer, "log_model")
+    _send(trainer, "log_files", [*files, *sorted(folder.glob("samples/step_*.png"))[-1:]])
+    _send(trainer, "log_model")
 
 
 def keep_until(trainer: Trainer, step: int, source: Path, only: str = "") -> None:
@@ -53,10 +52,10 @@ def keep_until(trainer: Trainer, step: int, source: Path, only: str = "") -> Non
             logger.keep_until(step, source, only)
 
 
-def _tell(trainer: Trainer, method: str, *what: Any) -> None:
+def _send(trainer: Trainer, method: str, *content: Any) -> None:
     for logger in trainer.loggers:
         if hasattr(logger, method):
-            getattr(logger, method)(*what, step=trainer.global_step)
+            getattr(logger, method)(*content, step=trainer.global_step)
 
 
 def close(trainer: Trainer, code: int) -> None:
@@ -76,7 +75,21 @@ def row_is_due(trainer: Trainer) -> bool:
     return step_is_whole(trainer) and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
 
-def parts(trainer: Trainer, module: LightningModule) -> tuple[DiffusionModule, Any]:
+class Parts(NamedTuple):
+    """What is trained, and on what."""
+
+    module: TrainingModule
+    data: Any
+
+
+def parts(trainer: Trainer, module: LightningModule) -> Parts:
     """The module and its data module, as what they are."""
-    assert isinstance(module, DiffusionModule)
-    return module, trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(module, TrainingModule)
+    return Parts(module, trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def numerics(module: TrainingModule, samples: bool = False) -> Record:
+    """With how many digits the model computes, and the grey levels of its data: fields of a record."""
+    precision = "bf16-mixed" if samples and module.model.sample_in_bf16 else str(module.dtype).removeprefix("torch.")
+    tf32 = module.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return {"levels": module.model.levels, "precision": precision, "tf32": tf32}

@@ -4,13 +4,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ddpm_lab.models.contract import Positions
+
 
 class Trained(NamedTuple):
-    """What the latest training step saw, for callbacks and for the guard. Detached."""
+    """The latest training step of this process, detached."""
 
     counter: int
-    t: Tensor
+    """The number of the batch in the run."""
+    parts: dict[str, Tensor]
     weight: Tensor
     per_example: Tensor
-    parts: dict[str, Tensor]
+    """The sum of the parts."""
+    positions: Positions | None
     loss: Tensor

@@ -2,18 +2,22 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 
+from ddpm_lab.core.types import states
+from ddpm_lab.domains import Incompatible, PositiveInt, checked
 from ddpm_lab.errors import UserError
+from ddpm_lab.models.run import prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.module import TrainingModule
 
 
 class NoProfiler(Profiler):
@@ -29,55 +33,88 @@ class NoProfiler(Profiler):
     def stop(self, action_name: str) -> None: ...
 
 
+PASSED = (
+    "benchmark",
+    "detect_anomaly",
+    "deterministic",
+    "enable_progress_bar",
+    "limit_train_batches",
+    "limit_val_batches",
+    "max_time",
+    "min_steps",
+    "overfit_batches",
+    "sync_batchnorm",
+)
+"""Arguments of Lightning's Trainer that `make` hands on as they are. All others it sets itself, or they have no meaning
+here."""
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
+
+
+@checked
+@states(further=Trainer, passed=PASSED)
 def make(
-    accelerator: str,
-    devices: int | None,
-    num_nodes: int,
-    precision: str,
-    sample_precision: str,
-    tf32: bool,
-    channels_last: bool,
-    compile: bool,
-    accumulate: int,
-    max_steps: int,
-    validate_every: int,
-    log_every: int,
-    fast_dev_run: bool,
-    other_world_size: bool,
-    module: DiffusionModule,
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
+    devices: PositiveInt | None = 1,
+    num_nodes: PositiveInt = 1,
+    precision: Precision = "32-true",
+    sample_precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    tf32: bool = True,
+    channels_last: bool | None = None,
+    compile: bool = False,
+    accumulate: PositiveInt = 1,
+    max_steps: PositiveInt = 100000,
+    validate_every: PositiveInt = 5000,
+    log_every: PositiveInt = 50,
+    fast_dev_run: bool = False,
+    other_world_size: bool = False,
+    *,
+    module: TrainingModule,
     callbacks: list[Callback],
     logger: Logger | list[Logger],
     run_dir: Path,
+    **more: Any,
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches, each in `accumulate` pieces; validation comes by step. The callbacks'
-    order is kept, but for checkpoints, which Lightning puts last. Raises UserError for devices that are not there.
-    (`other_world_size` is for whoever resumes.)"""
-    accelerator, devices = _place(accelerator, devices)
+    order is kept, but for checkpoints, which Lightning puts last. `more`: `PASSED`. Raises UserError for devices that are not
+    there, ValueError for arguments that are not allowed. (`other_world_size` is for whoever resumes.)"""
+    if wrong := sorted(set(more) - set(PASSED)):
+        raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; Lightning's are handed on of {PASSED}")
+    check_precisions(precision, sample_precision)
+    accelerator, devices = _place(accelerator, devices)  # type: ignore[assignment]
+    if channels_last is None:
+        channels_last = prefers_channels_last(accelerator, precision)
     _prepare(module, precision, tf32, channels_last, compile)
-    module.sample_in_bf16 = sample_precision == "bf16-mixed"
+    module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     return Trainer(
         accelerator=accelerator,
-        devices=devices,
+        devices=devices,  # type: ignore[arg-type]
         num_nodes=num_nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",  # type: ignore[operator]
+        precision=precision,
         accumulate_grad_batches=accumulate,
         max_steps=1 if fast_dev_run else max_steps,
-        max_epochs=-1,
+        max_epochs=1 if "limit_train_batches" in more else -1,  # the one epoch ends there
         val_check_interval=(1 if fast_dev_run else validate_every) * accumulate,
         check_val_every_n_epoch=None,
-        limit_val_batches=1.0,
         num_sanity_val_steps=0,
         log_every_n_steps=1 if fast_dev_run else log_every,
-        callbacks=[*callbacks, Bar()],
+        callbacks=[*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
         logger=logger,
         plugins=[AtomicCheckpointIO()],
         profiler=NoProfiler(),
         default_root_dir=run_dir,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        enable_checkpointing=any(type(callback).__name__ == "Checkpoints" for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        **{"limit_val_batches": 1.0} | more,
     )
+
+
+def check_precisions(precision: str, sample_precision: str) -> None:
+    """Raises Incompatible for a float64 network that would sample in bfloat16."""
+    if precision == "64-true" and sample_precision == "bf16-mixed":
+        message = "sample_precision=bf16-mixed: a float64 network (precision=64-true) samples with sample_precision=32-true"
+        raise Incompatible(message, "trainer")
 
 
 def _place(accelerator: str, devices: int | None) -> tuple[str, int]:
@@ -95,13 +132,13 @@ def _place(accelerator: str, devices: int | None) -> tuple[str, int]:
     return accelerator, devices
 
 
-def _prepare(module: DiffusionModule, precision: str, tf32: bool, channels_last: bool, compile: bool) -> None:
+def _prepare(module: TrainingModule, precision: str, tf32: bool, channels_last: bool, compile: bool) -> None:
     """What changes no result but by rounding."""
     if precision == "64-true":
         module.double()  # Lightning would only after it has read the checkpoint
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     if channels_last:
-        module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
-        module.net.compile()
+        module.model.net.compile()

@@ -52,9 +52,13 @@ class Wandb(RunLogger):
         self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
         self._named = name is not None
         self._about = {
-            "project": project or PROJECT, "entity": entity, "group": group and group[:LONGEST], "tags": tags,
-            "name": (name or self.run_dir.name)[:LONGEST], "job_type": "evaluation" if evaluation else "training",
-        }  # fmt: skip
+            "project": project or PROJECT,
+            "entity": entity,
+            "group": group and group[:LONGEST],
+            "tags": tags,
+            "name": (name or self.run_dir.name)[:LONGEST],
+            "job_type": "evaluation" if evaluation else "training",
+        }
         self._run: Any = None
 
     @rank_zero_only
@@ -148,9 +152,14 @@ class Wandb(RunLogger):
         online = self.mode == "online"
         wandb.setup(settings=wandb.Settings(silent=True))  # silent: nothing said, and no question asked
         run = wandb.init(
-            dir=self.run_dir, id=self._id(), mode=self.mode, resume="allow" if online else None, reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=TIMEOUT), **self._about,
-        )  # fmt: skip
+            dir=self.run_dir,
+            id=self._id(),
+            mode=self.mode,
+            resume="allow" if online else None,
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off", init_timeout=TIMEOUT),
+            **self._about,
+        )
         if run.sweep_id and not self._named:
             run.name = " ".join(f"{key}={value}" for key, value in run.config.items())[:LONGEST]  # what the agent chose
         if online:

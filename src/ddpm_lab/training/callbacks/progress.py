@@ -1,5 +1,6 @@
 """How training goes: loss by quartile of t, throughput, and the bar."""
 
+import logging
 import sys
 import time
 from typing import Any
@@ -9,23 +10,25 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab import ranks
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
 from ddpm_lab.training.trained import Trained
 
+logger = logging.getLogger("ddpm_lab")
+
 
 class LossQuartiles(Callback):
-    """train/loss and train/loss_q1 .. q4: mean loss since the last row, over all t and over each quarter of 1..T; with the
-    learning rate and the last gradient norm. Sums stay on the device until a row is due, and travel with checkpoints."""
+    """train/loss and, of a model with positions, train/loss_q1 .. q4: mean loss since the last row, over all t and over each
+    quarter of 1..T; with the learning rate and the last gradient norm. Sums stay on the device until a row is due, and travel
+    with checkpoints."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(2, 4)
         self._since: list[Trained] = []  # steps not in the sums yet: adding them up together costs a step less
-        self._T = 1
+        self._by_quarter = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module, _ = parts(trainer, pl_module)
-        self._sums, self._T = self._sums.to(module.device), module.diffusion.schedule.T
+        self._sums = self._sums.to(pl_module.device)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         module, _ = parts(trainer, pl_module)
@@ -39,21 +42,24 @@ class LossQuartiles(Callback):
     def _add_up(self) -> None:
         if not self._since:
             return
-        t, weight, losses = (
-            torch.cat([getattr(step, name) for step in self._since]) for name in ("t", "weight", "per_example")
-        )
+        weight, losses = (torch.cat([getattr(step, name) for step in self._since]) for name in ("weight", "per_example"))
+        positions = [step.positions for step in self._since if step.positions is not None]
         self._since = []
         losses = losses.float()
         weights = weight.to(losses)  # 1 but for a choice of t that is not uniform: the mean stays one over t
-        quartile = ((t - 1) * 4 // self._T).to(self._sums.device)
-        self._sums.index_add_(1, quartile, torch.stack([weights * losses, weights]))
+        self._by_quarter = bool(positions)
+        quarter = torch.zeros(len(losses), dtype=torch.long)
+        if positions:
+            quarter = (torch.cat([position.values for position in positions]) - 1) * 4 // positions[0].count
+        self._sums.index_add_(1, quarter.to(self._sums.device), torch.stack([weights * losses, weights]))
 
-    def _write(self, trainer: Trainer, module: DiffusionModule) -> None:
+    def _write(self, trainer: Trainer, module: TrainingModule) -> None:
         self._add_up()
         sums, counts = ranks.summed(self._sums).double().cpu()
         self._sums.zero_()
         metrics = {"train/loss": float(sums.sum() / counts.sum())}
-        metrics |= {f"train/loss_q{i + 1}": float(sums[i] / counts[i]) for i in range(4) if counts[i] > 0}
+        if self._by_quarter:
+            metrics |= {f"train/loss_q{i + 1}": float(sums[i] / counts[i]) for i in range(4) if counts[i] > 0}
         metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         if module.grad_norm is not None:
             metrics["train/grad_norm"] = float(module.grad_norm)
@@ -68,15 +74,24 @@ class LossQuartiles(Callback):
         self._sums = state_dict["sums"] * (ranks.rank() == 0)
 
 
+FORETOLD_AFTER = 50
+"""Steps."""
+LONG = 3600.0
+"""Seconds of training beyond which a run on a CPU says how long it will take."""
+
+
 class Throughput(Callback):
-    """train/images_per_s since the last row, and train/images_seen. Time spent in validation does not count."""
+    """train/images_per_s since the last row, and train/images_seen. Time spent in validation does not count. On a CPU one line
+    says, after 50 steps, where training will take more than an hour."""
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
         self._row = (0, 0.0)
+        self._start = (0, 0.0)
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self._last = time.perf_counter()
+        self._start = (trainer.global_step, self.seconds)
 
     def on_validation_end(self, *_: Any) -> None:
         self._last = time.perf_counter()
@@ -84,11 +99,27 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         now = time.perf_counter()
         self.seconds, self._last = self.seconds + now - self._last, now
-        self.images += batch.size if step_is_whole(trainer) else 0
+        if not step_is_whole(trainer):
+            return
+        self.images += batch.size
+        if trainer.global_step - self._start[0] == FORETOLD_AFTER and pl_module.device.type == "cpu":
+            self._foretell(trainer)
         if row_is_due(trainer):
             images, seconds = self.images - self._row[0], self.seconds - self._row[1]
             self._row = (self.images, self.seconds)
             log(trainer, {"train/images_seen": self.images, "train/images_per_s": round(images / seconds, 1)})
+
+    def _foretell(self, trainer: Trainer) -> None:
+        per_step = (self.seconds - self._start[1]) / FORETOLD_AFTER
+        left = per_step * (trainer.max_steps - trainer.global_step)
+        if left > LONG and trainer.is_global_zero:
+            logger.warning(
+                "at %.2f s a step, the %d steps that are left will take about %.1f hours on this CPU: a smaller network "
+                "(net=unet_small, net.channels), data.batch_size or trainer.max_steps takes less, and so does trainer=gpu",
+                per_step,
+                trainer.max_steps - trainer.global_step,
+                left / 3600,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"images": self.images, "seconds": self.seconds}

@@ -1,21 +1,33 @@
 """Pictures of samples. The same seeds at every validation: what changes between two pictures is the model."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from lightning import Callback, LightningModule, Trainer
 
 from ddpm_lab import ranks
+from ddpm_lab.domains import NonNegativeInt, PositiveInt, checked
 from ddpm_lab.metrics.record import Result
 from ddpm_lab.pictures import save_grid, save_progression
 from ddpm_lab.training.results import log_picture, parts
 
 
+@checked
 class Samples(Callback):
-    """samples/step_<n>.png: n samples by the run's sampler. samples/progression_<n>.png: x̂_0 of the first `rows` of them on
-    the way from noise (left) to data (right), at `frames` times."""
+    """samples/step_<n>.png: n samples as the run draws them. samples/progression_<n>.png: x̂_0 of the first `rows` of them on
+    the way from noise (left) to data (right), at `frames` times; left out for a model that samples in one step."""
 
-    def __init__(self, n: int, rows: int, frames: int, seed: int, batch: int = 256) -> None:
+    def __init__(
+        self,
+        n: PositiveInt = 64,
+        rows: PositiveInt = 8,
+        frames: Annotated[int, Ge(2)] = 10,
+        seed: NonNegativeInt = 0,
+        *,
+        batch: int = 256,
+    ) -> None:
         self.n, self.rows, self.frames, self.seed, self.batch = n, min(rows, n), frames, seed, max(batch, min(rows, n))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -29,25 +41,25 @@ class Samples(Callback):
 
     def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Both pictures from one pass of the sampler."""
-        module, _ = parts(trainer, pl_module)
-        times = module.sampler.chain(module.diffusion.schedule).times
-        last, count = len(times) - 1, min(self.frames, len(times))
-        none, (first, end) = torch.empty(0, *module.shape), ranks.share(self.n)
+        model = parts(trainer, pl_module).module.eval_model
+        last, count = model.sample_steps - 1, min(self.frames, model.sample_steps)
+        none, (first, end) = torch.empty(0, *model.shape), ranks.share(self.n)
         frames = {round(i * last / max(count - 1, 1)): none for i in range(count)}
-        finals = [none]
+        labels, finals = dict.fromkeys(frames, ""), [none]
         for start in range(first, end, self.batch):
-            for i, state in enumerate(module.sample_states(start, min(start + self.batch, end), seed=self.seed)):
+            for i, state in enumerate(model.sample_states(start, min(start + self.batch, end), seed=self.seed)):
                 if start == first and i in frames:
-                    frames[i] = state.x0[: self.rows].cpu()
+                    frames[i], labels[i] = state.x0[: self.rows].cpu(), state.label
                 final = state.x
             finals.append(final.cpu())
+        words = next(filter(any, ranks.gather(list(labels.values()))), list(labels.values()))  # a process may have no sample
         samples, shown = ranks.rows(torch.cat(finals)), [ranks.rows(frame)[: self.rows] for frame in frames.values()]
         with ranks.by_first():
             if ranks.rank() == 0:
                 log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
-                labels = [f"t = {times[last - i]}" for i in frames]
-                progression = save_progression(shown, labels, _picture(trainer, "progression"))
-                log_picture(trainer, "samples/progression", progression)
+                if model.sample_steps > 1:
+                    progression = save_progression(shown, words, _picture(trainer, "progression"))
+                    log_picture(trainer, "samples/progression", progression)
 
 
 def _picture(trainer: Trainer, name: str) -> Path:

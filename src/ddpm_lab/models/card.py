@@ -2,12 +2,18 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import VLB, Loss
+from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.terms import prior_bpd
+from ddpm_lab.models.contract import Curve
+
+POINTS = 400
+"""Of a curve, at most."""
 
 
 def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
@@ -37,25 +43,47 @@ def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[
     if len(weights):
         at = int(weights.argmax())
         lines.append(f"largest weight of ‖ε−ε̂‖² in the bound: {weights[at]:.4g} at t = {at + 2}")
-    return lines + [f"warning: {text}" for text in _warnings(diffusion, loss, ab_T, weights)]
+    return lines + [f"warning: {text}" for text in _cautions(diffusion, loss, ab_T, weights)]
 
 
-def _warnings(diffusion: GaussianDiffusion, loss: Loss, ab_T: float, weights: Tensor) -> list[str]:
-    found = []
+def _cautions(diffusion: GaussianDiffusion, loss: Loss, ab_T: float, weights: Tensor) -> list[str]:
+    warnings = []
     if ab_T > 0.01:
-        found.append(
+        warnings.append(
             f"ᾱ_T = {ab_T:.2g}: at T the data still make up {math.sqrt(ab_T):.0%} of the amplitude, but sampling starts from "
             "pure noise. Use schedule.rescale=true (linear) or a larger schedule.T."
         )
     if isinstance(diffusion.prediction, Eps) and ab_T < 1e-6 and diffusion.levels is None:
-        found.append(
+        warnings.append(
             f"1/√ᾱ_T = {1 / math.sqrt(ab_T):,.0f} amplifies errors of ε̂ in x̂_0 near T, and vectors are not clipped: "
             "prediction=v avoids it."
         )
     if isinstance(loss, VLB) and len(weights) and weights.max() > 10:
         steadier = "loss=hybrid or prediction=v is" if isinstance(diffusion.prediction, Eps) else "loss=hybrid is"
-        found.append(
+        warnings.append(
             f"loss=vlb: one t weighs {weights.max():.3g} where the median weighs {weights.median():.2g}, so its gradient is "
             f"mostly noise. {steadier} steadier."
         )
-    return found
+    return warnings
+
+
+def curves(schedule: NoiseSchedule) -> list[Curve]:
+    """ᾱ and the log signal-to-noise ratio over t/T."""
+    kept = torch.linspace(0, schedule.T, min(schedule.T + 1, POINTS), dtype=torch.float64).round().long()
+    u, ab = kept / schedule.T, schedule.alphas_bar[kept]
+    log_snr = ab.log() - torch.log1p(-ab)
+    inner = log_snr.isfinite()
+
+    def curve(title: str, alt: str, x: Tensor, label: str, y: Tensor) -> Curve:
+        values = [float(f"{value:.6g}") for value in y.tolist()]
+        return Curve(
+            title,
+            f"{alt} against t/T.",
+            {"label": "t / T", "values": x.double().numpy().round(5).tolist()},
+            {"label": label, "values": values},
+        )
+
+    return [
+        curve("ᾱ: what is left of the signal's variance", "ᾱ", u, "ᾱ", ab),
+        curve("Signal-to-noise ratio", "Log signal-to-noise ratio", u[inner], "log ᾱ / (1 − ᾱ)", log_snr[inner]),
+    ]

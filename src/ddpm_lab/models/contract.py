@@ -1,0 +1,221 @@
+"""What training, evaluation and comparison ask of a model. They know no more of it than this."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_lab import ranks
+from ddpm_lab.core.batch import Batch
+
+Plain = str | int | float | bool | None
+
+
+class Positions(NamedTuple):
+    """Where on the model's axis each example of a batch was trained, as the times 1..T of a diffusion model."""
+
+    name: str
+    values: Tensor
+    """1..count, int64 on the CPU."""
+    count: int
+
+
+class Losses(NamedTuple):
+    """The loss of each example of a batch, as named summands, before weighting."""
+
+    parts: dict[str, Tensor]
+    weight: Tensor
+    """Of each example in the mean over the batch."""
+    positions: Positions | None = None
+
+    @property
+    def per_example(self) -> Tensor:
+        """The sum of the parts."""
+        return torch.stack(list(self.parts.values())).sum(0)
+
+
+class State(NamedTuple):
+    """A sample on its way: where it is, in words, and the estimate of the data that this state rests on."""
+
+    label: str
+    x: Tensor
+    x0: Tensor
+
+
+class Part(NamedTuple):
+    """A summand of a likelihood, in bits/dim."""
+
+    key: str
+    label: str
+    value: float
+    se: float | None
+
+
+class Measured(Protocol):
+    """A likelihood over n data, in bits/dim. The standard error is over data."""
+
+    @property
+    def total_bpd(self) -> float: ...
+    @property
+    def total_se(self) -> float: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def stride(self) -> int: ...
+
+
+class Meter(ABC):
+    """Measures a bound on the likelihood, or the likelihood itself, over data that come in batches and over processes."""
+
+    label: ClassVar[str] = "variational bound"
+
+    @abstractmethod
+    def add(self, x0: Tensor, first: int) -> None:
+        """Measure data in [−1, 1], whose indices are first, first + 1, …"""
+
+    @abstractmethod
+    def gather(self) -> None:
+        """Take in what every process has measured."""
+
+    @abstractmethod
+    def result(self) -> Measured:
+        """Raises ValueError for fewer data than a standard error needs."""
+
+    @abstractmethod
+    def parts(self) -> list[Part]:
+        """What the result adds up from; may be empty."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, Any]:
+        """For vlb_terms.npz. `times`, `terms_bpd`, `terms_se`, `terms_n`: the terms along the model's axis; `prior_bpd`, `n`,
+        `stride`; `per_datum_bpd`, `per_datum_prior_bpd`, `index`: what was measured of each datum, to pair runs over."""
+
+
+class Curve(NamedTuple):
+    """A line that describes the model, of at most 400 points."""
+
+    title: str
+    alt: str
+    x: dict[str, Any]
+    """{"label": str, "values": list of float}"""
+    y: dict[str, Any]
+
+
+Itself = TypeVar("Itself", bound="Model")
+
+
+class Model(nn.Module, ABC):
+    """A generative model of data of one `shape` with grey `levels` (None: continuous). `net` holds every weight that is
+    trained.
+
+    A constructor names the groups of conf/ that the model is made of as parameters: it is given the object of each, and of
+    `net` a factory. By keyword it is given `shape`, `levels`, `seed`, and the whole `config` as plain containers.
+    """
+
+    net: nn.Module
+    learns: ClassVar[bool] = False
+    """Whether `update` wants to see the losses of every batch."""
+    sample_in_bf16: bool = False
+    """Whether the network samples under bfloat16 autocast."""
+
+    def __init__(self, *, shape: tuple[int, ...], levels: int | None, seed: int, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.shape, self.levels, self.seed, self.config = tuple(shape), levels, seed, config
+
+    @classmethod
+    def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
+        """The groups on which training does not depend. `parts`: the class or function of each group of the model."""
+        return set()
+
+    # --- training -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Losses:
+        """Of each example. Every draw is a function of (seed, batch.counter, row)."""
+
+    def update(self, positions: Tensor, per_example: Tensor) -> None:
+        """Learn from the losses of a whole batch, in the order of its rows, before weighting."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a resumed run must know besides the weights."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+
+    # --- samples --------------------------------------------------------------------------------------------------------
+
+    @property
+    def sample_steps(self) -> int:
+        """States that `sample_states` gives."""
+        return 1
+
+    @abstractmethod
+    def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
+        """The states of samples start..stop−1 on their way to data; the last is x_0. Sample i depends on (seed, i) alone, and
+        the training state is untouched."""
+
+    def sampling(self: Itself, **settings: Any) -> Itself:
+        """The same model, sharing its weights, that samples by other settings; those that are None stay. Raises ValueError for
+        settings that it does not have."""
+        if asked := [name for name, value in settings.items() if value is not None]:
+            raise ValueError(f"{asked[0]}={settings[asked[0]]}: {type(self).__name__} has no such setting of its samples")
+        return self
+
+    def sample(self, n: int, seed: int = 0, batch: int = 256) -> Tensor:
+        """n samples, n × shape, in [−1, 1] for images. Several processes share the work, and all get all samples."""
+        none = torch.empty(0, *self.shape, device=self.device)
+        return ranks.rows(torch.cat([none, *self.sample_batches(n, seed, batch)]))
+
+    def sample_batches(self, n: int, seed: int = 0, batch: int = 256) -> Iterator[Tensor]:
+        """This process's share of the same samples, in batches, each made when it is asked for."""
+        first, end = ranks.share(n)
+        for start in range(first, end, batch):
+            for state in self.sample_states(start, min(start + batch, end), seed):
+                final = state.x
+            yield final
+
+    # --- likelihood -----------------------------------------------------------------------------------------------------
+
+    @property
+    def bound_terms(self) -> int:
+        """Terms that `bound_meter` measures of each datum at stride 1."""
+        return 1
+
+    @abstractmethod
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> Meter:
+        """Measures every stride-th term of each datum."""
+
+    # --- description ----------------------------------------------------------------------------------------------------
+
+    def curves(self) -> list[Curve]:
+        """What can be plotted of the model before it is trained."""
+        return []
+
+    def card(self, x0: Tensor) -> list[str]:
+        """Lines for the head of the log. x0: some training data."""
+        return []
+
+    def sample_record(self) -> dict[str, Plain]:
+        """How samples come about: the fields of `metrics.record.FIELDS` that apply."""
+        return {}
+
+    def bound_record(self) -> dict[str, Plain]:
+        """The same of the likelihood, but for what is a meter's choice."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.net.parameters()).dtype
+
+
+def named(choice: object) -> str:
+    """A choice as records name it, by its class: BetaTilde is beta_tilde, DDIM is ddim."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(choice).__name__).lower()

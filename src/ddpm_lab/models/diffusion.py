@@ -1,0 +1,238 @@
+"""Denoising diffusion as a model: network, process, loss, choice of timesteps and sampler."""
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_lab import ranks
+from ddpm_lab.core import rng
+from ddpm_lab.core.batch import Batch
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.loss import Loss
+from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.prediction import Prediction
+from ddpm_lab.core.sampler import DDIM, Sampler
+from ddpm_lab.core.timesteps import Timesteps
+from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
+from ddpm_lab.models import card
+from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
+
+
+class Diffusion(Model):
+    """DDPM (Ho et al. 2020) with its choices. `net` makes a network for in_channels, out_channels and size, the side of an
+    image (None for vectors); its initial weights are fixed by the seed."""
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        prediction: Prediction,
+        variance: ReverseVariance,
+        loss: Loss,
+        timesteps: Timesteps,
+        sampler: Sampler,
+        net: Callable[..., nn.Module],
+        *,
+        shape: tuple[int, ...],
+        levels: int | None,
+        seed: int,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__(shape=shape, levels=levels, seed=seed, config=config)
+        self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
+        self.loss, self.timesteps, self.sampler = loss, timesteps, sampler
+        sampler.chain(schedule)  # refuses more steps than there are
+        self.net = initialised(net, self.shape, variance.n_outputs, seed)
+
+    @classmethod
+    def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
+        """The sampler; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
+        fixed = not parts["loss"].trains_variance and parts["variance"].n_outputs == 1
+        return {"sampler", "variance"} if fixed else {"sampler"}
+
+    @property
+    def learns(self) -> bool:  # type: ignore[override]
+        return self.timesteps.learns
+
+    def losses(self, batch: Batch) -> Losses:
+        """DDPM Algorithm 1."""
+        x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
+        u = rng.uniform(self.seed, "t", *rows)
+        t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
+        eps = rng.normal(x0.shape[1:], self.seed, "noise", *rows).to(x0)
+        noised = self.diffusion.noised(x0, eps, t)
+        out = self.net(noised.xt, t.to(x0.device)).to(x0.dtype)
+        return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
+
+    def update(self, positions: Tensor, per_example: Tensor) -> None:
+        self.timesteps.update(positions, per_example)
+
+    def training_state(self) -> dict[str, Tensor]:
+        return self.timesteps.state_dict()
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        self.timesteps.load_state_dict(state)
+
+    @property
+    def sample_steps(self) -> int:
+        return len(self.sampler.chain(self.diffusion.schedule))
+
+    def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
+        """DDPM Algorithm 2, or another sampler."""
+        like = next(self.net.parameters())
+
+        def noise(t: int) -> Tensor:
+            return rng.normal(self.shape, seed, "sampling", t, start, stop).to(like)
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
+                return net(x, t)
+
+        times, training = reversed(self.sampler.chain(self.diffusion.schedule).times), self.net.training
+        self.net.eval()
+        net = in_bf16(self.net) if self.sample_in_bf16 else self.net
+        try:  # t = 0 is free for x_T: no step starts there
+            for t, state in zip(times, self.sampler(self.diffusion, network, noise(0), noise), strict=True):
+                yield State(f"t = {t}", state.x, state.x0)
+        finally:
+            self.net.train(training)
+
+    def sampling(
+        self, *, sampler: Sampler | None = None, steps: int | None = None, eta: float | None = None, **others: Any
+    ) -> "Diffusion":
+        """By another sampler; or by the same in other `steps`, or by DDIM where an `eta` is given."""
+        super().sampling(**others)
+        other, chosen = copy.copy(self), sampler or self.sampler
+        if eta is not None:
+            chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip)
+        if steps is not None:
+            chosen = copy.copy(chosen)
+            chosen.steps = steps
+        chosen.chain(self.diffusion.schedule)
+        other.sampler = chosen
+        return other
+
+    def with_variance(self, variance: ReverseVariance) -> "Diffusion":
+        """The same weights under another reverse variance."""
+        other = copy.copy(self)
+        other.diffusion = replace(self.diffusion, variance=variance)
+        return other
+
+    @property
+    def bound_terms(self) -> int:
+        return len(self.diffusion.chain)
+
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> "DiffusionMeter":
+        """Of every stride-th term; a stride beyond T counts as T."""
+        return DiffusionMeter(self, min(stride, self.bound_terms), seed)
+
+    def curves(self) -> list[Curve]:
+        return card.curves(self.diffusion.schedule)
+
+    def card(self, x0: Tensor) -> list[str]:
+        lines = card.schedule_card(self.diffusion, self.loss, x0)
+        if not self.sampler.uses(self.diffusion.variance):
+            lines.append(f"sampler={self._sampler_name} does not use the variance: samples are the same for every variance")
+        return lines
+
+    @property
+    def _sampler_name(self) -> str:
+        eta = getattr(self.sampler, "eta", None)
+        return named(self.sampler) + ("" if eta is None else f" (eta={eta})")
+
+    def sample_record(self) -> dict[str, Plain]:
+        sampler, variance = self.sampler, self.diffusion.variance
+        return {
+            "sampler": named(sampler),
+            "steps": self.sample_steps,
+            "spacing": sampler.spacing,
+            "eta": getattr(sampler, "eta", None),
+            "variance": named(variance) if sampler.uses(variance) else None,
+            "clip": self.diffusion.clips if sampler.clip is None else sampler.clip,
+            "T": self.diffusion.schedule.T,
+        }
+
+    def bound_record(self) -> dict[str, Plain]:
+        """On the full chain, as trained."""
+        return {
+            "steps": self.bound_terms,
+            "variance": named(self.diffusion.variance),
+            "clip": self.diffusion.clips,
+            "T": self.diffusion.schedule.T,
+        }
+
+
+class DiffusionMeter(Meter):
+    """The variational bound on the full chain, by `likelihood.bound`."""
+
+    def __init__(self, model: Diffusion, stride: int, seed: int) -> None:
+        self._meter, self._net = BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net
+
+    @property
+    def tally(self) -> Tally:
+        return self._meter.tally
+
+    def add(self, x0: Tensor, first: int) -> None:
+        self._meter.add(self._net, x0, first)
+
+    def gather(self) -> None:
+        self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))
+
+    def result(self) -> Bound:
+        return self._meter.result()
+
+    def parts(self) -> list[Part]:
+        bound = self.result()
+        return [
+            Part("prior_bpd", "L_T, prior", bound.prior_bpd, None),
+            Part("kl_bpd", f"L_1 .. L_{len(bound.times) - 1}, divergences", bound.kl_bpd, None),
+            Part("decoder_bpd", "L_0, decoder", bound.decoder_bpd, float(bound.terms_se[0])),
+        ]
+
+    def arrays(self) -> dict[str, Any]:
+        bound, tally = self.result(), self.tally
+        order = tally.index.argsort()
+        return {
+            "times": list(bound.times),
+            "terms_bpd": bound.terms_bpd,
+            "terms_se": bound.terms_se,
+            "terms_n": bound.terms_n,
+            "prior_bpd": bound.prior_bpd,
+            "n": bound.n,
+            "stride": bound.stride,
+            "per_datum_bpd": tally.per_datum[order],
+            "per_datum_prior_bpd": tally.priors[order],
+            "index": tally.index[order],
+        }
+
+
+def initialised(net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int) -> nn.Module:
+    """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
+    are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
+
+    def drawn(outputs: int) -> nn.Module:
+        size = shape[-1] if len(shape) == 3 else None
+        with torch.random.fork_rng():
+            torch.manual_seed(rng.address(seed, "init"))
+            return net(in_channels=shape[0], out_channels=shape[0] * outputs, size=size)
+
+    made = drawn(n_outputs)
+    if n_outputs > 1:
+        weights, plain = made.state_dict(), drawn(1).state_dict()
+        alike = {name: plain[name] for name, value in weights.items() if name in plain and plain[name].shape == value.shape}
+        made.load_state_dict(weights | alike)
+    return made
+
+
+def in_bf16(net: nn.Module) -> nn.Module:
+    """A copy whose weights are cast once, those of convolutions and matrix products: autocast would cast them at every call."""
+    net = copy.deepcopy(net)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(torch.bfloat16)
+    return net
