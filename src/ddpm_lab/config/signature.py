@@ -12,6 +12,7 @@ from ddpm_lab.domains import accepts, allowed, is_plain, shown
 from ddpm_lab.errors import UserError
 
 MISSING = "???"
+UNTYPED = "it has no annotation"
 OFFERED: dict[str, tuple[str, ...]] = {
     "net": ("in_channels", "out_channels", "size"),
     "model": ("net", "shape", "levels", "seed", "config"),
@@ -92,7 +93,7 @@ def _further(target: Callable[..., Any]) -> dict[str, Parameter]:
 def _parameter(parameter: inspect.Parameter, target: str) -> Parameter:
     hint = parameter.annotation
     if hint is inspect.Parameter.empty:
-        return Parameter(None, parameter.default, "it has no annotation")
+        return Parameter(None, parameter.default, UNTYPED)
     domain = plain_part(hint)
     if domain is None:
         return Parameter(None, parameter.default, f"a yaml file cannot hold its type, {_named(hint)}")
@@ -139,7 +140,8 @@ def inspected(key: str, target: Callable[..., Any], values: Mapping[str, Any], e
             raise UserError(f"{place}{name}: cannot be set: of the parameter {name} of {_named(target)}, {known[name].why}")
         check_value(f"{place}{name}", value, known[name].domain, explain)
     for name, parameter in known.items():
-        if parameter.required and name not in values and name not in offered:
+        given_by_python = name in offered or (parameter.domain is None and parameter.why != UNTYPED)
+        if parameter.required and name not in values and not given_by_python:
             raise UserError(f"{key}: {_named(target)} needs {name}, and this option has no such key")
     return Node(target, dict(values))
 
