@@ -81,7 +81,14 @@ def assemble(config: Config) -> None:
     if config["ema"] is not None:
         instantiate(config, "ema")
     _check_packages(config)
-    check_precisions(config["trainer"]["precision"], config["trainer"]["sample_precision"])
+    _check_trainer(config["trainer"])
+
+
+def _check_trainer(trainer: Config) -> None:
+    try:
+        check_precisions(trainer["precision"], trainer["sample_precision"])
+    except ValueError as error:
+        raise UserError(f"trainer: {error}") from error
 
 
 def _check_model(config: Config, data: Any) -> None:

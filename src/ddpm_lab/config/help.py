@@ -78,7 +78,7 @@ def help_for_group(group: str, dirs: Sequence[Path], top: str = TRAIN) -> str:
         keys = keys_of(path) if is_global(path) else catalog.keys(group, name)
         parts += ["", _option_line(name, path, name == catalog.groups[group], 0)]
         parts += [f"      {key}={option}" for key, option in made.items()]
-        parts += _key_lines(catalog, keys, made or {group: name}, "      ")
+        parts += _key_lines(catalog, keys, None if is_global(path) else {group: name}, "      ")
     return "\n".join(parts) + "\n"
 
 
@@ -99,7 +99,7 @@ def _option_line(name: str, path: Path, default: bool, width: int) -> str:
     return _wrapped(start, description(path))
 
 
-def _key_lines(catalog: Catalog, keys: Mapping[str, Key], choices: Mapping[str, str], indent: str) -> list[str]:
+def _key_lines(catalog: Catalog, keys: Mapping[str, Key], choices: Mapping[str, str] | None, indent: str) -> list[str]:
     heads = {key: f"{indent}{key}={known.default}" for key, known in keys.items()}
     width = max((len(head) for head in heads.values() if len(head) < WIDTH // 2), default=0) + 2
     lines = []
@@ -113,10 +113,10 @@ def _key_lines(catalog: Catalog, keys: Mapping[str, Key], choices: Mapping[str, 
     return lines
 
 
-def _explained(catalog: Catalog, key: str, known: Key, choices: Mapping[str, str]) -> str:
-    """Domain and meaning; the meaning alone where the domain cannot be had, which a run would refuse."""
+def _explained(catalog: Catalog, key: str, known: Key, choices: Mapping[str, str] | None) -> str:
+    """Domain and meaning; the meaning alone of a file that sets values of several groups, or where there is no domain to be had."""
     try:
-        domain = domain_of(key, catalog, catalog.groups | choices)
+        domain = None if choices is None else domain_of(key, catalog, catalog.groups | choices)
     except UserError:
         domain = None
     return ": ".join(text for text in ("" if domain is None else allowed(domain), known.meaning) if text)

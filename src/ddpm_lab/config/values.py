@@ -95,5 +95,7 @@ def domain_of(key: str, catalog: Catalog, choices: Choices) -> Any:
     if "_target_" not in node:
         part, _, name = name.partition(".")
         group, node = f"{group}.{part}", node[part]
+    if not node or node["_target_"] == AUTO:
+        return None
     known = parameters(resolve_target(node["_target_"], group)).get(name)
     return None if known is None else known.domain

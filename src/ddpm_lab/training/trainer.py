@@ -12,7 +12,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from ddpm_lab.core.types import states
-from ddpm_lab.domains import Incompatible, PositiveInt, checked
+from ddpm_lab.domains import PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.run import prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
@@ -111,10 +111,9 @@ def make(
 
 
 def check_precisions(precision: str, sample_precision: str) -> None:
-    """Raises Incompatible for a float64 network that would sample in bfloat16."""
+    """Raises ValueError for a float64 network that would sample in bfloat16."""
     if precision == "64-true" and sample_precision == "bf16-mixed":
-        message = "sample_precision=bf16-mixed: a float64 network (precision=64-true) samples with sample_precision=32-true"
-        raise Incompatible(message, "trainer")
+        raise ValueError("sample_precision=bf16-mixed: a network with precision=64-true samples with sample_precision=32-true")
 
 
 def _place(accelerator: str, devices: int | None) -> tuple[str, int]:
