@@ -214,7 +214,8 @@ def test_torchrun_with_a_trainer_of_one_process_is_refused(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
     done = subprocess.run([*torchrun, *RUN], cwd=tmp_path, capture_output=True, text=True, env=environment())
     assert done.returncode != 0
-    assert "2 processes were started, and the trainer has 1: use trainer=ddp" in done.stderr
+    assert "2 processes were started" in done.stderr
+    assert "trainer=ddp" in done.stderr
     assert not (tmp_path / "outputs").exists()
 
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import wandb
 from helpers import CONF, ROOT, TINY, arrays, command, trained
 from omegaconf import OmegaConf
 from training.logging_support import no_account, offline  # noqa: F401
 from training.support import quiet
 from training.wandb_file import runs
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+from wandb_server import end_service
 
 from ddpm_lab.config.build import load
 from ddpm_lab.config.preflight import preflight
@@ -34,14 +34,14 @@ def agent(monkeypatch: pytest.MonkeyPatch, folder: Path, run_id: str, parameters
     }
     for name, value in about.items():
         monkeypatch.setenv(name, value)
-    wandb.teardown()  # each run of an agent is a process of its own, which reads these anew
+    end_service()  # each run of an agent is a process of its own, which reads these anew
 
 
 @pytest.fixture
 def alone():
     """wandb reads its environment once a process."""
     yield
-    wandb.teardown()
+    end_service()
 
 
 @pytest.fixture
@@ -60,8 +60,10 @@ def test_a_run_of_wandb_agent_is_the_agents_and_keeps_what_it_chose(by_agent, tm
     assert (folder / "wandb" / "run_id").read_text() == "agents_id"
     assert found.run.display_name == "schedule=cosine seed=3 optim.lr=0.01"
     assert {key: found.config[key] for key in ("schedule", "seed", "optim.lr")} == {
-        "schedule": "cosine", "seed": 3, "optim.lr": 0.01,
-    }  # fmt: skip
+        "schedule": "cosine",
+        "seed": 3,
+        "optim.lr": 0.01,
+    }
     assert (found.config["optim"]["lr"], found.config["loss"]) == (0.01, load(folder).config["loss"])
     assert SWEEP["metric"]["name"] in found.summary
     assert len(found.values("train/loss")) == 2
@@ -82,7 +84,7 @@ def test_the_next_run_of_the_agent_in_a_folder_is_another(by_agent, tmp_path):
 def test_an_id_in_the_environment_alone_is_not_taken(alone, tmp_path, monkeypatch):
     """Two arms would be one run."""
     monkeypatch.setenv("WANDB_RUN_ID", "exported")
-    wandb.teardown()
+    end_service()
     for name in ("sweep1/0", "sweep2/0"):
         logger = offline(tmp_path / name)
         logger.log_metrics({"a": 1.0}, 1)

@@ -38,7 +38,7 @@ class Server:
         self.entity: str | None = "me"
         self.page = 3
         """Entries at a time, whatever is asked for."""
-        own = self
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: Any) -> None:
@@ -46,13 +46,13 @@ class Server:
 
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
-                said = own.answer(json.loads(content)) if self.path == "/graphql" else {}
-                self.send(json.dumps({"data": said}).encode())
+                answer = server.answer(json.loads(content)) if self.path == "/graphql" else {}
+                self.send(json.dumps({"data": answer}).encode())
 
             def do_GET(self) -> None:
                 _, _, run, name = self.path.split("/", 3)
-                own.downloads.append(unquote(name))
-                self.send(next(r for r in own.runs if r.id == run).files[unquote(name)][0])
+                server.downloads.append(unquote(name))
+                self.send(next(r for r in server.runs if r.id == run).files[unquote(name)][0])
 
             def send(self, content: bytes) -> None:
                 self.send_response(200)
@@ -77,8 +77,8 @@ class Server:
             files = [self._file(run, name) for name in run.files]
             return {"project": {"run": {"fileCount": len(files), "files": self._paged(files, given["fileCursor"])}}}
         (group,) = json.loads(given["filters"]).values()
-        found = [self._run(run) for run in self.runs if run.group == group]
-        return {"project": {"runCount": len(found), "runs": self._paged(found, given["cursor"])}}
+        nodes = [self._run(run) for run in self.runs if run.group == group]
+        return {"project": {"runCount": len(nodes), "runs": self._paged(nodes, given["cursor"])}}
 
     def _paged(self, nodes: list[dict[str, Any]], cursor: str | None) -> dict[str, Any]:
         start = int(cursor or 0)
@@ -90,28 +90,63 @@ class Server:
         config = json.dumps({key: {"value": value} for key, value in run.config.items()})
         empty = dict.fromkeys(("tags", "sweepName", "jobType", "commit", "description", "notes", "heartbeatAt"))
         return empty | {
-            "id": f"relay-{run.id}", "name": run.id, "displayName": run.name, "group": run.group, "state": "finished",
-            "readOnly": False, "user": {"name": "Me", "username": "me"}, "createdAt": BEFORE, "historyLineCount": 1,
-            "projectId": 1, "systemMetrics": "{}", "config": config, "summaryMetrics": json.dumps(run.summary),
+            "id": f"relay-{run.id}",
+            "name": run.id,
+            "displayName": run.name,
+            "group": run.group,
+            "state": "finished",
+            "readOnly": False,
+            "user": {"name": "Me", "username": "me"},
+            "createdAt": BEFORE,
+            "historyLineCount": 1,
+            "projectId": 1,
+            "systemMetrics": "{}",
+            "config": config,
+            "summaryMetrics": json.dumps(run.summary),
             "historyKeys": {},
-        }  # fmt: skip
+        }
 
     def _file(self, run: Run, name: str) -> dict[str, Any]:
         content, changed = run.files[name]
         md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
         url = f"{self.url}/files/{run.id}/{quote(name, safe='')}"
         return {
-            "id": name, "name": name, "url": url, "directUrl": url, "sizeBytes": str(len(content)), "mimetype": "",
-            "updatedAt": changed, "md5": md5,
-        }  # fmt: skip
+            "id": name,
+            "name": name,
+            "url": url,
+            "directUrl": url,
+            "sizeBytes": str(len(content)),
+            "mimetype": "",
+            "updatedAt": changed,
+            "md5": md5,
+        }
+
+
+def end_service(patience: float = 5.0) -> None:
+    """wandb.teardown, with a limit: a service process of wandb that has not ended after `patience` seconds is killed. What wandb
+    knows of keys and places is forgotten."""
+    import wandb
+    from wandb.sdk import wandb_setup
+
+    connection = getattr(wandb_setup._singleton, "_connection", None)
+    process = getattr(getattr(connection, "_proc", None), "_process", None)
+    late = threading.Timer(patience, process.kill) if process is not None else None
+    if late is not None:
+        late.start()
+    try:
+        wandb.teardown()
+    except (Exception, SystemExit):  # of a process that was killed
+        if late is None or late.is_alive():
+            raise
+    finally:
+        if late is not None:
+            late.cancel()
 
 
 @pytest.fixture
 def no_account(monkeypatch, tmp_path):
     """No key, and nothing of wandb's outside the folder of the test."""
-    import wandb
-
-    wandb.teardown()  # else its service, which is named in the environment, would be put back when it is gone
+    end_service()  # else the environment would name it after its end
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name, place in {"CACHE_DIR": "cache", "CONFIG_DIR": "config", "DIR": "runs"}.items():
@@ -119,17 +154,17 @@ def no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path / "cache"))
     yield
-    wandb.teardown()  # what it knows of keys and places
+    end_service()
 
 
 @pytest.fixture
 def server(no_account, monkeypatch):
-    own = Server()
-    thread = threading.Thread(target=own.http.serve_forever, daemon=True)
+    running = Server()
+    thread = threading.Thread(target=running.http.serve_forever, daemon=True)
     thread.start()
-    monkeypatch.setenv("WANDB_BASE_URL", own.url)
+    monkeypatch.setenv("WANDB_BASE_URL", running.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield own
-    own.http.shutdown()
-    own.http.server_close()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
     thread.join()

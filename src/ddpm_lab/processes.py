@@ -1,8 +1,8 @@
-"""A run of several processes, before Lightning knows of them: which of them this is, and the folder that all must agree on.
+"""A run of several processes, before Lightning starts: the number of this process, and the folder that all share.
 
-Lightning starts the others of one machine itself: process 0 tells them the folder by an environment variable, and they read
-the configuration there. torchrun and srun start all at once: they meet, process 0 decides, and the others hear what it
-decided or that it refused. Under SLURM the job's number names the folder, so that a job that is requeued finds its own.
+On one machine Lightning starts the other processes itself. Process 0 passes them the folder in an environment variable, and
+they read the configuration there. torchrun and srun start all processes at once: they open a process group, process 0 chooses
+the folder, and broadcasts it or its refusal. Under SLURM the job's number names the folder, so a requeued job uses it again.
 """
 
 import atexit
@@ -21,13 +21,13 @@ Decision = TypeVar("Decision")
 
 
 def number() -> int:
-    """Of this process, as whoever started it says; 0 where nobody does."""
+    """Rank of this process, from the environment; 0 if there is none."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK") if in_slurm() else ("RANK", "LOCAL_RANK")
     return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
 def in_slurm() -> bool:
-    """Whether srun has started this process as one of several."""
+    """Whether srun started this process as one of several."""
     return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
@@ -36,7 +36,7 @@ def in_torchrun() -> bool:
 
 
 def started() -> int:
-    """How many torchrun or srun has started; 1 where neither did."""
+    """Number of processes that torchrun or srun started; 1 without them."""
     return int(os.environ["WORLD_SIZE"]) if in_torchrun() else int(os.environ["SLURM_NTASKS"]) if in_slurm() else 1
 
 
@@ -46,22 +46,22 @@ def requeued() -> bool:
 
 
 def check(world: int) -> None:
-    """Raises UserError where torchrun or srun started another number of processes than the trainer knows of: each would run
-    the whole alone, in one folder, or wait for others that do not come."""
+    """Raises UserError if torchrun or srun started another number of processes than the trainer's `world`: each would train
+    alone in the same folder, or wait forever for the others."""
     if started() not in (1, world):
         raise UserError(
-            f"{started()} processes were started, and the trainer has {world}: use trainer=ddp, with the processes of each "
-            "machine as trainer.devices and the machines as trainer.num_nodes"
+            f"{started()} processes were started, and the trainer has {world}: use trainer=ddp, with trainer.devices processes "
+            "on each of trainer.num_nodes machines"
         )
 
 
 def started_by_another() -> bool:
-    """Whether process 0 of this machine has started this process to help it."""
+    """Whether Lightning in process 0 started this process."""
     return FOLDER in os.environ and not in_torchrun() and not in_slurm() and number() > 0
 
 
 def configuration() -> tuple[DictConfig, Path]:
-    """What such a process takes part in, and its folder."""
+    """The configuration and the run folder of a process that process 0 started."""
     folder = Path(os.environ[FOLDER])
     cfg = OmegaConf.load(folder / "config.yaml")
     assert isinstance(cfg, DictConfig)
@@ -69,7 +69,7 @@ def configuration() -> tuple[DictConfig, Path]:
 
 
 def agree(decide: Callable[[], Decision], cfg: DictConfig) -> Decision:
-    """What process 0 decides; its refusal is everybody's."""
+    """The decision of process 0, on every process. If it raises, all processes end with its exit code."""
     if started() == 1:
         return decide()
     from ddpm_lab import ranks
@@ -83,7 +83,7 @@ def agree(decide: Callable[[], Decision], cfg: DictConfig) -> Decision:
 
 
 def _meet(cfg: DictConfig) -> None:
-    """Open the process group that Lightning will find open. Raises UserError where others would be waited for in vain."""
+    """Opens the process group that Lightning will use. Raises UserError if the trainer has another number of processes."""
     import torch
     import torch.distributed as dist
 
@@ -95,7 +95,7 @@ def _meet(cfg: DictConfig) -> None:
 
         try:
             slurm = SLURMEnvironment()
-        except RuntimeError as error:  # of --ntasks, where Lightning needs --ntasks-per-node
+        except RuntimeError as error:  # --ntasks, and Lightning needs --ntasks-per-node
             raise UserError(str(error)) from error
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
     if gpus:
@@ -105,7 +105,7 @@ def _meet(cfg: DictConfig) -> None:
 
 
 def _part() -> None:
-    """Close the group, whose threads would abort a process that ends early."""
+    """Closes the group: its threads would abort a process that ends early."""
     import torch.distributed as dist
 
     if dist.is_initialized():

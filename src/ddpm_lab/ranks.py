@@ -1,6 +1,6 @@
-"""Several processes, each with a slice of every batch: which slice, and how what they measured comes together.
+"""Several processes, each with a slice of every batch: the bounds of the slice, and the collectives that join results.
 
-With one process there is one slice, and nothing to bring together.
+With one process the slice is the whole, and every collective returns its argument.
 """
 
 from collections.abc import Iterator
@@ -15,36 +15,37 @@ from ddpm_lab.errors import ToldElsewhere, UserError
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(n: int) -> tuple[int, int]:
-    """Where this process's part of n begins and ends: contiguous, in the order of the processes, as even as can be."""
+    """(begin, end) of this process's part of n items. Parts are contiguous, in the order of ranks, and their sizes differ by at
+    most 1."""
     return n * rank() // world(), n * (rank() + 1) // world()
 
 
-def gather(thing: Any) -> list[Any]:
-    """Everybody's `thing`, in the order of the processes, on every process. Tensors arrive on the CPU."""
+def gather(value: Any) -> list[Any]:
+    """The values of all ranks, in their order, on every rank. Tensors arrive on the CPU. Also a barrier."""
     if world() == 1:
-        return [thing]
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, _on_cpu(thing))
-    return found
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, _on_cpu(value))
+    return values
 
 
 def rows(x: Tensor) -> Tensor:
-    """Everybody's rows, one after another."""
+    """The rows of all ranks, concatenated in their order."""
     return x if world() == 1 else torch.cat(gather(x)).to(x.device)
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum over processes; x itself is left alone."""
+    """The sum over ranks. x itself is unchanged."""
     if world() == 1:
         return x
     x = x.clone()
@@ -52,9 +53,9 @@ def summed(x: Tensor) -> Tensor:
     return x
 
 
-def agreed(found: Any) -> Any:
-    """What process 0 found."""
-    box = [found]
+def agreed(value: Any) -> Any:
+    """The value of rank 0, on every rank."""
+    box = [value]
     if world() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
@@ -62,8 +63,8 @@ def agreed(found: Any) -> Any:
 
 @contextmanager
 def by_first() -> Iterator[None]:
-    """Around what process 0 alone does; all must come by. What goes wrong there is raised there, and ends the others quietly
-    with the same exit code: they raise ToldElsewhere."""
+    """Around work of rank 0 alone; every rank enters. Barrier: ranks go on only after rank 0 has finished. If it raises, the
+    others raise ToldElsewhere, which ends them with the same exit code and no message."""
     fault = None
     try:
         yield
@@ -76,9 +77,9 @@ def by_first() -> Iterator[None]:
         raise ToldElsewhere(code)
 
 
-def _on_cpu(thing: Any) -> Any:
-    if isinstance(thing, Tensor):
-        return thing.detach().cpu()
-    if isinstance(thing, tuple) and hasattr(thing, "_fields"):
-        return type(thing)(*map(_on_cpu, thing))
-    return type(thing)(map(_on_cpu, thing)) if isinstance(thing, list | tuple) else thing
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_on_cpu, value))
+    return type(value)(map(_on_cpu, value)) if isinstance(value, list | tuple) else value

@@ -102,8 +102,9 @@ def test_runs_are_those_of_the_group_and_grouped_by_what_differs(tmp_path):
     assert own["grouping"] == [{"section": "config", "name": name} for name in differing]
     assert section(content)["settings"]["useRunsTableGroupingInPanels"]
     assert [column for column in own["runFeed"]["columnOrder"] if column.startswith("config:")] == [
-        "config:seed.value", *(f"config:{name}" for name in differing)
-    ]  # fmt: skip
+        "config:seed.value",
+        *(f"config:{name}" for name in differing),
+    ]
     assert own["sort"]["keys"][0] == {"key": {"section": "summary", "name": "final/bound_bpd"}, "ascending": True}
 
 
@@ -151,7 +152,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
-    monkeypatch.setattr(groups, "TIMEOUT", 1)
+    monkeypatch.setattr(groups, "ANSWER_TIMEOUT", 1)
     told = refused(*ONLINE)
     assert (
         told

@@ -8,12 +8,13 @@ import pytest
 from scipy import stats
 
 from compare.synthetic import sweep
-from ddpm_lab.compare.choices import Arm, Axis, Choice, Compared
+from ddpm_lab.compare.choices import Axis, ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.effects import Effect, effects
-from ddpm_lab.compare.folders import Number, RunFolder
-from ddpm_lab.compare.judge import judged
-from ddpm_lab.compare.report import lines, report, write_tables
-from ddpm_lab.compare.sentences import effect_sentence
+from ddpm_lab.compare.judge import judge
+from ddpm_lab.compare.printed import console, write_tables
+from ddpm_lab.compare.report import report
+from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.words import effect_sentence
 
 AXES = {"schedule": ["linear", "cosine", "sigmoid"], "loss": ["simple", "hybrid"], "schedule.T": ["100", "1000"]}
 SCHEDULE = {"linear": 0.0, "cosine": -0.5, "sigmoid": 0.25}
@@ -22,26 +23,26 @@ STEPS = {"100": 0.0, "1000": -1.0}
 SEEDS = {0: 0.0, 1: 0.5, 2: -0.25}
 
 
-def choice(values: dict[str, str], bpd: dict[int, float]) -> Choice:
+def choice(values: dict[str, str], bpd: dict[int, float]) -> ComparedChoice:
     label = ", ".join(values.values())
-    arms = {s: Arm(RunFolder(Path(label), {}, {}, {}), {}, {"bound_bpd": Number(v, None, {})}) for s, v in bpd.items()}
-    return Choice(values, label, arms)
+    runs = {s: ComparedRun(RunFolder(Path(label), {}, {}, {}), {}, {"bound_bpd": Number(v, None, {})}) for s, v in bpd.items()}
+    return ComparedChoice(values, label, runs)
 
 
-def factorial(bpd, leave: tuple[tuple[str, ...], ...] = ()) -> Compared:
+def factorial(bpd, leave: tuple[tuple[str, ...], ...] = ()) -> ComparedChoices:
     """All combinations but those that are left out; `bpd(schedule, loss, T, seed)`."""
     rows = [row for row in product(*AXES.values()) if row not in leave]
     choices = [choice(dict(zip(AXES, row, strict=True)), {seed: bpd(*row, seed) for seed in SEEDS}) for row in rows]
-    return Compared([Axis(key) for key in AXES], choices, [])
+    return ComparedChoices([Axis(key) for key in AXES], choices, [])
 
 
 def additive(schedule, loss, steps, seed):
     return 3.0 + SCHEDULE[schedule] + LOSS[loss] + STEPS[steps] + SEEDS[seed]
 
 
-def effects_of(compared: Compared) -> dict[tuple[str, str], Effect]:
+def effects_of(compared: ComparedChoices) -> dict[tuple[str, str], Effect]:
     baseline = compared.choices[0]
-    columns = judged(compared, baseline, 0.95).columns
+    columns = judge(compared, baseline, 0.95).columns
     return {(effect.axis, effect.value): effect for effect in effects(compared, columns, baseline, 0.95)}
 
 
@@ -50,8 +51,11 @@ def test_of_an_additive_model_they_are_exact(leave):
     """Also where combinations are missing: only those that have a partner count."""
     found = effects_of(factorial(additive, leave))
     expected = {
-        ("schedule", "cosine"): -0.5, ("schedule", "sigmoid"): 0.25, ("loss", "hybrid"): 0.125, ("schedule.T", "1000"): -1.0,
-    }  # fmt: skip
+        ("schedule", "cosine"): -0.5,
+        ("schedule", "sigmoid"): 0.25,
+        ("loss", "hybrid"): 0.125,
+        ("schedule.T", "1000"): -1.0,
+    }
     assert {key: effect.estimate.value for key, effect in found.items()} == expected
     assert {effect.estimate.low == effect.estimate.high for effect in found.values()} == {True}
     settings = [len(effect.settings) for effect in found.values()]
@@ -95,13 +99,13 @@ def test_settings_are_averaged_over_the_seeds_that_all_of_them_have():
     compared = factorial(additive)
     for one in compared.choices:
         if one.values["loss"] == "hybrid":
-            del one.arms[2]
+            del one.runs[2]
     found = effects_of(compared)
     assert found["schedule", "cosine"].seeds == [0, 1]
     assert found["loss", "hybrid"].seeds == [0, 1]
     for one in compared.choices:
         for seed in (1, 2):
-            one.arms.pop(seed, None)
+            one.runs.pop(seed, None)
     single = effects_of(compared)["schedule", "cosine"]
     assert single.estimate == (-0.5, None, None, None, 1)
     assert "one seed, so without an interval" in effect_sentence(single)
@@ -111,13 +115,13 @@ def test_settings_without_a_common_seed_say_nothing():
     compared = factorial(additive)
     for one in compared.choices:
         keep = [0] if one.values["loss"] == "hybrid" else [1, 2]
-        one.arms = {seed: arm for seed, arm in one.arms.items() if seed in keep}
+        one.runs = {seed: arm for seed, arm in one.runs.items() if seed in keep}
     assert {axis for axis, _ in effects_of(compared)} == set()
 
 
 def test_one_axis_has_nothing_to_be_averaged_over():
     choices = [choice({"schedule": value}, {0: 3.0 + SCHEDULE[value]}) for value in SCHEDULE]
-    assert effects_of(Compared([Axis("schedule")], choices, [])) == {}
+    assert effects_of(ComparedChoices([Axis("schedule")], choices, [])) == {}
 
 
 def test_an_axis_that_another_decides_has_no_effect_of_its_own(tmp_path):
@@ -126,10 +130,10 @@ def test_an_axis_that_another_decides_has_no_effect_of_its_own(tmp_path):
     told = found.studies[0].effects
     assert {effect.axis for effect in told} == {"schedule", "loss"}
     assert {len(effect.settings) for effect in told} == {2}
-    text = "\n".join(lines(found))
+    text = "\n".join(console(found))
     assert "described, not judged" in text
     assert "    schedule, cosine instead of linear: bits/dim lower by 0.4" in text
-    assert "on average over 2 settings of the rest, 3 seeds; lower in all." in text
+    assert "on average over 2 settings of the others, 3 seeds; lower in all." in text
     write_tables(found, tmp_path)
     assert "- schedule, cosine instead of linear: bits/dim lower by 0.4" in (tmp_path / "table.md").read_text()
 
@@ -138,7 +142,7 @@ def test_effects_are_not_of_the_family_that_is_corrected():
     """With them or without, every comparison has the p-value that Holm's correction of the comparisons alone gives it."""
     rng = np.random.default_rng(1)
     compared = factorial(lambda *key: additive(*key) + rng.normal(0, 0.05))
-    comparisons = judged(compared, compared.choices[0], 0.95).comparisons
+    comparisons = judge(compared, compared.choices[0], 0.95).comparisons
     assert len(comparisons) == 11
     raw = sorted(found.deciding.p for found in comparisons)
     assert min(found.p for found in comparisons) == pytest.approx(min(1, 11 * raw[0]))

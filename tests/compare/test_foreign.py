@@ -37,6 +37,9 @@ def command(*arguments: str | Path) -> tuple[int, str, str]:
     return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
 
+RESOURCES = (("plotly", page.PLOTLY), ("ddpm_lab.compare", "page.js"), ("ddpm_lab.compare", "page.css"))
+
+
 def two(folder: Path) -> Path:
     """linear in a, cosine in b."""
     write_run(folder / "a", config(1), 3.0)
@@ -68,11 +71,12 @@ ODD = {
     "trainer is a list": {"trainer": [1], "callbacks": {"samples": [1]}},
     "dates in lists": {"optim": {"lr": [{"from": __import__("datetime").date(2020, 1, 1)}]}},
 }
-SCHEDULES = {
-    "negative T": ({"T": -5}, "number of steps"),
-    "T in words": ({"T": "x"}, "linspace"),
-    "keys of many kinds": ({1: 2, None: 3}, "key type"),
-    "another's code": ({"_target_": "os.system", "command": "true"}, "allowed are names under"),
+CURVES = {
+    "half a file": '[{"title": "x", "x"',
+    "a table": '{"title": "x"}',
+    "no values": '[{"title": "x", "alt": "x", "x": {"label": "t"}, "y": {"label": "t", "values": [1]}}]',
+    "two lengths": '[{"title": "x", "alt": "x", "x": {"label": "t", "values": [1]}, "y": {"label": "t", "values": []}}]',
+    "no end": "[" * 100_000,
 }
 
 
@@ -81,7 +85,10 @@ def test_a_configuration_that_is_none_is_skipped(change, tmp_path):
     set_config(two(tmp_path) / "a", **change)
     code, out, err = command(tmp_path)
     assert (code, err) == (0, "")
-    assert f"note: {tmp_path / 'a'}: config.yaml is not one of a run (it has no seed and schedule); skipped" in out
+    assert (
+        f"note: {tmp_path / 'a'}: config.yaml is not one of a run (it has no seed, or neither schedule nor model); skipped"
+        in out
+    )
     assert "1 run," in out
 
 
@@ -93,15 +100,23 @@ def test_a_configuration_with_odd_parts_is_compared(change, tmp_path):
     assert "2 runs," in out
 
 
-@pytest.mark.parametrize(("change", "why"), SCHEDULES.values(), ids=SCHEDULES)
-def test_a_schedule_that_cannot_be_built_is_named_on_the_console_and_on_the_page(change, why, tmp_path):
-    set_config(two(tmp_path) / "a", schedule=config(1)["schedule"] | change)
+@pytest.mark.parametrize("content", CURVES.values(), ids=CURVES)
+def test_curves_of_another_kind_are_named_on_the_console_and_on_the_page(content, tmp_path):
+    (two(tmp_path) / "a" / "curves.json").write_text(content)
     code, out, err = command(tmp_path)
     assert (code, err) == (0, "")
-    told = [line for line in out.splitlines() if line.startswith("note:") and "this schedule is not plotted" in line]
-    assert len(told) == 1
-    assert why in told[0]
-    assert "this schedule is not plotted" in (tmp_path / "compare" / "index.html").read_text()
+    (note,) = [line for line in out.splitlines() if line.startswith("note:")]
+    assert str(tmp_path / "a" / "curves.json") in note
+    assert str(tmp_path / "a" / "curves.json") in (tmp_path / "compare" / "index.html").read_text()
+
+
+def test_runs_without_curves_are_named_in_one_line(tmp_path):
+    for path in list(two(tmp_path).glob("*/curves.json")):
+        path.unlink()
+    code, out, err = command(tmp_path)
+    assert (code, err) == (0, "")
+    (note,) = [line for line in out.splitlines() if "curves.json" in line]
+    assert f"{tmp_path / 'a'} and 1 more" in note
 
 
 @pytest.mark.parametrize("content", ["seed: 1\nschedule: &s {x: *s}\n", "seed: 1\nschedule: " + "[" * 20_000, "\ud83d"])
@@ -271,8 +286,8 @@ def test_folders_may_be_deeper_than_python_recurses(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights, to be refused")
 def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
-    script = page._plotly()
-    monkeypatch.setattr(page, "_plotly", lambda: script)
+    texts = {name: page._resource(*name) for name in RESOURCES}
+    monkeypatch.setattr(page, "_resource", lambda *name: texts[name])
     two(tmp_path / "runs")
     for path in [tmp_path / "runs", tmp_path, *tmp_path.parents]:
         if Path(tempfile.gettempdir()) in path.parents:

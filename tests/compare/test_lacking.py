@@ -7,10 +7,11 @@ import pytest
 
 from compare.synthetic import config, write_evaluation, write_run
 from compare.test_effects import SEEDS, effects_of, factorial
-from compare.test_report import compared, said
+from compare.test_report import compared, comparison
 from ddpm_lab.compare.judge import winners
-from ddpm_lab.compare.report import EVALUATED, lines
-from ddpm_lab.compare.sentences import effect_sentence, sentence, verdict
+from ddpm_lab.compare.printed import console
+from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.words import effect_sentence, sentence
 
 
 def diverged(run) -> None:
@@ -33,19 +34,19 @@ def two_schedules(tmp_path):
 @pytest.mark.parametrize("lost", ["n4", "l4"])
 def test_a_seed_that_diverged_is_not_left_out_in_silence(two_schedules, lost):
     study = compared(two_schedules).studies[0]
-    assert verdict(said(study, "cosine", "pixels_fd"), 0.95) == "better"
+    assert comparison(study, "cosine", "pixels_fd").verdict == "better"
     diverged(two_schedules / lost)
     found = compared(two_schedules)
     study = found.studies[0]
-    judged = said(study, "cosine", "pixels_fd")
-    assert verdict(judged, 0.95) == "none"
+    judged = comparison(study, "cosine", "pixels_fd")
+    assert judged.verdict == "none"
     label = {"n4": "cosine", "l4": "linear"}[lost]
-    assert f"but nothing is supported: there is no such number for {label} of seed 4" in sentence(judged, 0.95)
-    told = "\n".join(lines(found))
+    assert f"but nothing is supported: there is no such number for {label} of seed 4" in sentence(judged)
+    told = "\n".join(console(found))
     assert f"there is none for {label} of seed 4; means are of the other seeds, and so may flatter" in told
     column = next(column for column in study.judged.columns if column.measure.key == "pixels_fd")
-    assert label not in winners(column, study.compared.choices)
-    assert verdict(said(study, "cosine"), 0.95) == "better"  # bits/dim, of all seeds
+    assert label not in [choice.label for choice in winners(column, study.compared.choices)]
+    assert comparison(study, "cosine").verdict == "better"  # bits/dim, of all seeds
 
 
 def test_a_choice_that_was_never_scored_is_not_there(two_schedules):
@@ -81,14 +82,14 @@ def test_an_evaluation_that_lies_apart_is_that_of_its_run(tmp_path):
         shutil.move(apart / seed / "eval", beside / "eval")
     one, other = compared(whole), compared(apart)
     assert len(one.runs) == len(other.runs) == 2
-    assert lines(one) == lines(other)
-    assert [study.title for study in other.studies][-1] == EVALUATED
+    assert console(one) == console(other)
+    assert [study.stage for study in other.studies][-1] is Stage.EVALUATED
 
 
 def test_copies_of_a_run_are_one_run(tmp_path):
     whole = evaluated(tmp_path / "whole")
     shutil.copytree(whole, tmp_path / "copy")
-    alone = lines(compared(whole))
+    alone = console(compared(whole))
     both = compared(whole, tmp_path / "copy")
     assert len(both.runs) == 2
-    assert lines(both) == alone
+    assert console(both) == alone

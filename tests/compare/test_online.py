@@ -13,7 +13,7 @@ from ddpm_lab.cli import compare
 from ddpm_lab.cli.compare import parsed
 from ddpm_lab.compare import group as groups
 from ddpm_lab.compare.group import Group
-from ddpm_lab.compare.online import fetch
+from ddpm_lab.compare.online import fetch_group
 from ddpm_lab.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_account")
@@ -75,15 +75,15 @@ def test_of_evaluations_the_one_that_changed_last_counts(tmp_path, server):  # n
 def test_only_what_has_changed_is_fetched_again(tmp_path, server):  # noqa: F811
     run = write_run(tmp_path / "run", config(1))
     server.runs = [sent(run, "a")]
-    first = fetch(GROUP, tmp_path / "cache")
+    first = fetch_group(GROUP, tmp_path / "cache")
     assert first.loaded == first.files == len(server.downloads) > 3
     assert all(name.startswith("run/") for name in server.downloads)
     server.downloads.clear()
-    assert fetch(GROUP, tmp_path / "cache").loaded == 0
+    assert fetch_group(GROUP, tmp_path / "cache").loaded == 0
     (run / "summary.json").write_text((run / "summary.json").read_text() + " ")
     (run / "samples" / "step_0000020.png").rename(run / "samples" / "step_0000030.png")
     server.runs = [sent(run, "a")]
-    fetch(GROUP, tmp_path / "cache")
+    fetch_group(GROUP, tmp_path / "cache")
     assert sorted(server.downloads) == ["run/samples/step_0000030.png", "run/summary.json"]
     here = tmp_path / "cache/wandb/me/lab/g/a/run"
     assert (here / "summary.json").read_bytes() == (run / "summary.json").read_bytes()
@@ -91,19 +91,26 @@ def test_only_what_has_changed_is_fetched_again(tmp_path, server):  # noqa: F811
     server.downloads.clear()
     (here / "config.yaml").unlink()
     (here.parent / "files.json").write_text("{")
-    assert fetch(GROUP, tmp_path / "cache").loaded == len(server.downloads) == first.files
+    assert fetch_group(GROUP, tmp_path / "cache").loaded == len(server.downloads) == first.files
     assert not list(here.parent.glob(".partial-*"))
 
 
 def test_names_that_leave_the_cache_are_not_followed(tmp_path, server):  # noqa: F811
     found = sent(write_run(tmp_path / "run", config(1)), "a")
     names = (
-        "../config.yaml", "run/../../config.yaml", "/etc/config.yaml", "run/eval/../evaluation.json", "..\\run/config.yaml",
-        ".ssh/config.yaml", "run/eval/.x/evaluation.json", "run//config.yaml", "run/eval/a\nb/evaluation.json",
-    )  # fmt: skip
+        "../config.yaml",
+        "run/../../config.yaml",
+        "/etc/config.yaml",
+        "run/eval/../evaluation.json",
+        "..\\run/config.yaml",
+        ".ssh/config.yaml",
+        "run/eval/.x/evaluation.json",
+        "run//config.yaml",
+        "run/eval/a\nb/evaluation.json",
+    )
     found.files |= dict.fromkeys(names, (b"bad", BEFORE))
     server.runs = [found, sent(tmp_path / "run", ".."), sent(tmp_path / "run", "../b")]
-    fetched = fetch(GROUP, tmp_path / "cache")
+    fetched = fetch_group(GROUP, tmp_path / "cache")
     assert [folder.relative_to(tmp_path / "cache/wandb/me/lab/g") for folder in fetched.folders] == [Path("a/run")]
     assert not set(server.downloads) & set(names)
     assert sorted(skip.why for skip in fetched.skipped) == ["its id '..' names no folder", "its id '../b' names no folder"]
@@ -150,7 +157,7 @@ def test_a_file_cut_short_is_said(tmp_path, server, monkeypatch):  # noqa: F811
 
 
 def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
-    monkeypatch.setattr(groups, "TIMEOUT", 1)
+    monkeypatch.setattr(groups, "ANSWER_TIMEOUT", 1)
     told = refused("wandb:lab/g")
     assert told == "wandb:lab/g: No API key configured. Use `wandb login` to log in"
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from compare.synthetic import config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.page import page_of, write_page
+from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.report import report
+from ddpm_lab.files import write_text
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -24,7 +25,7 @@ def page(tmp_path_factory) -> Path:
         write_evaluation(root / str(number), arms)
     path = root / "index.html"
     found = report([root], None, 0.95, {})
-    write_page(page_of(found, [root]), path)
+    write_text(path, page_of(found, [root]))
     assert not found.problems
     return path
 
@@ -65,8 +66,17 @@ def figures(text: str) -> dict[str, dict]:
 
 def test_every_plot_is_there_with_words_for_it(page):
     found = figures(page.read_text(encoding="utf-8"))
-    for start in ("bits/dim by choice", "Against", "bits/dim against", "Terms of the bound", "Bits/dim in validation",
-                  "Training loss", "Rate and distortion", "ᾱ", "Signal-to-noise"):  # fmt: skip
+    for start in (
+        "bits/dim by choice",
+        "Against",
+        "bits/dim against",
+        "Terms of the bound",
+        "Bits/dim in validation",
+        "Training loss",
+        "Rate and distortion",
+        "ᾱ",
+        "Signal-to-noise",
+    ):
         assert any(title.startswith(start) for title in found), start
     names = [trace["name"] for trace in next(f for t, f in found.items() if t.startswith("ᾱ"))["data"]]
     assert names == ["linear", "cosine"]
@@ -88,13 +98,13 @@ def test_the_effect_of_each_axis_has_a_table(page):
     assert [name for name, _ in rows[:2]] == ["schedule: cosine instead of linear", "loss: Hybrid instead of Simple"]
     effect, settings = re.findall(r"<td[^>]*>([^<]*)</td>", rows[0][1])[:2]
     assert re.fullmatch(r"−0\.4\d+ \[−0\.\d+, −0\.\d+\]", effect)
-    assert settings == "lower in all 2"
+    assert settings == "lower in all (2)"
 
 
 def test_what_configurations_say_stays_text(tmp_path):
     write_run(tmp_path / "a", config(1, optim__lr="</script><img src=x onerror=alert(1)>"))
     write_run(tmp_path / "b", config(1))
-    write_page(page_of(report([tmp_path], None, 0.95, {}), [tmp_path]), tmp_path / "index.html")
+    write_text(tmp_path / "index.html", page_of(report([tmp_path], None, 0.95, {}), [tmp_path]))
     assert all(image["src"].startswith("data:") for image in Tags((tmp_path / "index.html").read_text()).of("img"))
 
 

@@ -14,25 +14,30 @@ from helpers import ROOT, environment
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
 from ddpm_lab.cli.compare import parsed
-from ddpm_lab.compare.choices import Arm, Choice, Compared
-from ddpm_lab.compare.folders import Number, RunFolder
-from ddpm_lab.compare.judge import judged
-from ddpm_lab.compare.measures import decimals, named, shown
-from ddpm_lab.compare.report import EVALUATED, lines, report, write_tables
-from ddpm_lab.compare.sentences import sentences, verdict
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
+from ddpm_lab.compare.judge import judge
+from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.compare.numerals import decimal, decimals
+from ddpm_lab.compare.printed import console, write_tables
+from ddpm_lab.compare.report import report
+from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.words import statements
 from ddpm_lab.errors import UserError
 
 NAMES = {
-    ("schedule", "ddpm_lab.core.schedule.linear"): "linear", ("schedule", "ddpm_lab.core.schedule.cosine"): "cosine",
-    ("loss", "ddpm_lab.core.loss.Simple"): "simple", ("loss", "ddpm_lab.core.loss.Hybrid"): "hybrid",
-}  # fmt: skip
+    ("schedule", "ddpm_lab.core.schedule.linear"): "linear",
+    ("schedule", "ddpm_lab.core.schedule.cosine"): "cosine",
+    ("loss", "ddpm_lab.core.loss.Simple"): "simple",
+    ("loss", "ddpm_lab.core.loss.Hybrid"): "hybrid",
+}
 
 
 def compared(*folders, baseline=None, level=0.95):
     return report(folders, baseline, level, NAMES)
 
 
-def said(study, label, key="bound_bpd"):
+def comparison(study, label, key="bound_bpd"):
     return next(c for c in study.judged.comparisons if c.choice.label == label and c.measure.key == key)
 
 
@@ -40,40 +45,43 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
     found = compared(sweep(tmp_path))
     (study,) = found.studies
     assert [choice.label for choice in study.compared.choices] == [
-        "linear, simple", "linear, hybrid", "cosine, simple", "cosine, hybrid"
-    ]  # fmt: skip
+        "linear, simple",
+        "linear, hybrid",
+        "cosine, simple",
+        "cosine, hybrid",
+    ]
     assert [(axis.key, axis.follows) for axis in study.compared.axes] == [
         ("schedule", None),
         ("loss", None),
         ("variance", "loss"),
     ]
-    assert [sorted(choice.arms) for choice in study.compared.choices] == [[1, 2, 3]] * 4
-    better = said(study, "cosine, simple")
-    assert verdict(better, 0.95) == "better"
+    assert [sorted(choice.runs) for choice in study.compared.choices] == [[1, 2, 3]] * 4
+    better = comparison(study, "cosine, simple")
+    assert better.verdict == "better"
     assert better.over_seeds.value == pytest.approx(-0.4, abs=0.05)
     assert better.over_images.low < better.over_seeds.value < better.over_images.high
-    assert verdict(said(study, "linear, hybrid"), 0.95) == "open"
-    text = "\n".join(lines(found))
+    assert comparison(study, "linear, hybrid").verdict == "open"
+    text = "\n".join(console(found))
     assert "cosine, simple beats linear, simple on bits/dim in 3 of 3 seeds: lower by 0.4" in text
     assert "linear, hybrid and linear, simple are not distinguishable on bits/dim" in text
     assert "variance differs only together with loss" in text
     worse = compared(tmp_path, baseline="cosine,simple").studies[0]
     assert "linear, simple loses to cosine, simple on bits/dim in 3 of 3 seeds: higher by 0.4" in "\n".join(
-        text for _, text in sentences(worse.judged, 0.95)
+        text for _, text in statements(worse)
     )
 
 
 def test_pairing_by_seed_shrinks_the_interval(tmp_path):
     (study,) = compared(sweep(tmp_path)).studies
     column = study.judged.columns[0]
-    one = column.estimates["cosine, simple"]
-    apart = said(study, "cosine, simple").over_seeds
+    one = next(e for choice, e in column.estimates.items() if choice.label == "cosine, simple")
+    apart = comparison(study, "cosine, simple").over_seeds
     assert apart.high - apart.low < 0.3 * (one.high - one.low)
 
 
 def test_one_seed_is_said_to_be_one(tmp_path):
     (study,) = compared(sweep(tmp_path, seeds=(1,))).studies
-    told = dict(reversed(pair) for pair in sentences(study.judged, 0.95))
+    told = dict(reversed(pair) for pair in statements(study))
     ahead = next(text for text, kind in told.items() if kind == "ahead")
     assert "is ahead of" in ahead
     assert f"One seed, not replicated: the interval is over {N} images only." in ahead
@@ -88,17 +96,17 @@ def test_images_are_paired_only_where_they_are_the_same(tmp_path):
     write_run(tmp_path / "0", config(1), images)
     write_run(tmp_path / "1", config(1, "cosine"), images - 0.1 + rng.normal(0, 0.01, N))
     (study,) = compared(tmp_path).studies
-    paired = said(study, "cosine")
+    paired = comparison(study, "cosine")
     assert paired.paired
     assert paired.over_images.excludes_zero
     with np.load(tmp_path / "1" / "vlb_terms.npz") as file:
         terms = dict(file)
     np.savez(tmp_path / "1" / "vlb_terms.npz", **terms | {"data_sha256": "cd" * 32})
     (study,) = compared(tmp_path).studies
-    other = said(study, "cosine")
+    other = comparison(study, "cosine")
     assert not other.paired
     assert other.over_images.high - other.over_images.low > 5 * (paired.over_images.high - paired.over_images.low)
-    assert "unpaired" in "\n".join(text for _, text in sentences(study.judged, 0.95))
+    assert "unpaired" in "\n".join(text for _, text in statements(study))
 
 
 def test_terms_of_another_measurement_are_not_paired(tmp_path):
@@ -108,15 +116,15 @@ def test_terms_of_another_measurement_are_not_paired(tmp_path):
     summary["metrics"]["bound_bpd"]["value"] = 2.7
     (tmp_path / "1" / "summary.json").write_text(json.dumps(summary))
     (study,) = compared(tmp_path).studies
-    assert not said(study, "cosine").paired
+    assert not comparison(study, "cosine").paired
 
 
-def test_numbers_of_other_data_or_another_n_are_refused_and_said(tmp_path):
+def test_numbers_of_other_data_or_another_n_are_refused_and_comparison(tmp_path):
     write_run(tmp_path / "0", config(1), 3.0)
     write_run(tmp_path / "1", config(1, "cosine"), 2.0, n=30)
     write_run(tmp_path / "2", config(1, optim__lr=0.1, data__split_seed=5), 2.5)
     (study,) = compared(tmp_path).studies
-    refused = [text for kind, text in sentences(study.judged, 0.95) if kind == "refused"]
+    refused = [text for kind, text in statements(study) if kind == "refused"]
     assert any("cosine" in text and f"bits/dim: n: {N} against 30" in text for text in refused)
     assert any("split_seed=5" in text and "split_seed 0" in text for text in refused)
     assert not study.judged.comparisons
@@ -127,7 +135,7 @@ def test_numbers_of_other_data_or_another_n_are_refused_and_said(tmp_path):
 def test_what_may_differ_is_mentioned(tmp_path):
     write_run(tmp_path / "0", config(1), 3.0)
     write_run(tmp_path / "1", config(1, "cosine"), 2.0, weights="raw")
-    text = "\n".join(lines(compared(tmp_path)))
+    text = "\n".join(console(compared(tmp_path)))
     assert "bits/dim: numbers were measured with different weights: ema/0.9999 against raw" in text
 
 
@@ -137,7 +145,7 @@ def test_names_places_and_callbacks_are_no_difference(tmp_path):
         tmp_path / "b", config(2, trainer__devices=4, callbacks={"samples": {"n": 64, "seed": 0}}, run={"root": "elsewhere"})
     )
     (study,) = compared(tmp_path).studies
-    assert [sorted(choice.arms) for choice in study.compared.choices] == [[1, 2]]
+    assert [sorted(choice.runs) for choice in study.compared.choices] == [[1, 2]]
 
 
 def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
@@ -155,8 +163,8 @@ def test_the_same_run_twice_counts_once(tmp_path):
     write_run(tmp_path / "b", config(1), 3.5)
     found = compared(tmp_path, tmp_path / "a")
     assert len(found.runs) == 2
-    assert list(found.studies[0].compared.choices[0].arms) == [1]
-    assert "trained again" in "\n".join(lines(found))
+    assert list(found.studies[0].compared.choices[0].runs) == [1]
+    assert "trained again" in "\n".join(console(found))
 
 
 def test_evaluations_are_compared_by_sampler_steps_and_variance(tmp_path):
@@ -165,9 +173,9 @@ def test_evaluations_are_compared_by_sampler_steps_and_variance(tmp_path):
         arms = {("ancestral", 8, "beta"): (3.0, 9.0), ("ancestral", 4, "beta"): (4.0 + seed / 100, 12.0 + seed / 10)}
         write_evaluation(run, arms)
     found = compared(tmp_path)
-    study = next(study for study in found.studies if study.title == EVALUATED)
+    study = next(study for study in found.studies if study.stage is Stage.EVALUATED)
     assert [choice.label for choice in study.compared.choices] == ["steps=8", "steps=4"]
-    assert verdict(said(study, "steps=4", "bound_chain"), 0.95) == "worse"
+    assert comparison(study, "steps=4", "bound_chain").verdict == "worse"
     assert [column.measure.key for column in study.main] == ["bound", "bound_chain", "pixels_fd"]
 
 
@@ -189,14 +197,18 @@ def test_broken_foreign_and_empty_folders_are_named_and_skipped(tmp_path):
     (broken / "training" / "summary.json").unlink()
     found = compared(tmp_path)
     why = {skip.path.name: skip.why for skip in found.skipped}
-    assert why == {
-        "empty": "empty", "foreign": "not a run folder (it has no config.yaml)",
-        "other": "config.yaml is not one of a run (it has no seed and schedule)", "yaml": "config.yaml is not readable as YAML",
-        "cut": "summary.json is not readable as JSON (cut short?)",
-        "training": "has no summary.json: its training has not ended",
-    }  # fmt: skip
+    named = {
+        "empty": "empty",
+        "foreign": "config.yaml",
+        "other": "seed",
+        "yaml": "config.yaml",
+        "cut": "summary.json",
+        "training": "summary.json",
+    }
+    assert why.keys() == named.keys()
+    assert all(word in why[name] for name, word in named.items())
     assert len(found.runs) == 6
-    assert not any(run.terms for run in found.runs if run.path.name == "terms")
+    assert not any(run.vlb_terms.content for run in found.runs if run.path.name == "terms")
     assert any("vlb_terms.npz: not readable" in text for text in found.problems)
 
 
@@ -228,7 +240,7 @@ def test_tables_hold_every_choice(tmp_path):
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["choice"] for row in rows] == [choice.label for choice in found.studies[0].compared.choices]
-    own = said(found.studies[0], "cosine, hybrid")
+    own = comparison(found.studies[0], "cosine, hybrid")
     assert float(rows[3]["bound_bpd_difference"]) == own.over_seeds.value
     assert float(rows[3]["bound_bpd_images_low"]) == own.over_images.low
     assert rows[3]["bound_bpd_verdict"] == "better"
@@ -239,12 +251,12 @@ def test_tables_hold_every_choice(tmp_path):
 
 
 def test_words_and_digits():
-    assert named("fid@10000") == ("fid@10000", "FID @10000", -1, True)
-    assert named("classifier_recognised@256").better == 1
-    assert not named("pixels_fd_real").judged
-    assert not named("bound_chain_kl").judged
+    assert measure_of("fid@10000")[:4] == ("fid@10000", "FID @10000", -1, True)
+    assert measure_of("classifier_recognised@256").better == 1
+    assert not measure_of("pixels_fd_real").judged
+    assert not measure_of("bound_chain_kl").judged
     assert (decimals([3.14], [0.025]), decimals([312.0], []), decimals([0.0], [])) == (3, 1, 3)
-    assert (shown(-0.0004, 2), shown(0.5, 1, True), shown(-2.25, 2)) == ("0.00", "+0.5", "−2.25")
+    assert (decimal(-0.0004, 2), decimal(0.5, 1, True), decimal(-2.25, 2)) == ("0.00", "+0.5", "−2.25")
 
 
 def test_options_of_the_command():
@@ -259,6 +271,22 @@ def test_options_of_the_command():
     ):
         with pytest.raises(UserError, match=told):
             parsed([here, *wrong] if wrong else wrong)
+
+
+HEAVY = {"torch", "lightning", "hydra", "omegaconf", "scipy.stats", "scipy.optimize", "matplotlib", "PIL", "pandas"}
+LOADED = """
+import sys
+from ddpm_lab.cli.compare import main
+main()
+print("loaded", *sys.modules)
+"""
+
+
+def test_it_loads_nothing_heavy(tmp_path):
+    """A comparison takes less time than to import torch."""
+    command = [sys.executable, "-c", LOADED, str(sweep(tmp_path, seeds=(1,)))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    assert not HEAVY & set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.slow
@@ -281,11 +309,13 @@ def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seed
         of_seed, choices = rng.normal(size=(2, seeds)), []
         for label in "abcd":
             values = of_seed + rng.normal(size=(2, seeds))
-            arms = {seed: Arm(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)}
-            choices.append(Choice({}, label, arms))
-        found = judged(Compared([], choices, []), choices[0], 0.95)
+            runs = {
+                seed: ComparedRun(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)
+            }
+            choices.append(ComparedChoice({}, label, runs))
+        found = judge(ComparedChoices([], choices, []), choices[0], 0.95)
         assert len(found.comparisons) == 6
-        claimed += any(verdict(c, 0.95) in ("better", "worse") for c in found.comparisons)
+        claimed += any(c.verdict in ("better", "worse") for c in found.comparisons)
     assert claimed / experiments < 0.065
 
 

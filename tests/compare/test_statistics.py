@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddpm_lab.compare.statistics import Estimate, bootstrap, holm, normal_interval, t_interval, welch_interval
+from ddpm_lab.compare.statistics import Interval, bootstrap, holm, normal_interval, t_interval, welch_interval
 
 EXPERIMENTS = 2_000
 
 
-def covered(intervals: list[Estimate], truth: float) -> float:
+def covered(intervals: list[Interval], truth: float) -> float:
     return float(np.mean([found.low <= truth <= found.high for found in intervals]))
 
 
@@ -57,14 +57,14 @@ def test_two_against_ten_that_share_nothing_cover_less_than_promised():
 
 
 def test_one_value_has_no_interval():
-    assert t_interval([3.2], 0.95) == Estimate(3.2, None, None, None, 1)
+    assert t_interval([3.2], 0.95) == Interval(3.2, None, None, None, 1)
     assert welch_interval([3.2], [3.0, 3.1], 0.95)[1:] == (None, None, None, 3)
 
 
 def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
-    assert t_interval([0.5, 0.5], 0.95) == Estimate(0.5, 0.5, 0.5, 0.0, 2)
+    assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2)
     assert normal_interval(0.0, 0.0, 9, 0.95).p == 1
-    assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Estimate(0.25, 0.25, 0.25, 0.0, 4)
+    assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4)
 
 
 @pytest.mark.parametrize("strata", [1, 20])

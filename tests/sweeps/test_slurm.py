@@ -20,6 +20,7 @@ from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.sweeps.slurm import Slurm
 
 pytest.importorskip("submitit")
 SWEEP = """
@@ -349,3 +350,9 @@ def test_arms_of_one_and_of_two_processes_train(queue):
         assert all(torch.equal(value, y["state_dict"][key]) for key, value in x["state_dict"].items())
         assert not {"sweep", "launcher"} & x["config"].keys()
         assert (ours / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("notice", 29), ("minutes", 0), ("cpus", 1.5), ("partition", ""), ("more", [1])])
+def test_a_setting_outside_its_domain_is_refused_for_python_callers(queue, name, value):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        Slurm(**{name: value}, plan=plan_of(preflight(["-m", "seed=1"]), [], [conf_dir()]))

@@ -84,7 +84,7 @@ def test_without_a_key_it_is_one_line_and_offline(tmp_path, caplog, capfd):
 NO_NETWORK = """
 import sys
 from ddpm_lab.training import wandb_logger
-wandb_logger.TIMEOUT = 1.0
+wandb_logger.INIT_TIMEOUT = 1.0
 logger = wandb_logger.Wandb("online", "p", None, None, [], None, "none", sys.argv[1])
 logger.log_metrics({"a": 1.0}, 1)
 logger.close(0)

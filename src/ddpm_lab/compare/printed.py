@@ -51,7 +51,7 @@ def console(report: ComparisonReport) -> list[str]:
 
 
 def _legend(study: Study, best: str = "* best mean") -> str:
-    paired = "paired by seed" + " where they share one" * any(found.apart for found in study.judged.comparisons)
+    paired = "paired by seed" + " where they share one" * any(comparison.apart for comparison in study.judged.comparisons)
     over = f"means with {100 * study.level:g}% intervals over seeds; differences to {study.baseline.label}, {paired}; {best}"
     return over + f"; {COPIED} equal to another row by construction" * any(column.copies for column in study.main)
 

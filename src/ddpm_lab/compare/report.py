@@ -26,8 +26,8 @@ class ComparisonReport:
         texts += [problem for run in self.runs for problem in run.problems]
         older = [run for run in self.runs if run.summary and not run.describes_itself]
         if older:
-            more = f" and {len(older) - 1} more runs were" if len(older) > 1 else " was"
-            texts.append(f"{older[0].path}{more} written before curves.json: no schedule of theirs is plotted")
+            others = f" and {len(older) - 1} more" if len(older) > 1 else ""
+            texts.append(f"{older[0].path}{others}: written before curves.json, so their schedules are not plotted")
         return texts
 
 

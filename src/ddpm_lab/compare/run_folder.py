@@ -144,8 +144,9 @@ def nested(content: Any, *keys: str) -> Any:
 def _described(entry: Any) -> DescribedCurve:
     x, y = (tuple(map(finite, entry[axis]["values"])) for axis in "xy")
     points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]  # log-SNR may be infinite
-    labels = [entry["title"], entry["alt"], entry["x"]["label"], entry["y"]["label"]]
-    return DescribedCurve(*map(str, labels), tuple(a for a, _ in points), tuple(b for _, b in points))
+    labels = {"x_label": str(entry["x"]["label"]), "y_label": str(entry["y"]["label"])}
+    line = {"x": tuple(a for a, _ in points), "y": tuple(b for _, b in points)}
+    return DescribedCurve(str(entry["title"]), str(entry["alt"]), **labels, **line)
 
 
 def finite(value: object) -> float | None:

@@ -121,7 +121,8 @@ class GaussianDiffusion:
         return out[:, :channels], out[:, channels:] if self.variance.n_outputs == 2 else None
 
     def reverse(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Reverse:
-        """DDPM Eq. 1: p_θ(x_s | x_t). `clip` limits x̂_0 to [−1, 1] before the mean is formed, as Ho's sampler does."""
+        """DDPM Eq. 1: p_θ(x_s | x_t). Its mean is that of q at x̂_0, which is Eq. 11 for a network that predicts ε. `clip`
+        limits x̂_0 to [−1, 1] before the mean is formed, as Ho's sampler does."""
         said = self.denoised(out, xt, step, clip)
         return Reverse(Normal(posterior_mean(said.x0, xt, step), said.log_var), said.x0)
 

@@ -28,7 +28,7 @@ def prior_bpd(chain: Chain, x0: Data) -> PerExample:
 
 
 def term_bpd(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> PerExample:
-    """One term of the bound per example: L_0 where s = 0, L_{t−1} elsewhere. `clip` as in `GaussianDiffusion.reverse`."""
+    """One term of DDPM Eq. 5 per example: L_0 where s = 0, L_{t−1} elsewhere. `clip` as in `GaussianDiffusion.reverse`."""
     return _whole_bpd(diffusion, diffusion.posterior(noised), diffusion.reverse(out, noised.xt, noised.step, clip).p, noised)
 
 

@@ -134,7 +134,7 @@ class Tally(NamedTuple):
 
 @dataclass
 class BoundMeter:
-    """Measures the bound over data that come in batches.
+    """Measures the bound, DDPM Eq. 3 in the form of Eq. 5, over data that come in batches.
 
     With `stride` k, datum i is measured at every k-th time of the chain, starting at its own offset: each datum costs 1/k of
     the calls, each time sees n/k data, and the total stays unbiased. The noise of datum i depends on (seed, i) alone.

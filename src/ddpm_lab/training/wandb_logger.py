@@ -18,20 +18,20 @@ from ddpm_lab.training.run_logger import RunLogger
 
 log = logging.getLogger("ddpm_lab")
 
-TIMEOUT = 30.0
+INIT_TIMEOUT = 30.0
 """Seconds to wait for the network when a run begins."""
 PROJECT = "ddpm-lab"
 LAST = "checkpoints/last.ckpt"
-LONGEST = 128
-"""Characters of the name of a run or of a group: what is longer is cut, as the server may refuse it."""
+LONGEST_NAME = 128
+"""Characters of the name of a run or of a group. Longer names are cut: the server may refuse them."""
 
 
 class Wandb(RunLogger):
-    """Online, or offline where there is no key or no network; a fault of wandb's is one line and never ends a run.
+    """Online, or offline where there is no key or no network. An error of wandb is logged as one line and never ends a run.
 
-    The step is the optimiser's, so a resumed run goes on with its curve: wandb ignores steps that it has. The id is made once
-    and kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run of its own: sent later
-    under the same id it would replace the summary of the training run. Nothing is asked, and no run but this one is touched.
+    The step is the optimiser's: wandb ignores steps that it has, so a resumed run continues its curves. The id is made once and
+    kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run with an id of its own: sent later under
+    the id of the training run, it would replace that run's summary. There are no prompts, and no other run is touched.
     """
 
     kind = "wandb"
@@ -51,12 +51,12 @@ class Wandb(RunLogger):
         super().__init__(os.path.abspath(run_dir))  # its last part is a name, also of "."
         self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
         self._named = name is not None
-        self._about = {
+        self._identity = {
             "project": project or PROJECT,
             "entity": entity,
-            "group": group and group[:LONGEST],
+            "group": group and group[:LONGEST_NAME],
             "tags": tags,
-            "name": (name or self.run_dir.name)[:LONGEST],
+            "name": (name or self.run_dir.name)[:LONGEST_NAME],
             "job_type": "evaluation" if evaluation else "training",
         }
         self._run: Any = None
@@ -84,38 +84,38 @@ class Wandb(RunLogger):
 
     @rank_zero_only
     def log_files(self, files: list[Path], step: int) -> None:
-        """Files of the run folder, as they are now: under its name, since wandb has a config.yaml of its own."""
+        """Copies of files of the run folder, in a folder of its name: wandb itself writes a config.yaml."""
 
         def send(wandb: Any, run: Any) -> None:
             for file in files:
                 name = Path(self.run_dir.name) / os.path.relpath(file, self.run_dir)
                 (run.dir / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, run.dir / name)  # wandb would link to it
+                shutil.copyfile(file, run.dir / name)  # wandb would make a link
                 run.save(os.path.join(run.dir, glob.escape(str(name))), base_path=run.dir, policy="now")
 
         self._send(send)
 
     @rank_zero_only
     def log_model(self, step: int) -> None:
-        """The last checkpoint, or its weights, in a folder that is loaded as the run folder is."""
+        """The last checkpoint, or its weights, in a folder that loads like a run folder."""
 
         def send(wandb: Any, run: Any) -> None:
-            made = wandb.Artifact(f"{self.artifact}-{run.id}", type="model", metadata={"step": step, "run": run.name})
+            artifact = wandb.Artifact(f"{self.artifact}-{run.id}", type="model", metadata={"step": step, "run": run.name})
             files = {name: self.run_dir / name for name in ("config.yaml", "summary.json", LAST)}
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 if self.artifact == "weights":
                     whole, files[LAST] = files[LAST], Path(folder, "weights.ckpt")
                     write_weights(whole, files[LAST])
                 for name, path in files.items():
-                    made.add_file(str(path), name, skip_cache=True)
-            run.log_artifact(made)
+                    artifact.add_file(str(path), name, skip_cache=True)
+            run.log_artifact(artifact)
 
         if self.artifact != "none":
             with self._staging():
                 self._send(send)
 
     def _staging(self) -> AbstractContextManager[None]:
-        """Tables and artifacts are kept in the run folder until they are sent."""
+        """Keeps tables and artifacts in the run folder until they are sent."""
         return _environment("WANDB_DATA_DIR", str(self.folder))
 
     @rank_zero_only
@@ -124,16 +124,16 @@ class Wandb(RunLogger):
             self._send(lambda wandb, run: run.finish(exit_code=code))
             self._run = None
 
-    def _send(self, what: Callable[[Any, Any], object]) -> None:
-        """`what` with the package and the run, which the first call begins. A fault ends the logging, not the training."""
+    def _send(self, send: Callable[[Any, Any], object]) -> None:
+        """Calls `send` with the package and the run, which the first call begins. An error ends the logging only."""
         if self.mode == "disabled":
             return
         import wandb
 
         try:
             self._run = self._run or self._begin(wandb)
-            what(wandb, self._run)
-        except Exception as error:  # wandb raises many kinds, and none is worth a run
+            send(wandb, self._run)
+        except Exception as error:  # wandb raises many kinds; none may end a run
             self.mode = "disabled"
             log.warning("wandb: %s; the run goes on without it", _first_line(error))
 
@@ -145,23 +145,25 @@ class Wandb(RunLogger):
                 raise
             self.mode, reason = "offline", _first_line(error)
         log.warning("wandb: %s; offline instead, to be sent with: wandb sync %s/offline-run-*", reason, self.folder)
-        wandb.teardown()  # its service holds the id of the run that did not begin
+        wandb.teardown()  # its service still holds the id of the run that did not begin
         return self._open(wandb)
 
     def _open(self, wandb: Any) -> Any:
         online = self.mode == "online"
-        wandb.setup(settings=wandb.Settings(silent=True))  # silent: nothing said, and no question asked
+        wandb.setup(settings=wandb.Settings(silent=True))  # silent: no output and no prompt
         run = wandb.init(
             dir=self.run_dir,
             id=self._id(),
             mode=self.mode,
             resume="allow" if online else None,
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=TIMEOUT),
-            **self._about,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
+            **self._identity,
         )
         if run.sweep_id and not self._named:
-            run.name = " ".join(f"{key}={value}" for key, value in run.config.items())[:LONGEST]  # what the agent chose
+            run.name = " ".join(f"{key}={value}" for key, value in run.config.items())[
+                :LONGEST_NAME
+            ]  # the parameters of the agent
         if online:
             log.info("wandb: %s", run.url)
         return run
@@ -184,7 +186,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable that is set for a while, unless the user has set it."""
+    """Sets a variable within the block, unless the user has set it."""
     if name in os.environ:
         yield
         return
