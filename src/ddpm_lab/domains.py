@@ -152,7 +152,7 @@ _SIGNS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
 
 
 def allowed(domain: Any) -> str:
-    """The domain in words: "int >= 1", "float in (0, 1)", "one of a, b", "list of int >= 1", "file that exists", "... or null"."""
+    """The domain in words: "int >= 1", "float in (0, 1)", "one of a, b", "list of int", "file that exists", "... or null"."""
     origin, arguments = get_origin(domain), get_args(domain)
     if origin in (Union, types.UnionType):
         return " or ".join(map(allowed, arguments))

@@ -125,12 +125,6 @@ def test_scale_and_weight_are_factors(factor):
     assert_close(vlb, factor * 8 * term_bpd(diffusion, out, noised))
 
 
-def test_hybrid_refuses_a_fixed_variance():
-    diffusion, noised, out, _ = case("linear", Setting(variance="beta"), 4, all_times(4))
-    with pytest.raises(ValueError, match="variance=learned_range"):
-        Hybrid()(diffusion, out, noised)
-
-
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
 def test_decoder_equals_the_reference_at_every_level(levels):
     k = torch.arange(levels, dtype=torch.float64)

@@ -66,22 +66,9 @@ def test_too_few_or_too_many_steps_are_refused(spacing, n):
         spaced_times(10, n, spacing)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral, DDIM])
-@pytest.mark.parametrize("steps", [0, -1, 11])
-def test_a_sampler_refuses_them_too(sampler, steps):
-    with pytest.raises(ValueError, match=rf"\bsteps={steps}\b"):
-        sampler(steps=steps).chain(linear(10))
-
-
 def test_unknown_spacing_is_refused():
     with pytest.raises(REFUSED, match=r"spacing.*cubic"):
         spaced_times(10, 3, "cubic")
-
-
-@pytest.mark.parametrize("eta", [-0.1, 1.5])
-def test_eta_outside_zero_and_one_is_refused(eta):
-    with pytest.raises(ValueError, match="eta"):
-        DDIM(eta=eta)
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 10])
@@ -131,17 +118,7 @@ def test_the_network_runs_without_autograd(request):
     assert modes == [True] * 3
 
 
-@pytest.mark.parametrize("name", options("sampler"))
-def test_same_noise_same_sample(name):
-    diffusion, x = diffusion_of(linear(20), Setting("v")), normal_like(torch.zeros(2, 3), 0)
-    runs = [
-        [s.x for s in make("sampler", name, steps=7)(diffusion, lambda x, t: torch.sin(x), x, lambda t: normal_like(x, t))]
-        for _ in range(2)
-    ]
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-
-
-CLIPS = [(None, 256, True), (None, None, False), (True, None, True), (False, 256, False)]
+CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256, False), (False, None, False)]
 
 
 @pytest.mark.parametrize(("clip", "levels", "clipped"), CLIPS)

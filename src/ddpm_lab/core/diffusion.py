@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm_lab.core.gaussian import Normal
 from ddpm_lab.core.path import Chain, NoiseSchedule, Step
 from ddpm_lab.core.prediction import Prediction
-from ddpm_lab.core.types import Coefficient, Data, Times
+from ddpm_lab.core.types import Coefficient, Data, Incompatible, Times
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -84,16 +84,26 @@ class GaussianDiffusion:
     def __post_init__(self) -> None:
         if self.levels is not None and self.levels < 2:
             raise ValueError(f"levels={self.levels}: a decoder needs at least 2 grey levels.")
-        if self.prediction.needs_signal and self.schedule.alphas_bar[-1] == 0:
-            raise ValueError(
-                "ᾱ_T = 0 leaves no signal at T for a prediction that divides by √ᾱ_T: "
-                "choose prediction=v or prediction=x0, or a schedule whose last β is below 1."
+        if self.prediction.needs_signal and self.schedule.reaches_zero:
+            raise Incompatible(
+                f"ᾱ_T = 0 leaves no signal at t = T, and x̂_0 of {type(self.prediction).__name__} divides by √ᾱ_T",
+                "schedule",
+                "prediction",
             )
 
     @property
     def clips(self) -> bool:
-        """Whether x̂_0 is limited to [−1, 1] where nobody says: for data with grey levels, as in Ho's sampler and evaluation."""
+        """Default of `clip`: true for data with grey levels, as in Ho's sampler and evaluation, unless the prediction is Mu."""
         return self.levels is not None and self.prediction.clips
+
+    def clips_x0(self, clip: bool | None) -> bool:
+        """Whether x̂_0 is limited to [−1, 1]: `clip`, or the default where it is None. Raises Incompatible for clip=True on data
+        without grey levels, which have no such bounds."""
+        if clip and self.levels is None:
+            raise Incompatible(
+                "clip=true limits x̂_0 to [-1, 1], and data without grey levels have no bounds", "sampler", "data"
+            )
+        return self.clips if clip is None else clip
 
     @cached_property
     def chain(self) -> Chain:

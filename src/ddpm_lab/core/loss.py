@@ -10,16 +10,17 @@ import torch
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
 from ddpm_lab.core.prediction import snr
 from ddpm_lab.core.terms import term_bpd
-from ddpm_lab.core.types import Coefficient, Data, PerExample
+from ddpm_lab.core.types import Coefficient, Data, Incompatible, PerExample
 from ddpm_lab.domains import NonNegativeFloat, PositiveFloat, checked
 
 
 class Loss(ABC):
     """A loss per example from the network's output at x_t."""
 
-    trains_variance: bool
-    auto_variance: str
-    needs_learned_variance = False
+    trains_variance: bool = False
+    """Whether a variance that the network supplies gets a gradient."""
+    needs_learned_variance: bool = False
+    auto_variance: str = "beta"
 
     @abstractmethod
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
@@ -27,6 +28,17 @@ class Loss(ABC):
 
     def __call__(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerExample:
         return total(self.parts(diffusion, out, noised))
+
+    def check(self, diffusion: GaussianDiffusion) -> None:
+        """Raises Incompatible where this loss cannot train a network for the diffusion."""
+        loss, variance = type(self).__name__, type(diffusion.variance).__name__
+        learned = diffusion.variance.n_outputs == 2
+        if learned and not self.trains_variance:
+            raise Incompatible(f"{loss} leaves the output for {variance} untrained", "loss", "variance")
+        if self.needs_learned_variance and not learned:
+            raise Incompatible(
+                f"{loss} trains a variance that the network supplies, and {variance} is fixed", "loss", "variance"
+            )
 
 
 def total(parts: dict[str, PerExample]) -> PerExample:
@@ -65,6 +77,19 @@ class Weighted(Loss):
     @abstractmethod
     def weight(self, snr: Coefficient) -> Coefficient:
         """Of the squared error of x̂_0."""
+
+    def check(self, diffusion: GaussianDiffusion) -> None:
+        super().check(diffusion)
+        loss, prediction = type(self).__name__, type(diffusion.prediction).__name__
+        vanishes = bool(self.weight(torch.zeros(())) == 0)
+        if ("snr" if vanishes else "x0") not in diffusion.prediction.weighable:
+            raise Incompatible(
+                f"{loss} weighs the error of x̂_0, and on the output of {prediction} its weight is unbounded as ᾱ_t → 0",
+                "loss",
+                "prediction",
+            )
+        if vanishes and diffusion.schedule.reaches_zero:
+            raise Incompatible(f"{loss} gives no weight to t = T where ᾱ_T = 0, and sampling starts there", "loss", "schedule")
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
         weight = self.weight(snr(noised.step)) / diffusion.prediction.x0_weight(noised.step)
@@ -146,9 +171,9 @@ class Hybrid(Loss):
         self.weight = weight
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        self.check(diffusion)
         prediction, raw = diffusion.split(out, noised.x0)
-        if raw is None:
-            raise ValueError("loss=hybrid trains a variance that the network supplies: choose variance=learned_range.")
+        assert raw is not None, "check refuses a fixed variance"
         held = torch.cat([prediction.detach(), raw], dim=1)
         vlb = self.weight * diffusion.schedule.T * term_bpd(diffusion, held, noised)
         return {"mse": target_mse(diffusion, out, noised), "vlb": vlb}

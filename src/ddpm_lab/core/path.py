@@ -71,6 +71,11 @@ class NoiseSchedule:
         return 1 - self.alphas_bar[1:] / self.alphas_bar[:-1]
 
     @property
+    def reaches_zero(self) -> bool:
+        """Whether ᾱ_T = 0: x_T is pure noise."""
+        return bool(self.alphas_bar[-1] == 0)
+
+    @property
     def snr(self) -> Float64[Tensor, " times"]:
         """ᾱ_t / (1 − ᾱ_t), infinite at t = 0."""
         return self.alphas_bar / (1 - self.alphas_bar)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm_lab.core.diffusion import Denoise, Denoised, GaussianDiffusion, Network, beta_tilde, posterior_mean
 from ddpm_lab.core.path import Chain, NoiseSchedule, Step
-from ddpm_lab.core.types import Coefficient, Data
+from ddpm_lab.core.types import Coefficient, Data, Incompatible
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 from ddpm_lab.domains import ClosedUnit, PositiveInt, checked
 
@@ -29,13 +29,13 @@ class Sampled(NamedTuple):
 
 @checked
 def spaced_times(T: PositiveInt, n: PositiveInt, spacing: Spacing = "trailing") -> tuple[int, ...]:
-    """n increasing times in 1..T. Raises ValueError unless 1 ≤ n ≤ T.
+    """n increasing times in 1..T. Raises Incompatible for n > T.
 
     trailing ends at T and leading starts at 1, both with gaps of T/n (iDDPM's "ddimN" is leading); linspace holds both ends
     (iDDPM's "N"); quadratic grows as the square and ends at T (DDIM appendix D.2, widened where the squares coincide).
     """
-    if not 1 <= n <= T:
-        raise ValueError(f"sampler.steps={n}: a chain of T={T} has 1 to {T} steps.")
+    if n > T:
+        raise Incompatible(f"steps={n} exceeds T={T}; allowed is 1 to {T}, or null for all", "sampler", "schedule")
     match spacing:
         case "trailing":
             return tuple(-(-i * T // n) for i in range(1, n + 1))
@@ -48,8 +48,8 @@ def spaced_times(T: PositiveInt, n: PositiveInt, spacing: Spacing = "trailing") 
 
 
 class Sampler(ABC):
-    """`steps` network calls (None: all T) at times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]; None leaves it
-    to the diffusion: `GaussianDiffusion.clips`."""
+    """`steps` network calls (None: all T) at times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]; None takes the default,
+    `GaussianDiffusion.clips_x0`."""
 
     draws_noise = True
 
@@ -58,8 +58,21 @@ class Sampler(ABC):
         self.spacing: Spacing = spacing
 
     def chain(self, schedule: NoiseSchedule) -> Chain:
-        """The times this sampler visits."""
-        return schedule.chain(spaced_times(schedule.T, schedule.T if self.steps is None else self.steps, self.spacing))
+        """The times this sampler visits. Raises Incompatible for more steps than T, or an end before T where ᾱ_T = 0."""
+        times = spaced_times(schedule.T, schedule.T if self.steps is None else self.steps, self.spacing)
+        if schedule.reaches_zero and times[-1] != schedule.T:
+            raise Incompatible(
+                f"spacing={self.spacing} starts at t = {times[-1]} of T={schedule.T}, and ᾱ_t = 0 at t = T alone: "
+                "x_t would be taken for pure noise where it is not",
+                "sampler",
+                "schedule",
+            )
+        return schedule.chain(times)
+
+    def check(self, diffusion: GaussianDiffusion) -> None:
+        """Raises Incompatible where this sampler cannot run on the diffusion."""
+        self.chain(diffusion.schedule)
+        diffusion.clips_x0(self.clip)
 
     @abstractmethod
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: Any) -> tuple[Data, Data, Any]:
@@ -77,9 +90,8 @@ class Sampler(ABC):
     @torch.inference_mode()
     def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
         """Yields the states from x_T = x down to x_0."""
-        clip = diffusion.clips if self.clip is None else self.clip
         chain, state, noisy = self.chain(diffusion.schedule), None, self.noisy(diffusion.variance)
-        denoise = diffusion.denoiser(net, chain, clip)
+        denoise = diffusion.denoiser(net, chain, diffusion.clips_x0(self.clip))
         for step in chain.steps_down():
             z = noise(int(step.t)) if noisy and step.s > 0 else None
             x, x0, state = self.step(denoise, x, step, z, state)

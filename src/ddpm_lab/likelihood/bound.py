@@ -145,14 +145,14 @@ class BoundMeter:
     stride: int = 1
     seed: int = 0
     clip: bool | None = None
-    """Of x̂_0 to [−1, 1]; None leaves it to the diffusion: `GaussianDiffusion.clips`."""
+    """Of x̂_0 to [−1, 1]; None takes the default: `GaussianDiffusion.clips_x0`."""
     batch: int = 512
     tally: Tally = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= len(self.chain):
             raise ValueError(f"stride={self.stride}: a chain of {len(self.chain)} steps allows 1 to {len(self.chain)}.")
-        self.clip = self.diffusion.clips if self.clip is None else self.clip
+        self.clip = self.diffusion.clips_x0(self.clip)
         self.tally = Tally.empty(len(self.chain))
 
     @torch.inference_mode()

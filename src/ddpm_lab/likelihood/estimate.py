@@ -108,7 +108,7 @@ class BoundEstimator:
     k: int = 10
     seed: int = 0
     clip: bool | None = None
-    """Of x̂_0 to [−1, 1]; None leaves it to the diffusion: `GaussianDiffusion.clips`."""
+    """Of x̂_0 to [−1, 1]; None takes the default: `GaussianDiffusion.clips_x0`."""
     batch: int = 512
     tally: EstimateTally = field(init=False, repr=False)
 
@@ -120,7 +120,7 @@ class BoundEstimator:
             raise ValueError(f"p must be float64 along the chain's {N} times, 0 at the first and positive elsewhere.")
         if N > 1 and abs(float(p.sum()) - 1) > 1e-9:
             raise ValueError(f"p must add up to 1, and gives {float(p.sum())}.")
-        self.clip = self.diffusion.clips if self.clip is None else self.clip
+        self.clip = self.diffusion.clips_x0(self.clip)
         none = torch.zeros(0, dtype=torch.float64)
         self.tally = EstimateTally(torch.zeros(0, dtype=torch.int64), none, none, none)
 
