@@ -167,7 +167,10 @@ def test_what_cannot_be_read_takes_one_line(argument, message):
         ("launcher=slurm", "launcher=slurm: this is about a sweep: add -m"),
         ("launcher.minutes=5", "launcher.minutes=5: this is about a sweep: add -m"),
         ("-m launcher=local,slurm", "launcher=local,slurm: a sweep takes one value of this"),
-        ("-m launcher.minutes=5", "launcher.minutes=5: launcher=local has no such key; it has none. launcher.minutes belongs to launcher=slurm"),
+        (
+            "-m launcher.minutes=5",
+            "launcher.minutes=5: launcher=local has no such key; it has none. launcher.minutes belongs to launcher=slurm",
+        ),
         ("-m sweep=varianc", "sweep=varianc: no such option. Did you mean sweep=variance?"),
         ("-m sweep.n_jobs=0", "sweep.n_jobs=0: allowed is int >= 1"),
         ("-m sweep.name=a/b", "sweep.name=a/b: allowed is folder name"),

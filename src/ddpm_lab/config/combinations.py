@@ -49,23 +49,25 @@ def _refusal(config: Config) -> Incompatible | None:
 
 
 def _fitting(group: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:
-    """The options of a group with which that refusal does not come."""
-    good = []
+    """The options of a group with which all goes together; if there are none, those with which that refusal does not come."""
+    good: dict[bool, list[str]] = {True: [], False: []}
     for option in options(group, dirs).keys() - {option_of(group, config[group], dirs)}:
         try:
             other = _refusal({**config, group: content(group, option, dirs)})
         except (UserError, TypeError, ValueError):  # one that needs values of its own, or is wrong alone
             continue
         if other is None or other.arguments != refusal.arguments:
-            good.append(f"{group}={option}")
-    return sorted(good)
+            good[other is None].append(f"{group}={option}")
+    return sorted(good[True] or good[False])
 
 
 def option_of(group: str, node: Any, dirs: Sequence[Path]) -> str:
     """The option that a node was made with; of options with one target, the one with most values in common."""
     files = options(group, dirs)
     name = (node or {}).get("_target_")
-    alike = [option for option, path in files.items() if target(path) == name or content(group, option, dirs).get("_target_") == name]
+    alike = [
+        option for option, path in files.items() if target(path) == name or content(group, option, dirs).get("_target_") == name
+    ]
 
     def in_common(option: str) -> int:
         return sum(node.get(key) == value for key, value in content(group, option, dirs).items())
@@ -104,8 +106,6 @@ def _check_model(config: Config, data: Any) -> None:
         with torch.device("meta"):
             return instantiate(config, "net", **given)
 
-    if vectors and (config.get("sampler") or {}).get("clip") is True:
-        raise Incompatible("sampler.clip=true cuts x̂_0 to [-1, 1], and vectors have no such bounds", "sampler", "data")
     build_model({**config, "seed": 0}, (2,) if vectors else (1, size or 1, size or 1), data.levels, net)
 
 

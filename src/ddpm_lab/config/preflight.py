@@ -257,7 +257,7 @@ def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Cata
     if above and OmegaConf.select(config, above) is None:
         raise UserError(f"{setting.typed}: {above} is left out")
     try:
-        OmegaConf.update(config, key, setting.value, force_add=True)
+        OmegaConf.update(config, key, setting.value, merge=False, force_add=True)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(f"{setting.typed}: {_first_line(error)}") from error
 

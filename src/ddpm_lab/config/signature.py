@@ -135,7 +135,9 @@ def inspected(key: str, target: Callable[..., Any], values: Mapping[str, Any], e
             keys = [other for other, parameter in known.items() if parameter.domain is not None and other not in offered]
             close = nearest(name, keys)
             question = f" Did you mean {place}{close}?" if close else ""
-            raise UserError(f"{place}{name}: {_named(target)} has no such parameter.{question} It has {', '.join(keys) or 'none'}")
+            raise UserError(
+                f"{place}{name}: {_named(target)} has no such parameter.{question} It has {', '.join(keys) or 'none'}"
+            )
         if known[name].domain is None:
             raise UserError(f"{place}{name}: cannot be set: of the parameter {name} of {_named(target)}, {known[name].why}")
         check_value(f"{place}{name}", value, known[name].domain, explain)

@@ -46,7 +46,8 @@ class Diffusion(Model):
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
         self.loss, self.timesteps, self.sampler = loss, timesteps, sampler
-        sampler.chain(schedule)  # refuses more steps than there are
+        loss.check(self.diffusion)
+        sampler.check(self.diffusion)
         self.net = initialised(net, self.shape, variance.n_outputs, seed)
 
     @classmethod
