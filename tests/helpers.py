@@ -34,18 +34,19 @@ TINY = [
 """Two steps and one validation that fires every callback."""
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The configuration of `python train.py OVERRIDES`, variance=auto resolved."""
+def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
+    """The configuration of `python train.py OVERRIDES`, variance=auto resolved; `config_dir` is that of --config-dir."""
+    search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides))
+        cfg = compose("config", overrides=[*overrides, *search])
     OmegaConf.set_struct(cfg, False)
     resolve_auto(cfg)
     return cfg
 
 
-def trained(folder: Path, *overrides: str) -> Path:
+def trained(folder: Path, *overrides: str, config_dir: Path | None = None) -> Path:
     """Train in this process; returns the run folder."""
-    assert train(composed(*overrides), folder, None, None, time.time()) == 0
+    assert train(composed(*overrides, config_dir=config_dir), folder, None, None, time.time()) == 0
     return folder
 
 

@@ -60,14 +60,14 @@ def test_build_writes_nothing_and_puts_the_average_last(tmp_path):
     folder = tmp_path / "run"
     module, data, trainer = build(composed(*TINY, "seed=3"), folder)
     assert not folder.exists()
-    assert (module.seed, data.seed, data.steps, module.shape) == (3, 3, 2, (1, 8, 8))
+    assert (module.model.seed, data.seed, data.steps, module.model.shape) == (3, 3, 2, (1, 8, 8))
     own = [type(callback).__name__ for callback in trainer.callbacks]
-    listed = ["Samples", "VLBTerms", "LossQuartiles", "Throughput", "FrechetDistance", "EMA"]
+    listed = ["Samples", "VLBTerms", "LossQuartiles", "Throughput", "FrechetDistance", "FrechetCurve", "EMA"]
     assert [name for name in own if name in listed] == listed
     assert own[-1] == "Checkpoints"  # Lightning's order: it saves what all others have done
     assert isinstance(trainer.callbacks[own.index("EMA")], EMA)
-    assert OmegaConf.create(module.config).schedule.T == 10
-    assert all(isinstance(value, dict | list | str | int | float | None) for value in module.config.values())
+    assert OmegaConf.create(module.model.config).schedule.T == 10
+    assert all(isinstance(value, dict | list | str | int | float | None) for value in module.model.config.values())
 
 
 def test_a_trial_run_takes_one_batch(tmp_path):

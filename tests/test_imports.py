@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import TINY
 
 SRC = Path(__file__).parents[1] / "src" / "ddpm_lab"
 FILES = {
@@ -24,10 +25,10 @@ MAY_ENTER = {
     "processes": {"ranks"},
     "likelihood": {"core"},
     "pictures": {"core.grey"},
-    "data": {"core.rng", "core.grey"},
+    "data": {"core.batch", "core.rng", "core.grey"},
     "metrics": {"core.rng", "core.grey", "ranks"},
     "models": {"core", "likelihood", "nets", "ranks"},
-    "training": {"core", "likelihood", "models", "metrics", "data.memory", "pictures", "ranks"},
+    "training": {"core", "models", "metrics", "pictures", "ranks"},
     "evaluation": {"core", "likelihood", "models", "metrics", "data", "pictures", "ranks"},
     "compare": {"metrics.record"},
     "sweeps": {"processes"},
@@ -35,12 +36,8 @@ MAY_ENTER = {
 """Rooms of ddpm_lab that a room may import from besides itself and BASE. config and cli may import anything."""
 PENDING: dict[str, set[str]] = {
     "evaluation": {"config.build", "training.results"},
-    "models": {"data.memory", "training.module"},
 }
 """Arrows that still run the wrong way. Empty this."""
-
-ONLY_A_TYPE = {"ddpm_lab.training.module": {"ddpm_lab.data.memory": {"Batch"}}}
-"""training knows data by one type, what a batch is."""
 
 
 def imports(path: Path) -> Iterator[tuple[str, set[str]]]:
@@ -76,15 +73,15 @@ def test_rooms_are_entered_only_by_whom_the_plan_names(room):
     assert not {name: found for name, found in wrong.items() if found}
 
 
-def test_training_takes_no_more_than_a_type_from_data():
-    for name, path in FILES.items():
-        if within(name, "ddpm_lab.training"):
-            taken = {module: names for module, names in imports(path) if within(module, "ddpm_lab.data")}
-            assert taken == ONLY_A_TYPE.get(name, {})
-
-
 def importers(package: str) -> set[str]:
     return {name for name, path in FILES.items() if any(within(module, package) for module, _ in imports(path))}
+
+
+def test_only_training_and_data_modules_know_lightning():
+    assert all(
+        any(within(name, f"ddpm_lab.{room}") for room in ("training", "data", "cli", "config", "processes"))
+        for name in importers("lightning")
+    )
 
 
 def test_only_the_root_and_the_command_know_hydra():
@@ -119,6 +116,12 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_the_package_itself_loads_nothing_heavy():
     assert not loaded_by("import ddpm_lab; ddpm_lab.UserError") & set(HEAVY)
+
+
+def test_a_run_is_opened_without_lightning_hydra_or_pictures(run_of):
+    loaded = loaded_by(f"import ddpm_lab; ddpm_lab.load({str(run_of(*TINY))!r}).sample(1)")
+    assert "torch" in loaded
+    assert not loaded & {"lightning", "hydra", "matplotlib", "sklearn", "torchvision", "torchmetrics", "scipy"}
 
 
 @pytest.mark.parametrize("module", sorted(name for name in FILES if within(name, "ddpm_lab.cli")))

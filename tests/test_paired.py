@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import TINY, composed, trained
 
-from ddpm_lab.config.build import build_module
+from ddpm_lab.config.build import build_model
 from ddpm_lab.core.diffusion import GaussianDiffusion
 
 NO_OPS = [
@@ -27,7 +27,7 @@ def test_what_changes_nothing_gives_the_same_result_to_the_bit(plain, same, resu
 
 
 def weights(*overrides: str, shape: tuple[int, ...] = (1, 8, 8)) -> dict[str, torch.Tensor]:
-    return build_module(composed(*overrides), shape, 17).net.state_dict()
+    return build_model(composed(*overrides), shape, 17).net.state_dict()
 
 
 @pytest.mark.parametrize(

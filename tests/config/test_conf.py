@@ -12,7 +12,7 @@ from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.options import conf_dir, content, is_global
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.config.settings import EVALUATE, TRAIN, Search, Sweep
-from ddpm_lab.config.signature import OFFERED, parameters
+from ddpm_lab.config.signature import parameters
 from ddpm_lab.config.values import domain_of
 from ddpm_lab.domains import accepts, allowed
 from ddpm_lab.errors import UserError
@@ -41,7 +41,7 @@ def of(name: str) -> dict[str, Any]:
     """The parameters that the keys of a node are."""
     node, group = nodes()[name], name.partition("=")[0].partition(".")[0]
     target = resolve_target(node["_target_"], group)
-    hidden = {*HIDDEN.get(node["_target_"], ()), *OFFERED.get(group, ()), *getattr(target, "passed", ())}
+    hidden = {*HIDDEN.get(node["_target_"], ()), *getattr(target, "passed", ())}
     return {key: p for key, p in parameters(target).items() if p.domain is not None and key not in hidden}
 
 

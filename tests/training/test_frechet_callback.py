@@ -7,13 +7,12 @@ import torch
 
 from ddpm_lab.core.grey import quantise
 from ddpm_lab.core.sampler import DDIM
-from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance
 from ddpm_lab.training.callbacks.frechet import FrechetCurve, FrechetDistance
 from ddpm_lab.training.checkpoint import Checkpoints
 
-from .support import Dots, fit, module, quiet, table
+from .support import Dots, T, fit, module, quiet, table
 
 pytestmark = quiet
 
@@ -68,11 +67,14 @@ def test_curve_is_that_of_its_own_n_and_sampler(tmp_path):
     assert [row["step"] for row in table(tmp_path) if "val/pixels_fd@24" in row] == [6]  # a resumed run keeps the rhythm
 
 
-def test_a_curve_that_is_never_measured_costs_nothing_and_one_that_cannot_be_is_refused(tmp_path):
-    fit(tmp_path, module(), [FrechetCurve(24, 0, steps=100, extractor=Pixels())], steps=1, validate_every=1)
+def test_a_curve_that_is_never_measured_costs_nothing(tmp_path):
+    fit(tmp_path, module(), [FrechetCurve(24, 0, extractor=Pixels())], steps=1, validate_every=1)
     assert not (tmp_path / "metrics.csv").exists()
-    with pytest.raises(UserError, match=r"callbacks\.frechet_curve: .*steps=100"):
-        fit(tmp_path, module(), [FrechetCurve(24, 1, steps=100, extractor=Pixels())], steps=1)
+
+
+def test_steps_of_a_curve_are_at_most_those_of_the_chain():
+    model = module().model
+    assert (model.sampling(steps=100).sample_steps, model.sampling(steps=3).sample_steps, model.sample_steps) == (T, 3, T)
 
 
 def test_samples_that_are_not_finite_have_no_distance_and_the_run_is_measured_all_the_same(tmp_path, monkeypatch, caplog):

@@ -13,18 +13,6 @@ from ddpm_lab.errors import UserError
 
 MISSING = "???"
 UNTYPED = "it has no annotation"
-OFFERED: dict[str, tuple[str, ...]] = {
-    "net": ("in_channels", "out_channels", "size"),
-    "model": ("net", "shape", "levels", "seed", "config"),
-    "trainer": ("module", "callbacks", "logger", "run_dir"),
-    "callbacks": ("extractor",),
-    "logger": ("run_dir", "evaluation"),
-    "metrics": ("data",),
-    "launcher": ("plan",),
-    "variance": ("gamma",),
-    "optim": ("params",),
-}
-"""Arguments that Python gives to the options of a group."""
 
 
 class Parameter(NamedTuple):
@@ -128,11 +116,11 @@ def given(target: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, A
 def inspected(key: str, target: Callable[..., Any], values: Mapping[str, Any], explain: Explain = unexplained) -> Node:
     """The call that a node stands for. Raises UserError where a key reaches no parameter, a value lies outside its domain, or an
     argument is missing."""
-    known, offered = parameters(target), OFFERED.get(key.partition(".")[0], ())
+    known = parameters(target)
     place = f"{key}." if key else ""
     for name, value in values.items():
-        if name not in known or name in offered:
-            keys = [other for other, parameter in known.items() if parameter.domain is not None and other not in offered]
+        if name not in known:
+            keys = [other for other, parameter in known.items() if parameter.domain is not None]
             close = nearest(name, keys)
             question = f" Did you mean {place}{close}?" if close else ""
             raise UserError(
@@ -142,7 +130,7 @@ def inspected(key: str, target: Callable[..., Any], values: Mapping[str, Any], e
             raise UserError(f"{place}{name}: cannot be set: of the parameter {name} of {_named(target)}, {known[name].why}")
         check_value(f"{place}{name}", value, known[name].domain, explain)
     for name, parameter in known.items():
-        given_by_python = name in offered or (parameter.domain is None and parameter.why != UNTYPED)
+        given_by_python = parameter.domain is None and parameter.why != UNTYPED
         if parameter.required and name not in values and not given_by_python:
             raise UserError(f"{key}: {_named(target)} needs {name}, and this option has no such key")
     return Node(target, dict(values))

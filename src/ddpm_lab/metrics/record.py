@@ -75,6 +75,7 @@ EARLIER = {"data": "split", "quantised_levels": "levels"}
 def record(extractor: "Extractor | None" = None, *, n: int, split: str, **fields: Plain) -> Record:
     """How one number was measured: `FIELDS`; then what the extractor says of itself, as extractor_…; further `fields`, which
     are settings of one metric, as kid_subsets; and versions, as version_…"""
+    fields = current(fields)
     common = dict.fromkeys(FIELDS) | {"n": n, "split": split} | {name: fields.pop(name) for name in FIELDS if name in fields}
     features: Record = {}
     if extractor is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddpm_lab import ranks
 from ddpm_lab.core.batch import Batch
+from ddpm_lab.domains import Given
 
 Plain = str | int | float | bool | None
 
@@ -121,7 +122,14 @@ class Model(nn.Module, ABC):
     sample_in_bf16: bool = False
     """Whether the network samples under bfloat16 autocast."""
 
-    def __init__(self, *, shape: tuple[int, ...], levels: int | None, seed: int, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        *,
+        shape: Given[tuple[int, ...]],
+        levels: Given[int | None],
+        seed: Given[int],
+        config: Given[dict[str, Any]],
+    ) -> None:
         super().__init__()
         self.shape, self.levels, self.seed, self.config = tuple(shape), levels, seed, config
 

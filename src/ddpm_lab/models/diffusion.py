@@ -19,6 +19,7 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.domains import Given
 from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
@@ -38,10 +39,10 @@ class Diffusion(Model):
         sampler: Sampler,
         net: Callable[..., nn.Module],
         *,
-        shape: tuple[int, ...],
-        levels: int | None,
-        seed: int,
-        config: dict[str, Any],
+        shape: Given[tuple[int, ...]],
+        levels: Given[int | None],
+        seed: Given[int],
+        config: Given[dict[str, Any]],
     ) -> None:
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
@@ -106,14 +107,14 @@ class Diffusion(Model):
     def sampling(
         self, *, sampler: Sampler | None = None, steps: int | None = None, eta: float | None = None, **others: Any
     ) -> "Diffusion":
-        """By another sampler; or by the same in other `steps`, or by DDIM where an `eta` is given."""
+        """By another sampler; or by the same in at most so many `steps`, or by DDIM where an `eta` is given."""
         super().sampling(**others)
         other, chosen = copy.copy(self), sampler or self.sampler
         if eta is not None:
             chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip)
         if steps is not None:
             chosen = copy.copy(chosen)
-            chosen.steps = steps
+            chosen.steps = min(steps, self.diffusion.schedule.T)
         chosen.chain(self.diffusion.schedule)
         other.sampler = chosen
         return other

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_lab.core.types import Incompatible
-from ddpm_lab.domains import HalfOpenUnit, NonNegativeFloat, NonNegativeInt, PositiveFloat, checked
+from ddpm_lab.domains import HalfOpenUnit, Incompatible, NonNegativeFloat, NonNegativeInt, PositiveFloat, checked
 
 
 class Optimiser(Protocol):

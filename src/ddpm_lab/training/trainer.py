@@ -12,7 +12,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 
 from ddpm_lab.core.types import states
-from ddpm_lab.domains import PositiveInt, checked
+from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.run import prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
@@ -69,7 +69,7 @@ def make(
     other_world_size: bool = False,
     *,
     module: TrainingModule,
-    callbacks: list[Callback],
+    callbacks: Given[list[Callback]],
     logger: Logger | list[Logger],
     run_dir: Path,
     **more: Any,

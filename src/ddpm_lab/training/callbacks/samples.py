@@ -8,7 +8,7 @@ from annotated_types import Ge
 from lightning import Callback, LightningModule, Trainer
 
 from ddpm_lab import ranks
-from ddpm_lab.domains import NonNegativeInt, PositiveInt, checked
+from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
 from ddpm_lab.metrics.record import Result
 from ddpm_lab.pictures import save_grid, save_progression
 from ddpm_lab.training.results import log_picture, parts
@@ -26,7 +26,7 @@ class Samples(Callback):
         frames: Annotated[int, Ge(2)] = 10,
         seed: NonNegativeInt = 0,
         *,
-        batch: int = 256,
+        batch: Given[int] = 256,
     ) -> None:
         self.n, self.rows, self.frames, self.seed, self.batch = n, min(rows, n), frames, seed, max(batch, min(rows, n))
 

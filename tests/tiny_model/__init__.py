@@ -1,0 +1,1 @@
+"""A second model, as a user would add one: code and yaml files outside of ddpm_lab."""
