@@ -76,7 +76,7 @@ def test_a_trial_run_takes_one_batch(tmp_path):
 
 @pytest.mark.parametrize("overrides", [["sampler.steps=11"], ["sampler=ddim", "sampler.steps=11"]])
 def test_steps_that_are_not_there_are_answered(overrides, tmp_path):
-    with pytest.raises(UserError, match=r"sampler\.steps=11"):
+    with pytest.raises(UserError, match="steps=11"):
         build(composed(*TINY, *overrides), tmp_path)
 
 

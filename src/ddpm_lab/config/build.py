@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 
 import torch
 
@@ -129,12 +129,23 @@ def build_model(
         for name in model_parts(config)
         if name in config
     }
+    _check_kinds(config, made)
     about = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
     target, values = node(config, "model")
     try:
         return target(**values, **made, **about)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def _check_kinds(config: Config, made: Mapping[str, Any]) -> None:
+    """Raises UserError for a part that is not of the class or protocol that the model's constructor names."""
+    target = node(config, "model").target
+    kinds = get_type_hints(target.__init__ if isinstance(target, type) else target)
+    for name, part in made.items():
+        kind = kinds.get(name)
+        if isinstance(kind, type) and not isinstance(part, kind):
+            raise UserError(f"{name}: {config[name]['_target_']} makes a {type(part).__name__}, and no {kind.__name__}")
 
 
 def model_parts(cfg: "DictConfig | Config") -> list[str]:

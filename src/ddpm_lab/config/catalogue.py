@@ -104,6 +104,7 @@ class Catalog:
         if group not in self._parts:
             named = [name for name, path in self.options.get(group, {}).items() if not is_global(path)]
             values = {name: content(group, name, self.dirs) for name in named}
+            values = {name: held for name, held in values.items() if "_target_" not in held}
             several = any(isinstance(v, dict) and "_target_" in v for held in values.values() for v in held.values())
             self._parts[group] = {name: {f"{group}.{key}" for key in held} for name, held in values.items()} if several else {}
         return self._parts[group].get(str(option), set())
@@ -116,6 +117,15 @@ class Catalog:
             for path in lineage("experiment", str(experiment), self.dirs):
                 choices |= choices_made(path)
         return {group: typed.get(group, choices[group]) for group in self.groups}
+
+    def check_files(self, choices: Choices) -> None:
+        """Raises UserError for a chosen option whose files cannot be read, lead back to themselves, or hold nothing."""
+        for group, option in choices.items():
+            if option not in self.options.get(group, ()):
+                continue
+            paths = lineage(group, str(option), self.dirs)
+            if not is_global(paths[-1]) and not any(map(read_mapping, paths)):
+                raise UserError(f"{group}={option}: {paths[-1]} has no keys")
 
     def having(self, key: str) -> list[str]:
         """The options that have a key, as typed."""

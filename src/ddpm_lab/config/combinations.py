@@ -120,11 +120,8 @@ def _check_features(config: Config, data: Any) -> None:
 
 
 def _check_packages(config: Config) -> None:
-    logger = config.get("logger") or {}
-    off = ["wandb"] if logger.get("mode") == "disabled" else []
-    for package in getattr(resolve_target(logger["_target_"], "logger"), "packages", ()):
-        if package not in off:
-            require_for_logger(package)
+    for package in getattr(resolve_target(config["logger"]["_target_"], "logger"), "packages", ()):
+        require_for_logger(package)
 
 
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ddpm_lab.config.options import conf_dir, options, read_mapping
+from ddpm_lab.config.options import conf_dir, groups, options, read_mapping
 from ddpm_lab.config.signature import Node, given, inspected
 from ddpm_lab.errors import UserError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Config = Mapping[str, Any]
+OURS = [conf_dir(), conf_dir() / "evaluate"]
 _permitted: list[Path] = []
 
 
@@ -38,7 +39,7 @@ def option_targets(group: str, folders: Sequence[Path]) -> set[str]:
 def resolve_target(name: str, key: str) -> Callable[..., Any]:
     """What `name` stands for, as `_target_` of the node at `key`. Raises UserError for what its group does not offer."""
     group = key.partition(".")[0]
-    folders = [conf_dir(), conf_dir() / "evaluate", *_permitted]
+    folders = [*OURS, *_permitted]
     prefixes = [entry for entry in map(str.strip, os.environ.get("DDPM_LAB_TARGETS", "").split(",")) if entry]
     named = name in option_targets(group, folders)
     admitted = [entry for entry in prefixes if name == entry or name.startswith(f"{entry.rstrip('.')}.")]
@@ -47,6 +48,8 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
             f"{key}._target_={name}: allowed is what an option of {group} names; for code of your own type "
             f"--config-dir=FOLDER with FOLDER/{group}/OPTION.yaml, or set DDPM_LAB_TARGETS={name}"
         )
+    if name not in option_targets(group, OURS) and (others := _offered_by(name)):
+        raise UserError(f"{key}._target_={name}: an option of {', '.join(others)}, and no {group}")
     module, _, attribute = name.rpartition(".")
     try:
         thing = getattr(importlib.import_module(module), attribute)
@@ -57,6 +60,11 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
     if not named and name not in admitted and not any(_defined_in(thing, entry) for entry in admitted):
         raise UserError(f"{key}._target_={name}: defined in {thing.__module__}, which DDPM_LAB_TARGETS does not name")
     return thing
+
+
+def _offered_by(name: str) -> list[str]:
+    """The groups of conf/ that have an option of this target."""
+    return [group for group in groups(OURS) if name in option_targets(group, OURS)]
 
 
 def _defined_in(thing: Any, prefix: str) -> bool:

@@ -165,6 +165,7 @@ class _Composer:
 
     def _compose(self, choices: Sequence[str]) -> Composed:
         own = ",".join(QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in self.catalog.dirs[1:])
+        self.catalog.check_files(self.catalog.chosen(dict(word.lstrip("+~").partition("=")[::2] for word in choices)))
         search = [f"hydra.searchpath=[{own}]"] if own else []
         try:
             config = compose("config", [*choices, *search], return_hydra_config=True)

@@ -96,11 +96,12 @@ def _parameter(parameter: inspect.Parameter, target: str) -> Parameter:
 
 
 def plain_part(hint: Any) -> Any:
-    """What of a type a yaml file can hold: `float` of `float | Tensor`. None for nothing of it."""
+    """What of a type a yaml file can hold: `float` of `float | Tensor`. None for nothing of it, but null."""
     if get_origin(hint) in (Union, types.UnionType):
         parts = [part for part in map(plain_part, get_args(hint)) if part is not None]
-        return reduce(lambda a, b: a | b, parts) if parts else None
-    return hint if is_plain(hint) else None
+        return reduce(lambda a, b: a | b, parts) if set(parts) - {types.NoneType} else None
+    inner = () if get_origin(hint) in (Annotated, Literal) else get_args(hint)
+    return hint if is_plain(hint) and all(plain_part(part) for part in inner if part is not ...) else None
 
 
 def _named(hint: Any) -> str:
