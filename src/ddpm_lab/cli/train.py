@@ -59,8 +59,10 @@ def _shown_by_hydra(argv: list[str], folder: Path) -> None:
     """What --cfg, --info and the like ask for."""
     import hydra
 
+    from ddpm_lab.config.preflight import VERSION
+
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(config_path=str(folder), config_name="config", version_base="1.3")(lambda cfg: None)()
+    hydra.main(config_path=str(folder), config_name="config", **VERSION)(lambda cfg: None)()
 
 
 def branched(arm: Any, dirs: list[Path]) -> Any:

@@ -135,8 +135,10 @@ class Catalog:
     def unknown_key(self, typed: str, key: str, value: str, choices: Choices) -> UserError:
         """The answer to `shedule=cosine` or `+learnin_rate=1`."""
         chosen = self.keys_for(choices)
-        same = _by_last_part(key, chosen)
-        elsewhere = [] if same else _by_last_part(key, self._all_keys())
+        same, elsewhere = _by_last_part(key, chosen), _by_last_part(key, self._all_keys())
+        if same and elsewhere[0].count(".") < same[0].count("."):  # callbacks.frechet_curve.eta is less likely than sampler.eta
+            same = []
+        elsewhere = [] if same else elsewhere
         belongs = "".join(f" {other} belongs to {', '.join(self.having(other))}." for other in elsewhere)
         meant = [f"{known}={value}" for known in same] or ([] if elsewhere else self._alike(key, value, chosen))
         places = ", ".join([*self.groups, *self.root])
@@ -191,8 +193,9 @@ class Catalog:
 
 
 def _by_last_part(word: str, keys: Iterable[str]) -> list[str]:
-    """`lr` for `optim.lr`."""
-    return [key for key in dict.fromkeys(keys) if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    """`lr` for `optim.lr`: the keys of the fewest parts that end so."""
+    same = [key for key in dict.fromkeys(keys) if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    return [key for key in same if key.count(".") == min(other.count(".") for other in same)]
 
 
 def _likeness(word: str, key: str, meaning: str) -> float:

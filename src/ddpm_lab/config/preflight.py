@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
@@ -44,6 +45,8 @@ Check = Callable[[DictConfig, Sequence[Path], bool], str | None]
 that `variance=auto` stands for."""
 LOCAL = "ddpm_lab.sweeps.local.Local"
 Item = TypeVar("Item")
+VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+"""Later versions of Hydra take no version_base."""
 
 
 def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:
@@ -55,7 +58,7 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
     dirs, check = dirs or config_dirs(argv), check or partial(_can_be_trained, good=set())
     catalog = Catalog(dirs)
     composer = _Composer(catalog)
-    with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="ddpm_lab"):
+    with initialize_config_dir(str(dirs[0]), job_name="ddpm_lab", **VERSION):
         typed = columns(line.arguments, line.sweep, catalog)
         runs = expand(typed, _ready(typed, composer) if line.sweep else [], catalog)
         arms = _each(runs, _overrides, lambda settings: _named(settings, composer, line.sweep))
