@@ -26,13 +26,13 @@ def agent(monkeypatch: pytest.MonkeyPatch, folder: Path, run_id: str, parameters
     """The environment in which wandb's agent starts a run: with a file of the parameters, as it writes them."""
     file = folder / f"config-{run_id}.yaml"
     file.write_text("wandb_version: 1\n" + "".join(f"{key}:\n  value: {value}\n" for key, value in parameters.items()))
-    about = {
+    details = {
         "WANDB_SWEEP_ID": "sweep1",
         "WANDB_RUN_ID": run_id,
         "WANDB_SWEEP_PARAM_PATH": str(file),
         "WANDB_PROJECT": "of_sweep",
     }
-    for name, value in about.items():
+    for name, value in details.items():
         monkeypatch.setenv(name, value)
     end_service()  # each run of an agent is a process of its own, which reads these anew
 
@@ -55,18 +55,18 @@ def by_agent(alone, no_account, monkeypatch, tmp_path):  # noqa: F811
 def test_a_run_of_wandb_agent_is_the_agents_and_keeps_what_it_chose(by_agent, tmp_path):
     by_agent("agents_id", schedule="cosine", seed=3, **{"optim.lr": 0.01})
     folder = trained(tmp_path / "run", *TINY, *WANDB, "schedule=cosine", "seed=3", "optim.lr=0.01")
-    (found,) = runs(folder)
-    assert (found.run.run_id, found.run.sweep_id, found.run.project) == ("agents_id", "sweep1", "of_sweep")
+    (result,) = runs(folder)
+    assert (result.run.run_id, result.run.sweep_id, result.run.project) == ("agents_id", "sweep1", "of_sweep")
     assert (folder / "wandb" / "run_id").read_text() == "agents_id"
-    assert found.run.display_name == "schedule=cosine seed=3 optim.lr=0.01"
-    assert {key: found.config[key] for key in ("schedule", "seed", "optim.lr")} == {
+    assert result.run.display_name == "schedule=cosine seed=3 optim.lr=0.01"
+    assert {key: result.config[key] for key in ("schedule", "seed", "optim.lr")} == {
         "schedule": "cosine",
         "seed": 3,
         "optim.lr": 0.01,
     }
-    assert (found.config["optim"]["lr"], found.config["loss"]) == (0.01, load(folder).config["loss"])
-    assert SWEEP["metric"]["name"] in found.summary
-    assert len(found.values("train/loss")) == 2
+    assert (result.config["optim"]["lr"], result.config["loss"]) == (0.01, load(folder).config["loss"])
+    assert SWEEP["metric"]["name"] in result.summary
+    assert len(result.values("train/loss")) == 2
 
 
 def test_the_next_run_of_the_agent_in_a_folder_is_another(by_agent, tmp_path):
@@ -76,8 +76,8 @@ def test_the_next_run_of_the_agent_in_a_folder_is_another(by_agent, tmp_path):
         logger = offline(tmp_path, name="typed")
         logger.log_metrics({"a": 1.0}, 1)
         logger.close(0)
-    assert [found.run.run_id for found in runs(tmp_path)] == ["first", "second"]
-    assert {found.run.display_name for found in runs(tmp_path)} == {"typed"}
+    assert [result.run.run_id for result in runs(tmp_path)] == ["first", "second"]
+    assert {result.run.display_name for result in runs(tmp_path)} == {"typed"}
     assert (tmp_path / "wandb" / "run_id").read_text() == "second"
 
 
@@ -127,25 +127,25 @@ def test_the_arms_of_an_offline_sweep_are_runs_of_one_group(tmp_path):
     sent = {}
     for arm, seed in enumerate((3, 4)):
         run = sweep / str(arm)
-        (found,) = runs(run)
-        sent[found.run.run_id] = found
-        assert (found.run.run_group, found.run.display_name, found.config["seed"]) == (sweep.name, f"seed={seed}", seed)
-        assert found.exit_code == 0
+        (result,) = runs(run)
+        sent[result.run.run_id] = result
+        assert (result.run.run_group, result.run.display_name, result.config["seed"]) == (sweep.name, f"seed={seed}", seed)
+        assert result.exit_code == 0
         for key, curve in rows(run).items():
-            assert found.values(key) == pytest.approx(curve, rel=1e-12)
+            assert result.values(key) == pytest.approx(curve, rel=1e-12)
         for key, file in {
             "samples/grid": "samples/step_0000002.png",
             "samples/progression": "samples/progression_0000002.png",
         }.items():
-            assert (found.files / found.values(key)[2]["path"]).read_bytes() == (run / file).read_bytes()
+            assert (result.files / result.values(key)[2]["path"]).read_bytes() == (run / file).read_bytes()
         metrics = json.loads((run / "summary.json").read_text())["metrics"]
-        table = found.table("final/results", 2)["data"]
+        table = result.table("final/results", 2)["data"]
         assert {key: value for _, value, _, key in table} == {key: metric["value"] for key, metric in metrics.items()}
         terms = arrays(run / "vlb_terms.npz")["terms_bpd"]
-        assert [row[1] for row in found.table("final/vlb_terms", 2)["data"]] == terms.tolist()
-        assert found.summary[SWEEP["metric"]["name"]] == metrics["bound_bpd"]["value"]
-        assert (found.files / str(arm) / "summary.json").read_bytes() == (run / "summary.json").read_bytes()
-        assert found.models
+        assert [row[1] for row in result.table("final/vlb_terms", 2)["data"]] == terms.tolist()
+        assert result.summary[SWEEP["metric"]["name"]] == metrics["bound_bpd"]["value"]
+        assert (result.files / str(arm) / "summary.json").read_bytes() == (run / "summary.json").read_bytes()
+        assert result.models
     assert len(sent) == 2
     done = command(f"resume={sweep / '0'}", "trainer.max_steps=4", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

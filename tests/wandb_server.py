@@ -123,8 +123,8 @@ class Server:
 
 
 def end_service(patience: float = 5.0) -> None:
-    """wandb.teardown, with a limit: a service process of wandb that has not ended after `patience` seconds is killed. What wandb
-    knows of keys and places is forgotten."""
+    """wandb.teardown, with a limit: a service process of wandb that has not ended after `patience` seconds is killed. wandb
+    forgets keys and places."""
     import wandb
     from wandb.sdk import wandb_setup
 

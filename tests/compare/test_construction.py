@@ -13,7 +13,7 @@ from ddpm_lab.compare.judge import Verdict, winners
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import ComparisonReport, report
-from ddpm_lab.compare.table import Stage, Study
+from ddpm_lab.compare.study import Stage, Study
 
 NAMES = {
     ("variance", "ddpm_lab.core.variance.Beta"): "beta",
@@ -123,6 +123,19 @@ def test_copies_of_another_row_than_the_baseline_are_marked_and_get_no_star(tmp_
     text = "\n".join(console(made))
     assert f"cosine, beta_tilde and cosine, beta on Fréchet distance (pixels): {WHY}." in text
     assert f"variance, beta_tilde instead of beta: Fréchet distance (pixels) {WHY}." in text
+
+
+def test_an_effect_says_how_many_of_its_settings_cannot_differ(tmp_path):
+    """The variance under two samplers, of which one uses it."""
+    ancestral = {"_target_": "ddpm_lab.core.sampler.Ancestral", "steps": T}
+    for number, (variance, sampler) in enumerate((v, s) for v in ("Beta", "BetaTilde") for s in (DDIM, ancestral)):
+        cfg, uses = config(1, variance=variance, sampler=dict(sampler)), sampler is ancestral
+        fields = {"sampler": "ancestral" if uses else "ddim", "variance": variance if uses else None}
+        write_scored(tmp_path / str(number), cfg, 3.0, 9.0 - uses * number, **fields)
+    made = report([tmp_path], None, 0.95, NAMES)
+    effect = next(e for e in made.studies[0].effects if (e.axis, e.measure.key) == ("variance", "pixels_fd"))
+    assert (effect.copy, len(effect.copies), effect.settings) == (None, 1, [0.0, -2.0])
+    assert "else the same (1 by construction)" in "\n".join(console(made))
 
 
 def test_evaluated_choices_are_held_to_the_same_rule(tmp_path):

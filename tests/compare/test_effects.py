@@ -49,50 +49,50 @@ def effects_of(compared: ComparedChoices) -> dict[tuple[str, str], Effect]:
 @pytest.mark.parametrize("leave", [(), (("cosine", "hybrid", "100"), ("linear", "hybrid", "1000"))])
 def test_of_an_additive_model_they_are_exact(leave):
     """Also where combinations are missing: only those that have a partner count."""
-    found = effects_of(factorial(additive, leave))
+    result = effects_of(factorial(additive, leave))
     expected = {
         ("schedule", "cosine"): -0.5,
         ("schedule", "sigmoid"): 0.25,
         ("loss", "hybrid"): 0.125,
         ("schedule.T", "1000"): -1.0,
     }
-    assert {key: effect.estimate.value for key, effect in found.items()} == expected
-    assert {effect.estimate.low == effect.estimate.high for effect in found.values()} == {True}
-    settings = [len(effect.settings) for effect in found.values()]
+    assert {key: effect.estimate.value for key, effect in result.items()} == expected
+    assert {effect.estimate.low == effect.estimate.high for effect in result.values()} == {True}
+    settings = [len(effect.settings) for effect in result.values()]
     assert settings == ([2, 3, 4, 4] if leave else [4, 4, 6, 6])
-    assert not any(effect.disagree for effect in found.values())
+    assert not any(effect.disagree for effect in result.values())
 
 
 def test_with_noise_they_are_the_mean_over_settings_by_seed():
     rng, table = np.random.default_rng(0), {}
     for key in product(*AXES.values(), SEEDS):
         table[key] = additive(*key) + rng.normal(0, 0.3)
-    found = effects_of(factorial(lambda *key: table[key]))[("schedule", "cosine")]
+    result = effects_of(factorial(lambda *key: table[key]))[("schedule", "cosine")]
     rest = list(product(AXES["loss"], AXES["schedule.T"]))
     by_seed = [sum(table["cosine", *r, s] - table["linear", *r, s] for r in rest) / 4 for s in SEEDS]
     expected = stats.ttest_1samp(by_seed, 0.0).confidence_interval(0.95)
-    assert found.estimate.value == pytest.approx(sum(by_seed) / 3)
-    assert (found.estimate.low, found.estimate.high) == pytest.approx(tuple(expected))
+    assert result.estimate.value == pytest.approx(sum(by_seed) / 3)
+    assert (result.estimate.low, result.estimate.high) == pytest.approx(tuple(expected))
     by_setting = [sum(table["cosine", *r, s] - table["linear", *r, s] for s in SEEDS) / 3 for r in rest]
-    assert sorted(found.settings) == pytest.approx(sorted(by_setting))
-    assert (found.seeds, found.against) == ([0, 1, 2], "linear")
+    assert sorted(result.settings) == pytest.approx(sorted(by_setting))
+    assert (result.seeds, result.against) == ([0, 1, 2], "linear")
 
 
 def test_an_interaction_is_said():
     """cosine is lower everywhere but with hybrid at T = 1000, and lower on average."""
     table = {("hybrid", "1000"): 0.25}
-    found = effects_of(
+    result = effects_of(
         factorial(
             lambda schedule, loss, steps, seed: (
                 3.0 + SEEDS[seed] + (schedule == "cosine") * table.get((loss, steps), -0.5) - (schedule == "sigmoid")
             )
         )
     )
-    cosine = found["schedule", "cosine"]
+    cosine = result["schedule", "cosine"]
     assert cosine.estimate.value == pytest.approx(-0.3125)
     assert "the settings disagree (an interaction, or chance): lower in 3 of 4" in effect_sentence(cosine)
-    assert "lower in all" in effect_sentence(found["schedule", "sigmoid"])
-    assert "disagree" not in effect_sentence(found["schedule", "sigmoid"])
+    assert "lower in all" in effect_sentence(result["schedule", "sigmoid"])
+    assert "disagree" not in effect_sentence(result["schedule", "sigmoid"])
 
 
 def test_settings_are_averaged_over_the_seeds_that_all_of_them_have():
@@ -100,9 +100,9 @@ def test_settings_are_averaged_over_the_seeds_that_all_of_them_have():
     for one in compared.choices:
         if one.values["loss"] == "hybrid":
             del one.runs[2]
-    found = effects_of(compared)
-    assert found["schedule", "cosine"].seeds == [0, 1]
-    assert found["loss", "hybrid"].seeds == [0, 1]
+    result = effects_of(compared)
+    assert result["schedule", "cosine"].seeds == [0, 1]
+    assert result["loss", "hybrid"].seeds == [0, 1]
     for one in compared.choices:
         for seed in (1, 2):
             one.runs.pop(seed, None)
@@ -126,15 +126,15 @@ def test_one_axis_has_nothing_to_be_averaged_over():
 
 def test_an_axis_that_another_decides_has_no_effect_of_its_own(tmp_path):
     """A loss brings its variance: pairs that differ in the loss differ in both."""
-    found = report([sweep(tmp_path)], None, 0.95, {})
-    told = found.studies[0].effects
-    assert {effect.axis for effect in told} == {"schedule", "loss"}
-    assert {len(effect.settings) for effect in told} == {2}
-    text = "\n".join(console(found))
+    result = report([sweep(tmp_path)], None, 0.95, {})
+    message = result.studies[0].effects
+    assert {effect.axis for effect in message} == {"schedule", "loss"}
+    assert {len(effect.settings) for effect in message} == {2}
+    text = "\n".join(console(result))
     assert "described, not judged" in text
     assert "    schedule, cosine instead of linear: bits/dim lower by 0.4" in text
     assert "on average over 2 settings of the others, 3 seeds; lower in all." in text
-    write_tables(found, tmp_path)
+    write_tables(result, tmp_path)
     assert "- schedule, cosine instead of linear: bits/dim lower by 0.4" in (tmp_path / "table.md").read_text()
 
 
@@ -144,5 +144,5 @@ def test_effects_are_not_of_the_family_that_is_corrected():
     compared = factorial(lambda *key: additive(*key) + rng.normal(0, 0.05))
     comparisons = judge(compared, compared.choices[0], 0.95).comparisons
     assert len(comparisons) == 11
-    raw = sorted(found.deciding.p for found in comparisons)
-    assert min(found.p for found in comparisons) == pytest.approx(min(1, 11 * raw[0]))
+    raw = sorted(result.deciding.p for result in comparisons)
+    assert min(result.p for result in comparisons) == pytest.approx(min(1, 11 * raw[0]))

@@ -222,14 +222,14 @@ class Active(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.result: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        own = dict(attrs)
-        self.found += [name for name in own if name.startswith("on")]
-        self.found += [tag] * (tag == "svg" or (tag == "script" and own.get("type") != "application/json"))
-        self.found += [self.get_starttag_text() or tag] * (tag == "a" and not (own.get("href") or "").startswith("#"))
+        entry = dict(attrs)
+        self.result += [name for name in entry if name.startswith("on")]
+        self.result += [tag] * (tag == "svg" or (tag == "script" and entry.get("type") != "application/json"))
+        self.result += [self.get_starttag_text() or tag] * (tag == "a" and not (entry.get("href") or "").startswith("#"))
 
 
 def test_markup_in_names_and_values_stays_text(tmp_path):
@@ -243,7 +243,7 @@ def test_markup_in_names_and_values_stays_text(tmp_path):
     code, _, err = command(marked, f"out={tmp_path / 'out'}")
     assert (code, err) == (0, "")
     text = (tmp_path / "out" / "index.html").read_text()
-    assert Active(text).found == ["script", "script"]  # plotly's and ours
+    assert Active(text).result == ["script", "script"]  # plotly's and ours
     for figure in (part.partition("</script>")[0] for part in text.split('<script type="application/json">')[1:]):
         assert "\\u003cscript" not in figure
         assert "\\u003ca " not in figure
@@ -315,7 +315,7 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"),
+    ("argument", "message"),
     [
         ("out={}/file", "cannot be written (File exists)"),
         ("out={}/file/below", "cannot be written (Not a directory)"),
@@ -326,13 +326,13 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
         ("x" * 5_000, "no such folder"),
     ],
 )
-def test_a_mistake_is_one_line(argument, told, tmp_path):
+def test_a_mistake_is_one_line(argument, message, tmp_path):
     two(tmp_path)
     (tmp_path / "file").touch()
     code, _, err = command(tmp_path, argument.format(tmp_path))
     assert code == 2
     assert err.startswith("error: ")
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
 
 

@@ -10,7 +10,7 @@ from compare.test_effects import SEEDS, effects_of, factorial
 from compare.test_report import compared, comparison
 from ddpm_lab.compare.judge import winners
 from ddpm_lab.compare.printed import console
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import effect_sentence, sentence
 
 
@@ -36,14 +36,14 @@ def test_a_seed_that_diverged_is_not_left_out_in_silence(two_schedules, lost):
     study = compared(two_schedules).studies[0]
     assert comparison(study, "cosine", "pixels_fd").verdict == "better"
     diverged(two_schedules / lost)
-    found = compared(two_schedules)
-    study = found.studies[0]
+    result = compared(two_schedules)
+    study = result.studies[0]
     judged = comparison(study, "cosine", "pixels_fd")
     assert judged.verdict == "none"
     label = {"n4": "cosine", "l4": "linear"}[lost]
     assert f"but nothing is supported: there is no such number for {label} of seed 4" in sentence(judged)
-    told = "\n".join(console(found))
-    assert f"there is none for {label} of seed 4; means are of the other seeds, and so may flatter" in told
+    message = "\n".join(console(result))
+    assert f"there is none for {label} of seed 4; means are of the other seeds, and so may flatter" in message
     column = next(column for column in study.judged.columns if column.measure.key == "pixels_fd")
     assert label not in [choice.label for choice in winners(column, study.compared.choices)]
     assert comparison(study, "cosine").verdict == "better"  # bits/dim, of all seeds
@@ -57,12 +57,12 @@ def test_a_choice_that_was_never_scored_is_not_there(two_schedules):
 
 
 def test_settings_that_do_not_differ_are_not_counted_with_those_that_do():
-    found = effects_of(
+    result = effects_of(
         factorial(lambda schedule, loss, steps, seed: 3.0 + SEEDS[seed] - (schedule == "cosine") * 0.5 * (loss == "hybrid"))
     )
-    assert effect_sentence(found["schedule", "cosine"]).endswith("lower in 2 of 4, else the same.")
-    assert "no different" in effect_sentence(found["schedule", "sigmoid"])
-    assert effect_sentence(found["schedule", "sigmoid"]).endswith("the same in all.")
+    assert effect_sentence(result["schedule", "cosine"]).endswith("lower in 2 of 4, else the same.")
+    assert "no different" in effect_sentence(result["schedule", "sigmoid"])
+    assert effect_sentence(result["schedule", "sigmoid"]).endswith("the same in all.")
 
 
 def evaluated(tmp_path):

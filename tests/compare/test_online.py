@@ -10,7 +10,7 @@ from wandb_server import BEFORE, KEY, Run, no_account, server  # noqa: F401
 
 from compare.synthetic import config, sweep, write_evaluation, write_run
 from ddpm_lab.cli import compare
-from ddpm_lab.cli.compare import parsed
+from ddpm_lab.cli.compare import compare_arguments
 from ddpm_lab.compare import group as groups
 from ddpm_lab.compare.group import Group
 from ddpm_lab.compare.online import fetch_group
@@ -24,8 +24,8 @@ GROUP = Group("me", "lab", "g")
 def sent(folder: Path, id: str, changed: str = BEFORE, group: str = "g") -> Run:
     """What the logger sends of a run folder, beside what wandb puts there itself."""
     files = {f"{folder.name}/{path.relative_to(folder)}": path for path in sorted(folder.rglob("*")) if path.is_file()}
-    own = {"config.yaml": b"wandb_version: 1", "wandb-summary.json": b"{}", "media/images/samples/grid_4.png": b"png"}
-    content = {name: path.read_bytes() for name, path in files.items()} | own
+    entry = {"config.yaml": b"wandb_version: 1", "wandb-summary.json": b"{}", "media/images/samples/grid_4.png": b"png"}
+    content = {name: path.read_bytes() for name, path in files.items()} | entry
     return Run(id, folder.name, group, {name: (data, changed) for name, data in content.items()})
 
 
@@ -49,8 +49,8 @@ def test_a_group_online_equals_the_folders_it_was(tmp_path, server, capsys):  # 
     assert online == local
     assert len(local) == 4 + 4 * 2
     assert (tmp_path / "cache/wandb/me/lab/g/id0/0/summary.json").read_bytes() == (root / "0/summary.json").read_bytes()
-    told = capsys.readouterr().out.splitlines()[0]
-    assert told == f"wandb:me/lab/g: 8 run folders, {len(server.downloads)} of {len(server.downloads)} files fetched"
+    message = capsys.readouterr().out.splitlines()[0]
+    assert message == f"wandb:me/lab/g: 8 run folders, {len(server.downloads)} of {len(server.downloads)} files fetched"
     page = (tmp_path / "online" / "index.html").read_text()
     assert "wandb:me/lab/g" in page
     assert page.count("data:image/png;base64,") == (tmp_path / "local" / "index.html").read_text().count("data:image/png")
@@ -60,14 +60,14 @@ def test_of_evaluations_the_one_that_changed_last_counts(tmp_path, server):  # n
     run = write_run(tmp_path / "1", config(1))
     write_evaluation(run, {("ancestral", 8, "beta"): (3.0, 9.0)})
     (old,) = run.glob("eval/*/evaluation.json")
-    found = sent(run, "a")
+    result = sent(run, "a")
     name = f"1/{old.relative_to(run)}"
     content = json.loads(old.read_text())
     content["arms"][0]["results"][0]["value"] = 7.0
-    found.files["1/eval/a_newer/evaluation.json"] = (json.dumps(content).encode(), LATER)
-    found.files["1/eval/z_older/evaluation.json"] = (old.read_bytes(), "2025-01-01T00:00:00Z")
-    assert name in found.files
-    server.runs = [found]
+    result.files["1/eval/a_newer/evaluation.json"] = (json.dumps(content).encode(), LATER)
+    result.files["1/eval/z_older/evaluation.json"] = (old.read_bytes(), "2025-01-01T00:00:00Z")
+    assert name in result.files
+    server.runs = [result]
     row = compare_to(tmp_path / "out", "wandb:lab/g")[1]
     assert "7.0" in row.values()
 
@@ -96,7 +96,7 @@ def test_only_what_has_changed_is_fetched_again(tmp_path, server):  # noqa: F811
 
 
 def test_names_that_leave_the_cache_are_not_followed(tmp_path, server):  # noqa: F811
-    found = sent(write_run(tmp_path / "run", config(1)), "a")
+    result = sent(write_run(tmp_path / "run", config(1)), "a")
     names = (
         "../config.yaml",
         "run/../../config.yaml",
@@ -108,8 +108,8 @@ def test_names_that_leave_the_cache_are_not_followed(tmp_path, server):  # noqa:
         "run//config.yaml",
         "run/eval/a\nb/evaluation.json",
     )
-    found.files |= dict.fromkeys(names, (b"bad", BEFORE))
-    server.runs = [found, sent(tmp_path / "run", ".."), sent(tmp_path / "run", "../b")]
+    result.files |= dict.fromkeys(names, (b"bad", BEFORE))
+    server.runs = [result, sent(tmp_path / "run", ".."), sent(tmp_path / "run", "../b")]
     fetched = fetch_group(GROUP, tmp_path / "cache")
     assert [folder.relative_to(tmp_path / "cache/wandb/me/lab/g") for folder in fetched.folders] == [Path("a/run")]
     assert not set(server.downloads) & set(names)
@@ -126,9 +126,9 @@ def test_runs_without_the_files_are_named_and_skipped_among_folders(tmp_path, se
     server.runs = [Run("c", "crashed", "g", {"output.log": (b"", BEFORE)}), sent(going, "d"), sent(Path(third), "e")]
     rows = compare_to(tmp_path / "out", str(root), "wandb:me/lab/g")
     assert [row["choice"] for row in rows] == ["linear, simple", "linear, hybrid", "cosine, simple", "cosine, hybrid"]
-    said = capsys.readouterr().out
-    assert "note: wandb:me/lab/g/crashed: it has no files of a run folder (config.yaml, summary.json)" in said
-    assert f"{tmp_path}/cache/wandb/me/lab/g/d/going: has no summary.json: its training has not ended; skipped" in said
+    output = capsys.readouterr().out
+    assert "note: wandb:me/lab/g/crashed: it has no files of a run folder (config.yaml, summary.json)" in output
+    assert f"{tmp_path}/cache/wandb/me/lab/g/d/going: has no summary.json: its training has not ended; skipped" in output
     server.runs = server.runs[:1]
     with pytest.raises(UserError, match=r"no run that has ended\n  wandb:me/lab/g/crashed: it has no files"):
         compare_to(tmp_path / "out", "wandb:lab/g")
@@ -158,8 +158,8 @@ def test_a_file_cut_short_is_said(tmp_path, server, monkeypatch):  # noqa: F811
 
 def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
     monkeypatch.setattr(groups, "ANSWER_TIMEOUT", 1)
-    told = refused("wandb:lab/g")
-    assert told == "wandb:lab/g: No API key configured. Use `wandb login` to log in"
+    message = refused("wandb:lab/g")
+    assert message == "wandb:lab/g: No API key configured. Use `wandb login` to log in"
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert "check the network" in refused("wandb:lab/g")
@@ -167,10 +167,10 @@ def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
 
 def test_groups_are_named_as_folders_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert parsed(["wandb:lab/g=1"])[:3] == ([Group(None, "lab", "g=1")], None, Path("outputs/compare/g=1"))
-    both = parsed(["wandb:me/lab/g", str(tmp_path), "level=0.9"])
+    assert compare_arguments(["wandb:lab/g=1"])[:3] == ([Group(None, "lab", "g=1")], None, Path("outputs/compare/g=1"))
+    both = compare_arguments(["wandb:me/lab/g", str(tmp_path), "level=0.9"])
     assert both.sources == [Group("me", "lab", "g"), tmp_path]
     assert both.out == tmp_path / "compare"
     for wrong in ("wandb:", "wandb:lab", "wandb:a/b/c/d", "wandb:lab/", "wandb:lab/..", "wandb:../g"):
         with pytest.raises(UserError, match=r"allowed is wandb:PROJECT/GROUP"):
-            parsed([wrong])
+            compare_arguments([wrong])

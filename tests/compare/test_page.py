@@ -24,28 +24,28 @@ def page(tmp_path_factory) -> Path:
         arms = {("ancestral", 8, "beta"): (3.0 - number / 10, 9.0), ("ddim", 4, "beta"): (4.0 + number / 100, 12.0)}
         write_evaluation(root / str(number), arms)
     path = root / "index.html"
-    found = report([root], None, 0.95, {})
-    write_text(path, page_of(found, [root]))
-    assert not found.problems
+    result = report([root], None, 0.95, {})
+    write_text(path, page_of(result, [root]))
+    assert not result.problems
     return path
 
 
 class Tags(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.result: list[tuple[str, dict[str, str | None]]] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.result.append((tag, dict(attrs)))
 
     def of(self, name: str) -> list[dict[str, str | None]]:
-        return [attrs for tag, attrs in self.found if tag == name]
+        return [attrs for tag, attrs in self.result if tag == name]
 
 
 def test_the_page_needs_nothing_but_itself(page):
     tags = Tags(page.read_text(encoding="utf-8"))
-    for tag, attrs in tags.found:
+    for tag, attrs in tags.result:
         for name in ("src", "href"):
             if name in attrs:
                 assert attrs[name].startswith(("data:", "#")), (tag, attrs)
@@ -59,13 +59,13 @@ def figures(text: str) -> dict[str, dict]:
     titles = re.findall(
         r"<figcaption>([^<]+)</figcaption>\s*<div class=\"canvas\" role=\"img\" aria-label=\"[^\"]{20,}\"", text
     )
-    found = re.findall(r'<script type="application/json">(.*?)</script>', text, re.S)
-    assert len(titles) == len(found)
-    return dict(zip(titles, map(json.loads, found), strict=True))
+    result = re.findall(r'<script type="application/json">(.*?)</script>', text, re.S)
+    assert len(titles) == len(result)
+    return dict(zip(titles, map(json.loads, result), strict=True))
 
 
 def test_every_plot_is_there_with_words_for_it(page):
-    found = figures(page.read_text(encoding="utf-8"))
+    result = figures(page.read_text(encoding="utf-8"))
     for start in (
         "bits/dim by choice",
         "Against",
@@ -77,8 +77,8 @@ def test_every_plot_is_there_with_words_for_it(page):
         "ᾱ",
         "Signal-to-noise",
     ):
-        assert any(title.startswith(start) for title in found), start
-    names = [trace["name"] for trace in next(f for t, f in found.items() if t.startswith("ᾱ"))["data"]]
+        assert any(title.startswith(start) for title in result), start
+    names = [trace["name"] for trace in next(f for t, f in result.items() if t.startswith("ᾱ"))["data"]]
     assert names == ["linear", "cosine"]
 
 
@@ -114,16 +114,16 @@ def test_in_a_browser_it_is_silent_shows_everything_and_sorts(page):
     if browser is None:
         pytest.skip("no browser here")
     sync = pytest.importorskip("playwright.sync_api")
-    said: list[str] = []
+    output: list[str] = []
     with sync.sync_playwright() as playwright:
         chrome = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         for width in (1240, 390):
             tab = chrome.new_page(viewport={"width": width, "height": 900})
-            tab.on("console", lambda message: said.append(message.text))
-            tab.on("pageerror", lambda error: said.append(str(error)))
+            tab.on("console", lambda message: output.append(message.text))
+            tab.on("pageerror", lambda error: output.append(str(error)))
             tab.on(
                 "request",
-                lambda request: said.extend([request.url] * (not request.url.startswith(("file:", "data:", "blob:")))),
+                lambda request: output.extend([request.url] * (not request.url.startswith(("file:", "data:", "blob:")))),
             )
             tab.goto(page.as_uri())
             for figure in tab.locator("figure.plot").all():
@@ -142,4 +142,4 @@ def test_in_a_browser_it_is_silent_shows_everything_and_sorts(page):
                 assert values == sorted(values)
                 assert len(values) == 4
         chrome.close()
-    assert said == []
+    assert output == []

@@ -9,7 +9,7 @@ from ddpm_lab.compare.judge import Comparison
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console
 from ddpm_lab.compare.report import ComparisonReport, report
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import sentence
 
 FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ancestral", 4, "beta_tilde")
@@ -39,26 +39,26 @@ def test_evaluated_choices_are_paired_over_images(tmp_path, stride, seeds):
         run = write_run(tmp_path / str(seed), config(seed))
         arms = {SHORT: (images(seed), 9.0), OTHER: (images(seed + 10, 0.05), 9.5)}
         write_evaluation(run, arms, stride=stride)
-    found = comparison(report([tmp_path], None, 0.95, {}), "variance=beta_tilde", "bound_chain")
+    result = comparison(report([tmp_path], None, 0.95, {}), "variance=beta_tilde", "bound_chain")
     difference = np.mean([images(seed + 10, 0.05) - images(seed) for seed in seeds], axis=0)
-    interval = found.over_images
-    assert found.paired
+    interval = result.over_images
+    assert result.paired
     assert interval.value == pytest.approx(difference.mean())
     assert (interval.high - interval.low) / 2 == pytest.approx(by_hand(difference, stride), rel=0.1)
     assert interval.n == N
     if seeds == (1,):
-        assert found.verdict == "behind"
-        assert f"One seed, not replicated: the interval is over {N} images only." in sentence(found)
+        assert result.verdict == "behind"
+        assert f"One seed, not replicated: the interval is over {N} images only." in sentence(result)
 
 
 def test_the_full_chain_is_paired_across_runs(tmp_path):
     for number, (schedule, shift) in enumerate([("linear", 0.0), ("cosine", -0.05)]):
         run = write_run(tmp_path / str(number), config(1, schedule))
         write_evaluation(run, {FULL: (images(number, shift), 9.0)})
-    found = report([tmp_path], None, 0.95, {})
+    result = report([tmp_path], None, 0.95, {})
     for key in ("bound", "bound_chain"):  # the sampler visits all steps, so they are one
-        assert comparison(found, "cosine", key).paired
-        assert comparison(found, "cosine", key).over_images.excludes_zero
+        assert comparison(result, "cosine", key).paired
+        assert comparison(result, "cosine", key).over_images.excludes_zero
 
 
 @pytest.mark.parametrize("kind", ["no file", "other data", "another stride", "another number"])
@@ -70,10 +70,10 @@ def test_what_is_not_of_the_same_images_is_unpaired_as_before(tmp_path, kind):
     if kind == "another number":  # the file is of another measurement than evaluation.json
         path = runs[1] / "eval" / "e" / "evaluation.json"
         path.write_text(path.read_text().replace('"value": 2.9', '"value": 2.8'))
-    found = comparison(report([tmp_path], None, 0.95, {}), "cosine", "bound")
-    assert not found.paired
-    assert found.over_images.high - found.over_images.low == pytest.approx(2 * 2 * np.hypot(0.02, 0.02), rel=0.05)
-    assert "unpaired" in sentence(found)
+    result = comparison(report([tmp_path], None, 0.95, {}), "cosine", "bound")
+    assert not result.paired
+    assert result.over_images.high - result.over_images.low == pytest.approx(2 * 2 * np.hypot(0.02, 0.02), rel=0.05)
+    assert "unpaired" in sentence(result)
 
 
 def test_choices_that_share_no_seed_are_compared_unpaired(tmp_path):
@@ -81,48 +81,48 @@ def test_choices_that_share_no_seed_are_compared_unpaired(tmp_path):
     values |= {("cosine", s): v for s, v in zip((3, 4), (2.5, 2.52), strict=True)}
     for number, ((schedule, seed), value) in enumerate(values.items()):
         write_run(tmp_path / str(number), config(seed, schedule), value, 10 + 0.1 * number)
-    found = report([tmp_path], None, 0.95, {})
-    own = comparison(found, "cosine", "bound_bpd", Stage.TRAINED)
+    result = report([tmp_path], None, 0.95, {})
+    entry = comparison(result, "cosine", "bound_bpd", Stage.TRAINED)
     ends = stats.ttest_ind([2.5, 2.52], [3.0, 3.1, 3.05], equal_var=False).confidence_interval(0.95)
-    assert (own.over_seeds.low, own.over_seeds.high) == pytest.approx(tuple(ends))
-    assert own.over_images.value == pytest.approx(2.51 - 3.05)
-    told = "\n".join(console(found))
-    assert "cosine beats linear on bits/dim, unpaired, seeds 3, 4 against 0, 1, 2: lower by 0.5" in told
-    assert "paired by seed where they share one" in told
-    assert "(unpaired)" in page_of(found, [tmp_path])
+    assert (entry.over_seeds.low, entry.over_seeds.high) == pytest.approx(tuple(ends))
+    assert entry.over_images.value == pytest.approx(2.51 - 3.05)
+    message = "\n".join(console(result))
+    assert "cosine beats linear on bits/dim, unpaired, seeds 3, 4 against 0, 1, 2: lower by 0.5" in message
+    assert "paired by seed where they share one" in message
+    assert "(unpaired)" in page_of(result, [tmp_path])
 
 
 def test_without_two_seeds_each_nothing_is_said_of_choices_that_share_none(tmp_path):
     for number, (schedule, seed) in enumerate([("linear", 0), ("linear", 1), ("cosine", 2)]):
         write_run(tmp_path / str(number), config(seed, schedule), 3.0 - number)
-    found = report([tmp_path], None, 0.95, {})
-    own = comparison(found, "cosine", "bound_bpd", Stage.TRAINED)
-    assert (own.over_seeds, own.over_images, own.p) == (None, None, None)
-    assert "share no seed" in sentence(own)
+    result = report([tmp_path], None, 0.95, {})
+    entry = comparison(result, "cosine", "bound_bpd", Stage.TRAINED)
+    assert (entry.over_seeds, entry.over_images, entry.p) == (None, None, None)
+    assert "share no seed" in sentence(entry)
 
 
 def test_few_seeds_against_many_are_cautioned_about(tmp_path):
     for seed in range(12):
         write_run(tmp_path / str(seed), config(seed, "linear" if seed < 10 else "cosine"), 3.0 + seed % 3 / 10)
-    told = "\n".join(console(report([tmp_path], None, 0.95, {})))
-    assert "note: Unpaired intervals fall short where one side has few seeds and the other many: cosine." in told
+    message = "\n".join(console(report([tmp_path], None, 0.95, {})))
+    assert "note: Unpaired intervals fall short where one side has few seeds and the other many: cosine." in message
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ("linear", "baseline=linear: 2 evaluated choices have that; here it is the first of them: linear, steps=8"),
         ("{}/2", "2 evaluated choices have that; here it is the first of them: cosine, steps=8"),
     ],
 )
-def test_a_baseline_that_names_several_evaluated_choices_is_comparison(tmp_path, asked, told):
+def test_a_baseline_that_names_several_evaluated_choices_is_comparison(tmp_path, asked, message):
     sweep(tmp_path, seeds=(1,))
     for number in (0, 2):
         write_evaluation(tmp_path / str(number), {FULL: (3.0, 9.0), SHORT: (4.0, 12.0)})
     for number in (1, 3):
         (tmp_path / str(number) / "summary.json").unlink()
     text = "\n".join(console(report([tmp_path], asked.format(tmp_path), 0.95, {})))
-    assert told in text
+    assert message in text
 
 
 def test_a_baseline_that_no_evaluated_choice_has_is_comparison(tmp_path):

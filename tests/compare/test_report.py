@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT, environment
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.cli.compare import parsed
+from ddpm_lab.cli.compare import compare_arguments
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
 from ddpm_lab.compare.measures import measure_of
@@ -21,7 +21,7 @@ from ddpm_lab.compare.numerals import decimal, decimals
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import report
 from ddpm_lab.compare.run_folder import Number, RunFolder
-from ddpm_lab.compare.table import Stage
+from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import statements
 from ddpm_lab.errors import UserError
 
@@ -42,8 +42,8 @@ def comparison(study, label, key="bound_bpd"):
 
 
 def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
-    found = compared(sweep(tmp_path))
-    (study,) = found.studies
+    result = compared(sweep(tmp_path))
+    (study,) = result.studies
     assert [choice.label for choice in study.compared.choices] == [
         "linear, simple",
         "linear, hybrid",
@@ -61,7 +61,7 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
     assert better.over_seeds.value == pytest.approx(-0.4, abs=0.05)
     assert better.over_images.low < better.over_seeds.value < better.over_images.high
     assert comparison(study, "linear, hybrid").verdict == "open"
-    text = "\n".join(console(found))
+    text = "\n".join(console(result))
     assert "cosine, simple beats linear, simple on bits/dim in 3 of 3 seeds: lower by 0.4" in text
     assert "linear, hybrid and linear, simple are not distinguishable on bits/dim" in text
     assert "variance differs only together with loss" in text
@@ -81,12 +81,12 @@ def test_pairing_by_seed_shrinks_the_interval(tmp_path):
 
 def test_one_seed_is_said_to_be_one(tmp_path):
     (study,) = compared(sweep(tmp_path, seeds=(1,))).studies
-    told = dict(reversed(pair) for pair in statements(study))
-    ahead = next(text for text, kind in told.items() if kind == "ahead")
+    message = dict(reversed(pair) for pair in statements(study))
+    ahead = next(text for text, kind in message.items() if kind == "ahead")
     assert "is ahead of" in ahead
     assert f"One seed, not replicated: the interval is over {N} images only." in ahead
-    assert not any("beats" in text for text in told)
-    fd = next(text for text in told if "cosine, simple" in text and "Fréchet" in text)
+    assert not any("beats" in text for text in message)
+    fd = next(text for text in message if "cosine, simple" in text and "Fréchet" in text)
     assert "nothing is supported: one seed, not replicated" in fd
 
 
@@ -148,6 +148,17 @@ def test_names_places_and_callbacks_are_no_difference(tmp_path):
     assert [sorted(choice.runs) for choice in study.compared.choices] == [[1, 2]]
 
 
+def test_a_run_of_a_version_without_models_is_the_same_choice(tmp_path):
+    write_run(tmp_path / "a", config(1))
+    write_run(tmp_path / "b", config(2) | {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}})
+    write_run(tmp_path / "c", config(3) | {"model": {"_target_": "mine.Gaussian"}})
+    (study,) = compared(tmp_path).studies
+    assert [(choice.label, sorted(choice.runs)) for choice in study.compared.choices] == [
+        ("Diffusion", [1, 2]),
+        ("Gaussian", [3]),
+    ]
+
+
 def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
     """linear with T = 8 and cosine with T = 4 differ in both, but not in the keys that only one of them has."""
     write_run(tmp_path / "0", config(1))
@@ -161,10 +172,10 @@ def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
 def test_the_same_run_twice_counts_once(tmp_path):
     write_run(tmp_path / "a", config(1), 3.0)
     write_run(tmp_path / "b", config(1), 3.5)
-    found = compared(tmp_path, tmp_path / "a")
-    assert len(found.runs) == 2
-    assert list(found.studies[0].compared.choices[0].runs) == [1]
-    assert "trained again" in "\n".join(console(found))
+    result = compared(tmp_path, tmp_path / "a")
+    assert len(result.runs) == 2
+    assert list(result.studies[0].compared.choices[0].runs) == [1]
+    assert "trained again" in "\n".join(console(result))
 
 
 def test_evaluations_are_compared_by_sampler_steps_and_variance(tmp_path):
@@ -172,8 +183,8 @@ def test_evaluations_are_compared_by_sampler_steps_and_variance(tmp_path):
         run = write_run(tmp_path / str(seed), config(seed))
         arms = {("ancestral", 8, "beta"): (3.0, 9.0), ("ancestral", 4, "beta"): (4.0 + seed / 100, 12.0 + seed / 10)}
         write_evaluation(run, arms)
-    found = compared(tmp_path)
-    study = next(study for study in found.studies if study.stage is Stage.EVALUATED)
+    result = compared(tmp_path)
+    study = next(study for study in result.studies if study.stage is Stage.EVALUATED)
     assert [choice.label for choice in study.compared.choices] == ["steps=8", "steps=4"]
     assert comparison(study, "steps=4", "bound_chain").verdict == "worse"
     assert [column.measure.key for column in study.main] == ["bound", "bound_chain", "pixels_fd"]
@@ -195,8 +206,8 @@ def test_broken_foreign_and_empty_folders_are_named_and_skipped(tmp_path):
         (broken / name / cut).write_bytes(whole[: len(whole) // 2])
     write_run(broken / "training", config(9))
     (broken / "training" / "summary.json").unlink()
-    found = compared(tmp_path)
-    why = {skip.path.name: skip.why for skip in found.skipped}
+    result = compared(tmp_path)
+    why = {skip.path.name: skip.why for skip in result.skipped}
     named = {
         "empty": "empty",
         "foreign": "config.yaml",
@@ -207,9 +218,9 @@ def test_broken_foreign_and_empty_folders_are_named_and_skipped(tmp_path):
     }
     assert why.keys() == named.keys()
     assert all(word in why[name] for name, word in named.items())
-    assert len(found.runs) == 6
-    assert not any(run.vlb_terms.content for run in found.runs if run.path.name == "terms")
-    assert any("vlb_terms.npz: not readable" in text for text in found.problems)
+    assert len(result.runs) == 6
+    assert not any(run.vlb_terms.content for run in result.runs if run.path.name == "terms")
+    assert any("vlb_terms.npz: not readable" in text for text in result.problems)
 
 
 def test_nothing_to_compare_is_one_plain_error(tmp_path):
@@ -235,14 +246,14 @@ def test_a_baseline_that_is_none_or_several_is_refused(tmp_path):
 
 
 def test_tables_hold_every_choice(tmp_path):
-    found = compared(sweep(tmp_path))
-    write_tables(found, tmp_path)
+    result = compared(sweep(tmp_path))
+    write_tables(result, tmp_path)
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["choice"] for row in rows] == [choice.label for choice in found.studies[0].compared.choices]
-    own = comparison(found.studies[0], "cosine, hybrid")
-    assert float(rows[3]["bound_bpd_difference"]) == own.over_seeds.value
-    assert float(rows[3]["bound_bpd_images_low"]) == own.over_images.low
+    assert [row["choice"] for row in rows] == [choice.label for choice in result.studies[0].compared.choices]
+    entry = comparison(result.studies[0], "cosine, hybrid")
+    assert float(rows[3]["bound_bpd_difference"]) == entry.over_seeds.value
+    assert float(rows[3]["bound_bpd_images_low"]) == entry.over_images.low
     assert rows[3]["bound_bpd_verdict"] == "better"
     tex = (tmp_path / "table.tex").read_text()
     assert tex.count(r"\\") == 5
@@ -261,16 +272,16 @@ def test_words_and_digits():
 
 def test_options_of_the_command():
     here = str(ROOT)
-    assert parsed([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
-    assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
-    for wrong, told in (
+    assert compare_arguments([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
+    assert compare_arguments([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
+    for wrong, message in (
         (["levle=0.9"], "Did you mean level"),
         (["level=95"], "from 0.5 to 0.999"),
         (["nowhere"], "no such folder"),
         ([], "Name"),
     ):
-        with pytest.raises(UserError, match=told):
-            parsed([here, *wrong] if wrong else wrong)
+        with pytest.raises(UserError, match=message):
+            compare_arguments([here, *wrong] if wrong else wrong)
 
 
 HEAVY = {"torch", "lightning", "hydra", "omegaconf", "scipy.stats", "scipy.optimize", "matplotlib", "PIL", "pandas"}
@@ -313,9 +324,9 @@ def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seed
                 seed: ComparedRun(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)
             }
             choices.append(ComparedChoice({}, label, runs))
-        found = judge(ComparedChoices([], choices, []), choices[0], 0.95)
-        assert len(found.comparisons) == 6
-        claimed += any(c.verdict in ("better", "worse") for c in found.comparisons)
+        result = judge(ComparedChoices([], choices, []), choices[0], 0.95)
+        assert len(result.comparisons) == 6
+        claimed += any(c.verdict in ("better", "worse") for c in result.comparisons)
     assert claimed / experiments < 0.065
 
 

@@ -10,7 +10,7 @@ EXPERIMENTS = 2_000
 
 
 def covered(intervals: list[Interval], truth: float) -> float:
-    return float(np.mean([found.low <= truth <= found.high for found in intervals]))
+    return float(np.mean([result.low <= truth <= result.high for result in intervals]))
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
@@ -21,19 +21,19 @@ def test_intervals_over_seeds_cover_the_truth(n):
 
 def test_intervals_over_seeds_are_scipys():
     a, b = np.random.default_rng(0).normal(size=(2, 6))
-    found, expected = t_interval(a - b, 0.9), stats.ttest_rel(a, b)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+    result, expected = t_interval(a - b, 0.9), stats.ttest_rel(a, b)
+    assert result.p == pytest.approx(expected.pvalue)
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
 
 
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 5), (10, 4)])
 def test_intervals_of_samples_that_share_nothing_are_scipys(m, n):
     rng = np.random.default_rng(m)
     a, b = rng.normal(1, 1, m), rng.normal(0, 3, n)
-    found, expected = welch_interval(a, b, 0.9), stats.ttest_ind(a, b, equal_var=False)
-    assert (found.value, found.n) == (pytest.approx(a.mean() - b.mean()), m + n)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+    result, expected = welch_interval(a, b, 0.9), stats.ttest_ind(a, b, equal_var=False)
+    assert (result.value, result.n) == (pytest.approx(a.mean() - b.mean()), m + n)
+    assert result.p == pytest.approx(expected.pvalue)
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
 
 
 @pytest.mark.parametrize("spread", [1, 3])
@@ -73,16 +73,16 @@ def test_intervals_over_images_cover_the_truth(strata):
     rng, index = np.random.default_rng(strata), np.arange(200)
     level = rng.normal(size=strata)
     y = level[index % strata] + rng.gamma(4.0, 0.5, (EXPERIMENTS, 200))
-    found = [bootstrap(x, index % strata, 0.95, seed=i, draws=1_000) for i, x in enumerate(y)]
-    assert 0.93 < covered(found, level.sum() + 2.0 * strata) < 0.97
+    result = [bootstrap(x, index % strata, 0.95, seed=i, draws=1_000) for i, x in enumerate(y)]
+    assert 0.93 < covered(result, level.sum() + 2.0 * strata) < 0.97
 
 
 def test_without_strata_the_bootstrap_has_the_error_of_a_mean():
     y = np.random.default_rng(1).normal(size=400)
-    found, expected = bootstrap(y, np.zeros(400), 0.95), t_interval(y, 0.95)
-    assert found.value == pytest.approx(expected.value)
-    assert found.p == pytest.approx(expected.p)
-    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.05)
+    result, expected = bootstrap(y, np.zeros(400), 0.95), t_interval(y, 0.95)
+    assert result.value == pytest.approx(expected.value)
+    assert result.p == pytest.approx(expected.p)
+    assert result.high - result.low == pytest.approx(expected.high - expected.low, rel=0.05)
 
 
 def test_a_stratum_of_one_image_is_refused():
@@ -96,7 +96,7 @@ def test_pairing_shrinks_intervals_of_arms_that_share_their_images():
     a, b = image + rng.normal(0, 0.1, 200), image + 0.05 + rng.normal(0, 0.1, 200)
     paired = bootstrap(b - a, np.zeros(200), 0.95)
     apart = [bootstrap(x, np.zeros(200), 0.95) for x in (a, b)]
-    widths = [found.high - found.low for found in (paired, *apart)]
+    widths = [result.high - result.low for result in (paired, *apart)]
     assert widths[0] < 0.2 * np.hypot(*widths[1:])
     assert paired.excludes_zero
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_lab.core.diffusion import diffuse, implied_eps, posterior_mean
-from ddpm_lab.core.gaussian import Normal, kl_nats, log_bin_nats, normal_cdf
+from ddpm_lab.core.diffusion import diffuse, eps_weight, implied_eps, posterior_mean
+from ddpm_lab.core.gaussian import Normal, kl_nats, kl_shift_nats, log_bin_nats, normal_cdf
 from ddpm_lab.core.terms import term_bpd, to_bpd
 
 from .support import Setting, all_times, assert_close, diffusion_of, make, normal_like, on_grid, options, reaches_zero
@@ -65,9 +65,22 @@ def test_posteriors_compose_to_the_marginals(schedule, times):
     for step in chain.steps_down():
         beta_tilde = torch.exp(step.log_beta_tilde) if step.s > 0 else 0.0
         mean = posterior_mean(x0, mean, step)
-        variance = step.xt_coef**2 * variance + beta_tilde
+        variance = step.posterior.xt_coef**2 * variance + beta_tilde
         assert_close(mean, step.at_s.signal_scale * x0, rtol=1e-9)
         assert_close(variance, step.at_s.noise_scale**2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("variance", ["beta", "beta_tilde", "interpolated"])
+@pytest.mark.parametrize("schedule", [s for s in options("schedule") if not reaches_zero(s)])
+def test_the_divergence_of_means_is_a_weighted_error_of_eps(schedule, variance):
+    """DDPM Eq. 12, for t = 2..T."""
+    diffusion = diffusion_of(make("schedule", schedule), Setting("eps", variance))
+    x0 = on_grid((999, 1, 2, 2), 256)
+    noised = diffusion.noised(x0, normal_like(x0, 1), all_times(1000)[1:])
+    eps_hat = noised.eps + 0.3 * normal_like(x0, 2)
+    p = diffusion.reverse(eps_hat, noised.xt, noised.step).p
+    expected = eps_weight(noised.step, p.log_var) * (noised.eps - eps_hat) ** 2
+    assert_close(kl_shift_nats(diffusion.posterior(noised), p), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("schedule", "prediction"), PAIRS)

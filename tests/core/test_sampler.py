@@ -5,7 +5,7 @@ import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, diffuse, implied_eps
 from ddpm_lab.core.loss import Simple
-from ddpm_lab.core.sampler import DDIM, Ancestral, spaced_times
+from ddpm_lab.core.sampler import DDIM, Ancestral, draw, spaced_times
 from ddpm_lab.core.schedule import linear
 
 from .support import REFUSED, Setting, assert_close, diffusion_of, make, normal_like, options
@@ -167,3 +167,22 @@ def test_a_head_with_a_variance_may_be_used_with_a_fixed_one():
     x, out = normal_like(torch.zeros(2, 1, 4, 4), 0), normal_like(torch.zeros(2, 2, 4, 4), 1)
     with_head, without = (diffusion.reverse(o, x, diffusion.chain[5]) for o in (out, out[:, :1]))
     assert_close(with_head.p.mean, without.p.mean)
+
+
+def test_drawn_samples_depend_on_their_index_alone():
+    """And are the same in float64 as in float32, up to rounding."""
+    diffusion = diffusion_of(linear(20), Setting("v"))
+
+    def final(start, stop, seed=1, like=torch.zeros(())):  # noqa: B008
+        states = draw(
+            DDIM(5, eta=1.0), diffusion, lambda x, t: torch.sin(x), (1, 2, 2), seed=seed, start=start, stop=stop, like=like
+        )
+        *_, last = states
+        return last.x
+
+    samples = final(0, 130)
+    assert samples.shape == (130, 1, 2, 2)
+    assert torch.equal(samples[60:70], final(60, 70))
+    assert len(samples.flatten(1).unique(dim=0)) == 130
+    assert not torch.equal(final(0, 2, seed=2), samples[:2])
+    torch.testing.assert_close(final(0, 9, like=torch.zeros((), dtype=F64)).float(), samples[:9], rtol=1e-3, atol=1e-4)

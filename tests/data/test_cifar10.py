@@ -56,8 +56,14 @@ def loaded(root: Path, **arguments) -> CIFAR10:
     return data
 
 
-def refused(root: Path, message: str, **arguments) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+def naming(*parts: str) -> str:
+    """A pattern for messages that contain all the parts."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
+
+
+def refused(root: Path, *parts: str, **arguments) -> None:
+    """UserError that names all the parts."""
+    with pytest.raises(UserError, match=naming(*parts)):
         loaded(root, **arguments)
 
 
@@ -126,7 +132,7 @@ def test_a_damaged_archive_is_refused_before_it_is_opened(damage, root, monkeypa
     path.write_bytes(damage(path.read_bytes()))
     monkeypatch.setattr(cifar10, "unpickled", None)
     monkeypatch.setattr(cifar10.tarfile, "open", None)
-    refused(root, f"{path}: cut short, damaged or another file: its checksum is sha256:")
+    refused(root, str(path), "checksum", "sha256:")
     assert [p.name for p in root.iterdir()] == [ARCHIVE.name]
 
 
@@ -135,20 +141,20 @@ def test_a_damaged_or_missing_batch_in_the_folder(root):
     for name, content in batches().items():
         (root / FOLDER / name).write_bytes(content)
     (root / FOLDER / "data_batch_3").write_bytes(batches()["data_batch_3"][:-1])
-    refused(root, f"{root / FOLDER}/data_batch_3: cut short, damaged or another file: its checksum is md5:")
+    refused(root, f"{root / FOLDER}/data_batch_3", "checksum", "md5:")
     (root / FOLDER / "data_batch_3").unlink()
-    refused(root, f"{root / FOLDER}: data_batch_3 is missing in it")
+    refused(root, str(root / FOLDER), "data_batch_3 is missing")
 
 
 def test_an_archive_without_a_batch_and_one_that_is_none(tmp_path, monkeypatch):
     content = batches()
     del content["test_batch"]
     path = publish(monkeypatch, tmp_path, content)
-    refused(tmp_path, f"{path}: test_batch is missing in it")
+    refused(tmp_path, str(path), "test_batch is missing")
     path.write_bytes(b"<html>not found</html>")
     checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     monkeypatch.setattr(cifar10, "ARCHIVE", ARCHIVE._replace(checksum=checksum))
-    refused(tmp_path, f"{path}: not readable as a .tar.gz")
+    refused(tmp_path, str(path), ".tar.gz")
 
 
 class Payload:
@@ -192,9 +198,8 @@ def test_other_content_with_the_right_checksum(batch, tmp_path, monkeypatch):
 def test_without_network_it_says_what_to_put_where(root):
     path = root / ARCHIVE.name
     path.unlink()
-    refused(root, "is not there and cannot be downloaded (file:///nowhere: Name or service not known): get file:///nowhere")
-    refused(root, f"by other means and put it at {path}")
-    refused(root, "cifar-10-python.tar.gz is not there, and data.download=false; allow it, or get ", download=False)
+    refused(root, f"data.root={root}", "file:///nowhere: Name or service not known", str(path))
+    refused(root, "cifar-10-python.tar.gz", "data.download=false", download=False)
     assert list(root.iterdir()) == []
 
 
@@ -228,7 +233,7 @@ def test_what_arrives_damaged_or_not_at_all_leaves_nothing(server, tmp_path, mon
     folder, url = server
     path = publish(monkeypatch, folder, batches(), url)
     path.write_bytes(path.read_bytes()[:-7])
-    refused(tmp_path / "new" / "cifar10", f"({url}: what arrived is not the published file, whose sha256 is ")
+    refused(tmp_path / "new" / "cifar10", f"{url}: ", "sha256")
     path.unlink()
     refused(tmp_path / "new" / "cifar10", f"({url}: ")
     assert not (tmp_path / "new").exists()
@@ -243,10 +248,10 @@ def test_altered_arrays_are_refused(root):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    refused(root, f"{path}: altered or damaged since it was made")
+    refused(root, str(path), "SHA-256", "cifar10.json")
     loaded(root, validation="split")  # does not need the test images
     (root / "cifar10.json").write_text("{")
-    refused(root, f"{root / 'cifar10.json'}: not a readable record of arrays")
+    refused(root, str(root / "cifar10.json"), "record")
     (root / "cifar10.json").unlink()
     check_arrays(loaded(root))
 
@@ -260,7 +265,7 @@ def test_an_interrupted_conversion_is_done_again(root, monkeypatch):
         save(file, array, **keywords)
 
     monkeypatch.setattr(np, "save", full)
-    refused(root, f"{root}: the arrays of cifar10 cannot be written there (No space left on device).")
+    refused(root, str(root), "cifar10", "No space left on device")
     assert not list(root.glob("*.tmp.*"))
     assert not (root / "cifar10.json").exists()
     monkeypatch.undo()

@@ -53,8 +53,14 @@ def middle(path: Path, **arguments) -> np.ndarray:
     return array[1].transpose(1, 2, 0)
 
 
-def refused(path: Path, message: str, **arguments) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+def naming(*parts: str) -> str:
+    """A pattern for messages that contain all the parts."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
+
+
+def refused(path: Path, *parts: str, **arguments) -> None:
+    """UserError that names all the parts."""
+    with pytest.raises(UserError, match=naming(*parts)):
         images(path, **arguments)
 
 
@@ -133,7 +139,7 @@ def test_transparency_is_refused_by_name_or_put_on_a_background(folder):
     alpha = np.full((SIDE, SIDE, 1), 255, np.uint8)
     alpha[0, 0], alpha[0, 1] = 0, 51
     save(folder / "a.png", np.concatenate([colours(), alpha], axis=2))
-    refused(folder, "data.alpha=refuse: 1 transparent in places: a.png (alpha down to 0); choose what is behind")
+    refused(folder, "data.alpha=refuse", "a.png (alpha down to 0)", "data.alpha=white", "data.alpha=black")
     for background, value in (("white", 255), ("black", 0)):
         share = alpha / 255
         expected = colours() * share + value * (1 - share)
@@ -186,16 +192,16 @@ def test_what_is_not_square_is_refused_by_name(folder):
     for i in range(12):
         save(folder / f"a{i:02}.png", colours(width=10))
     shown = ", ".join(f"a{i:02}.png (10×6)" for i in range(10))
-    refused(folder, f"data.crop=none: 12 not square: {shown} and 2 more; type data.crop=center", crop="none")
+    refused(folder, f"data.crop=none: 12 not square: {shown} and 2 more", "data.crop=center", crop="none")
 
 
 def test_resize_none_cuts_or_refuses(folder):
     save(folder / "a.png", colours(width=10, height=9))
     assert np.array_equal(middle(folder, resize="none"), colours(width=10, height=9)[1:7, 2:8])
     save(folder / "a.png", colours(width=10, height=10))
-    refused(folder, "data.resize=none: 1 not of data.size: a.png (10×10); choose", resize="none", crop="none")
+    refused(folder, "data.resize=none", "a.png (10×10)", "data.resize=bicubic", resize="none", crop="none")
     save(folder / "a.png", colours(width=10, height=5))
-    refused(folder, "data.resize=none: 1 not of data.size: a.png (10×5); choose how", resize="none")
+    refused(folder, "data.resize=none", "a.png (10×5)", "data.resize=bicubic", resize="none")
 
 
 def test_box_is_the_mean_and_every_filter_differs(folder):
@@ -230,16 +236,16 @@ def test_files_that_cannot_be_read_are_all_named_or_left_out(folder):
         images(folder)
     assert str(error.value).startswith("data.unreadable=refuse: 5 unreadable: a0.png (cannot identify image file")
     assert all(f"a{i}.png (" in str(error.value) for i in range(5))
-    assert str(error.value).endswith("; mend or remove them, or type data.unreadable=skip to do without.")
+    assert "data.unreadable=skip" in str(error.value)
     data = ImageFolder(str(folder), SIDE, unreadable="skip", val_fraction=0.5)
     data.setup()
     assert len(data.train_images) == len(data.val_images) == 1
     assert {image.numpy().tobytes() for image in (data.train_images[0], data.val_images[0])} == {
         colours(seed).transpose(2, 0, 1).tobytes() for seed in (100, 101)
     }
-    assert data.notes[0].startswith("data.unreadable=skip: done without 5 unreadable: a0.png (")
+    assert data.notes[0].startswith("data.unreadable=skip: left out 5 unreadable: a0.png (")
     (folder / "0.png").write_bytes(b"")
-    refused(folder, f"data.path={folder}: 1 of 7 images can be read; at least 2 are needed.", unreadable="skip")
+    refused(folder, f"data.path={folder}: 1 of 7 images", "at least 2", unreadable="skip")
 
 
 def test_a_wrong_suffix_is_no_obstacle(folder):
@@ -249,7 +255,7 @@ def test_a_wrong_suffix_is_no_obstacle(folder):
 
 
 def test_no_folder_and_none_in_it(tmp_path):
-    refused(tmp_path / "none", f"data.path={tmp_path / 'none'}: there is no such folder.")
-    refused(tmp_path, f"data.path={tmp_path}: no images in it or below it; at least 2 are needed, named *.png, *.jpg,")
+    refused(tmp_path / "none", f"data.path={tmp_path / 'none'}", "no such folder")
+    refused(tmp_path, f"data.path={tmp_path}: no images", "at least 2", "*.png, *.jpg,")
     save(tmp_path / "a.png", colours())
     refused(tmp_path, "1 images in it or below it")

@@ -50,8 +50,14 @@ def loaded(root: Path, kind: type[MNIST] = MNIST, **arguments) -> MNIST:
     return data
 
 
-def refused(root: Path, message: str, **arguments) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+def naming(*parts: str) -> str:
+    """A pattern for messages that contain all the parts."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
+
+
+def refused(root: Path, *parts: str, **arguments) -> None:
+    """UserError that names all the parts."""
+    with pytest.raises(UserError, match=naming(*parts)):
         loaded(root, **arguments)
 
 
@@ -101,7 +107,7 @@ def test_damaged_files_are_named(packed, tmp_path, monkeypatch):
         whole = path.read_bytes()
         for content in (whole[:-1], b"", whole[:8] + b"\xff" + whole[9:]):
             path.write_bytes(content)
-            refused(tmp_path, f"{path}: cut short, damaged or another file: its checksum is md5:")
+            refused(tmp_path, str(path), "checksum", "md5:")
         path.write_bytes(whole)
     loaded(tmp_path)
 
@@ -109,7 +115,7 @@ def test_damaged_files_are_named(packed, tmp_path, monkeypatch):
 def test_fashion_is_not_taken_for_digits(root, monkeypatch):
     sums = {key: (md5(key.encode()), md5(key.encode())) for key in FILES}
     monkeypatch.setattr(FashionMNIST, "checksums", sums)
-    refused(root, f"{root / FILES['train_images']}.gz: cut short, damaged or another file", kind=FashionMNIST)
+    refused(root, f"{root / FILES['train_images']}.gz", "checksum", kind=FashionMNIST)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +135,7 @@ def test_idx_of_any_shape():
 
 def test_files_that_do_not_go_together(tmp_path, monkeypatch):
     publish(monkeypatch, tmp_path, train_labels=idx(TRAIN_LABELS[:-1]))
-    refused(tmp_path, "train-images-idx3-ubyte is [30, 28, 28] and train-labels-idx1-ubyte [29]; expected are N×28×28 and N.")
+    refused(tmp_path, "train-images-idx3-ubyte is [30, 28, 28]", "train-labels-idx1-ubyte [29]", "N×28×28")
 
 
 def test_a_file_that_is_not_gz(tmp_path, monkeypatch):
@@ -137,7 +143,7 @@ def test_a_file_that_is_not_gz(tmp_path, monkeypatch):
     path = tmp_path / f"{FILES['train_images']}.gz"
     path.write_bytes(b"<html>")
     monkeypatch.setitem(MNIST.checksums, "train_images", (md5(b"<html>"), MNIST.checksums["train_images"][1]))
-    refused(tmp_path, f"{path}: not readable as .gz (")
+    refused(tmp_path, str(path), ".gz (")
 
 
 def test_absent_files_are_downloaded_from_the_first_mirror_that_has_them(tmp_path, monkeypatch):
@@ -155,6 +161,6 @@ def test_without_network_it_says_what_to_put_where(root, monkeypatch):
     monkeypatch.setattr(files, "urlopen", no_network)
     path = root / "t10k-images-idx3-ubyte.gz"
     path.unlink()
-    refused(root, f"data.root={root}: {path.name} is not there and cannot be downloaded (file:///nowhere/{path.name}: Name or")
-    refused(root, f"get file:///nowhere/{path.name} by other means and put it at {path}")
-    refused(root, f"{path.name} is not there, and data.download=false; allow it, or get", download=False)
+    refused(root, f"data.root={root}: {path.name}", f"file:///nowhere/{path.name}: Name or")
+    refused(root, f"file:///nowhere/{path.name}", str(path))
+    refused(root, path.name, "data.download=false", download=False)

@@ -87,21 +87,27 @@ def test_few_levels_are_scaled_to_both_ends(file):
     assert data.scaled("train").unique().tolist() == [-1, 1]
 
 
-def refused(path: str | Path, message: str, **arguments) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+def naming(*parts: str) -> str:
+    """A pattern for messages that contain all the parts."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
+
+
+def refused(path: str | Path, *parts: str, **arguments) -> None:
+    """UserError that names all the parts."""
+    with pytest.raises(UserError, match=naming(*parts)):
         Npz(str(path), **arguments).setup()
 
 
 def test_wrong_choices_are_answered(file):
     path = save(file, a=images(), b=images(), c=images(side=4), labels=np.arange(12))
-    refused(path, "choose one of 3 image arrays by data.key; its arrays are a uint8[12, 3, 5, 5], b uint8")
-    refused(path, "data.key=A: no such array in my.npz; it has a, b, c, labels.", key="A")
-    refused(path, "data.val_key=z: no such array in my.npz; it has a, b, c, labels.", key="a", val_key="z")
-    refused(path, "data.key: labels is int64; allowed is uint8 with values below data.levels.", key="labels")
+    refused(path, "data.path=", "3 image arrays", "data.key", "a uint8[12, 3, 5, 5], b uint8")
+    refused(path, "data.key=A", "my.npz", "a, b, c, labels", key="A")
+    refused(path, "data.val_key=z", "my.npz", "a, b, c, labels", key="a", val_key="z")
+    refused(path, "data.key: labels is int64", "uint8", "data.levels", key="labels")
     refused(path, "data.val_key: labels is int64", key="a", val_key="labels")
-    refused(path, "data.val_key=c: its images are (3, 4, 4), those to train on (3, 5, 5)", key="a", val_key="c")
-    refused(path, "data.levels=16: a has a pixel of 255.", key="a", levels=16)
-    refused(path, "data.val_fraction=0.95: of 12 data this leaves none to train on", key="a", val_fraction=0.95)
+    refused(path, "data.val_key=c", "(3, 4, 4)", "(3, 5, 5)", key="a", val_key="c")
+    refused(path, "data.levels=16: a", "255", key="a", levels=16)
+    refused(path, "data.val_fraction=0.95", "12 data", key="a", val_fraction=0.95)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +134,8 @@ def test_an_npy_has_no_name_but_its_own(tmp_path):
     np.save(tmp_path / "my.npy", images().astype(np.int16))
     refused(tmp_path / "my.npy", "no uint8 images in it")
     np.save(tmp_path / "my.npy", images())
-    refused(tmp_path / "my.npy", "data.levels=9: my.npy has a pixel of 255.", levels=9)
-    refused(tmp_path / "my.npy", "data.key=x: no such array in my.npy", key="x")
+    refused(tmp_path / "my.npy", "data.levels=9: my.npy", "255", levels=9)
+    refused(tmp_path / "my.npy", "data.key=x", "my.npy", key="x")
 
 
 def flipped_bits(content: bytes, where: range) -> bytes:
@@ -173,7 +179,7 @@ BROKEN = {
 @pytest.mark.parametrize("case", [*UNREADABLE, *BROKEN])
 def test_what_is_not_a_file_of_arrays_is_answered(case, file):
     file.write_bytes((UNREADABLE | BROKEN)[case])
-    refused(file, f"data.path={file}: not readable as .npz or .npy of plain arrays (")
+    refused(file, f"data.path={file}: ", "not readable as .npz or .npy")
 
 
 @pytest.mark.parametrize("name", ["none.npz", ""])
@@ -199,5 +205,5 @@ def test_a_pickle_in_an_array_is_refused_and_not_run(tmp_path):
     np.save(tmp_path / "evil.npy", array, allow_pickle=True)
     (tmp_path / "plain.npy").write_bytes(pickle.dumps(Payload(trap)))
     for name in ("evil.npz", "evil.npy", "plain.npy"):
-        refused(tmp_path / name, "not readable as .npz or .npy of plain arrays (")
+        refused(tmp_path / name, "not readable as .npz or .npy")
     assert not trap.exists()

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from .support import VECTORS, copied, evaluate, found
 
@@ -22,8 +23,8 @@ def test_the_table_has_every_choice(run):
     told = evaluate(run, "-m", "sampler=ancestral,ddim", "sampler.steps=4,5", "variance=beta,beta_tilde", "nll.chain=sampler")
     assert len(told.arms) == 8
     (bound, bounds), (distance, distances) = tables((told.folder / "table.md").read_text())
-    assert "bound on the sampler's chain (10 held-out data)" in bound
-    assert "to 1,437 training data (12 samples)" in distance
+    assert "bound on the sampler's chain (10 held-out data, trailing spacing)" in bound
+    assert "to 1,437 training data (12 samples), trailing spacing" in distance
     assert [row[:1] for row in bounds] == [["variance"], ["beta"], ["beta_tilde"]]
     assert [row[:2] for row in distances[1:]] == [["ancestral", "beta"], ["ancestral", "beta_tilde"], ["ddim", "any"]]
     assert bounds[0][1:] == distances[0][2:] == ["4", "5"]
@@ -57,7 +58,7 @@ def test_what_else_varies_stands_beside_its_numbers(name, run):
     seen = [cell for _, table in tables((told.folder / "table.md").read_text()) for row in table for cell in row]
     for number, setting in enumerate(settings):
         assert seen.count(setting) == 2  # a row of the bound, a row of the distance
-        distance = next(r for r in told.arms[number]["results"] if "reference" in r["record"])
+        distance = next(r for r in told.arms[number]["results"] if r["record"].get("reference"))
         assert f"{distance['value']:.4f}" in seen
     pictures = [arm["picture"] for arm in told.arms]
     assert len(set(pictures)) == 2
@@ -86,7 +87,7 @@ def test_several_weights_are_measured_each_with_its_own(run):
     [
         ("nll.n=10,12", 2, 1, "n: 10 against 12"),
         ("quality.n=12,14", 1, 2, "n: 12 against 14"),
-        ("nll.split=val,train", 2, 1, "data: val against train"),
+        ("nll.split=val,train", 2, 1, "split: val against train"),
     ],
 )
 def test_numbers_that_may_not_be_compared_stand_in_tables_of_their_own(argument, bounds, distances, why, run):
@@ -127,3 +128,25 @@ def test_two_checkpoints_of_a_run_are_told_apart(run):
     assert told.value("bound", 0) != told.value("bound", 1)
     assert told.record("bound", 0)["checkpoint_sha256"] != told.record("bound", 1)["checkpoint_sha256"]
     assert "checkpoint" not in told.content
+
+
+def test_the_protocol_of_analytic_dpm_starts_at_1_and_limits_the_last_noise_of_the_analytic_variance(run):
+    """Whichever sampler is chosen; a typed value wins."""
+    ask = ["protocol=analytic_dpm", "sampler.steps=4"]
+    told = evaluate(run, "-m", *ask, "sampler=ancestral,ddim", "variance=beta,analytic")
+    assert {told.record("bound_4", arm)["spacing"] for arm in range(4)} == {"linspace"}
+    assert [arm["setting"] for arm in told.arms] == [""] * 4
+    text = (told.folder / "table.md").read_text()
+    assert text.count("linspace spacing") == 2
+    assert text.count("The spacing decides") == 2
+    limited = evaluate(run, *ask, "variance=analytic", "name=limited")
+    config = OmegaConf.load(limited.folder / "config.yaml")
+    assert (config.variance.clip_cov, config.variance.max_last_noise) == (True, 2)  # a linear schedule
+    assert config.sampler.spacing == "linspace"
+    other = evaluate(run, *ask, "sampler.spacing=leading", "name=typed")
+    assert other.record("bound_4")["spacing"] == "leading"
+
+
+def test_full_chains_have_no_word_of_spacing(run):
+    told = evaluate(run, "-m", "variance=beta,beta_tilde")
+    assert "spacing" not in (told.folder / "table.md").read_text()

@@ -121,7 +121,7 @@ def test_no_half_written_file_takes_the_place_of_a_piece(tmp_path, monkeypatch):
 
     store, arguments = Store(tmp_path), ("kind", {}, 4, 2, lambda start, stop: {"x": torch.arange(start, stop)}, "told")
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"could not be written .*; what was measured before is kept"):
+    with pytest.raises(UserError, match=r"could not be written"):
         store.pieces(*arguments)
     monkeypatch.undo()
     assert [path.name for path in store.place("kind", {}).iterdir()] == ["about.json"]

@@ -10,12 +10,12 @@ import torch
 from formats import random_images
 from torch import Tensor
 
-from ddpm_lab.core.types import Incompatible
 from ddpm_lab.data.cifar10 import CIFAR10
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.data.image_folder import ImageFolder
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.data.store import Store
+from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics import classifier as module
 from ddpm_lab.metrics.classifier import Classifier, class_shares

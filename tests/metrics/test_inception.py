@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from ddpm_lab.core.types import Incompatible
+from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics import inception as module
 from ddpm_lab.metrics.extractors import WORDS, Pixels, extract

@@ -17,7 +17,8 @@ import ddpm_lab.sweeps.local as local
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 from ddpm_lab.sweeps.launcher import reason
-from ddpm_lab.sweeps.report import duration, time_left
+from ddpm_lab.sweeps.report import Report, duration, time_left
+from ddpm_lab.sweeps.state import Entry, Sweep
 
 
 def test_arms_are_started_as_typed_and_told_with_their_numbers(run):
@@ -216,9 +217,22 @@ def test_why_a_process_ended():
 
 def test_how_much_is_left():
     d = 60.0
-    assert time_left([d], [], left=3, at_once=1) == 3 * d
-    assert time_left([d], [d], left=7, at_once=2) == 3 * d  # eight alike, two at a time, when the first has ended
-    assert time_left([d, d], [], left=6, at_once=2) == 3 * d
-    assert time_left([d] * 7, [d], left=1, at_once=2) == 0  # the last one is about to end
-    assert time_left([d] * 6, [10.0, d], left=2, at_once=2) == 50
-    assert time_left([d], [2 * d], left=1, at_once=1) == 0  # slower than the others: nobody knows
+    assert time_left([d] * 3, [], at_once=1) == 3 * d
+    assert time_left([d] * 6, [0.0], at_once=2) == 3 * d
+    assert time_left([d] * 6, [], at_once=2) == 3 * d
+    assert time_left([], [0.0], at_once=2) == 0
+    assert time_left([], [50.0, 0.0], at_once=2) == 50
+    assert time_left([d, 10.0], [20.0, 30.0], at_once=2) == 80  # 10 s after the 30
+
+
+def test_runs_that_measure_are_expected_to_take_as_long_as_those_before(tmp_path):
+    entries = [Entry(i, [], str(i), 1, False) for i in range(6)]  # 0 and 1 train, the others measure
+    for entry, seconds, source in ((entries[0], 100.0, None), (entries[2], 10.0, 0)):
+        entry.state, entry.seconds, entry.network_of = "done", seconds, source
+    with Sweep(tmp_path, entries, False) as sweep:
+        report = Report(sweep, 1, False, set(), 6)
+        report.begin([], measured_alone=4)
+        assert report._time_left([], 4) == 100 + 3 * 10
+        assert report._time_left([(entries[1], 40.0)], 4) == 60 + 3 * 10
+        entries[3].network_of = 0
+        assert report._time_left([(entries[3], 4.0)], 4) == 6 + 100 + 2 * 10

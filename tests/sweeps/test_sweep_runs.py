@@ -85,7 +85,7 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
     process.communicate()
     done = command(*SWEEP, cwd=broken)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "is still at it; waiting" in done.stdout
+    assert "of an earlier sweep" in done.stdout
     assert "[1] schedule=cosine goes on" in done.stdout
     for arm in "01":
         a, b = only(whole) / arm, only(broken) / arm
@@ -102,9 +102,9 @@ def test_ctrl_c_and_the_same_command_equal_unbroken(tmp_path):
     process = start(stopped)
     until_checkpoint(process, stopped, "0", 9)
     process.send_signal(signal.SIGINT)
-    said = process.communicate()[0]
+    printed = process.communicate()[0]
     assert process.returncode == 130
-    assert "stopped, 0 of 2 done; the same command goes on from here" in said
+    assert "stopped, 0 of 2 done; the same command goes on from here" in printed
     assert "stopped at step" in (only(stopped) / "0" / "train.log").read_text()
     for folder in (whole, stopped):
         assert command(*SWEEP, cwd=folder).returncode == 0

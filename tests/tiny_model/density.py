@@ -94,6 +94,12 @@ class Exact(Meter):
         self.index = torch.cat([self.index, torch.arange(first, first + len(x0))])
         self.bits = torch.cat([self.bits, self.model.bits(x0).double().cpu()])
 
+    def state(self) -> dict[str, Tensor]:
+        return {"index": self.index, "bits": self.bits}
+
+    def merge(self, state: dict[str, Tensor]) -> None:
+        self.index, self.bits = (torch.cat([getattr(self, name), state[name]]) for name in ("index", "bits"))
+
     def gather(self) -> None:
         self.index, self.bits = (torch.cat(ranks.gather(x)) for x in (self.index, self.bits))
 

@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_lab.training.optim import Adam
+from ddpm_lab.core.loss import Simple
+from ddpm_lab.domains import Incompatible
+from ddpm_lab.errors import UserError
+from ddpm_lab.training.optim import Adam, Stock
 
 from .support import Recorder, adam, fit, module, quiet
 
@@ -84,3 +87,47 @@ def test_the_first_update_with_warmup_moves_nothing(tmp_path):
     before = [p.detach().clone() for p in model.model.net.parameters()]
     fit(tmp_path, model, steps=1)
     assert all(torch.equal(p, q) for p, q in zip(model.model.net.parameters(), before, strict=True))
+
+
+# --- optimisers of torch, as they are -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD, torch.optim.Adagrad])
+def test_a_stock_optimiser_updates_as_torchs_own(kind):
+    ours, theirs = with_gradients(100.0), with_gradients(100.0)
+    choice = Stock(kind, lr=0.1)
+    norm = choice.clip_gradients(ours)  # measures, and clips nothing
+    assert float(norm) == pytest.approx(float(torch.cat([p.grad.flatten() for p in theirs[:2]]).norm()), rel=1e-6)
+    a, b = choice.configure(ours)["optimizer"], kind(theirs, lr=0.1)
+    for _ in range(3):
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
+def test_a_stock_optimiser_skips_a_step_that_is_not_finite(kind, tmp_path):
+    class Broken(Simple):
+        def parts(self, diffusion, out, noised):
+            return {"mse": torch.nan * super().parts(diffusion, out, noised)["mse"]}
+
+    model = module(optim=Stock(kind, lr=0.1), loss=Broken())
+    before = [p.detach().clone() for p in model.model.net.parameters()]
+    with pytest.raises(UserError, match="not finite at step 0"):
+        fit(tmp_path, model, steps=3)
+    assert all(torch.equal(p, q) for p, q in zip(model.model.net.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [(torch.optim.RMSprop, {}), (torch.optim.AdamW, {"fused": False})])
+def test_an_optimiser_that_could_not_skip_a_step_is_refused(kind, arguments):
+    with pytest.raises(Incompatible, match=rf"{kind.__name__} .*AdamW") as caught:
+        Stock(kind, lr=0.1, **arguments)
+    assert caught.value.arguments == ("optim",)
+
+
+def test_arguments_that_torch_refuses_are_refused_when_the_choice_is_made():
+    with pytest.raises(ValueError, match="learning rate"):
+        Stock(torch.optim.AdamW, lr=-1.0)
+    with pytest.raises(TypeError, match="warmup"):
+        Stock(torch.optim.AdamW, warmup=5)

@@ -28,13 +28,13 @@ WANDB = ["logger=wandb", "logger.mode=offline"]
 
 def sent_by(folder: Path, *overrides: str) -> WandbRun:
     """What a run in `folder` would send."""
-    (found,) = runs(trained(folder, *TINY, *WANDB, *overrides))
-    return found
+    (result,) = runs(trained(folder, *TINY, *WANDB, *overrides))
+    return result
 
 
-def downloaded(found: WandbRun, folder: Path) -> Path:
+def downloaded(result: WandbRun, folder: Path) -> Path:
     """The files of the one artifact, laid out as wandb lays them out."""
-    (files,) = found.models.values()
+    (files,) = result.models.values()
     for name, path in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
@@ -47,24 +47,24 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_what_compare_reads_is_among_the_files_under_the_name_of_the_run(tmp_path):
     folder = tmp_path / "run [1]"  # brackets are no pattern
-    found = sent_by(folder)
-    names = ["config.yaml", "summary.json", "metrics.csv", "vlb_terms.npz", "samples/step_0000002.png"]
+    result = sent_by(folder)
+    names = ["config.yaml", "summary.json", "curves.json", "metrics.csv", "vlb_terms.npz", "samples/step_0000002.png"]
     for name in names:
-        copy = found.files / folder.name / name
+        copy = result.files / folder.name / name
         assert not copy.is_symlink()
         assert copy.read_bytes() == (folder / name).read_bytes()
-    assert sorted(found.saved) == sorted(f"{folder.name}/{name}" for name in names)
-    assert not found.models
+    assert sorted(result.saved) == sorted(f"{folder.name}/{name}" for name in names)
+    assert not result.models
 
 
 @pytest.mark.parametrize("artifact", ["weights", "checkpoint"])
 def test_an_artifact_is_loaded_and_evaluated_as_the_run_is(artifact, tmp_path, run_of):
     whole = run_of(*TINY) / "checkpoints" / "last.ckpt"
     folder = tmp_path / "run"
-    found = sent_by(folder, f"logger.artifact={artifact}")
-    assert list(found.models) == [f"{artifact}-{found.run.run_id}"]
+    result = sent_by(folder, f"logger.artifact={artifact}")
+    assert list(result.models) == [f"{artifact}-{result.run.run_id}"]
     shutil.rmtree(folder / "checkpoints")  # what wandb keeps until it is sent depends on no file of the run
-    copy = downloaded(found, tmp_path / "copy")
+    copy = downloaded(result, tmp_path / "copy")
     assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*.*")) == [
         "checkpoints/last.ckpt",
         "config.yaml",
@@ -97,19 +97,19 @@ def test_what_compare_reads_of_an_evaluation_is_among_its_files(tmp_path):
     argv = ["evaluate.py", f"ckpt={folder}", "quality.n=8", "nll.n=4", "nll.train_stride=0", "name=e", *WANDB]
     with patch.object(sys, "argv", argv):
         evaluate()
-    training, evaluation = sorted(runs(folder), key=lambda found: found.run.job_type, reverse=True)
+    training, evaluation = sorted(runs(folder), key=lambda result: result.run.job_type, reverse=True)
     assert training.run.run_id == first.run.run_id == (folder / "wandb" / "run_id").read_text()
     assert evaluation.run.run_id != training.run.run_id
-    about = [(r.run.project, r.run.run_group, r.run.display_name, r.run.job_type, list(r.run.tags)) for r in runs(folder)]
-    assert sorted(about, key=lambda row: row[3]) == [
+    details = [(r.run.project, r.run.run_group, r.run.display_name, r.run.job_type, list(r.run.tags)) for r in runs(folder)]
+    assert sorted(details, key=lambda row: row[3]) == [
         ("lab", "g", "a=1 eval/e", "evaluation", ["a"]),
         ("lab", "g", "a=1", "training", ["a"]),
     ]
     assert evaluation.config["seed"] == training.config["seed"]
     kinds = ("evaluation.json", "samples_*.png", "per_datum_*.npz", "bound_*.csv")
-    found = [[str(path.relative_to(folder)) for path in (folder / "eval" / "e").glob(kind)] for kind in kinds]
-    assert all(found)
-    names = ["config.yaml", *itertools.chain(*found)]
+    result = [[str(path.relative_to(folder)) for path in (folder / "eval" / "e").glob(kind)] for kind in kinds]
+    assert all(result)
+    names = ["config.yaml", *itertools.chain(*result)]
     for name in names:
         assert (evaluation.files / "run" / name).read_bytes() == (folder / name).read_bytes()
     assert sorted(evaluation.saved) == sorted(f"run/{name}" for name in names)
@@ -121,9 +121,9 @@ def test_an_evaluation_of_a_run_without_wandb_is_called_after_its_folder(tmp_pat
     argv = ["evaluate.py", "ckpt=.", "quality.n=0", "nll.n=4", "nll.train_stride=0", "name=e", *WANDB, "logger.group=typed"]
     with patch.object(sys, "argv", argv):
         evaluate()
-    (found,) = runs(folder)
-    assert (found.run.project, found.run.run_group, found.run.display_name) == ("ddpm-lab", "typed", "my_run eval/e")
-    assert (found.files / "my_run" / "eval" / "e" / "evaluation.json").exists()
+    (result,) = runs(folder)
+    assert (result.run.project, result.run.run_group, result.run.display_name) == ("ddpm-lab", "typed", "my_run eval/e")
+    assert (result.files / "my_run" / "eval" / "e" / "evaluation.json").exists()
 
 
 def test_an_evaluation_is_asked_for_no_artifact(run_of, capsys):
@@ -138,5 +138,5 @@ def test_long_names_are_cut_to_what_wandb_takes(tmp_path):
     logger = offline(tmp_path, name="n" * 300, group="g" * 300)
     logger.log_metrics({"a": 1.0}, 1)
     logger.close(0)
-    (found,) = runs(tmp_path)
-    assert (len(found.run.display_name), len(found.run.run_group)) == (128, 128)
+    (result,) = runs(tmp_path)
+    assert (len(result.run.display_name), len(result.run.run_group)) == (128, 128)

@@ -23,22 +23,22 @@ pytestmark = quiet
 def test_wandb_holds_curves_pictures_tables_configuration_and_summary(tmp_path):
     folder = tmp_path / "my_run"
     results = whole_run(folder, offline(folder, project="lab", group="g", tags=["a", "b"]))
-    (found,) = runs(folder)
-    assert (found.run.project, found.run.run_group, list(found.run.tags)) == ("lab", "g", ["a", "b"])
-    assert (found.run.display_name, found.exit_code, found.config["seed"]) == ("my_run", 0, 0)
+    (sent_run,) = runs(folder)
+    assert (sent_run.run.project, sent_run.run.run_group, list(sent_run.run.tags)) == ("lab", "g", ["a", "b"])
+    assert (sent_run.run.display_name, sent_run.exit_code, sent_run.config["seed"]) == ("my_run", 0, 0)
     for key, curve in curves(folder).items():
-        assert found.values(key) == pytest.approx(curve, rel=1e-12)
+        assert sent_run.values(key) == pytest.approx(curve, rel=1e-12)
     for key, file in {"samples/grid": "samples/step_0000004.png", "val/vlb_plot": None}.items():
-        assert set(found.values(key)) == {2, 4}
-        sent = found.files / found.values(key)[4]["path"]
+        assert set(sent_run.values(key)) == {2, 4}
+        sent = sent_run.files / sent_run.values(key)[4]["path"]
         assert file is None or sent.read_bytes() == (folder / file).read_bytes()
     terms = arrays(folder / "vlb_terms.npz")
-    sent = found.table("final/vlb_terms", 4)
+    sent = sent_run.table("final/vlb_terms", 4)
     assert sent["columns"] == ["t", "bits/dim", "standard error", "n"]
     np.testing.assert_array_equal(np.array(sent["data"])[:, 1], terms["terms_bpd"])
-    final = found.table("final/results", 4)["data"]
+    final = sent_run.table("final/results", 4)["data"]
     assert final == [[result.label.strip(), result.value, result.se, result.key] for result in results]
-    assert {key: found.summary[f"final/{key}"] for key in ("bound_bpd", "kl_bpd")} == {
+    assert {key: sent_run.summary[f"final/{key}"] for key in ("bound_bpd", "kl_bpd")} == {
         result.key: result.value for result in results if result.key in ("bound_bpd", "kl_bpd")
     }
 
@@ -49,9 +49,9 @@ def test_all_that_wandb_writes_is_in_the_run_folder(tmp_path, monkeypatch):
     logger = offline(folder)
     logger.log_table("t", ["a"], [[1]], 1)
     logger.close(0)
-    (found,) = runs(folder)
-    assert found.artifacts
-    assert all(Path(path).is_relative_to(folder / "wandb") and Path(path).exists() for path in found.artifacts)
+    (sent_run,) = runs(folder)
+    assert sent_run.artifacts
+    assert all(Path(path).is_relative_to(folder / "wandb") and Path(path).exists() for path in sent_run.artifacts)
     assert "WANDB_DATA_DIR" not in os.environ
     assert wandb.run is None  # nor does it take the place of a run of the user's own
 
@@ -76,8 +76,8 @@ def test_without_a_key_it_is_one_line_and_offline(tmp_path, caplog, capfd):
     assert line.startswith("wandb: No API key configured")
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in line
     assert "\n" not in line
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "")
+    output = capfd.readouterr()
+    assert (output.out, output.err) == ("", "")
     assert runs(tmp_path)[0].values("a") == {1: 1.0, 2: 2.0}
 
 

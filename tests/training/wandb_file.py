@@ -16,7 +16,7 @@ def records(path: Path) -> list[Any]:
     """Every record of the file that is there in full, in order."""
     from wandb.proto import wandb_internal_pb2
 
-    content, position, pieces, found = path.read_bytes(), HEADER, b"", []
+    content, position, pieces, result = path.read_bytes(), HEADER, b"", []
     assert content[:4] == b":W&B"
     while position + HEADER <= len(content):
         if BLOCK - position % BLOCK < HEADER:  # padding
@@ -31,17 +31,17 @@ def records(path: Path) -> list[Any]:
         if kind in (FULL, LAST):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(pieces)
-            found.append(record)
+            result.append(record)
             pieces = b""
-    return found
+    return result
 
 
 def finished(path: Path) -> list[Any]:
     """The records once the last is there: wandb's own process writes the end of the file."""
     for _ in range(200):
-        found = records(path)
-        if found and found[-1].WhichOneof("record_type") == "exit":
-            return found
+        result = records(path)
+        if result and result[-1].WhichOneof("record_type") == "exit":
+            return result
         time.sleep(0.05)
     raise AssertionError(f"{path}: not finished")
 
@@ -90,14 +90,14 @@ class WandbRun:
 
 
 def _items(update: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for item in update:
         *parents, last = item.nested_key or [item.key]
-        node = found
+        node = result
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = json.loads(item.value_json)
-    return found
+    return result
 
 
 def runs(run_dir: Path) -> list[WandbRun]:

@@ -1,13 +1,15 @@
 """`python evaluate.py`: answers mistakes at once, then measures one network under every choice that was asked for."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.cli.arguments import run
 from ddpm_lab.config.options import conf_dir, config_dirs
+from ddpm_lab.config.protocol import apply_settings
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
 
@@ -33,14 +35,15 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.config.preflight import preflight
 
     argv, notes = canonical(argv, dirs)
+    typed = {word.partition("=")[0] for word in argv}
     argv = with_own_sampler(argv, dirs)
-    arms = preflight(argv, dirs, completed)
+    arms = preflight(argv, dirs, functools.partial(completed, typed=typed))
     if not arms:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
-    from ddpm_lab.evaluation.measure import measure
+    from ddpm_lab.config.build_evaluation import evaluate_all
 
     print("".join(f"{note}\n" for note in notes), end="")
-    measure([arm.config for arm in arms])
+    evaluate_all([arm.config for arm in arms])
 
 
 def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
@@ -59,9 +62,10 @@ def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
     return [*argv, f"sampler={option_of('sampler', plain(trained)['sampler'], dirs)}", *others]
 
 
-def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
-    """The run's own choices in place of `auto`, where it is on the disk; and what it cannot be asked refused."""
-    from ddpm_lab.config.combinations import check_evaluated
+def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool, typed: Set[str] = frozenset()) -> None:
+    """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol but
+    for `typed` keys. Refuses what its model does not allow."""
+    from ddpm_lab.config.combinations import check_evaluated, option_of, plain
 
     if cfg.name == WORK:
         raise UserError(f"name={WORK}: allowed is a folder name other than {WORK}, which holds what was measured, in pieces")
@@ -70,6 +74,9 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
     check_evaluated(cfg, trained, dirs)
+    groups = [group for group in ("schedule", "prediction", "loss", "net") if group in trained]
+    options = {group: option_of(group, plain(trained)[group], dirs) for group in groups} | dict(cfg.names)
+    apply_settings(cfg, cfg.settings, options, typed)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
 

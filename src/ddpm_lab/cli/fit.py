@@ -30,12 +30,11 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
     _quiet()
     from ddpm_lab import ranks
-    from ddpm_lab.config.build import build, unused_parts
+    from ddpm_lab.config.build import build, drop_unused
     from ddpm_lab.files import write_json
     from ddpm_lab.training.results import close
 
-    for name in unused_parts(cfg):
-        cfg.pop(name)
+    drop_unused(cfg)
     if cfg.trainer.fast_dev_run:
         return _try_out(cfg)
     module, data, trainer = build(cfg, folder)

@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from ddpm_lab import processes
 from ddpm_lab.compare.choices import NOT_COMPARED
@@ -50,10 +50,10 @@ def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> 
     if len({arm.config.run.root for arm in arms}) > 1:
         raise UserError("run.root: the runs of a sweep share one place; give it once")
     search = _search(arms, again) if "trials" in settings else None
-    notes = [] if search else _repeated(arms)
-    distinct = arms if search else list({identity(arm.config): arm for arm in reversed(arms)}.values())[::-1]
+    runs = [planned(arm, may_share=search is None) for arm in arms]
+    distinct, notes = (runs, []) if search else _distinct(runs)
     return Plan(
-        runs=[planned(arm, search is None) for arm in distinct],
+        runs=distinct,
         place=Path(run.root) / "multirun",
         program=[*program(), *again],
         name=settings.name,
@@ -61,7 +61,7 @@ def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> 
         show=settings.show,
         again=list(again),
         search=search,
-        notes=[*notes, *unaffected(distinct, dirs)],
+        notes=[*notes, *unaffected(arms, dirs)],
     )
 
 
@@ -81,13 +81,14 @@ def planned(arm: Arm, may_share: bool) -> PlannedRun:
     from ddpm_lab.config.build import training_identity
 
     config, trainer, logger = arm.config, arm.config.trainer, arm.config.logger
+    content = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     typed = {word.lstrip("+").partition("=")[0] for word in arm.overrides}
     free = [key for key in ("group", "name") if key in logger and f"logger.{key}" not in typed]
     trains = not trainer.fast_dev_run and config.resume is None and OmegaConf.select(config, "run.trained_in") is None
     return PlannedRun(
         overrides=arm.overrides,
-        identity=identity(config),
-        training=training_identity(config) if may_share and trains else "",
+        identity=_identity(content),
+        training=training_identity(content) if may_share and trains else "",
         max_steps=trainer.max_steps,
         fast_dev_run=trainer.fast_dev_run,
         devices=trainer.devices,
@@ -96,10 +97,9 @@ def planned(arm: Arm, may_share: bool) -> PlannedRun:
     )
 
 
-def identity(config: DictConfig) -> str:
+def _identity(config: Mapping[str, Any]) -> str:
     """Hash of a configuration without what says where it is written."""
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    content = {key: value for key, value in plain.items() if key not in ("run", "sweep", "launcher")}
+    content = {key: value for key, value in config.items() if key not in ("run", "sweep", "launcher")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -142,12 +142,13 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
     )
 
 
-def _repeated(arms: Sequence[Arm]) -> list[str]:
-    """A note on each arm that is the same run as one before."""
-    first: dict[str, Arm] = {}
-    pairs = [(first.setdefault(identity(arm.config), arm), arm) for arm in arms]
-    return [
+def _distinct(runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[str]]:
+    """Each run once, and a note on each that is the same as one before."""
+    first: dict[str, PlannedRun] = {}
+    pairs = [(first.setdefault(run.identity, run), run) for run in runs]
+    notes = [
         f"left out, as it is the same run as {' '.join(one.overrides)}: {' '.join(other.overrides)}"
         for one, other in pairs
         if one is not other
     ]
+    return list(first.values()), notes

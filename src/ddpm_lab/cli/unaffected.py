@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,14 +14,27 @@ ELSEWHERE = ("launcher", "logger", "run", "sweep")
 """Groups that change no number."""
 
 
+class Trained(NamedTuple):
+    """An arm, its configuration in plain containers, and the hash of what its training depends on."""
+
+    arm: Arm
+    content: dict[str, Any]
+    training: str
+
+
 def unaffected(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
     """A line for each choice that cannot change the samples, or the bound, with what to type."""
-    return list(dict.fromkeys([*_same_samples(arms, dirs), *_same_bounds(arms)]))
+    from ddpm_lab.config.build import training_identity
+
+    contents = [cast(dict[str, Any], OmegaConf.to_container(arm.config, resolve=True)) for arm in arms]
+    trained = [Trained(arm, content, training_identity(content)) for arm, content in zip(arms, contents, strict=True)]
+    samples = _same_samples(_differing_in("variance", trained), dirs)
+    return list(dict.fromkeys([*samples, *_same_bounds(_differing_in("sampler", trained))]))
 
 
-def _same_samples(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
+def _same_samples(sets: Sequence[list[Arm]], dirs: Sequence[Path]) -> list[str]:
     lines = []
-    for alike in _differing_in("variance", arms):
+    for alike in sets:
         unused = [arm for arm in alike if not _sampler_uses_variance(arm.config)]
         if len(unused) > 1:
             sampler = f"sampler={unused[0].choices['sampler']}"
@@ -34,23 +47,21 @@ def _same_samples(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
     return lines
 
 
-def _same_bounds(arms: Sequence[Arm]) -> list[str]:
+def _same_bounds(sets: Sequence[list[Arm]]) -> list[str]:
     return [
         f"bound_bpd cannot differ between {_words(alike, 'sampler')}: the bound does not depend on the sampler"
-        for alike in _differing_in("sampler", arms)
+        for alike in sets
     ]
 
 
-def _differing_in(group: str, arms: Sequence[Arm]) -> list[list[Arm]]:
+def _differing_in(group: str, trained: Sequence[Trained]) -> list[list[Arm]]:
     """Sets of arms that train the same network and differ in nothing but this group."""
-    from ddpm_lab.config.build import training_identity
-
-    sets: dict[str, list[Arm]] = {}
-    for arm in arms:
-        plain = cast(dict[str, Any], OmegaConf.to_container(arm.config, resolve=True))
-        rest = {key: value for key, value in sorted(plain.items()) if key not in (group, *ELSEWHERE)}
-        sets.setdefault(f"{training_identity(arm.config)} {rest}", []).append(arm)
-    return [alike for alike in sets.values() if any(arm.config[group] != alike[0].config[group] for arm in alike)]
+    sets: dict[str, list[Trained]] = {}
+    for one in trained:
+        rest = {key: value for key, value in sorted(one.content.items()) if key not in (group, *ELSEWHERE)}
+        sets.setdefault(f"{one.training} {rest}", []).append(one)
+    differing = [alike for alike in sets.values() if any(one.content[group] != alike[0].content[group] for one in alike)]
+    return [[one.arm for one in alike] for alike in differing]
 
 
 def _sampler_uses_variance(config: DictConfig) -> bool:

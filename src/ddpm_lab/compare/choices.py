@@ -24,8 +24,9 @@ NOT_COMPARED = (
     "metrics.",
     "data.root",
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "other_world_size", "fast_dev_run")),
-    *(f"trainer.{key}" for key in ("log_every", "validate_every")),
-    *(f"callbacks.{name}." for name in ("samples", "vlb_terms", "loss_quartiles", "throughput", "frechet", "checkpoints")),
+    *(f"trainer.{key}" for key in ("log_every", "validate_every", "channels_last")),
+    *(f"callbacks.{name}." for name in ("samples", "vlb_terms", "loss_quartiles", "throughput", "checkpoints")),
+    *(f"callbacks.{name}." for name in ("frechet", "frechet_curve")),
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
@@ -44,6 +45,8 @@ GROUPS = (
 )
 """The order of axes."""
 TARGET = "._target_"
+FIRST_MODEL = {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}}
+"""What configurations without a model had: they are older than the group."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
 SHOWN_WITHOUT_KEY = (f"{EVALUATED}sampler", f"{EVALUATED}setting")
@@ -106,29 +109,33 @@ class ComparedChoices:
 
 
 def as_trained(runs: Sequence[RunFolder]) -> list[ComparedRun]:
-    return [ComparedRun(run, flattened(run.config), run.numbers, run.picture()) for run in runs if run.numbers]
+    return [ComparedRun(run, flat_config(run.config), run.numbers, run.picture()) for run in runs if run.numbers]
 
 
 def as_evaluated(runs: Sequence[RunFolder]) -> list[ComparedRun]:
     """Without the sampler of training, which an evaluation does not use."""
     compared = []
     for run in runs:
-        trained = {key: value for key, value in flattened(run.config).items() if not key.startswith("sampler.")}
+        trained = {key: value for key, value in flat_config(run.config).items() if not key.startswith("sampler.")}
         for arm in run.evaluated:
             flat = trained | {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
             compared.append(ComparedRun(run, flat, arm.numbers, arm.picture, arm.folder))
     return compared
 
 
-def flattened(config: Mapping[str, Any], prefix: str = "") -> Flat:
+def flat_config(config: Mapping[str, Any]) -> Flat:
     """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
+    return _flattened({**FIRST_MODEL, **config})
+
+
+def _flattened(config: Mapping[str, Any], prefix: str = "") -> Flat:
     flat: Flat = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if any(name == ignored.rstrip(".") or name.startswith(ignored) for ignored in NOT_COMPARED):
             continue
         if isinstance(value, Mapping):
-            flat |= flattened(value, f"{name}.")
+            flat |= _flattened(value, f"{name}.")
         elif name == "data.path":
             flat[name] = Path(str(value)).name
         else:

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ddpm_lab.compare.choices import EVALUATED, ComparedChoice, ComparedRun, Flat, OptionNames, as_yaml, differing_keys
-from ddpm_lab.compare.measures import Kind, Measure
+from ddpm_lab.compare.measures import Measure, NumberKind
 from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.metrics.record import Record
 
 VARIANCE, SAMPLER, STEPS = "variance", "sampler", "steps"
 UNUSED = {
-    Kind.BOUND: {SAMPLER, STEPS},
-    Kind.CHAIN_BOUND: {SAMPLER},
-    Kind.FLOW: {SAMPLER, STEPS, VARIANCE},
-    Kind.SAMPLES: set(),
-    Kind.OTHER: set(),
+    NumberKind.BOUND: {SAMPLER, STEPS},
+    NumberKind.CHAIN_BOUND: {SAMPLER},
+    NumberKind.FLOW: {SAMPLER, STEPS, VARIANCE},
+    NumberKind.SAMPLES: set(),
+    NumberKind.OTHER: set(),
 }
 """Parts of the choice of sampling that a kind of number never depends on."""
-DDIM = "ddim"
+DDIM_NAMES = "ddim"
 """Samplers whose name begins so use no fixed or learned variance. Records of older versions name the variance all the same."""
 
 
@@ -40,7 +40,7 @@ def copies(
     measure: Measure, numbers: Mapping[ComparedChoice, Mapping[int, Number]], options: OptionNames
 ) -> dict[ComparedChoice, Copy]:
     """Each choice whose number must equal that of an earlier choice. `numbers`: by choice and seed, the baseline first."""
-    if measure.kind is Kind.OTHER:
+    if measure.kind is NumberKind.OTHER:
         return {}
     originals: dict[frozenset[tuple[str, str]], list[ComparedChoice]] = {}
     made: dict[ComparedChoice, Copy] = {}
@@ -82,18 +82,18 @@ def _copy(
         return None
     records = [number.record for pair in pairs for number in pair]
     unused = set(UNUSED[measure.kind])
-    if measure.kind is Kind.SAMPLES and not any(_uses_variance(record, identical) for record in records):
+    if measure.kind is NumberKind.SAMPLES and not any(_uses_variance(record, identical) for record in records):
         unused.add(VARIANCE)
     if not unused.issuperset(parts):
         return None
-    return Copy(other, parts, _sampler(choice.first, records[0], options) if measure.kind is Kind.SAMPLES else None)
+    return Copy(other, parts, _sampler(choice.first, records[0], options) if measure.kind is NumberKind.SAMPLES else None)
 
 
 def _uses_variance(record: Record, identical: bool) -> bool:
     sampler = record.get("sampler")
     if "variance" in record and record["variance"] is None:
         return sampler is None
-    return not (identical and str(sampler).casefold().startswith(DDIM))
+    return not (identical and str(sampler).casefold().startswith(DDIM_NAMES))
 
 
 def _sampler(run: ComparedRun, record: Record, options: OptionNames) -> str:

@@ -13,7 +13,7 @@ from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
 from ddpm_lab.compare.figures import Figure, Trace, axis, crowded, style_of
 from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.compare.run_folder import DescribedCurve
-from ddpm_lab.compare.table import Study
+from ddpm_lab.compare.study import Study
 
 POINTS = 200
 """Of a line at most."""

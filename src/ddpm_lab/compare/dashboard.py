@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2 import interface as wr
 
-from ddpm_lab.compare.choices import TARGET, ComparedRun, flattened, grouped
+from ddpm_lab.compare.choices import TARGET, ComparedRun, flat_config, grouped
 from ddpm_lab.compare.folders import is_run
 from ddpm_lab.compare.group import Group
 from ddpm_lab.compare.measures import measure_of
@@ -33,6 +33,7 @@ TRAINING_CURVES = {
 }
 RUNS = 200
 """Of a panel at most."""
+GROUPED: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax", "max_runs_to_show": RUNS}
 UNWRITABLE = r"[=<>'\"\\]"
 """Characters that wandb-workspaces changes or cannot read in the value of a filter."""
 
@@ -47,7 +48,9 @@ class GroupContent(NamedTuple):
 
 
 DEFAULT_CONTENT = GroupContent(
-    [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")], ["bound_bpd", "pixels_fd"], ["bound_bpd", "pixels_fd"]
+    [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")],
+    ["bound_bpd", "pixels_fd"],
+    ["bound_bpd", "pixels_fd@256"],
 )
 """Where no run can be read: the choices that most sweeps vary, and the metrics of the default experiment."""
 
@@ -65,16 +68,12 @@ def of_group(runs: Sequence[Any]) -> GroupContent:
 
 def _content(configs: Sequence[dict[str, Any]], logged: Sequence[str]) -> GroupContent:
     """The axes are those of compare.py: a choice that another determines is no axis."""
-    runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flattened(config), {}) for i, config in enumerate(configs)]
+    runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flat_config(config), {}) for i, config in enumerate(configs)]
     keys = {key for run in runs for key in run.flat}
     axes = [key if key in keys else f"{key}{TARGET}" for key in (grouped(runs, {}).free if runs else [])]
     validated = _judged(logged, "val/")
     finals = _judged(logged, "final/") or validated
-    return (
-        GroupContent(axes, finals, validated)
-        if finals
-        else GroupContent(axes, DEFAULT_CONTENT.measures, DEFAULT_CONTENT.validated)
-    )
+    return GroupContent(axes, finals, validated) if finals else DEFAULT_CONTENT._replace(axes=axes)
 
 
 def _judged(logged: Sequence[str], room: str) -> list[str]:
@@ -87,9 +86,10 @@ def workspace(group: Group, title: str, content: GroupContent) -> ws.Workspace:
     """The view, not saved. Raises UserError for a group whose name the package cannot put into a filter."""
     if unwritable := re.search(UNWRITABLE, group.name):
         raise UserError(f"group={group.name}: wandb-workspaces cannot filter by a name with {unwritable[0]}; rename the group")
-    columns = [
+    pinned = [
+        "run:displayName",
         "config:seed.value",
-        *(_column(axis) for axis in content.axes),
+        *map(_column, content.axes),
         *(f"summary:final/{m}" for m in content.measures),
     ]
     return ws.Workspace(
@@ -102,7 +102,7 @@ def workspace(group: Group, title: str, content: GroupContent) -> ws.Workspace:
             filters=ws.And(ws.Metric("Group") == group.name),
             groupby=[ws.Config(axis) for axis in content.axes],
             order=[ws.Ordering(ws.Summary(f"final/{content.measures[0]}"), ascending=True)],
-            pinned_columns=["run:displayName", *columns],
+            pinned_columns=pinned,
         ),
     )
 
@@ -136,20 +136,13 @@ def _sections(content: GroupContent) -> list[ws.Section]:
 
 def _line(title: str, keys: Sequence[str]) -> wr.LinePlot:
     """Of grouped runs the mean, in a band from the lowest to the highest seed."""
-    return wr.LinePlot(
-        title=title, x="Step", y=list(keys), groupby_aggfunc="mean", groupby_rangefunc="minmax", max_runs_to_show=RUNS
-    )
+    return wr.LinePlot(title=title, x="Step", y=list(keys), **GROUPED)
 
 
 def _bars(key: str) -> wr.BarPlot:
-    return wr.BarPlot(
-        title=f"{measure_of(key).label}, {'higher' if measure_of(key).better > 0 else 'lower'} is better; mean over seeds",
-        metrics=[f"final/{key}"],
-        groupby_aggfunc="mean",
-        groupby_rangefunc="minmax",
-        max_runs_to_show=RUNS,
-        max_bars_to_show=RUNS,
-    )
+    measure = measure_of(key)
+    title = f"{measure.label}, {'higher' if measure.better > 0 else 'lower'} is better; mean over seeds"
+    return wr.BarPlot(title=title, metrics=[f"final/{key}"], max_bars_to_show=RUNS, **GROUPED)
 
 
 def _against(x: str, y: str) -> wr.ScatterPlot:

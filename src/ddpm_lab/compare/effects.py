@@ -4,7 +4,7 @@ Effects are described and not judged: they are no part of the family of comparis
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,8 +30,13 @@ class Effect:
     """Over seeds, of the mean over settings."""
     settings: list[float]
     """The difference, a mean over seeds, in each setting of the other axes that was run with both values."""
-    copy: Copy | None = None
-    """Where every setting is equal by construction."""
+    copies: list[Copy] = field(default_factory=list)
+    """Of settings that are equal by construction."""
+
+    @property
+    def copy(self) -> Copy | None:
+        """Where every setting is equal by construction."""
+        return self.copies[0] if len(self.copies) == len(self.settings) else None
 
     @property
     def lower(self) -> int:
@@ -78,6 +83,7 @@ def _effect(
     numbers = column.numbers
     differences = np.array([[numbers[a][seed].value - numbers[b][seed].value for seed in seeds] for a, b in pairs])
     estimate = t_interval(differences.mean(0), level)
-    made = [copies(column.measure, {b: numbers[b], a: numbers[a]}, compared.options).get(a) for a, b in pairs]
-    copy = None if None in made else made[0]
-    return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist(), copy)
+    made = [
+        copy for a, b in pairs for copy in copies(column.measure, {b: numbers[b], a: numbers[a]}, compared.options).values()
+    ]
+    return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist(), made)

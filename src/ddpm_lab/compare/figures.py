@@ -7,9 +7,10 @@ from typing import Any
 
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.numerals import decimal, interval
 from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.table import Study, digits_of, distance_column, likelihood_column
+from ddpm_lab.compare.study import Study, digits_of
 from ddpm_lab.compare.words import VERDICTS
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
@@ -17,6 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 NEUTRAL = "#8a8f98"
+LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
 HOLLOW = (Verdict.OPEN, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
 Trace = dict[str, Any]
 
@@ -47,7 +49,7 @@ def crowded(study: Study) -> bool:
     return len(study.compared.choices) > 12
 
 
-def means(study: Study, column: Column) -> Figure:
+def means_figure(study: Study, column: Column) -> Figure:
     """Each choice's mean with its interval, and the value of each seed."""
     choices = [choice for choice in study.compared.choices if choice in column.estimates]
     label, digits, data = column.measure.label, digits_of(column), []
@@ -64,7 +66,7 @@ def means(study: Study, column: Column) -> Figure:
     return Figure(f"{label} by choice", alt, data, _rows(choices, label))
 
 
-def differences(study: Study, column: Column) -> Figure | None:
+def differences_figure(study: Study, column: Column) -> Figure | None:
     """Each choice's difference to the baseline with its interval."""
     comparisons = [c for c in study.judged.comparisons if c.measure.key == column.measure.key and c.over_seeds is not None]
     digits, data, values = digits_of(column), [], []
@@ -86,7 +88,7 @@ def differences(study: Study, column: Column) -> Figure | None:
     layout = _rows([c.choice for c in comparisons], "difference")
     layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
     alt = f"Difference to {study.baseline.label} in {column.measure.label}: {'; '.join(values[:12])}."
-    return Figure(f"Against {study.baseline.label}; hollow: not distinguishable", alt, data, layout)
+    return Figure(f"Against {study.baseline.label}; hollow: no difference is supported", alt, data, layout)
 
 
 def _points(x: Sequence[float], y: Sequence[Any], text: Sequence[str], marker: dict[str, Any]) -> Trace:
@@ -128,7 +130,8 @@ def _broken(label: str) -> list[str]:
 
 def pareto(study: Study) -> Figure | None:
     """Bits/dim against Fréchet distance, with the choices that no other beats on both means."""
-    bpd, fd = likelihood_column(study), distance_column(study)
+    bpd = next((column for column in study.main if column.measure.kind in LIKELIHOODS), None)
+    fd = next((column for column in study.main if column.measure.distance), None)
     if bpd is None or fd is None:
         return None
     choices = [choice for choice in study.compared.choices if choice in bpd.estimates and choice in fd.estimates]

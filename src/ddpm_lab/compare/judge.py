@@ -37,14 +37,6 @@ class Verdict(StrEnum):
 
 
 @dataclass
-class Lacking:
-    """Seeds of which a choice has been run and lacks a number that it has of other seeds."""
-
-    choice: ComparedChoice
-    seeds: list[int]
-
-
-@dataclass
 class Comparison:
     """One choice against the baseline, on one measure. Differences are choice − baseline."""
 
@@ -61,8 +53,8 @@ class Comparison:
     paired: bool
     apart: tuple[list[int], list[int]] | None = None
     """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
-    lacking: list[Lacking] = field(default_factory=list)
-    """Where it is not empty nothing is supported: a number may be missing because samples diverged."""
+    lacking: dict[ComparedChoice, list[int]] = field(default_factory=dict)
+    """Of either choice, the seeds without the number. Nothing is supported then: samples may have diverged."""
     copy: Copy | None = None
     p: float | None = None
     """After Holm's correction over all comparisons that can differ."""
@@ -124,10 +116,10 @@ class Column:
     copies: dict[ComparedChoice, Copy] = field(default_factory=dict)
     """Choices whose number equals that of another choice by construction."""
 
-    def lacking(self, choice: ComparedChoice) -> Lacking | None:
+    def lacking(self, choice: ComparedChoice) -> list[int]:
+        """Seeds of which a choice lacks a number that it has of other seeds."""
         numbers = self.numbers.get(choice, {})
-        seeds = [seed for seed in choice.runs if seed not in numbers]
-        return Lacking(choice, seeds) if numbers and seeds else None
+        return [seed for seed in choice.runs if seed not in numbers] if numbers else []
 
 
 @dataclass
@@ -220,7 +212,7 @@ def _comparison(column: Column, choice: ComparedChoice, baseline: ComparedChoice
         made = Comparison(column.measure, choice, baseline, seeds, wins, t_interval(difference, level), images, paired)
     else:
         made = _apart(column, choice, baseline, level)
-    made.lacking = [lacking for each in (choice, baseline) if (lacking := column.lacking(each)) is not None]
+    made.lacking = {each: lacking for each in (choice, baseline) if (lacking := column.lacking(each))}
     copy = column.copies.get(choice)
     made.copy = copy if copy is not None and copy.original is baseline else None
     return made
@@ -242,7 +234,7 @@ def winners(column: Column, choices: Sequence[ComparedChoice]) -> list[ComparedC
     means = {
         choice: column.estimates[choice].value * column.measure.better
         for choice in choices
-        if choice in column.estimates and choice not in column.copies and column.lacking(choice) is None
+        if choice in column.estimates and choice not in column.copies and not column.lacking(choice)
     }
     if not column.measure.better or (len(means) == 1 and column.copies):
         return []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ddpm_lab.compare.run_folder import Number
 
 
-class Kind(Enum):
+class NumberKind(Enum):
     """What a number depends on besides the network."""
 
     BOUND = "bound over all steps"
@@ -25,18 +25,18 @@ class Measure(NamedTuple):
     better: int
     """−1 where lower is better, 1 where higher is, 0 where neither."""
     judged: bool
-    kind: Kind
+    kind: NumberKind
     distance: bool = False
     """A Fréchet distance at finite n: the one that is plotted against bits/dim."""
 
 
 BITS_PER_DIM = {
-    "bound_bpd": ("bits/dim", Kind.BOUND),
-    "bound": ("bits/dim, all steps", Kind.BOUND),
-    "bound_chain": ("bits/dim, the sampler's steps", Kind.CHAIN_BOUND),
-    "bound_estimate": ("bits/dim, all steps, estimated", Kind.BOUND),
-    "bound_chain_estimate": ("bits/dim, the sampler's steps, estimated", Kind.CHAIN_BOUND),
-    "flow_bpd": ("bits/dim, probability flow", Kind.FLOW),
+    "bound_bpd": ("bits/dim", NumberKind.BOUND),
+    "bound": ("bits/dim, all steps", NumberKind.BOUND),
+    "bound_chain": ("bits/dim, the sampler's steps", NumberKind.CHAIN_BOUND),
+    "bound_estimate": ("bits/dim, all steps, estimated", NumberKind.BOUND),
+    "bound_chain_estimate": ("bits/dim, the sampler's steps, estimated", NumberKind.CHAIN_BOUND),
+    "flow_bpd": ("bits/dim, probability flow", NumberKind.FLOW),
 }
 BOUND_PARTS = {
     "prior": "L_T",
@@ -69,14 +69,14 @@ def measure_of(key: str) -> Measure:
     part = re.fullmatch(r"(?:(bound|bound_chain)_)?(?:estimate_)?([a-z]+?)(?:_bpd)?", key)
     if part and part[2] in BOUND_PARTS:
         chain = ", the sampler's steps" if part[1] == "bound_chain" else ""
-        return Measure(key, f"{BOUND_PARTS[part[2]]}{chain}", 0, False, Kind.OTHER)
+        return Measure(key, f"{BOUND_PARTS[part[2]]}{chain}", 0, False, NumberKind.OTHER)
     plain, _, n = key.partition("@")
     for name, (label, better, judged) in SCORES.items():
         if plain == name or plain.endswith(f"_{name}"):
             extractor = plain.removesuffix(name).rstrip("_")
             words = f"{label}{f' ({extractor})' if extractor else ''}{f' @{n}' if n else ''}"
-            return Measure(key, words, better, judged, Kind.SAMPLES, distance=judged)
-    return Measure(key, key.replace("_", " "), 0, False, Kind.OTHER)
+            return Measure(key, words, better, judged, NumberKind.SAMPLES, distance=judged)
+    return Measure(key, key.replace("_", " "), 0, False, NumberKind.OTHER)
 
 
 def common_key(key: str, number: Number) -> str:

@@ -70,15 +70,10 @@ def _fetched(run: Any, group: Group, place: Path) -> Fetched:
 def wanted(files: Iterable[Any]) -> dict[str, Any]:
     """By name, those of folders that have a configuration; of pictures of samples, the last."""
     readable = {file.name: file for file in files if _is_read(file.name)}
-    last: dict[str, str] = {}
-    for name in sorted(name for name in readable if "/samples/" in name):
-        last[name.partition("/")[0]] = name
-    return {
-        name: file
-        for name, file in readable.items()
-        if f"{name.partition('/')[0]}/config.yaml" in readable
-        and ("/samples/" not in name or last[name.partition("/")[0]] == name)
-    }
+    last = {name.partition("/")[0]: name for name in sorted(readable) if "/samples/" in name}
+    pictures = {name for name in readable if "/samples/" in name} - set(last.values())
+    kept = (name for name in readable if f"{name.partition('/')[0]}/config.yaml" in readable)
+    return {name: readable[name] for name in kept if name not in pictures}
 
 
 def _is_read(name: str) -> bool:

@@ -7,22 +7,24 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ddpm_lab.compare.cells import Cell, effect_cells, heads, mean_cell, row
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.curves import described, learning, rate_distortion, terms
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.figures import Figure, differences, means, pareto
+from ddpm_lab.compare.figures import Figure, differences_figure, means_figure, pareto
+from ddpm_lab.compare.judge import Verdict
 from ddpm_lab.compare.measures import Measure
 from ddpm_lab.compare.numerals import NONE
-from ddpm_lab.compare.printed import column_heads, printed_rows
+from ddpm_lab.compare.printed import table_rows
 from ddpm_lab.compare.report import ComparisonReport
 from ddpm_lab.compare.run_folder import nested
-from ddpm_lab.compare.table import Stage, Study, effect_digits, measured_cells, row
-from ddpm_lab.compare.words import AVERAGED, Printed, Verdict, cautions, effect_cells, printed, statements
+from ddpm_lab.compare.study import Stage, Study, effect_digits
+from ddpm_lab.compare.words import AVERAGED, cautions, statements
 from ddpm_lab.metrics.record import line as record_line
 
 MOST_PICTURES = 24
@@ -31,25 +33,11 @@ PLOTLY = "package_data/plotly.min.js"
 """The script as its package brings it. The package itself, which takes a second to import, is not needed."""
 
 
-class Picture(NamedTuple):
-    label: str
-    seed: int
-    uri: str
-    width: int
-    height: int
-    name: str
-
-
 def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
     """Reads pictures and curves: what cannot be read is added to the problems of the runs."""
     sections = [_section(study) for study in report.studies]
-    environment = Environment(
-        loader=PackageLoader("ddpm_lab.compare", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = PackageLoader("ddpm_lab.compare", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(
         report=report,
         sections=sections,
@@ -75,9 +63,11 @@ def _figure_json(figure: Figure) -> Markup:
 
 def _section(study: Study) -> dict[str, Any]:
     """What the template shows of a study."""
-    order, (heads, rows) = list(Verdict), printed_rows(study)
+    order, (names, table) = list(Verdict), table_rows(study)
     others = [column for column in study.judged.columns if column not in study.main]
-    intervals = [figure(study, column) for column in study.main if column.estimates for figure in (means, differences)]
+    intervals = [
+        figure(study, column) for column in study.main if column.estimates for figure in (means_figure, differences_figure)
+    ]
     if study.stage is Stage.TRAINED:
         plots = [pareto(study), terms(study), *learning(study), *described(study)]
     else:
@@ -86,11 +76,12 @@ def _section(study: Study) -> dict[str, Any]:
         "study": study,
         "statements": sorted(statements(study), key=lambda statement: order.index(statement.verdict)),
         "cautions": cautions(study),
-        "heads": heads,
-        "rows": rows,
-        "other_heads": ["choice", *column_heads(study, others, costs=False)],
-        "other_rows": [(c.label, [printed(x) for x in row(study, c, others, costs=False)]) for c in study.compared.choices],
+        "heads": names,
+        "rows": table,
+        "other_heads": ["choice", *heads(study, others, costs=False)],
+        "other_rows": [(c.label, row(study, c, others, costs=False)) for c in study.compared.choices],
         "others": bool(others),
+        "copied": any(column.copies for column in study.main),
         "effects": _effects(study),
         "matrix": _matrix(study),
         "intervals": [figure for figure in intervals if figure],
@@ -105,12 +96,12 @@ def _effects(study: Study) -> dict[str, Any]:
     """A row for each value of each axis; of each measure the mean over settings, and in which direction they point."""
     measures = list(dict.fromkeys(effect.measure for effect in study.effects))
     digits = {measure: effect_digits([e for e in study.effects if e.measure == measure]) for measure in measures}
-    rows: dict[str, dict[Measure, Effect]] = {}
+    by_value: dict[str, dict[Measure, Effect]] = {}
     for effect in study.effects:
-        rows.setdefault(f"{effect.axis}: {effect.value} instead of {effect.against}", {})[effect.measure] = effect
+        by_value.setdefault(f"{effect.axis}: {effect.value} instead of {effect.against}", {})[effect.measure] = effect
     return {
         "heads": ["axis", *(name for measure in measures for name in (measure.label, "settings"))],
-        "rows": [(name, [c for m in measures for c in effect_cells(by.get(m), digits[m])]) for name, by in rows.items()],
+        "rows": [(name, [c for m in measures for c in effect_cells(by.get(m), digits[m])]) for name, by in by_value.items()],
     }
 
 
@@ -121,17 +112,17 @@ def _matrix(study: Study) -> dict[str, Any] | None:
     outer, inner = study.compared.free
     choices = {(c.values.get(outer, NONE), c.values.get(inner, NONE)): c for c in study.compared.choices}
 
-    def cells(a: str, b: str) -> list[Printed]:
+    def cells(a: str, b: str) -> list[Cell]:
         choice = choices.get((a, b))
-        return [Printed(NONE) if choice is None else printed(measured_cells(study, choice, c)[0]) for c in study.main]
+        return [Cell(NONE) if choice is None else mean_cell(study, choice, c) for c in study.main]
 
     inner_values = list(dict.fromkeys(b for _, b in choices))
     blocks = [(a, [(b, cells(a, b)) for b in inner_values]) for a in dict.fromkeys(a for a, _ in choices)]
-    heads = [column_heads(study, [column], costs=False)[1] for column in study.main]
-    return {"outer": outer, "inner": inner, "heads": heads, "blocks": blocks}
+    names = [heads(study, [column], costs=False)[1] for column in study.main]
+    return {"outer": outer, "inner": inner, "heads": names, "blocks": blocks}
 
 
-def _pictures(study: Study) -> list[Picture]:
+def _pictures(study: Study) -> list[dict[str, Any]]:
     """Of the lowest seed that all choices have, or else of each choice's own lowest."""
     seeds = {choice: {seed for seed, run in choice.runs.items() if run.picture} for choice in study.compared.choices}
     shared = set.intersection(*seeds.values())
@@ -139,7 +130,7 @@ def _pictures(study: Study) -> list[Picture]:
     return [picture for picture in pictures if picture is not None]
 
 
-def _picture(choice: ComparedChoice, seed: int | None) -> Picture | None:
+def _picture(choice: ComparedChoice, seed: int | None) -> dict[str, Any] | None:
     """None where there is no whole PNG file. Width and height are read from its header."""
     path = None if seed is None else choice.runs[seed].picture
     try:
@@ -149,7 +140,8 @@ def _picture(choice: ComparedChoice, seed: int | None) -> Picture | None:
     if seed is None or path is None or not (png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82")):
         return None
     width, height = struct.unpack(">II", png[16:24])
-    return Picture(choice.label, seed, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height, path.name)
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return {"label": choice.label, "seed": seed, "uri": uri, "width": width, "height": height, "name": path.name}
 
 
 def _same_noise(study: Study) -> bool:

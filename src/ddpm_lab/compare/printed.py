@@ -6,44 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm_lab.compare.cells import Cell, cost_keys, costs_of, heads, row
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.report import ComparisonReport
-from ddpm_lab.compare.table import Cost, Study, cost_cell, cost_columns, row
-from ddpm_lab.compare.words import AVERAGED, Printed, cautions, effect_sentence, printed, statements
+from ddpm_lab.compare.study import Study
+from ddpm_lab.compare.words import AVERAGED, cautions, effect_sentence, statements
 from ddpm_lab.files import write_text
 
 COPIED = "†"
-Row = tuple[str, list[Printed]]
+Row = tuple[str, list[Cell]]
 """The label of a choice, and its cells."""
 
 
-def column_heads(study: Study, columns: Sequence[Column], costs: bool = True) -> list[str]:
-    """Of the cells of a row."""
-    names = ["seeds"]
-    for column in columns:
-        arrow = {-1: " ↓", 0: "", 1: " ↑"}[column.measure.better]
-        names += [f"{column.measure.label}{arrow}", *(["difference"] * column.measure.judged)]
-    return names + [cost.label for cost in cost_columns(study.compared) if costs]
+def table_rows(study: Study) -> tuple[list[str], list[Row]]:
+    """The heads of all columns, and a row for each choice."""
+    names = ["choice", *heads(study, study.main)]
+    return names, [(choice.label, row(study, choice, study.main)) for choice in study.compared.choices]
 
 
-def printed_rows(study: Study) -> tuple[list[str], list[Row]]:
-    heads = ["choice", *column_heads(study, study.main)]
-    return heads, [
-        (choice.label, [printed(cell) for cell in row(study, choice, study.main)]) for choice in study.compared.choices
-    ]
-
-
-def _plain(heads: list[str], rows: Sequence[Row]) -> list[list[str]]:
+def _plain(names: list[str], rows: Sequence[Row]) -> list[list[str]]:
     marked = [[label, *(f"{cell.text}{'*' * cell.best}{COPIED * cell.copied}" for cell in cells)] for label, cells in rows]
-    return [heads, *marked]
+    return [names, *marked]
 
 
 def console(report: ComparisonReport) -> list[str]:
     """Tables, then what is supported."""
     lines: list[str] = []
     for study in report.studies:
-        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_aligned(_plain(*printed_rows(study))), ""]
+        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_aligned(_plain(*table_rows(study))), ""]
         lines += [f"  {statement.text}" for statement in statements(study)]
         lines += [f"  {AVERAGED}"] * bool(study.effects) + [f"    {effect_sentence(effect)}" for effect in study.effects]
         lines += [f"  note: {text}" for text in cautions(study)]
@@ -84,24 +75,24 @@ TEX = {c: f"\\{c}" for c in "_%&#${}"} | {
 }
 
 
-def _tex(heads: list[str], rows: Sequence[Row], caption: str) -> list[str]:
+def _tex(names: list[str], rows: Sequence[Row], caption: str) -> list[str]:
     """A booktabs table with the best means in bold. Labels are in braces: after a line break, TeX reads [ as an option."""
 
     def escaped(text: str) -> str:
         return "".join(TEX.get(c, c) for c in text)
 
-    def cell(part: Printed) -> str:
-        text = escaped(part.text + COPIED * part.copied)
-        return rf"\textbf{{{text}}}" if part.best else text
+    def marked(cell: Cell) -> str:
+        text = escaped(cell.text + COPIED * cell.copied)
+        return rf"\textbf{{{text}}}" if cell.best else text
 
-    body = [" & ".join([f"{{{escaped(label)}}}", *map(cell, cells)]) + r" \\" for label, cells in rows]
+    body = [" & ".join([f"{{{escaped(label)}}}", *map(marked, cells)]) + r" \\" for label, cells in rows]
     return [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
         r"\toprule",
-        " & ".join(map(escaped, heads)) + r" \\",
+        " & ".join(map(escaped, names)) + r" \\",
         r"\midrule",
         *body,
         r"\bottomrule",
@@ -118,9 +109,9 @@ def _records(study: Study) -> list[dict[str, Any]]:
         fields |= {"seeds": len(choice.runs), "baseline": choice is study.baseline}
         for column in study.judged.columns:
             fields |= _numbers(study, choice, column)
-        for column in cost_columns(study.compared):
-            cell = cost_cell(choice, column)
-            fields[column.key] = cell.mean if isinstance(cell, Cost) else None
+        for cost in cost_keys(study.compared):
+            values = costs_of(choice, cost)
+            fields[cost] = sum(values) / len(values) if values else None
         records.append(fields)
     return records
 
@@ -159,11 +150,10 @@ def write_tables(report: ComparisonReport, folder: Path) -> None:
     write_text(folder / "table.csv", text.getvalue())
     md, latex = [], ["% needs \\usepackage{booktabs}"]
     for study in report.studies:
-        heads, rows = printed_rows(study)
-        legend = _legend(study)
-        md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(_plain(heads, rows)), ""]
+        (names, table), legend = table_rows(study), _legend(study)
+        md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(_plain(names, table)), ""]
         md += [f"- {statement.text}" for statement in statements(study)]
         md += ["", AVERAGED, ""] * bool(study.effects) + [f"- {effect_sentence(effect)}" for effect in study.effects] + [""]
-        latex += [*_tex(heads, rows, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
+        latex += [*_tex(names, table, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
     write_text(folder / "table.md", "\n".join(md))
     write_text(folder / "table.tex", "\n".join(latex))

@@ -9,7 +9,7 @@ from ddpm_lab.compare.effects import effects
 from ddpm_lab.compare.folders import Skipped, read_runs
 from ddpm_lab.compare.judge import judge
 from ddpm_lab.compare.run_folder import RunFolder
-from ddpm_lab.compare.table import Stage, Study
+from ddpm_lab.compare.study import Stage, Study
 from ddpm_lab.errors import UserError
 
 

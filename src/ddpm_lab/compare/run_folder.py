@@ -89,7 +89,10 @@ class RunFolder:
     def network(self) -> Path:
         """The folder of the run that trained the weights: of arms that share their training, another arm of the sweep."""
         trained_in = self.summary.get("trained_in")
-        return (self.path.parent / Path(trained_in).name if isinstance(trained_in, str) else self.path).resolve()
+        if not isinstance(trained_in, str):
+            return self.path.resolve()
+        sibling = self.path.parent / Path(trained_in).name  # also where the sweep was moved
+        return (sibling if sibling.is_dir() else Path(trained_in)).resolve()
 
     @cached_property
     def vlb_terms(self) -> Arrays:
@@ -142,11 +145,10 @@ def nested(content: Any, *keys: str) -> Any:
 
 
 def _described(entry: Any) -> DescribedCurve:
-    x, y = (tuple(map(finite, entry[axis]["values"])) for axis in "xy")
-    points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]  # log-SNR may be infinite
-    labels = {"x_label": str(entry["x"]["label"]), "y_label": str(entry["y"]["label"])}
-    line = {"x": tuple(a for a, _ in points), "y": tuple(b for _, b in points)}
-    return DescribedCurve(str(entry["title"]), str(entry["alt"]), **labels, **line)
+    values = (map(finite, entry[axis]["values"]) for axis in "xy")
+    points = [(a, b) for a, b in zip(*values, strict=True) if a is not None and b is not None]  # log-SNR may be infinite
+    x, y = tuple(a for a, _ in points), tuple(b for _, b in points)
+    return DescribedCurve(str(entry["title"]), str(entry["alt"]), str(entry["x"]["label"]), str(entry["y"]["label"]), x, y)
 
 
 def finite(value: object) -> float | None:

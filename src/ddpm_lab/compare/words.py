@@ -6,22 +6,11 @@ from typing import NamedTuple
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.construction import Copy
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.judge import Comparison, Lacking, Verdict
+from ddpm_lab.compare.judge import Comparison, Verdict
 from ddpm_lab.compare.measures import Measure
-from ddpm_lab.compare.numerals import NONE, decimal, decimals, interval
+from ddpm_lab.compare.numerals import decimal, decimals, interval
 from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.table import (
-    Against,
-    Baseline,
-    Cell,
-    Cost,
-    Mean,
-    Missing,
-    Refused,
-    Seeds,
-    Study,
-    effect_digits,
-)
+from ddpm_lab.compare.study import Study, effect_digits, half_widths
 
 AVERAGED = "Each axis, averaged over the others (described, not judged: the intervals are not corrected for their number):"
 VERDICTS = {
@@ -79,7 +68,7 @@ def sentence(comparison: Comparison) -> str:
             seeds_of_both = f"every seed of both ({n})" if n > 1 else "the one seed of both"
             return f"{a} and {b} have identical values of {measure} in {seeds_of_both}."
         case Verdict.NONE if comparison.lacking:
-            missing = ", nor for ".join(map(_lacking, comparison.lacking))
+            missing = ", nor for ".join(_lacking(*each) for each in comparison.lacking.items())
             where = f"there is no such number for {missing}, as where samples are not finite."
             return f"{a} against {b} on {measure}: {distance} where both have it, but nothing is supported: {where}"
         case Verdict.NONE:
@@ -105,8 +94,8 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
 
 
-def _lacking(lacking: Lacking) -> str:
-    return f"{lacking.choice.label} of seed {', '.join(map(str, lacking.seeds))}"
+def _lacking(choice: ComparedChoice, seeds: Sequence[int]) -> str:
+    return f"{choice.label} of seed {', '.join(map(str, seeds))}"
 
 
 def _distance(estimate: Interval, digits: int) -> str:
@@ -131,7 +120,7 @@ def _span(comparison: Comparison, estimate: Interval, signed: bool = False) -> s
 
 def _digits(comparison: Comparison) -> int:
     estimates = (comparison.over_seeds, comparison.over_images)
-    spans = [(e.high - e.low) / 2 for e in estimates if e and e.low is not None and e.high is not None]
+    spans = half_widths(estimates)
     values = [comparison.over_seeds.value] if comparison.over_seeds else []
     return max(decimals(values, spans[:1]), decimals(values, []) - 2) if spans else decimals(values, []) - 1
 
@@ -171,17 +160,20 @@ def effect_sentence(effect: Effect) -> str:
     span = "" if estimate.low is None else f" {_of_distance(estimate, digits)}"
     over = f"{len(effect.seeds)} seeds" if len(effect.seeds) > 1 else "one seed, so without an interval"
     where = f"on average over {n} settings of the others" if n > 1 else "in the one setting that has both"
-    agreed = f"; {_agreement(effect)}" if n > 1 else ""
+    agreed = f"; {agreement(effect)}" if n > 1 else ""
     return f"{head}{_distance(estimate, digits)}{span} {where}, {over}{agreed}."
 
 
-def _agreement(effect: Effect) -> str:
+def agreement(effect: Effect) -> str:
     """In which direction the settings point."""
     n, lower, higher = len(effect.settings), effect.lower, effect.higher
     if effect.disagree:
         return f"the settings disagree (an interaction, or chance): lower in {lower} of {n}"
     word, count = ("lower", lower) if lower else ("higher", higher)
-    return "the same in all" if count == 0 else f"{word} in all" if count == n else f"{word} in {count} of {n}, else the same"
+    if 0 < count < n:
+        fixed = f" ({len(effect.copies)} by construction)" if effect.copies else ""
+        return f"{word} in {count} of {n}, else the same{fixed}"
+    return f"{word} in all" if count else "the same in all"
 
 
 def cautions(study: Study) -> list[str]:
@@ -205,7 +197,7 @@ def cautions(study: Study) -> list[str]:
         texts.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed(lopsided)}.")
     for column in (column for column in judged.columns if column.measure.judged):
         label = column.measure.label
-        if gaps := [_lacking(lacking) for choice in compared.choices if (lacking := column.lacking(choice))]:
+        if gaps := [_lacking(choice, seeds) for choice in compared.choices if (seeds := column.lacking(choice))]:
             texts.append(f"{label}: there is none for {_listed(gaps)}; means are of the other seeds, and so may flatter.")
         if column.reported:
             texts.append(f"{label}: numbers were measured with different {'; '.join(map(str, column.reported[:4]))}.")
@@ -218,63 +210,3 @@ def _lopsided(a: int, b: int) -> bool:
 
 def _listed(labels: Sequence[str]) -> str:
     return "; ".join(labels) if len(labels) <= 4 else f"{len(labels)} of the choices"
-
-
-class Printed(NamedTuple):
-    """A cell as text. `sort` is None where there is no number."""
-
-    text: str
-    sort: float | None = None
-    note: str = ""
-    best: bool = False
-    copied: bool = False
-    verdict: Verdict | None = None
-
-
-def printed(cell: Cell) -> Printed:
-    match cell:
-        case Seeds(n):
-            return Printed(str(n), n)
-        case Missing():
-            return Printed(NONE)
-        case Baseline():
-            return Printed("baseline", 0.0)
-        case Refused(differences):
-            return Printed(VERDICTS[Verdict.REFUSED], note="; ".join(map(str, differences)), verdict=Verdict.REFUSED)
-        case Mean(estimate, digits, best, copy):
-            span = "" if estimate.low is None else f" {interval(estimate.low, estimate.high, digits)}"
-            note = f"equals {copy.original.label} by construction" if copy else "" if span else "one seed: no interval"
-            return Printed(decimal(estimate.value, digits) + span, estimate.value, note, best, copy is not None)
-        case Against(comparison, digits):
-            return _against(comparison, digits)
-        case Cost(values, digits):
-            exact = cell.mean >= 10 or all(map(float.is_integer, values))
-            note = f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
-            return Printed(decimal(cell.mean, digits if exact else 2), cell.mean, note)
-
-
-def _against(comparison: Comparison, digits: int) -> Printed:
-    assert comparison.over_seeds is not None
-    value, deciding, verdict = comparison.over_seeds.value, comparison.deciding, comparison.verdict
-    if comparison.copy is not None:
-        return Printed(VERDICTS[verdict], value, by_construction(comparison.copy, comparison.measure), verdict=verdict)
-    span = f" {interval(deciding.low, deciding.high, digits, True)}" if deciding and not comparison.identical else ""
-    over = " (unpaired)" if comparison.apart else "" if comparison.replicated or not span else " (images)"
-    note = VERDICTS[verdict] + ("" if comparison.p is None else f", p = {comparison.p:.2g} by Holm")
-    return Printed(f"{decimal(value, digits, True)}{span}{over}", value, note, verdict=verdict)
-
-
-def effect_cells(effect: Effect | None, digits: int) -> tuple[Printed, Printed]:
-    """The mean over settings, and in which direction the settings point."""
-    if effect is None:
-        return Printed(NONE), Printed(NONE)
-    estimate, n = effect.estimate, len(effect.settings)
-    if effect.copy is not None:
-        mean = Printed(VERDICTS[Verdict.CONSTRUCTION], estimate.value, by_construction(effect.copy, effect.measure))
-        return mean, Printed(str(n), n)
-    span = "" if estimate.low is None else f" {interval(estimate.low, estimate.high, digits, True)}"
-    low, high = (decimal(end, digits, True) for end in (min(effect.settings), max(effect.settings)))
-    note = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {low} to {high}"
-    one_way = f"{_agreement(effect)} ({n})" if n > 1 else "1"
-    settings = f"{effect.lower} of {n} lower: disagree" if effect.disagree else one_way
-    return Printed(f"{decimal(estimate.value, digits, True)}{span}", estimate.value, note), Printed(settings, n)

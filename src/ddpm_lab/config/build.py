@@ -81,9 +81,9 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     module = TrainingModule(build_model(config, data.shape, data.levels), _optimiser(config))
     extractor = instantiate(config, "metrics", data=data)
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
-    names = [name for name, node in (config["callbacks"] or {}).items() if node is not None]
+    names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
     callbacks = [instantiate(config, f"callbacks.{name}", extractor=extractor) for name in names]
-    callbacks += [instantiate(config, "ema")] if config["ema"] is not None else []
+    callbacks += [instantiate(config, "ema")] if config.get("ema") is not None else []
     trainer = instantiate(config, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
     parts = trainer.world_size * trainer.accumulate_grad_batches
     if config["data"]["batch_size"] % parts:
@@ -165,6 +165,15 @@ def unused_parts(cfg: "DictConfig | Config") -> list[str]:
     config = current(cfg)
     used = model_parts(config)
     return [name for name in config if name not in (*COMMON, *used)]
+
+
+def drop_unused(cfg: "DictConfig") -> None:
+    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets."""
+    for name in unused_parts(cfg):
+        cfg.pop(name)
+    for name, callback in (cfg.get("callbacks") or {}).items():
+        if callback is not None and "_target_" not in callback:
+            cfg.callbacks[name] = None
 
 
 def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:

@@ -140,12 +140,29 @@ def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None =
 
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+    groups = [group for group in ("variance", "sampler") if group in trained]
     for group in ("variance", "sampler"):
         if cfg[group]["_target_"] == "auto":
-            cfg[group] = trained[group]
-    before, asked = plain(trained), plain(cfg)
-    names = {group: option_of(group, asked[group], dirs) for group in ("variance", "sampler", "metrics")}
+            cfg[group] = trained.get(group)
+        elif group not in groups:
+            raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
+    before, asked = current(trained), plain(cfg)
+    names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics")}
     cfg.names = names
+    if "variance" in groups:
+        _check_learned(before, asked, dirs)
+    data = instantiate(before, "data")
+    nll = asked["nll"]
+    if nll["terms"] is not None and nll["stride"] != 1:
+        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
+    if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
+        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
+    kept = {group: asked[group] for group in ("logger", "metrics", "sampler") if group in (*groups, "logger", "metrics")}
+    check_combination({**before, **kept}, dirs)
+
+
+def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
+    """Refuse a variance that the network would have to supply and was not trained to."""
     variance = resolve_target(asked["variance"]["_target_"], "variance")
     if getattr(variance, "n_outputs", 1) == 2 and asked["variance"]["_target_"] != before["variance"]["_target_"]:
         fixed = [
@@ -154,13 +171,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
             if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
         ]
         raise UserError(
-            f"variance={names['variance']} is an output of the network, and this one was trained with "
+            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained with "
             f"variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
             f"{' or '.join(fixed)}"
         )
-    clip = asked["nll"]["clip"]
-    data = instantiate(before, "data")
-    if clip is True and getattr(data, "gives", None) == "vectors":
-        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
-    kept = {**before, "logger": asked["logger"], "metrics": asked["metrics"], "sampler": asked["sampler"]}
-    check_combination(kept, dirs)

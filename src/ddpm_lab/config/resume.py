@@ -62,7 +62,7 @@ def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
             found = OmegaConf.load(path)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error
-    if not isinstance(found, DictConfig) or "variance" not in found or "sampler" not in found:
+    if not isinstance(found, DictConfig) or not {"data", "trainer"} <= found.keys():
         raise UserError(f"{path}: not the configuration of a run")
     return found
 

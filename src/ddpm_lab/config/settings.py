@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from ddpm_lab.domains import File, FolderName, FolderPath, NonNegativeInt, PositiveFloat, PositiveInt, Text
-
-AtLeastTwo = Annotated[int, Ge(2)]
+from ddpm_lab.domains import FolderName, FolderPath, NonNegativeInt, PositiveInt, Text
 
 
 @dataclass
@@ -32,33 +30,12 @@ class Evaluate:
     name: FolderName | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: PositiveInt = 256
-
-
-@dataclass
-class Likelihood:
-    split: Literal["train", "val"] = "val"
-    n: AtLeastTwo | None = None
-    chain: Literal["full", "sampler", "both"] = "both"
-    stride: PositiveInt = 1
-    terms: PositiveInt | None = None
-    clip: bool | None = None
-    train_stride: NonNegativeInt = 10
-    ode_n: NonNegativeInt = 0
-    ode_probes: PositiveInt | None = 1
-    ode_tolerance: PositiveFloat = 1e-5
-
-
-@dataclass
-class Quality:
-    n: NonNegativeInt = 1000
-    reference: Literal["train", "val"] = "train"
-    statistics: File | None = None
-    grid: NonNegativeInt = 64
+    settings: list[Text] = field(default_factory=list)
 
 
 @dataclass
 class Gamma:
-    n: AtLeastTwo = 256
+    n: Annotated[int, Ge(2)] = 256
 
 
 @dataclass
@@ -77,6 +54,11 @@ class Search(Sweep):
     seed: NonNegativeInt = 0
 
 
-TRAIN: dict[str, type] = {"": Train, "run": Run}
-EVALUATE: dict[str, type] = {"": Evaluate, "nll": Likelihood, "quality": Quality, "gamma": Gamma}
-"""By the place in the root's file; "" for its top level."""
+def sections(evaluation: bool) -> dict[str, type]:
+    """Signatures by their place in the root's file; "" for its top level."""
+    if not evaluation:
+        return {"": Train, "run": Run}
+    from ddpm_lab.evaluation.quality import Quality
+    from ddpm_lab.models.measurement import Likelihood
+
+    return {"": Evaluate, "nll": Likelihood, "quality": Quality, "gamma": Gamma}

@@ -6,7 +6,7 @@ from typing import Any
 from ddpm_lab.config.catalogue import Catalog, Choices
 from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.options import content
-from ddpm_lab.config.settings import EVALUATE, TRAIN, Search, Sweep
+from ddpm_lab.config.settings import Search, Sweep, sections
 from ddpm_lab.config.signature import Explain, inspected, parameters
 from ddpm_lab.errors import UserError
 
@@ -14,9 +14,9 @@ AUTO = "auto"
 """As `_target_`: what takes its place is known later."""
 
 
-def sections(catalog: Catalog) -> dict[str, type]:
+def sections_of(catalog: Catalog) -> dict[str, type]:
     """The signatures of the keys outside the groups, by their place."""
-    return EVALUATE if catalog.dirs[0].name == "evaluate" else TRAIN
+    return sections(evaluation=catalog.dirs[0].name == "evaluate")
 
 
 class Checked:
@@ -33,10 +33,10 @@ class Checked:
         def explain(key: str) -> tuple[str | None, str]:
             return typed.get(key), meanings[key].meaning if key in meanings else ""
 
-        for place, settings in sections(self.catalog).items():
+        for place, settings in sections_of(self.catalog).items():
             top = {key for key in self.catalog.root if "." not in key}
             node = {key: value for key, value in config.items() if key in top} if place == "" else config[place]
-            self._call(place, settings, node, explain)
+            inspected(place, settings, node, explain)
         for group in self.catalog.groups:
             if group in config:
                 self._group(group, config[group], f"{group}={choices.get(group)}", explain)
@@ -45,7 +45,7 @@ class Checked:
         if not isinstance(node, Mapping):
             raise UserError(f"{chosen}: {group} holds no keys")
         if group == "sweep":
-            self._call(group, Search if "trials" in node else Sweep, node, explain)
+            inspected(group, Search if "trials" in node else Sweep, node, explain)
         elif "_target_" in node:
             self._node(group, node, chosen, explain)
         else:
@@ -65,25 +65,17 @@ class Checked:
         if (key, str(node)) in self._good:
             return
         try:
-            self._call(key, resolve_target(name, key), values, explain)
+            inspected(key, resolve_target(name, key), values, explain)
         except UserError as error:
             raise UserError(str(error) if str(error).startswith(key) else f"{chosen}: {error}") from error
         self._good.add((key, str(node)))
-
-    def _call(self, place: str, target: Any, values: Mapping[str, Any], explain: Explain) -> None:
-        node = inspected(place, target, values, explain)
-        if target.__module__ == Sweep.__module__:
-            try:
-                target(**node.values)
-            except ValueError as error:
-                raise UserError(str(error)) from error
 
 
 def domain_of(key: str, catalog: Catalog, choices: Choices) -> Any:
     """What a key may hold, of the chosen option, or else of the first that has it. None for no such key."""
     if key in catalog.root:
         place, _, name = key.rpartition(".")
-        return parameters(sections(catalog)[place])[name].domain
+        return parameters(sections_of(catalog)[place])[name].domain
     group, _, name = key.partition(".")
     having = [option.partition("=")[2] for option in catalog.having(key)]
     option = choices.get(group) if choices.get(group) in having else next(iter(having), None)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ddpm_lab.core.diffusion import beta_tilde
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
 from ddpm_lab.domains import PositiveFloat, checked
@@ -74,14 +73,15 @@ class Analytic:
     def x0_cov(self, step: Step) -> Coefficient:
         """E tr Cov(x_0 | x_t)/d. Raises ValueError for a t that Γ was not measured at, or a schedule it was not measured on."""
         t = step.t.long().cpu()
-        found, alphas_bar = self._table[:, t.clamp(max=self._table.shape[1] - 1)]
-        on = (t < self._table.shape[1]) & ~found.isnan()
-        if not on.all():
-            raise ValueError(f"Γ was not measured at t = {sorted(set(t[~on].tolist()))}.")
+        cov, alphas_bar = self._table[:, t.clamp(max=self._table.shape[1] - 1)]
+        measured = (t < self._table.shape[1]) & ~cov.isnan()
+        if not measured.all():
+            raise ValueError(f"Γ was not measured at t = {sorted(set(t[~measured].tolist()))}.")
         if not torch.allclose(alphas_bar, step.at_t.signal_scale.double().cpu() ** 2, rtol=1e-4, atol=1e-8):
             raise ValueError("Γ was measured on another schedule.")
-        return found.to(step.t)
+        return cov.to(step.t)
 
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
-        var = beta_tilde(step) + step.x0_coef**2 * self.x0_cov(step)
+        """Bao et al. 2022 Eq. 9, with λ² = β̃."""
+        var = step.beta_tilde + step.posterior.x0_coef**2 * self.x0_cov(step)
         return torch.where(var > 0, var.log(), step.log_beta_tilde)

@@ -1,4 +1,4 @@
-"""The two processes: q adds noise, p_θ takes it away. One immutable object that holds every choice but the loss."""
+"""The forward process q and the reverse process p_θ of one diffusion."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Noised(NamedTuple):
-    """Data, noise, what they became, and the step that leads there."""
+    """Data, noise, the x_t they give, and the step that ends at t."""
 
     x0: Data
     eps: Data
@@ -29,24 +29,24 @@ class Noised(NamedTuple):
 
 
 class Reverse(NamedTuple):
-    """p_θ(x_s | x_t) and what it rests on."""
+    """p_θ(x_s | x_t), and the x̂_0 that its mean is computed from."""
 
     p: Normal
     x0: Data
-    """x̂_0, clipped where asked for."""
+    """x̂_0, clipped where `clip` is true."""
 
 
 class Denoised(NamedTuple):
-    """What a sampler may ask of the model at (x_t, t)."""
+    """The model's output at (x_t, t), as samplers use it."""
 
     x0: Data
-    """x̂_0, clipped where asked for; ε̂ that agrees with it is `implied_eps`."""
+    """x̂_0, clipped where `clip` is true. `implied_eps` gives the ε̂ that agrees with it."""
     log_var: Tensor
     """Of p_θ(x_s | x_t) on the sampler's chain."""
     x0_cov: Coefficient | None = None
-    """E Cov(x_0 | x_t), where the variance knows it."""
+    """E Cov(x_0 | x_t), from variances that estimate it."""
     max_std: float = math.inf
-    """What the variance allows the noise of this step to be."""
+    """Upper limit on the standard deviation of this step's noise."""
 
 
 Denoise = Callable[[Tensor, int], Denoised]
@@ -59,17 +59,18 @@ def diffuse(x0: Data, eps: Data, step: Step) -> Data:
 
 def posterior_mean(x0: Data, xt: Data, step: Step) -> Data:
     """DDPM Eq. 7: mean of q(x_s | x_t, x_0), for any s < t."""
-    return step.x0_coef * x0 + step.xt_coef * xt
-
-
-def beta_tilde(step: Step) -> Coefficient:
-    """DDPM Eq. 7, the variance of q(x_s | x_t, x_0); 0 where s = 0."""
-    return torch.exp(step.log_beta) * (step.at_s.noise_scale / step.at_t.noise_scale) ** 2
+    return step.posterior(x0, xt)
 
 
 def implied_eps(x0: Data, xt: Data, step: Step) -> Data:
     """DDPM Eq. 4 solved for ε."""
     return (xt - step.at_t.signal_scale * x0) / step.at_t.noise_scale
+
+
+def eps_weight(step: Step, log_var: Tensor) -> Tensor:
+    """DDPM Eq. 12: β² / (2σ² α (1 − ᾱ_t)), which multiplies ‖ε − ε̂‖² in L_{t−1}, for any s < t. `log_var` is log σ²."""
+    beta = torch.exp(step.log_beta)
+    return beta**2 / (2 * log_var.exp() * (1 - beta) * step.at_t.noise_scale**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ class GaussianDiffusion:
         return self.schedule.chain()
 
     def noised(self, x0: Data, eps: Data, t: Times, chain: Chain | None = None) -> Noised:
-        """x_t for times t (on the CPU) of the chain, and everything a loss or a bound needs to know about it."""
+        """DDPM Eq. 4: x_t for times t (on the CPU) of the chain, with its step."""
         step = (chain or self.chain).step(t, like=x0)
         return Noised(x0, eps, diffuse(x0, eps, step), step)
 
@@ -131,28 +132,28 @@ class GaussianDiffusion:
         return out[:, :channels], out[:, channels:] if self.variance.n_outputs == 2 else None
 
     def reverse(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Reverse:
-        """DDPM Eq. 1: p_θ(x_s | x_t). Its mean is that of q at x̂_0, which is Eq. 11 for a network that predicts ε. `clip`
-        limits x̂_0 to [−1, 1] before the mean is formed, as Ho's sampler does."""
-        said = self.denoised(out, xt, step, clip)
-        return Reverse(Normal(posterior_mean(said.x0, xt, step), said.log_var), said.x0)
+        """DDPM Eq. 1: p_θ(x_s | x_t), its mean Eq. 7 at x̂_0, which is Eq. 11 for a network that predicts ε. `clip` limits x̂_0
+        to [−1, 1] before the mean is formed, as Ho's sampler does."""
+        denoised = self.denoised(out, xt, step, clip)
+        return Reverse(Normal(posterior_mean(denoised.x0, xt, step), denoised.log_var), denoised.x0)
 
     def denoised(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Denoised:
-        """What the network's output says, but for the mean: not every sampler forms it."""
+        """x̂_0 and log σ² from the network's output. The mean is left to the sampler."""
         prediction, raw = self.split(out, xt)
         x0 = self.prediction.x0(prediction, xt, step)
         return Denoised(x0.clamp(-1, 1) if clip else x0, self.variance.log_var(raw, step))
 
     def denoiser(self, net: Network, chain: Chain, clip: bool) -> Denoise:
         """The model as a sampler sees it: a function of (x_t, t) for times t on `chain`."""
-        knows = self.variance if isinstance(self.variance, KnowsCovariance) else None
+        covariance = self.variance if isinstance(self.variance, KnowsCovariance) else None
 
         def denoise(xt: Tensor, t: int) -> Denoised:
             step = chain[t]
             out = net(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
-            said = self.denoised(out, xt, step, clip)
-            if knows is None:
-                return said
+            denoised = self.denoised(out, xt, step, clip)
+            if covariance is None:
+                return denoised
             last = int(step.s) == chain.times[0]
-            return said._replace(x0_cov=knows.x0_cov(step), max_std=knows.max_last_std if last else math.inf)
+            return denoised._replace(x0_cov=covariance.x0_cov(step), max_std=covariance.max_last_std if last else math.inf)
 
         return denoise

@@ -17,18 +17,18 @@ class Normal(NamedTuple):
 
 
 def kl_spread_nats(q: Normal, p: Normal) -> Tensor:
-    """What of KL(q ‖ p) the variances alone cost."""
+    """The share of KL(q ‖ p) due to the variances; 0 where they are equal."""
     difference = q.log_var - p.log_var
     return 0.5 * (torch.expm1(difference) - difference)
 
 
 def kl_shift_nats(q: Normal, p: Normal) -> Tensor:
-    """What of KL(q ‖ p) the means cost: (μ_q − μ_p)² / 2σ_p². DDPM Eq. 8, and Eq. 9, 10 and 12, which write the means by ε."""
+    """DDPM Eq. 8: the share of KL(q ‖ p) due to the means, (μ_q − μ_p)² / 2σ_p². DDPM Eq. 9 and Eq. 10 write the means by ε."""
     return 0.5 * (q.mean - p.mean) ** 2 * torch.exp(-p.log_var)
 
 
 def kl_nats(q: Normal, p: Normal) -> Tensor:
-    """KL(q ‖ p) of two Gaussians."""
+    """KL(q ‖ p) of two Gaussians, the divergences of DDPM Eq. 5."""
     return kl_spread_nats(q, p) + kl_shift_nats(q, p)
 
 

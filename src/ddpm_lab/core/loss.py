@@ -1,14 +1,10 @@
-"""Losses, one value per example. `parts` names what a loss adds up, so that a NaN can be traced to its part.
-
-`trains_variance`: whether a variance that the network supplies is trained. `auto_variance`: the variance of the loss's paper.
-"""
+"""Losses, one value per example. `parts` names the summands of a loss, so that a NaN can be traced to its part."""
 
 from abc import ABC, abstractmethod
 
 import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
-from ddpm_lab.core.prediction import snr
 from ddpm_lab.core.terms import term_bpd
 from ddpm_lab.core.types import Coefficient, Data, Incompatible, PerExample
 from ddpm_lab.domains import NonNegativeFloat, PositiveFloat, checked
@@ -42,7 +38,7 @@ class Loss(ABC):
 
 
 def total(parts: dict[str, PerExample]) -> PerExample:
-    """What a loss's parts add up to."""
+    """The sum of a loss's parts."""
     return torch.stack(list(parts.values())).sum(0)
 
 
@@ -92,7 +88,7 @@ class Weighted(Loss):
             raise Incompatible(f"{loss} gives no weight to t = T where ᾱ_T = 0, and sampling starts there", "loss", "schedule")
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
-        weight = self.weight(snr(noised.step)) / diffusion.prediction.x0_weight(noised.step)
+        weight = self.weight(noised.step.at_t.snr) / diffusion.prediction.x0_weight(noised.step)
         return {"mse": weight.flatten() * target_mse(diffusion, out, noised)}
 
 

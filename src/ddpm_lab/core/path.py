@@ -1,6 +1,6 @@
 """The path from data to noise, and chains over it.
 
-The one table is ᾱ_0..ᾱ_T in float64, ᾱ_0 = 1, indexed by the paper's own t. A chain is any 0 = t_0 < t_1 < … < t_N; the full
+The table is ᾱ_0..ᾱ_T in float64, ᾱ_0 = 1, indexed by the paper's t. A chain is any 0 = t_0 < t_1 < … < t_N; the full
 chain is one case, a strided one another, and every step (s, t) of either carries what training, sampling and the bound need.
 """
 
@@ -18,10 +18,25 @@ from ddpm_lab.core.types import Coefficient, Data, Times
 
 
 class Marginal(NamedTuple):
-    """q(x_t | x_0) = N(signal_scale · x_0, noise_scale²): DDPM Eq. 4, √ᾱ_t and √(1−ᾱ_t)."""
+    """DDPM Eq. 4: q(x_t | x_0) = N(signal_scale · x_0, noise_scale²), with √ᾱ_t and √(1−ᾱ_t)."""
 
     signal_scale: Coefficient
     noise_scale: Coefficient
+
+    @property
+    def snr(self) -> Coefficient:
+        """ᾱ_t / (1 − ᾱ_t), the signal-to-noise ratio; infinite at t = 0."""
+        return (self.signal_scale / self.noise_scale) ** 2
+
+
+class Mean(NamedTuple):
+    """A mean of x_s that is linear in x_0 and x_t."""
+
+    x0_coef: Coefficient
+    xt_coef: Coefficient
+
+    def __call__(self, x0: Data, xt: Data) -> Data:
+        return self.x0_coef * x0 + self.xt_coef * xt
 
 
 class Step(NamedTuple):
@@ -31,18 +46,24 @@ class Step(NamedTuple):
     t: Coefficient
     at_s: Marginal
     at_t: Marginal
-    x0_coef: Coefficient
-    """Of x_0 in the mean of q(x_s | x_t, x_0): DDPM Eq. 7."""
-    xt_coef: Coefficient
-    """Of x_t in the same mean."""
-    mu_x0_coef: Coefficient
-    """Of x_0 in the mean of q(x_{t−1} | x_t, x_0), which a network that predicts μ̃ was trained on, whatever the chain."""
-    mu_xt_coef: Coefficient
-    """Of x_t in that mean."""
+    posterior: Mean
+    """μ̃, the mean of q(x_s | x_t, x_0): DDPM Eq. 7."""
+    mu: Mean
+    """The mean of q(x_{t−1} | x_t, x_0), the target of a network that predicts μ̃, whatever the chain."""
     log_beta: Coefficient
     """log β of the transition, β = 1 − ᾱ_t / ᾱ_s."""
     log_beta_tilde: Coefficient
-    """log β̃ (DDPM Eq. 7). β̃ is 0 where s = 0; there it is the β̃ of the chain's second step, as Ho et al. do."""
+    """log β̃ (DDPM Eq. 7). Where s = 0, and β̃ is 0, the log β̃ of the chain's second step, as in Ho's code."""
+
+    @property
+    def beta_tilde(self) -> Coefficient:
+        """β̃, the variance of q(x_s | x_t, x_0): DDPM Eq. 7. 0 where s = 0."""
+        return beta_tilde(torch.exp(self.log_beta), self.at_s, self.at_t)
+
+
+def beta_tilde(beta: Coefficient, at_s: Marginal, at_t: Marginal) -> Coefficient:
+    """DDPM Eq. 7: β̃ = β (1 − ᾱ_s) / (1 − ᾱ_t), for any s < t."""
+    return beta * (at_s.noise_scale / at_t.noise_scale) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +98,8 @@ class NoiseSchedule:
 
     @property
     def snr(self) -> Float64[Tensor, " times"]:
-        """ᾱ_t / (1 − ᾱ_t), infinite at t = 0."""
-        return self.alphas_bar / (1 - self.alphas_bar)
+        """ᾱ_t / (1 − ᾱ_t) for t = 0..T."""
+        return marginal(self.alphas_bar).snr
 
     def chain(self, times: Sequence[int] | None = None) -> "Chain":
         """The chain over increasing `times` in 1..T; over all of them by default."""
@@ -136,19 +157,25 @@ def _transitions(alphas_bar: Tensor, times: Tensor) -> Tensor:
     """The float64 columns of `Step` for each consecutive pair of times: DDPM Eq. 6-7 for any s < t."""
     s, t = times[:-1], times[1:]
     ab_s, ab_t = alphas_bar[s], alphas_bar[t]
+    at_s, at_t = marginal(ab_s), marginal(ab_t)
     beta = 1 - ab_t / ab_s
-    beta_tilde = beta * (1 - ab_s) / (1 - ab_t)
-    beta_tilde[0] = beta_tilde[1] if len(t) > 1 else beta[0]  # a chain of one step has no second: take its β
-    marginals = [ab_s.sqrt(), (1 - ab_s).sqrt(), ab_t.sqrt(), (1 - ab_t).sqrt()]
-    means = [*_posterior_coefs(ab_s, ab_t), *_posterior_coefs(alphas_bar[t - 1], ab_t)]
-    return torch.stack([s, t, *marginals, *means, beta.log(), beta_tilde.log()], dim=1)
+    variance = beta_tilde(beta, at_s, at_t)
+    variance[0] = variance[1] if len(t) > 1 else beta[0]  # a chain of one step has no second: β instead
+    means = [*posterior_mean_coefs(ab_s, ab_t), *posterior_mean_coefs(alphas_bar[t - 1], ab_t)]
+    return torch.stack([s, t, *at_s, *at_t, *means, beta.log(), variance.log()], dim=1)
 
 
-def _posterior_coefs(ab_s: Tensor, ab_t: Tensor) -> tuple[Tensor, Tensor]:
-    """DDPM Eq. 7 for any s < t: the shares of x_0 and x_t in the mean of q(x_s | x_t, x_0)."""
-    return ab_s.sqrt() * (1 - ab_t / ab_s) / (1 - ab_t), (ab_t / ab_s).sqrt() * (1 - ab_s) / (1 - ab_t)
+def marginal(alphas_bar: Tensor) -> Marginal:
+    """DDPM Eq. 4 at ᾱ_t."""
+    return Marginal(alphas_bar.sqrt(), (1 - alphas_bar).sqrt())
+
+
+def posterior_mean_coefs(ab_s: Tensor, ab_t: Tensor) -> Mean:
+    """DDPM Eq. 7: μ̃ from ᾱ_s and ᾱ_t, for any s < t."""
+    return Mean(ab_s.sqrt() * (1 - ab_t / ab_s) / (1 - ab_t), (ab_t / ab_s).sqrt() * (1 - ab_s) / (1 - ab_t))
 
 
 def _as_step(columns: Sequence[Tensor]) -> Step:
-    s, t, signal_s, noise_s, signal_t, noise_t, *transition = columns
-    return Step(s, t, Marginal(signal_s, noise_s), Marginal(signal_t, noise_t), *transition)
+    s, t, *pairs = columns[:10]
+    at_s, at_t, posterior, mu = zip(pairs[::2], pairs[1::2], strict=True)
+    return Step(s, t, Marginal(*at_s), Marginal(*at_t), Mean(*posterior), Mean(*mu), *columns[10:])

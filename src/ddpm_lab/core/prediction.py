@@ -1,4 +1,4 @@
-"""What the network predicts. A prediction knows its target, and how x̂_0 follows from the network's output."""
+"""What the network predicts: ε, x_0, v or μ̃. Each gives its training target, and x̂_0 from the network's output."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,11 +11,12 @@ from ddpm_lab.core.types import Coefficient, Data
 
 @runtime_checkable
 class Prediction(Protocol):
-    """`target`: what the network should say; `x0`: the x̂_0 that follows from what it says; `x0_weight`: how many times
-    the squared error of x̂_0 that of the output is.
+    """`target`: the training target; `x0`: x̂_0 from the output; `x0_weight`: ratio of the output's squared error to that of
+    x̂_0.
 
-    `needs_signal`: x̂_0 is not defined where ᾱ_t = 0. `clips`: x̂_0 is limited to [−1, 1] unless told otherwise.
-    `weighable`: which weights of losses (`loss.Weighted.weighs`) stay finite in it.
+    `needs_signal`: x̂_0 is not defined where ᾱ_t = 0. `clips`: x̂_0 is limited to [−1, 1] by default, on data with grey levels.
+    `weighable`: weights on the error of x̂_0 that are bounded on the output's: "snr", those that vanish with the signal, and
+    "x0", those that do not.
     """
 
     needs_signal: bool
@@ -27,13 +28,9 @@ class Prediction(Protocol):
     def x0_weight(self, step: Step) -> Coefficient: ...
 
 
-def snr(step: Step) -> Coefficient:
-    """ᾱ_t / (1 − ᾱ_t)."""
-    return (step.at_t.signal_scale / step.at_t.noise_scale) ** 2
-
-
 class Eps:
-    """The noise, DDPM section 3.2; x̂_0 by Eq. 15. It is amplified by 1/√ᾱ_t: up to 157 for linear, 20,000 for cosine."""
+    """The noise ε, DDPM section 3.2; x̂_0 by Eq. 15. Errors in x̂_0 are 1/√ᾱ_t times larger: up to 157 for linear, 20,000 for
+    cosine."""
 
     needs_signal = True
     clips = True
@@ -46,7 +43,7 @@ class Eps:
         return (xt - step.at_t.noise_scale * out) / step.at_t.signal_scale
 
     def x0_weight(self, step: Step) -> Coefficient:
-        return snr(step)
+        return step.at_t.snr
 
 
 class X0:
@@ -80,22 +77,22 @@ class V:
         return step.at_t.signal_scale * xt - step.at_t.noise_scale * out
 
     def x0_weight(self, step: Step) -> Coefficient:
-        return snr(step) + 1
+        return step.at_t.snr + 1
 
 
 class Mu:
-    """The mean of q(x_{t−1} | x_t, x_0), DDPM Eq. 8. Its x̂_0 magnifies errors and is not clipped: Ho et al. use the mean as
-    it comes."""
+    """The mean of q(x_{t−1} | x_t, x_0), the target of DDPM Eq. 8. x̂_0 magnifies errors and is not clipped by default: Ho et
+    al. use the mean itself."""
 
     needs_signal = False
     clips = False
     weighable = ()
 
     def target(self, x0: Data, eps: Data, xt: Data, step: Step) -> Data:
-        return step.mu_x0_coef * x0 + step.mu_xt_coef * xt
+        return step.mu(x0, xt)
 
     def x0(self, out: Data, xt: Data, step: Step) -> Data:
-        return (out - step.mu_xt_coef * xt) / step.mu_x0_coef
+        return (out - step.mu.xt_coef * xt) / step.mu.x0_coef
 
     def x0_weight(self, step: Step) -> Coefficient:
-        return step.mu_x0_coef**2
+        return step.mu.x0_coef**2

@@ -1,8 +1,8 @@
-"""Random numbers as pure functions of (seed, stream, counter, index): nothing to save, nothing shared between ranks by chance.
+"""Random numbers as pure functions of (seed, stream, counter, index): no state to save, and none shared between ranks.
 
-Numbers are drawn in blocks of 64 consecutive indices, each block from a generator seeded by a hash of its address, and
-sliced to what is asked for. So a rank, a batch of another size or a resumed run gets the same numbers for the same index.
-torch seeds its CPU generator with 32 bits: two of some 10^5 addresses may meet by chance, which no statistic here can see.
+Numbers are drawn in blocks of 64 consecutive indices, each block from a generator seeded by a hash of its address, and then
+sliced. So every rank, batch size and resumed run gets the same numbers for the same index. torch seeds its CPU generator with
+32 bits: of some 10^5 addresses two may collide, too rarely to bias any statistic here.
 """
 
 import hashlib
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-Stream = Literal[
-    "init", "order", "flips", "t", "noise", "dropout", "sampling", "evaluation", "data",
-    "estimate", "estimate_t", "gamma", "dequantise", "probe",
-]  # fmt: skip
+Training = Literal["init", "data", "order", "flips", "t", "noise", "dropout"]
+Evaluation = Literal["sampling", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe"]
+Stream = Training | Evaluation
 
 
 def address(seed: int, stream: Stream, *counters: int) -> int:
@@ -37,7 +36,7 @@ def _blocks(draw: Callable[[torch.Generator], Tensor], seed: int, stream: Stream
 
 
 def parts(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """start..stop cut where blocks end: whoever goes through indices so draws no block twice."""
+    """start..stop cut where blocks end, so that a loop over indices draws no block twice."""
     while start < stop:
         end = min(stop, (start // BLOCK + 1) * BLOCK)
         yield start, end

@@ -1,15 +1,16 @@
-"""Samplers: how x_0 is drawn from the model. The caller owns progress bars, pictures and early stops."""
+"""Samplers: iterators over the states from x_T to x_0."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.diffusion import Denoise, Denoised, GaussianDiffusion, Network, beta_tilde, posterior_mean
-from ddpm_lab.core.path import Chain, NoiseSchedule, Step
+from ddpm_lab.core import rng
+from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
+from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data, Incompatible
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 from ddpm_lab.domains import ClosedUnit, PositiveInt, checked
@@ -20,7 +21,7 @@ Noise = Callable[[int], Tensor]
 
 
 class Sampled(NamedTuple):
-    """The state after a step: its time, x at that time, and the x̂_0 the step rested on."""
+    """The state after a step: its time, x at that time, and the x̂_0 that the step used."""
 
     t: int
     x: Data
@@ -76,11 +77,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: Any) -> tuple[Data, Data, Any]:
-        """From x_t to (x_s, x̂_0, state). z is fresh noise, None in the last step and where
-        `noisy` is false; state is what a multistep method keeps."""
+        """From x_t to (x_s, x̂_0, state). `z` is fresh noise, None in the last step and where `noisy` is false. The next step
+        gets `state`, for multistep methods."""
 
     def uses(self, variance: ReverseVariance) -> bool:
-        """Whether samples depend on the reverse variance. Where not, one run serves all variances."""
+        """Whether samples depend on the reverse variance."""
         return True
 
     def noisy(self, variance: ReverseVariance) -> bool:
@@ -103,21 +104,27 @@ class Ancestral(Sampler):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
-        said = denoise(xt, int(step.t))
-        mean = posterior_mean(said.x0, xt, step)
-        return (mean if z is None else mean + limited(torch.exp(0.5 * said.log_var), said) * z), said.x0, None
+        denoised = denoise(xt, int(step.t))
+        xs = posterior_mean(denoised.x0, xt, step)
+        if z is not None:
+            xs = xs + limited(torch.exp(0.5 * denoised.log_var), denoised.max_std) * z
+        return xs, denoised.x0, None
 
 
 @checked
 class DDIM(Sampler):
-    """Song et al. 2021, Eq. 12 and 16: σ = η √β̃, so η = 0 is deterministic and η = 1 is ancestral with σ² = β̃.
+    """DDIM Eq. 12 and 16 (Song et al. 2021): σ = η √β̃. η = 0 is deterministic, η = 1 is ancestral with σ² = β̃.
 
-    A variance that knows E Cov(x_0 | x_t) adds its share, also at η = 0: Bao et al. 2022, Theorem 1 with λ = σ, Analytic-DDIM.
-    Of other variances the samples are independent.
+    A variance that estimates E Cov(x_0 | x_t) adds its share, also at η = 0: Analytic-DDIM, Bao et al. 2022, Theorem 1 with
+    λ = σ. Of other variances the samples are independent.
     """
 
     def __init__(
-        self, steps: PositiveInt | None = 50, eta: ClosedUnit = 0.0, spacing: Spacing = "trailing", clip: bool | None = None
+        self,
+        steps: PositiveInt | None = 50,
+        eta: ClosedUnit = 0.0,
+        spacing: Spacing = "trailing",
+        clip: bool | None = None,
     ) -> None:
         super().__init__(steps, spacing, clip)
         self.eta, self.draws_noise = eta, eta > 0
@@ -129,21 +136,41 @@ class DDIM(Sampler):
         return self.draws_noise or self.uses(variance)
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
-        said = denoise(xt, int(step.t))
-        sigma = self.eta * beta_tilde(step).sqrt()
-        x0_coef, xt_coef = mean_coefs(step, sigma)
-        xs = x0_coef * said.x0 + xt_coef * xt
-        if said.x0_cov is not None:
-            sigma = (sigma**2 + x0_coef**2 * said.x0_cov).clamp(min=0).sqrt()
-        return (xs if z is None else xs + limited(sigma, said) * z), said.x0, None
+        denoised = denoise(xt, int(step.t))
+        sigma = self.eta * step.beta_tilde.sqrt()
+        mean = ddim_mean(step, sigma)
+        xs = mean(denoised.x0, xt)
+        if denoised.x0_cov is not None:
+            sigma = (sigma**2 + mean.x0_coef**2 * denoised.x0_cov).clamp(min=0).sqrt()
+        return (xs if z is None else xs + limited(sigma, denoised.max_std) * z), denoised.x0, None
 
 
-def limited(std: Tensor, said: Denoised) -> Tensor:
-    """No more noise than the variance allows this step."""
-    return std if said.max_std == math.inf else std.clamp(max=said.max_std)
+def limited(std: Tensor, max_std: float) -> Tensor:
+    """`std`, at most `max_std`."""
+    return std if max_std == math.inf else std.clamp(max=max_std)
 
 
-def mean_coefs(step: Step, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
-    """Song et al. 2021, Eq. 7: the shares of x_0 and x_t in the mean of q_σ(x_s | x_t, x_0)."""
+def ddim_mean(step: Step, sigma: Coefficient) -> Mean:
+    """DDIM Eq. 7 (Song et al. 2021): the mean of q_σ(x_s | x_t, x_0)."""
     direction = (step.at_s.noise_scale**2 - sigma**2).sqrt() / step.at_t.noise_scale
-    return step.at_s.signal_scale - direction * step.at_t.signal_scale, direction
+    return Mean(step.at_s.signal_scale - direction * step.at_t.signal_scale, direction)
+
+
+def draw(
+    sampler: Sampler,
+    diffusion: GaussianDiffusion,
+    net: Network,
+    shape: Sequence[int],
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    like: Tensor,
+) -> Iterator[Sampled]:
+    """The states of samples start..stop−1, each of `shape`, from noise to data, with the device and type of `like`. Sample i
+    depends on (seed, i) alone."""
+
+    def noise(t: int) -> Tensor:
+        return rng.normal(shape, seed, "sampling", t, start, stop).to(like)
+
+    return sampler(diffusion, net, noise(0), noise)  # no step starts at t = 0: its noise is x_T

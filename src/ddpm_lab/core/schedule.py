@@ -1,8 +1,4 @@
-"""Noise schedules, and chains over them.
-
-The one table is ᾱ_0..ᾱ_T in float64, ᾱ_0 = 1, indexed by the paper's own t. A chain is any 0 = t_0 < t_1 < … < t_N; the full
-chain is one case, a strided one another, and every step (s, t) of either carries what training, sampling and the bound need.
-"""
+"""Noise schedules: functions that return a `NoiseSchedule`, the table ᾱ_0..ᾱ_T."""
 
 import math
 from typing import Annotated, Literal

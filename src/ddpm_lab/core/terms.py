@@ -22,19 +22,19 @@ def to_bpd(nats: Data) -> PerExample:
 
 
 def prior_bpd(chain: Chain, x0: Data) -> PerExample:
-    """L_T = KL(q(x_T | x_0) ‖ N(0, 1)) where the chain ends, float64: nothing is learned in it."""
+    """DDPM Eq. 5, L_T = KL(q(x_T | x_0) ‖ N(0, 1)) at the chain's last time, in float64. It has no parameters."""
     ab = chain.schedule.alphas_bar[chain.times[-1]].to(x0.device)
     return to_bpd(0.5 * (ab * x0.double() ** 2 - ab - torch.log1p(-ab)))
 
 
 def term_bpd(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> PerExample:
-    """One term of DDPM Eq. 5 per example: L_0 where s = 0, L_{t−1} elsewhere. `clip` as in `GaussianDiffusion.reverse`."""
+    """DDPM Eq. 5, one term per example: L_0 where s = 0, L_{t−1} elsewhere. `clip` as in `GaussianDiffusion.reverse`."""
     return _whole_bpd(diffusion, diffusion.posterior(noised), diffusion.reverse(out, noised.xt, noised.step, clip).p, noised)
 
 
 def _whole_bpd(diffusion: GaussianDiffusion, q: Normal, p: Normal, noised: Noised) -> PerExample:
     first = noised.step.s == 0
-    # Each example needs one of the two; the other gets harmless inputs, or its overflow would reach the gradient as 0·∞.
+    # Each example needs one of the two. The other gets harmless inputs, or its overflow would reach the gradient as 0·∞.
     p_kl = Normal(torch.where(first, q.mean, p.mean), torch.where(first, q.log_var, p.log_var))
     p_decoder = Normal(torch.where(first, p.mean, noised.x0), torch.where(first, p.log_var, 0.0))
     if diffusion.levels is None:
@@ -45,19 +45,19 @@ def _whole_bpd(diffusion: GaussianDiffusion, q: Normal, p: Normal, noised: Noise
 
 
 class Terms(NamedTuple):
-    """Terms of the bound, one per example, and what they are made of."""
+    """Terms of the bound, one per example, and their shares."""
 
     bpd: PerExample
     mean_bpd: PerExample
-    """What of a divergence the means cost; nan for L_0."""
+    """The share of a divergence due to the means; nan for L_0."""
     variance_bpd: PerExample
-    """What of it the variances alone cost; nan for L_0."""
+    """The share due to the variances; nan for L_0."""
     error: PerExample
     """Mean over dimensions of (x̂_0 − x_0)², data in [−1, 1]."""
 
 
 def split_terms(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> Terms:
-    """`term_bpd`, and its parts: DDPM Eq. 5's divergences of Gaussians by means and by variances."""
+    """DDPM Eq. 5: `term_bpd`, with the divergences split by means (Eq. 8) and variances."""
     q, (p, x0) = diffusion.posterior(noised), diffusion.reverse(out, noised.xt, noised.step, clip)
     parts = [to_bpd(part(q, p)) for part in (kl_shift_nats, kl_spread_nats)]
     whole, first = _whole_bpd(diffusion, q, p, noised), noised.step.s.flatten() == 0

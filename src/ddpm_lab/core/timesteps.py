@@ -1,5 +1,5 @@
-"""How training chooses t. Every choice maps one shared uniform number per example to (t, weight) by inverse CDF, so that
-two runs that differ in T or in the choice itself still see paired times."""
+"""Distributions of t in training. Each maps one uniform number per example to (t, weight) by inverse CDF, so that runs which
+differ in T or in the distribution see paired times."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Timesteps(ABC):
     """`u` are the uniform numbers of rows first, first + 1, … of a batch of `size` rows, over all devices."""
 
     learns = False
-    """Whether the choice depends on the losses it led to: then `update` wants them all."""
+    """Whether the distribution depends on past losses: then `update` must get those of every batch."""
 
     @abstractmethod
     def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn: ...
@@ -33,12 +33,12 @@ class Timesteps(ABC):
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What must be known to go on."""
+        """The state to resume from."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from there."""
-        assert not state, "only a choice that learns has a state"
+        """Resume from a state."""
+        assert not state, "only a distribution that learns has a state"
 
 
 def spread(u: Float64[Tensor, " B"], T: int) -> Times:

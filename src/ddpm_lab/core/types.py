@@ -21,7 +21,7 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def states(**facts: object) -> Callable[[Function], Function]:
-    """Constants of a function, as class attributes are of a class: which options go together is read from the source."""
+    """Constants of a function, as class attributes are of a class."""
 
     def stated(function: Function) -> Function:
         vars(function).update(facts)

@@ -21,7 +21,7 @@ class ReverseVariance(Protocol):
 
 @runtime_checkable
 class KnowsCovariance(Protocol):
-    """A reverse variance that rests on E Cov(x_0 | x_t), which samplers with other noise than DDPM's can build on too.
+    """A reverse variance that estimates E Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too.
 
     `max_last_std` limits the noise of the last step that has any, in sampling alone.
     """
@@ -60,7 +60,7 @@ class LearnedRange:
 
 
 class LearnedDiagonal:
-    """log σ² as the network says it, without bounds: the "learned diagonal Σ" of DDPM's Table 2. It starts at σ² = 1."""
+    """log σ² is the network's output, unbounded: the "learned diagonal Σ" of DDPM's Table 2. It starts at σ² = 1."""
 
     n_outputs = 2
 

@@ -40,12 +40,11 @@ class CelebA(InMemory):
         record = self.store.record()
         if record is None:
             raise UserError(f"data.root={self.root}: CelebA has not been prepared there.\n{STEPS.format(command=prepare)}")
-        for key, wanted in (("crop", self.crop), ("size", self.side)):
-            if record.get(key) != wanted:
-                found = record.get(key)
+        for key, value in (("crop", self.crop), ("size", self.side)):
+            if (prepared := record.get(key)) != value:
                 raise UserError(
-                    f"data.{key}={wanted}: the arrays in {self.root} were prepared with {key} {found}; use data.{key}={found}, "
-                    f"or prepare them anew: {prepare}"
+                    f"data.{key}={value}: the arrays in {self.root} were prepared with {key} {prepared}; use "
+                    f"data.{key}={prepared}, or prepare them again: {prepare}"
                 )
         self.notes.append(f"CelebA: crop {self.crop}, {self.side}×{self.side}, {record.get('filter')} filter")
         train, val = (torch.from_numpy(self.store.read(part, mapped=True)) for part in ("train", self.validation))

@@ -1,9 +1,6 @@
-"""Published files: fetched with a progress bar, checked against their checksum, and written so that none is ever half there."""
+"""Published files: downloaded with a progress bar and checked against their checksums."""
 
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +9,7 @@ from urllib.request import urlopen
 from tqdm import tqdm
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import replacing
 
 
 class Published(NamedTuple):
@@ -20,26 +18,6 @@ class Published(NamedTuple):
     name: str
     checksum: str
     urls: tuple[str, ...]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what was written takes its place when the block ends well. If it does not, it goes,
-    with the folders that were made for it."""
-    made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        with suppress(OSError):  # another file has come to lie there
-            for folder in made:
-                folder.rmdir()
-        raise
 
 
 def sum_of_file(path: Path, algorithm: str) -> str:
@@ -53,22 +31,22 @@ def check_file(path: Path, checksum: str) -> None:
     _compare(str(path), f"{algorithm}:{sum_of_file(path, algorithm)}", checksum)
 
 
-def check_content(what: str, content: bytes, checksum: str) -> None:
-    """Raises UserError, naming `what`, for a content that is not the published one."""
+def check_content(source: str, content: bytes, checksum: str) -> None:
+    """Raises UserError, naming `source`, for a content that is not the published one."""
     algorithm = checksum.partition(":")[0]
-    _compare(what, f"{algorithm}:{hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()}", checksum)
+    _compare(source, f"{algorithm}:{hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()}", checksum)
 
 
-def _compare(what: str, found: str, expected: str) -> None:
-    if found != expected:
+def _compare(source: str, actual: str, expected: str) -> None:
+    if actual != expected:
         raise UserError(
-            f"{what}: cut short, damaged or another file: its checksum is {found}, the published one {expected}; "
-            "delete it, and it is fetched again or can be put there anew."
+            f"{source}: incomplete, damaged or another file: its checksum is {actual}, the published one {expected}; "
+            "delete it, and download it again or copy the published file there."
         )
 
 
 def fetch(root: Path, file: Published, download: bool) -> Path:
-    """Where `file` lies under `root`, downloaded if it is absent. Raises UserError that says what to put where."""
+    """The path of `file` under `root`, downloaded if it is absent. Raises UserError that names the file and its place."""
     path = root / file.name
     if path.is_file():
         return path
@@ -95,4 +73,4 @@ def _download(url: str, path: Path, checksum: str) -> None:
                     bar.update(len(block))
         algorithm, _, expected = checksum.partition(":")
         if sum_of_file(partial, algorithm) != expected:
-            raise OSError(f"what arrived is not the published file, whose {algorithm} is {expected}")
+            raise OSError(f"the download is not the published file, whose {algorithm} is {expected}")

@@ -1,4 +1,4 @@
-"""Images from a folder of one's own: each choice between file and pixels is a key; what fits none is refused by name."""
+"""Images from a folder. Each step from file to pixels is an argument; images that none of them covers are refused by name."""
 
 import os
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ PROBLEMS = {
     "crop": ("not square", "type data.crop=center to cut the largest square from the middle"),
     "resize": ("not of data.size", "choose how to resize: data.resize=bicubic, bilinear, box or lanczos"),
     "alpha": ("transparent in places", "choose what is behind them: data.alpha=white or data.alpha=black"),
-    "unreadable": ("unreadable", "mend or remove them, or type data.unreadable=skip to do without"),
+    "unreadable": ("unreadable", "repair or remove them, or type data.unreadable=skip to leave them out"),
 }
 SHOWN = 10
 
 
 class _Refused(Exception):
-    """An image that needs a choice: (the key, what the image is)."""
+    """An image that the arguments do not cover: (the key, the problem)."""
 
 
 @checked
@@ -75,20 +75,20 @@ class ImageFolder(InMemory):
         """Paths of the images below `path`, in an order that is the same everywhere."""
         if not self.path.is_dir():
             raise UserError(f"data.path={self.path}: there is no such folder.")
-        found = []
-        for folder, inner, names in os.walk(self.path):
+        names = []
+        for folder, inner, files in os.walk(self.path):
             inner[:] = [name for name in inner if not name.startswith(".")]
-            found += [
+            names += [
                 Path(folder, name).relative_to(self.path).as_posix()
-                for name in names
+                for name in files
                 if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
             ]
-        if len(found) < 2:
+        if len(names) < 2:
             raise UserError(
-                f"data.path={self.path}: {len(found) or 'no'} images in it or below it; at least 2 are needed, "
+                f"data.path={self.path}: {len(names) or 'no'} images in it or below it; at least 2 are needed, "
                 f"named {', '.join(f'*{suffix}' for suffix in SUFFIXES)}."
             )
-        return sorted(found)
+        return sorted(names)
 
     def _decoded(self, names: Sequence[str]) -> np.ndarray:
         pixels = np.empty((len(names), self.n_channels, self.side, self.side), np.uint8)
@@ -99,18 +99,18 @@ class ImageFolder(InMemory):
                 pixels[n] = self._pixels(self.path / name)
                 n += 1
             except _Refused as refusal:
-                key, what = refusal.args
-                refused.setdefault(key, []).append(f"{name} ({what})")
+                key, problem = refusal.args
+                refused.setdefault(key, []).append(f"{name} ({problem})")
             except Exception as error:  # a damaged file can raise anything from OSError to SyntaxError
                 unreadable.append(f"{name} ({' '.join(str(error).split()) or type(error).__name__})")
         if unreadable and self.unreadable == "refuse":
             refused["unreadable"] = unreadable
         if refused:
             key, which = next(iter(refused.items()))
-            what, advice = PROBLEMS[key]
-            raise UserError(f"data.{key}={getattr(self, key)}: {_list(what, which)}; {advice}.")
+            problem, advice = PROBLEMS[key]
+            raise UserError(f"data.{key}={getattr(self, key)}: {_list(problem, which)}; {advice}.")
         if unreadable:
-            self.notes.append(f"data.unreadable=skip: done without {_list('unreadable', unreadable)}")
+            self.notes.append(f"data.unreadable=skip: left out {_list('unreadable', unreadable)}")
         if n < 2:
             raise UserError(f"data.path={self.path}: {n} of {len(names)} images can be read; at least 2 are needed.")
         return pixels[:n]
@@ -167,7 +167,7 @@ def _upper_8_bits(image: Image.Image) -> Image.Image:
     return upper
 
 
-def _list(what: str, which: Sequence[str]) -> str:
-    """How many files are what, and the first of them."""
+def _list(problem: str, which: Sequence[str]) -> str:
+    """How many files have the problem, and the first of them."""
     more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
-    return f"{len(which)} {what}: {', '.join(which[:SHOWN])}{more}"
+    return f"{len(which)} {problem}: {', '.join(which[:SHOWN])}{more}"

@@ -1,5 +1,5 @@
-"""Data sets that live in memory: batches are gathered, flipped and scaled as tensors, and every batch is a pure function of
-(seed, batch number), so that a resumed run needs no more than that number."""
+"""Data sets in memory: batches are gathered, flipped and scaled as tensors. Every batch is a pure function of (seed, batch
+number), so that a resumed run needs that number alone."""
 
 import hashlib
 import math
@@ -18,14 +18,14 @@ from ddpm_lab.errors import UserError
 
 
 class Slice(NamedTuple):
-    """The part of every batch that this process sees, and in how many pieces: piece after piece, each shared by all."""
+    """The part of every batch that one of `world` processes sees, in each of `pieces` pieces."""
 
     rank: int = 0
     world: int = 1
     pieces: int = 1
 
     def rows(self, n: int, piece: int = 0) -> tuple[int, int]:
-        """Where it begins and ends in a batch of n."""
+        """First and last + 1 in a batch of n."""
         part, parts = piece * self.world + self.rank, self.pieces * self.world
         return n * part // parts, n * (part + 1) // parts
 
@@ -54,7 +54,7 @@ class TrainStream:
             yield self.batch(*divmod(self.position - 1, self.part.pieces))
 
     def batch(self, counter: int, piece: int = 0) -> Batch:
-        """Our part of batch number `counter`."""
+        """This process's part of batch number `counter`."""
         first, stop = self.part.rows(self.batch_size, piece)
         raw = self.raw.index_select(0, self._rows(counter)[first:stop])  # twenty times as fast as raw[rows]
         if self.flip:
@@ -85,7 +85,7 @@ class TrainStream:
 
 
 class OrderedBatches:
-    """Each datum once, in order: of every batch our part."""
+    """Each datum once, in order: this process's part of each batch."""
 
     def __init__(self, raw: Tensor, levels: int | None, batch_size: int, part: Slice = WHOLE) -> None:
         self.raw, self.levels, self.batch_size, self.part = raw, levels, batch_size, part
@@ -122,7 +122,7 @@ class InMemory(LightningDataModule):
 
     def load(self) -> tuple[Tensor, Tensor]:
         """(train, val)."""
-        raise UserError(f"data: {type(self).__name__} must say how it loads its data.")
+        raise UserError(f"data: {type(self).__name__} does not define load().")
 
     def setup(self, stage: str | None = None) -> None:
         if not self._loaded:
@@ -151,7 +151,7 @@ class InMemory(LightningDataModule):
         return self.in_order("val", self.batch_size)
 
     def in_order(self, split: str, batch_size: int, n: int | None = None) -> OrderedBatches:
-        """The first n (None: all) of "train" or "val", each once, without flips: our part of each batch."""
+        """The first n (None: all) of "train" or "val", each once, without flips: this process's part of each batch."""
         return OrderedBatches(self.raw(split)[:n], self.levels, batch_size, self._part()._replace(pieces=1))
 
     def _part(self) -> Slice:
@@ -164,17 +164,17 @@ class InMemory(LightningDataModule):
 
     def labels(self, split: str) -> Tensor:
         """The class of each of "train" or "val", N int64 in 0..classes−1. Raises UserError for data without labels."""
-        found = self.train_labels if split == "train" else self.val_labels
-        if found is None:
+        labels = self.train_labels if split == "train" else self.val_labels
+        if labels is None:
             raise UserError(f"data: {type(self).__name__} has no labels.")
-        return found
+        return labels
 
     def raw(self, split: str) -> Tensor:
-        """All of "train" or "val", as they are kept: not scaled."""
+        """All of "train" or "val", not scaled."""
         return self.train_images if split == "train" else self.val_images
 
     def known_bpd(self) -> float | None:
-        """Mean −log2 density per dimension of the validation data, where the density is known: no bound can go below."""
+        """Mean −log2 density per dimension of the validation data, where the density is known: a floor of every bound."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

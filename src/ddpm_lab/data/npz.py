@@ -1,4 +1,4 @@
-"""Images from a file of one's own."""
+"""Images from an .npz or .npy file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ from ddpm_lab.errors import UserError
 class Npz(InMemory):
     """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`.
 
-    Raises UserError, naming the key and what was found, for a file, array, type, shape or value that does not fit.
+    Raises UserError, with key and value, for a file, array, type, shape or value that does not fit.
     """
 
     def __init__(
@@ -63,42 +63,42 @@ class Npz(InMemory):
         return arrays
 
     def _only_image_array(self, arrays: dict[str, np.ndarray]) -> str:
-        found = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
-        if len(found) != 1:
-            problem = f"choose one of {len(found)} image arrays by data.key" if found else "no uint8 images in it"
+        names = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
+        if len(names) != 1:
+            problem = f"choose one of {len(names)} image arrays by data.key" if names else "no uint8 images in it"
             raise UserError(
                 f"data.path={self.path}: {problem}; its arrays are "
                 + ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
                 + "."
             )
-        return found[0]
+        return names[0]
 
     def _images(self, arrays: dict[str, np.ndarray], option: str, name: str) -> Tensor:
         if name not in arrays:
             raise UserError(
                 f"data.{option}={name}: no such array in {self.path.name}; it has {', '.join(arrays) or 'one, without a name'}."
             )
-        array, what = arrays[name], f"data.{option}: {name or self.path.name}"
+        array, label = arrays[name], f"data.{option}: {name or self.path.name}"
         if array.dtype != np.uint8:
-            raise UserError(f"{what} is {array.dtype}; allowed is uint8 with values below data.levels.")
-        array = channels_first(array, what)
+            raise UserError(f"{label} is {array.dtype}; allowed is uint8 with values below data.levels.")
+        array = channels_first(array, label)
         if len(array) < 2 or array.size == 0:
             raise UserError(
-                f"{what} holds {len(array)} images of {array.shape[2]}×{array.shape[3]}; at least 2 with pixels are needed."
+                f"{label} holds {len(array)} images of {array.shape[2]}×{array.shape[3]}; at least 2 with pixels are needed."
             )
         if (highest := int(array.max())) >= self.levels:
             raise UserError(f"data.levels={self.levels}: {name or self.path.name} has a pixel of {highest}.")
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def channels_first(array: np.ndarray, what: str) -> np.ndarray:
+def channels_first(array: np.ndarray, label: str) -> np.ndarray:
     """N×C×H×W from any of the three layouts."""
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3):
-        raise UserError(f"{what} has shape {list(array.shape)}; allowed are N×C×H×W, N×H×W×C and N×H×W with C 1 or 3.")
+        raise UserError(f"{label} has shape {list(array.shape)}; allowed are N×C×H×W, N×H×W×C and N×H×W with C 1 or 3.")
     if array.shape[2] != array.shape[3]:
-        raise UserError(f"{what} has images of {array.shape[2]}×{array.shape[3]}; allowed are square ones: crop them first.")
+        raise UserError(f"{label} has images of {array.shape[2]}×{array.shape[3]}; allowed are square ones: crop them first.")
     return array

@@ -1,4 +1,4 @@
-"""Data sets that are not downloaded by themselves, made into arrays to train on: `python -m ddpm_lab.data.prepare celeba …`."""
+"""Makes arrays to train on from data that are not downloaded by this program: `python -m ddpm_lab.data.prepare celeba …`."""
 
 import argparse
 import io
@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ddpm_lab.data.files import replacing
 from ddpm_lab.data.store import Store
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import replacing
 
 WIDTH, HEIGHT = 178, 218  # of CelebA's aligned images
 Crop = Literal["center140", "ddim128", "tqch148", "center178"]
-CROPS: dict[Crop, tuple[int, int, int]] = {  # left, top, side
+CROPS: dict[str, tuple[int, int, int]] = {  # left, top, side
     "center140": (19, 39, 140),  # score_sde: the central 140 × 140
     "ddim128": (25, 57, 128),  # DDIM: 128 × 128 around x = 89, y = 121
     "tqch148": (15, 40, 148),  # tqch/ddpm-torch: 148 × 148 from the 40th row and 15th column
@@ -37,7 +37,7 @@ Opener = Callable[[], bytes]
 
 
 def command(out: str | Path, crop: str, size: int) -> str:
-    """What prepares CelebA."""
+    """The command that prepares CelebA."""
     files = "--images img_align_celeba.zip --partition list_eval_partition.txt"
     return f"python -m ddpm_lab.data.prepare celeba {files} --out {shlex.quote(str(out))} --crop {crop} --size {size}"
 
@@ -46,7 +46,7 @@ def celeba(images: Path, partition: Path, out: Path, crop: str, size: int) -> No
     """Cut and shrink CelebA's images to uint8 N×3×size×size, one .npy per part under `out`, with the crop in the record.
 
     Shrinks by Pillow's bilinear filter, whose support grows with the factor, as the codes that these crops are from do.
-    Raises UserError for files that are absent or not CelebA's; what was prepared before then stays as it was.
+    Raises UserError for files that are absent or not CelebA's, and leaves what was prepared before.
     """
     for option, path in (("images", images), ("partition", partition)):
         if not path.exists():
@@ -55,8 +55,8 @@ def celeba(images: Path, partition: Path, out: Path, crop: str, size: int) -> No
     parts = dict(zip(PARTS, read_partition(partition), strict=True))
     store = Store(out, "celeba")
     with ExitStack() as opened:
-        found = openers(images, opened)
-        missing = [name for names in parts.values() for name in names if name not in found]
+        readers = openers(images, opened)
+        missing = [name for names in parts.values() for name in names if name not in readers]
         if missing:
             raise UserError(
                 f"--images {images}: {len(missing):,} of the images that {partition.name} names are not in it, "
@@ -67,7 +67,7 @@ def celeba(images: Path, partition: Path, out: Path, crop: str, size: int) -> No
             with ExitStack() as written:  # all three take their places together
                 for part, names in parts.items():
                     partial = written.enter_context(replacing(store.path(part)))
-                    _write(partial, [(name, found[name]) for name in names], crop, size, bar)
+                    _write(partial, [(name, readers[name]) for name in names], crop, size, bar)
                 store.clear()
         except OSError as error:
             raise UserError(f"--out {out}: the arrays cannot be written there ({error.strerror or error}).") from error
@@ -97,7 +97,7 @@ def read_partition(path: Path) -> list[list[str]]:
 
 
 def openers(images: Path, stack: ExitStack) -> dict[str, Opener]:
-    """By its bare name, what reads each .jpg of a folder or of a .zip."""
+    """For each .jpg of a folder or a .zip, by its bare name, a function that reads it."""
     if images.is_dir():
         return {path.name: path.read_bytes for path in images.rglob("*.jpg")}
     try:
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faces.add_argument("--images", type=Path, default=Path("img_align_celeba.zip"), help="img_align_celeba, folder or .zip")
     faces.add_argument("--partition", type=Path, default=Path("list_eval_partition.txt"), help="list_eval_partition.txt")
     faces.add_argument("--out", type=Path, default=Path("data/celeba"), help="folder for the arrays")
-    faces.add_argument("--crop", choices=CROPS, default="center140", help="what is cut out; scores compare within one crop")
+    faces.add_argument("--crop", choices=CROPS, default="center140", help="part of the image; scores compare within one crop")
     faces.add_argument("--size", type=int, default=64, help="width and height after shrinking")
     given = parser.parse_args(arguments)
     if not 1 <= given.size <= CROPS[given.crop][2]:

@@ -38,7 +38,7 @@ class TrainAndTest(InMemory):
 
     def convert(self) -> dict[str, np.ndarray]:
         """train_images and test_images, uint8 N C H W, train_labels and test_labels, uint8 N: from the published files."""
-        raise UserError(f"data: {type(self).__name__} must say how it reads its files.")
+        raise UserError(f"data: {type(self).__name__} does not define convert().")
 
     def load(self) -> tuple[Tensor, Tensor]:
         if self.store.record() is None:
@@ -53,7 +53,7 @@ class TrainAndTest(InMemory):
         return images[train], images[held]
 
     def _stored(self, part: str) -> tuple[Tensor, Tensor]:
-        images, labels = (torch.from_numpy(self.store.read(f"{part}_{what}")) for what in ("images", "labels"))
+        images, labels = (torch.from_numpy(self.store.read(f"{part}_{kind}")) for kind in ("images", "labels"))
         return images, labels.long()
 
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""A data set as plain .npy files with a record of their SHA-256 beside them: made once, and recognised ever after."""
+"""A data set as plain .npy files with a record of their SHA-256 beside them."""
 
 import hashlib
 import json
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_lab.data.files import replacing, sum_of_file
+from ddpm_lab.data.files import sum_of_file
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import read_json, replacing, write_json
 
 
 class Store:
@@ -26,15 +27,17 @@ class Store:
     def record(self) -> dict[str, Any] | None:
         """The facts and, under "arrays", the SHA-256 of each array; None where nothing was stored, or not to the end."""
         try:
-            content = json.loads(self.record_path.read_text(encoding="utf-8"))
-            found = {key: (array["sha256"], array["bytes"], array["modified_ns"]) for key, array in content["arrays"].items()}
+            content = read_json(self.record_path)
+            keys = [key for key, array in content["arrays"].items() if {"sha256", "bytes", "modified_ns"} <= array.keys()]
+            if len(keys) != len(content["arrays"]):
+                raise KeyError("sha256, bytes or modified_ns")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self.record_path}: not a readable record of arrays ({error}); delete it to have them made anew."
             ) from error
-        return content if all(self.path(key).is_file() for key in found) else None
+        return content if all(self.path(key).is_file() for key in keys) else None
 
     def write(self, arrays: Mapping[str, np.ndarray], **facts: Any) -> None:
         """Store `arrays` and `facts`. Raises UserError where the folder cannot be written to."""
@@ -48,7 +51,7 @@ class Store:
         self.seal(list(arrays), **facts)
 
     def clear(self) -> None:
-        """Forget what is stored, before it is replaced."""
+        """Remove the record, before arrays are replaced."""
         try:
             self.record_path.unlink(missing_ok=True)
         except OSError as error:
@@ -58,8 +61,7 @@ class Store:
         """Write the record of the arrays that lie there."""
         try:
             arrays = {key: {"sha256": sum_of_file(self.path(key), "sha256"), **self._stamp(key)} for key in keys}
-            with replacing(self.record_path) as partial:
-                partial.write_text(json.dumps({**facts, "arrays": arrays}, indent=1) + "\n", encoding="utf-8")
+            write_json(self.record_path, {**facts, "arrays": arrays})
         except OSError as error:
             raise self._unwritable(error) from error
 

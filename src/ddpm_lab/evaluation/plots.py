@@ -1,4 +1,4 @@
-"""An evaluation as pictures: terms and what they are made of, rate against distortion, scores against steps."""
+"""Pictures of an evaluation: terms and their parts, rate against distortion, scores against steps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ddpm_lab.evaluation.evaluate import Evaluated
-from ddpm_lab.evaluation.report import score_of
+from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
 from ddpm_lab.likelihood.bound import Bound
 
 
@@ -44,16 +43,14 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     if len({arm.steps for arm in arms}) < 2:
         return None
     figure, axes = _figure(2)
-    for ax, what, label in zip(
-        axes, ("bound", "fd"), ("bits/dim, bound on the sampler's chain", "Fréchet distance"), strict=True
-    ):
+    labels = {BOUND: "bits/dim, bound on the sampler's chain", DISTANCE: "Fréchet distance"}
+    for ax, (score, label) in zip(axes, labels.items(), strict=True):
         lines: dict[str, dict[int, float]] = {}
         for arm in arms:
-            found = score_of(arm, what)
-            if found is not None and found.value > 0:
-                sampled = f"{arm.choice.sampler_name}, {arm.choice.variance_of_samples}"
-                name = arm.choice.variance_name if what == "bound" else sampled
-                lines.setdefault(f"{name} {arm.setting}".strip(), {})[arm.steps] = found.value
+            result, choice = arm.scores.get(score), arm.choice
+            if result is not None and result.value > 0:
+                names = [choice.names.get("variance", "")] if score == BOUND else choice.names_of_samples.values()
+                lines.setdefault(f"{', '.join(names)} {arm.setting}".strip(), {})[arm.steps] = result.value
         for name, points in lines.items():
             steps = sorted(points)
             ax.plot(steps, [points[n] for n in steps], marker="o", markersize=3, label=name)

@@ -1,15 +1,15 @@
-"""How good the samples are, by every score that the extractor allows, each with its record; and what real data score beside
-them at the same n."""
+"""Quality of samples by every score that the extractor allows, each with its record, and of real data at the same n."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from ddpm_lab import ranks
+from ddpm_lab.domains import File, NonNegativeInt
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.samples import Seen, of_data, of_samples
+from ddpm_lab.evaluation.samples import Features, of_data, of_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics.classifier import Classifier, class_shares
 from ddpm_lab.metrics.extractors import Extractor, Metric
@@ -21,27 +21,24 @@ from ddpm_lab.metrics.precision_recall import precision_recall
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
 from ddpm_lab.metrics.record import Record, Result, record
 from ddpm_lab.metrics.score import Score
+from ddpm_lab.models.measurement import SPLITS
 
 KID_SIZE = 1000
-SPLITS = 10
+IS_SPLITS = 10
 OTHER = {"train": "val", "val": "train"}
-SPOKEN = {"train": "training", "val": "held-out"}
 
 
-class Against(NamedTuple):
-    """What samples are compared with: real data, or (for the Fréchet distance) statistics that others published."""
+class Quality(NamedTuple):
+    """The keys of `quality` in conf/evaluate/config.yaml."""
 
-    split: str
-    real: Seen
-    published: PublishedStats | None
-
-    @property
-    def moments(self) -> Moments:
-        return self.published or self.real.stats
+    n: NonNegativeInt = 1000
+    reference: Literal["train", "val"] = "train"
+    statistics: File | None = None
+    grid: NonNegativeInt = 64
 
 
 def published(statistics: str | None, subject: Subject, extractor: Extractor) -> PublishedStats | None:
-    """Read and held against the extractor, before any long work. Raises UserError for a file that is not such statistics."""
+    """Published statistics, checked against the extractor. Raises UserError for a file that does not hold such statistics."""
     if statistics is None:
         return None
     stats = read_published(statistics, "quality.statistics")
@@ -51,123 +48,114 @@ def published(statistics: str | None, subject: Subject, extractor: Extractor) ->
 
 
 def scores(
-    subject: Subject, choice: Choice, n: int, extractor: Extractor, split: str, stats: PublishedStats | None, scratch: Path
+    subject: Subject, choice: Choice, quality: Quality, extractor: Extractor, stats: PublishedStats | None, scratch: Path
 ) -> list[Result]:
-    """Every score of n samples; process 0 has them all, the others none. None where samples are not finite."""
+    """Every score of n samples, the Fréchet distance first. Empty where samples are not finite, and on processes but 0."""
+    n, split, other = quality.n, quality.reference, OTHER[quality.reference]
     samples = of_samples(subject, choice, n, extractor, scratch)
     if samples is None:
         return []
-    data, other = subject.data, OTHER[split]
-    real = of_data(subject, split, len(data.raw(split)), extractor, scratch)
-    n_floor = min(n, len(data.raw(other)))
+    real = of_data(subject, split, subject.size(split), extractor, scratch)
+    n_floor = min(n, subject.size(other))
     floor = of_data(subject, other, n_floor, extractor, scratch) if n_floor > 1 else None
     if ranks.rank() > 0:
         return []
-    against = Against(split, real, stats)
-    make = _records(subject, choice, extractor, against)
-    results = [_frechet(samples, against, extractor, make)]
-    if floor is not None:
-        results += _floor(samples, floor, other, against, extractor, make)
-    for part in (_extrapolated, _kernel, _manifolds, _by_class):
-        results += part(samples, against, extractor, make)
-    return results
+    scored = _Scored(subject, choice, extractor, samples, split, real, stats)
+    parts = [scored.frechet(), scored.floor(floor, other), scored.extrapolated(), scored.kernel(), scored.manifolds()]
+    return [result for part in [*parts, scored.by_class()] for result in part]
 
 
-Make = Callable[..., Record]
+class _Scored(NamedTuple):
+    """Samples, and the real data or published moments that they are compared with."""
 
+    subject: Subject
+    choice: Choice
+    extractor: Extractor
+    samples: Features
+    split: str
+    real: Features
+    stats: PublishedStats | None
 
-def _records(subject: Subject, choice: Choice, extractor: Extractor, against: Against) -> Make:
-    """What fills in all that the records of one network's samples have in common."""
-    trained, stats = subject.run.diffusion, against.published
-    identity = subject.identity
-    common = {
-        "weights": subject.run.weights, "checkpoint_sha256": identity["checkpoint_sha256"], "step": subject.run.step,
-        "precision": subject.precision, "quantised_levels": trained.levels,
-    }  # fmt: skip
-    own = {
-        "seed": subject.seed, "split": "samples", "sampler": choice.sampler_name, "steps": len(choice.chain(trained)),
-        "spacing": choice.sampler.spacing, "eta": getattr(choice.sampler, "eta", None), "clip": choice.clips(trained),
-        "variance": choice.variance_name if choice.sampler.uses(choice.variance) else None,
-    }  # fmt: skip
-    own |= choice.clipped() if own["variance"] else {}
-    reference = {
-        "reference": "published" if stats else against.split, "n_reference": stats.n if stats else against.real.n,
-        "reference_sha256": stats.sha256 if stats else identity["data"],
-    }  # fmt: skip
+    @property
+    def n(self) -> int:
+        return self.samples.n
 
-    def make(n: int, real_split: str | None = None, with_reference: bool = True, **settings: object) -> Record:
-        about = common | (own if real_split is None else {"split": real_split}) | (reference if with_reference else {})
-        return record(extractor, n=n, **about, **settings)  # type: ignore[arg-type]
+    @property
+    def moments(self) -> Moments:
+        return self.stats or self.real.stats
 
-    return make
+    def record(self, n: int, with_reference: bool = True, **settings: Any) -> Record:
+        """Of a score of the samples."""
+        fields = self.subject.record | self.choice.record_of_samples | (self.reference if with_reference else {})
+        return record(self.extractor, n=n, split="samples", **fields, **settings)
 
+    @property
+    def reference(self) -> dict[str, Any]:
+        """The fields of the record that name what samples are compared with."""
+        stats, sha256 = self.stats, self.subject.identity["data"]
+        if stats is not None:
+            return {"reference": "published", "n_reference": stats.n, "reference_sha256": stats.sha256}
+        return {"reference": self.split, "n_reference": self.real.n, "reference_sha256": sha256}
 
-def _to(against: Against) -> str:
-    return "published statistics" if against.published else f"{against.real.n:,} {SPOKEN[against.split]} data"
+    def result(self, n: int, metric: Metric, suffix: str, score: Score, fields: Record) -> Result:
+        fields = fields if score.std is None else fields | {"std": score.std}
+        label = f"{self.extractor.label(n, metric)}{suffix}"
+        return Result(self.extractor.key(n, metric), label, score.value, score.se, fields)
 
+    def frechet(self) -> Iterator[Result]:
+        to = "published statistics" if self.stats else f"{self.real.n:,} {SPLITS[self.split]} data"
+        distance = Score(frechet_distance(self.samples.stats, self.moments), None)
+        yield self.result(self.n, "fd", f" to {to} ({self.n:,} samples)", distance, self.record(self.n))
 
-def _result(extractor: Extractor, n: int, metric: Metric, label: str, score: Score, about: Record) -> Result:
-    about = about if score.std is None else about | {"std": score.std}
-    return Result(extractor.key(n, metric), f"{extractor.label(n, metric)}{label}", score.value, score.se, about)
+    def floor(self, floor: Features | None, split: str) -> Iterator[Result]:
+        """The distance of real data; where there are fewer of them, that of as many samples too."""
+        if floor is None:
+            return
+        n, key, data = floor.n, self.extractor.key(floor.n), self.subject.data
+        fields = self.reference | {"levels": data.levels, "data_sha256": self.subject.identity["data"]}
+        distance, label = frechet_distance(floor.stats, self.moments), f"the same of {n:,} real {SPLITS[split]} data"
+        yield Result(f"{key}_real", label, distance, None, record(self.extractor, n=n, split=split, **fields), 1)
+        if n < self.n:
+            fewer = frechet_distance(stats_of(self.samples.rows[:n].split(4096)), self.moments)
+            yield Result(f"{key}_first_{n}", f"the same of the first {n:,} samples", fewer, None, self.record(n), 1)
 
+    def extrapolated(self) -> Iterator[Result]:
+        try:
+            score = fd_infinity(self.samples.rows, self.moments)
+        except UserError:  # too few samples for a line
+            return
+        yield self.result(self.n, "fd_inf", f" (from {self.n:,} samples)", score, self.record(self.n, fd_inf_points=15))
 
-def _frechet(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Result:
-    n, distance = samples.n, frechet_distance(samples.stats, against.moments)
-    return _result(extractor, n, "fd", f" to {_to(against)} ({n:,} samples)", Score(distance, None), make(n))
+    def kernel(self) -> Iterator[Result]:
+        size = min(KID_SIZE, self.n, self.real.n)
+        if size >= 2:
+            score = kid(self.samples.rows, self.real.rows, size=size)
+            yield self.result(self.n, "kid", "", score, self.record(self.n, kid_subsets=100, kid_subset_size=size))
 
+    def manifolds(self) -> Iterator[Result]:
+        n = min(self.n, self.real.n)
+        if n <= 3:
+            return
+        both, fields = precision_recall(self.samples.rows[:n], self.real.rows[:n]), self.record(n, neighbours=3)
+        yield self.result(n, "precision", f" ({n:,} samples, as many data)", both.precision, fields)
+        yield self.result(n, "recall", "", both.recall, fields)
 
-def _extrapolated(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
-    n = samples.n
-    try:
-        score = fd_infinity(samples.features, against.moments)
-    except UserError:  # too few samples for a line: there is nothing to say
-        return
-    yield _result(extractor, n, "fd_inf", f" (from {n:,} samples)", score, make(n, fd_inf_points=15))
-
-
-def _floor(samples: Seen, floor: Seen, split: str, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
-    """What real data score; where there are fewer of them, what as many samples score."""
-    n = floor.n
-    distance = frechet_distance(floor.stats, against.moments)
-    label = f"    the same of {n:,} real {SPOKEN[split]} data"
-    yield Result(f"{extractor.key(n)}_real", label, distance, None, make(n, real_split=split))
-    if n < samples.n:
-        fewer = frechet_distance(stats_of(samples.features[:n].split(4096)), against.moments)
-        yield Result(f"{extractor.key(n)}_first_{n}", f"    the same of the first {n:,} samples", fewer, None, make(n))
-
-
-def _kernel(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
-    size = min(KID_SIZE, samples.n, against.real.n)
-    if size >= 2:
-        score = kid(samples.features, against.real.features, size=size)
-        yield _result(extractor, samples.n, "kid", "", score, make(samples.n, kid_subsets=100, kid_subset_size=size))
-
-
-def _manifolds(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
-    n = min(samples.n, against.real.n)
-    if n <= 3:
-        return
-    found = precision_recall(samples.features[:n], against.real.features[:n])
-    about = make(n, neighbours=3)
-    yield _result(extractor, n, "precision", f" ({n:,} samples, as many data)", found.precision, about)
-    yield _result(extractor, n, "recall", "", found.recall, about)
-
-
-def _by_class(samples: Seen, against: Against, extractor: Extractor, make: Make) -> Iterator[Result]:
-    """What needs classes: the Inception Score, and of a classifier of the data's own classes, which it recognises."""
-    if samples.logits is None or samples.n < SPLITS:
-        return
-    splits = ClassSums.empty(samples.logits.shape[1], SPLITS).add(samples.logits, 0)
-    about = make(samples.n, with_reference=False, is_splits=SPLITS)
-    yield _result(extractor, samples.n, "is", "", inception_score(splits), about)
-    if isinstance(extractor, Classifier) and samples.recognised is not None:
-        sure, shares = samples.recognised.double().mean(), class_shares(samples.logits)
-        about, key = make(samples.n, with_reference=False), extractor.key(samples.n).replace("_fd", "")
-        label = f"{extractor.name} recognises"
-        yield Result(f"{key}_recognised", label, float(sure), _binomial(sure, samples.n), about)
-        for name, value in (("smallest", shares.min()), ("largest", shares.max())):
-            label = f"{extractor.name} {name} share of a class"
-            yield Result(f"{key}_{name}_class", label, float(value), _binomial(value, samples.n), about)
+    def by_class(self) -> Iterator[Result]:
+        """The Inception Score; of a classifier of the data's own classes also the share of samples that it recognises."""
+        logits, recognised, extractor = self.samples.logits, self.samples.recognised, self.extractor
+        if logits is None or self.n < IS_SPLITS:
+            return
+        score = inception_score(ClassSums.empty(logits.shape[1], IS_SPLITS).add(logits, 0))
+        yield self.result(self.n, "is", "", score, self.record(self.n, with_reference=False, is_splits=IS_SPLITS))
+        if isinstance(extractor, Classifier) and recognised is not None:
+            fields, key = self.record(self.n, with_reference=False), extractor.key(self.n).replace("_fd", "")
+            shares = class_shares(logits)
+            for name, label, value in (
+                ("recognised", "recognises", recognised.double().mean()),
+                ("smallest_class", "smallest share of a class", shares.min()),
+                ("largest_class", "largest share of a class", shares.max()),
+            ):
+                yield Result(f"{key}_{name}", f"{extractor.name} {label}", float(value), _binomial(value, self.n), fields)
 
 
 def _binomial(share: torch.Tensor, n: int) -> float:

@@ -1,13 +1,13 @@
-"""What has been measured already, on disk: work is cut into pieces, each kept when it is done, so that nothing is done twice.
+"""Measured pieces of work on disk, so that nothing is measured twice.
 
-A piece of work is known by all that its numbers depend on, and by which data it covers; who did it does not matter. Processes
-take turns over the pieces, and all read all of them: however many there are, every number is the same to the bit.
+A piece is known by all that its numbers depend on and by the data it covers. Processes take turns over the pieces, and all read
+all of them: with any number of processes every number is the same to the bit.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +17,51 @@ from tqdm import tqdm
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import write_text
 
 Piece = dict[str, Tensor]
-METHOD = 2
-"""Raised when the code comes to measure something else: what was measured before is then not taken for it."""
+METHOD = 3
+"""Raised when the code measures something else under the same identity: earlier pieces are then not used."""
+DESCRIPTION = "about.json"
 
 
 class Store:
-    """Pieces of work under a folder, one subfolder for each thing that was measured."""
+    """Pieces of work under a folder, one subfolder for each measurement."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def place(self, kind: str, about: dict[str, Any]) -> Path:
-        """The folder of what `about` describes; about.json in it says so in full."""
-        text = json.dumps(about | {"method": METHOD}, indent=2, sort_keys=True, ensure_ascii=False)
+    def place(self, kind: str, identity: Mapping[str, Any]) -> Path:
+        """The folder of an identity, which its about.json holds in full."""
+        text = json.dumps({**identity, "method": METHOD}, indent=2, sort_keys=True, ensure_ascii=False)
         place = self.folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         try:
             place.mkdir(parents=True, exist_ok=True)
-            if ranks.rank() == 0 and not (place / "about.json").exists():
-                (place / "about.json").write_text(text + "\n", encoding="utf-8")
+            if ranks.rank() == 0 and not (place / DESCRIPTION).exists():
+                write_text(place / DESCRIPTION, text + "\n")
         except OSError as error:
-            raise UserError(f"{place}: cannot be written ({error.strerror}), and what is measured is kept there") from error
+            raise UserError(f"{place}: cannot be written ({error.strerror}), and measured pieces are kept there") from error
         return place
 
     def pieces(
-        self, kind: str, about: dict[str, Any], n: int, size: int, work: Callable[[int, int], Piece], told: str
+        self,
+        kind: str,
+        identity: Mapping[str, Any],
+        n: int,
+        size: int,
+        work: Callable[[int, int], Piece],
+        title: str,
     ) -> "Pieces":
-        """Data 0..n−1 in pieces of `size`: those that are not there yet are made by `work(start, stop)`. `told` is what the bar
-        says."""
-        place = self.place(kind, about)
+        """Data 0..n−1 in pieces of `size`; missing ones are made by `work(start, stop)` under a progress bar with `title`."""
+        place = self.place(kind, identity)
         spans = [(start, min(start + size, n)) for start in range(0, n, size)]
         paths = [place / f"{start:08d}-{stop:08d}.pt" for start, stop in spans]
-        make(paths, [lambda span=span: work(*span) for span in spans], told, [stop - start for start, stop in spans])
+        make(paths, [lambda span=span: work(*span) for span in spans], title, [stop - start for start, stop in spans])
         return Pieces(paths)
 
 
 class Pieces(Sequence[Piece]):
-    """Pieces of work in order, each read when it is asked for."""
+    """Pieces of work in order, each read when it is used."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -66,16 +73,15 @@ class Pieces(Sequence[Piece]):
         return read(self.paths[i])
 
 
-def make(paths: Sequence[Path], works: Sequence[Callable[[], Piece]], told: str, sizes: Sequence[int]) -> None:
-    """Every file that is not there, or not whole; with processes in turns, and a bar over data. Returns when all are done."""
+def make(paths: Sequence[Path], works: Sequence[Callable[[], Piece]], title: str, sizes: Sequence[int]) -> None:
+    """Makes every file that is missing or damaged, in turns over processes, with a bar over data. Returns when all are done."""
     missing = ranks.agreed([i for i, path in enumerate(paths) if not is_whole(path)])
-    own = missing[ranks.rank() :: ranks.world()]
-    with tqdm(total=sum(sizes), initial=sum(sizes) - sum(sizes[i] for i in missing), desc=told, leave=False,
-              disable=ranks.rank() > 0 or not missing) as bar:  # fmt: skip
-        for i in own:
-            _write(works[i](), paths[i])
-            bar.update(sum(sizes[j] for j in missing[missing.index(i) : missing.index(i) + ranks.world()]))
-    ranks.gather(None)  # all wait for all: what process 0 found would not wait for the others
+    done, hidden = sum(sizes) - sum(sizes[i] for i in missing), ranks.rank() > 0 or not missing
+    with tqdm(total=sum(sizes), initial=done, desc=title, leave=False, disable=hidden) as bar:
+        for turn in range(ranks.rank(), len(missing), ranks.world()):
+            _write(works[missing[turn]](), paths[missing[turn]])
+            bar.update(sum(sizes[i] for i in missing[turn : turn + ranks.world()]))
+    ranks.gather(None)  # until every process has written its pieces
 
 
 def is_whole(path: Path) -> bool:
@@ -83,23 +89,23 @@ def is_whole(path: Path) -> bool:
         return False
     try:
         read(path)
-    except Exception:  # cut short, or not ours: torch raises a dozen kinds
+    except Exception:  # cut short, or another file: torch raises many kinds
         return False
     return True
 
 
 def read(path: Path) -> Piece:
-    """What a file holds; runs no code from it."""
+    """The tensors in a file; runs no code from it."""
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _write(piece: Piece, path: Path) -> None:
-    """Beside the target, then renamed: there is a whole file or none."""
+    """Writes beside the target, then renames."""
     partial = path.with_suffix(f".tmp{os.getpid()}")
     try:
         torch.save({name: value.cpu() for name, value in piece.items()}, partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
-        raise UserError(f"{path}: could not be written ({error}); what was measured before is kept") from error
+        raise UserError(f"{path}: could not be written ({error}); earlier pieces are kept") from error
     finally:
         partial.unlink(missing_ok=True)

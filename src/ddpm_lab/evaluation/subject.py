@@ -1,28 +1,26 @@
-"""What is measured: a trained network with its data, and the choices it is measured under."""
+"""What is measured: a trained model with its data, and the choices it is measured under."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.analytic import Analytic, Gamma
-from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.grey import scale
-from ddpm_lab.core.path import Chain
-from ddpm_lab.core.sampler import Sampler
-from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.evaluation.store import Store
+from ddpm_lab.models.contract import Model
+from ddpm_lab.models.measurement import Conditions, Likelihood
 from ddpm_lab.models.run import Run
 
 
 @dataclass
 class Subject:
-    """A trained network, the data of its run, and where what is measured of them is kept."""
+    """A trained model, the data of its run, and the store of what is measured of them."""
 
     run: Run
     data: InMemory
@@ -33,78 +31,96 @@ class Subject:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What every measurement of this network depends on."""
+        """What every measurement of this model depends on."""
         with self.checkpoint.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "checkpoint_sha256": sha256, "weights": self.run.weights, "seed": self.seed, "data": self.data.fingerprint(),
+            "checkpoint_sha256": sha256,
+            "weights": self.run.weights,
+            "seed": self.seed,
+            "data": self.data.fingerprint(),
             "precision": self.precision,
-        }  # fmt: skip
+        }
 
     @property
-    def told(self) -> str:
-        """In a line."""
+    def record(self) -> dict[str, Any]:
+        """The fields that the records of all its numbers share."""
+        identity = self.identity
+        return {
+            "seed": self.seed,
+            "weights": self.run.weights,
+            "checkpoint_sha256": identity["checkpoint_sha256"],
+            "step": self.run.step,
+            "levels": self.run.model.levels,
+            "precision": self.precision,
+            "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
+            "data_sha256": identity["data"],
+        }
+
+    @property
+    def line(self) -> str:
         return f"{self.checkpoint}, step {self.run.step}, weights {self.run.weights}, seed {self.seed}"
 
     @property
     def precision(self) -> str:
-        """Of the network's numbers: the bound and samples are measured without autocast."""
+        """Of the network: the bound and samples are measured without autocast."""
         return str(self.run.model.dtype).removeprefix("torch.")
-
-    def x0(self, split: str, start: int, stop: int) -> Tensor:
-        """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
-        like = next(self.run.net.parameters())
-        return scale(self.data.raw(split)[start:stop], self.data.levels).to(like)
 
     @property
     def device(self) -> torch.device:
-        return self.run.device
+        return self.run.model.device
+
+    def size(self, split: str) -> int:
+        return len(self.data.raw(split))
+
+    def x0(self, split: str, start: int, stop: int) -> Tensor:
+        """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
+        return scale(self.data.raw(split)[start:stop], self.data.levels).to(next(self.run.net.parameters()))
+
+    def conditions(self, likelihood: Likelihood, parts: Mapping[str, Any]) -> Conditions:
+        sizes = {split: self.size(split) for split in ("train", "val")}
+        return Conditions(likelihood, self.seed, self.batch, sizes, parts)
 
 
-class Choice(NamedTuple):
-    """A sampler and a reverse variance, with what their files say of them."""
+@dataclass
+class Choice:
+    """The model under the parts that were chosen for evaluation, sharing its weights.
 
-    sampler: Sampler
-    sampler_name: str
-    about_sampler: dict[str, Any]
-    variance: ReverseVariance
-    variance_name: str
-    about_variance: dict[str, Any]
-    gamma: Gamma | None = None
-    """What an analytic variance rests on."""
+    By group: `names`, the options; `parts`, their configurations, which numbers depend on; `details`, more fields of records.
+    `tables`: columns to be written beside the numbers, by name.
+    """
 
-    def diffusion(self, trained: GaussianDiffusion) -> GaussianDiffusion:
-        """The trained one, with this variance."""
-        return replace(trained, variance=self.variance)
-
-    def clips(self, trained: GaussianDiffusion) -> bool:
-        """Whether the sampler limits x̂_0 to [−1, 1]."""
-        return trained.clips if self.sampler.clip is None else self.sampler.clip
-
-    def chain(self, trained: GaussianDiffusion) -> Chain:
-        """The times that the sampler visits."""
-        return self.sampler.chain(trained.schedule)
+    model: Model
+    names: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
-    def variance_of_samples(self) -> str:
-        """ "any" where the sampler looks at none."""
-        return self.variance_name if self.sampler.uses(self.variance) else "any"
+    def steps(self) -> int:
+        return self.model.sample_steps
 
-    def about_samples(self, trained: GaussianDiffusion) -> dict[str, Any]:
-        """All that its samples depend on besides the network: the variance only where the sampler looks at it."""
-        sampler = self.about_sampler | {
-            "steps": len(self.chain(trained)), "spacing": self.sampler.spacing, "clip": self.clips(trained),
-        }  # fmt: skip
-        return {"sampler": sampler, "variance": self.about_variance if self.sampler.uses(self.variance) else None}
+    @property
+    def record_of_samples(self) -> dict[str, Any]:
+        """How samples are drawn."""
+        record = self.model.sample_record()
+        used = [fields for group, fields in self.details.items() if record.get(group) is not None]
+        return {**record, **{name: value for fields in used for name, value in fields.items()}}
 
-    def clipped(self) -> dict[str, int]:
-        """Of an analytic variance, at how many times the estimated variance of x_0 lay outside [0, 1] and was cut."""
-        if not isinstance(self.variance, Analytic) or self.gamma is None:
-            return {}
-        low, high = self.variance.clipped
-        return {
-            "gamma_n": self.gamma.n,
-            "gamma_times": len(self.gamma.times),
-            "cov_clipped_at_0": low,
-            "cov_clipped_at_1": high,
+    @property
+    def of_samples(self) -> dict[str, Any]:
+        """All that samples depend on besides the checkpoint. A part that the record of samples has as None is not used."""
+        record = self.model.sample_record()
+        parts = {
+            group: None
+            if group in record and record[group] is None
+            else {key: value for key, value in part.items() if key not in record}
+            for group, part in self.parts.items()
         }
+        return {"parts": parts, "record": record, "levels": self.model.levels}
+
+    @property
+    def names_of_samples(self) -> dict[str, str]:
+        """The names, with "any" for a part that samples do not depend on."""
+        record = self.model.sample_record()
+        return {group: "any" if record.get(group, name) is None else name for group, name in self.names.items()}

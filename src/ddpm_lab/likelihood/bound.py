@@ -1,6 +1,7 @@
 """The variational bound, DDPM Eq. 5, measured over data: the meter, sums that add up over parts of the data, and the result."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,13 +14,14 @@ from ddpm_lab.core.diffusion import GaussianDiffusion, Network
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.types import Data
+from ddpm_lab.likelihood.meter import Meter
 
 GREY = 127.5
 """Grey levels of 0..255 per unit of data in [−1, 1]."""
 
 
 class RateDistortion(NamedTuple):
-    """From the chain's last time down to its first: bits/dim sent when x_t is known, and the RMSE of x̂_0 then, of 255."""
+    """From the chain's last time down to its first: bits/dim sent before x_t is known, and the RMSE of x̂_0 from x_t, of 255."""
 
     rate_bpd: Float64[Tensor, " N"]
     rmse: Float64[Tensor, " N"]
@@ -39,11 +41,11 @@ class Bound:
     n: int
     stride: int
     mean_bpd: Float64[Tensor, " N"]
-    """What of each divergence the means cost; nan for L_0, which is no divergence and is not split."""
+    """The share of each divergence due to the means (DDPM Eq. 8); nan for L_0, which is not a divergence."""
     variance_bpd: Float64[Tensor, " N"]
-    """What of each divergence the variances alone cost; nan for L_0."""
+    """The share of each divergence due to the variances; nan for L_0."""
     rmse: Float64[Tensor, " N"]
-    """Root of the mean, over data and dimensions, of (x̂_0 − x_0)², in grey levels of 0..255; x̂_0 as clipped in the bound."""
+    """Root mean square of x̂_0 − x_0 over data and dimensions, in grey levels of 0..255, x̂_0 clipped as in the bound."""
     per_datum_bpd: Float64[Tensor, " n"] | None
     """The bound of each datum, in order of their indices, to pair over; None if stride > 1, where no datum has all terms."""
 
@@ -59,7 +61,7 @@ class Bound:
 
     @property
     def mismatch_bpd(self) -> float:
-        """What of Σ_{t≥2} L_{t−1} would be left if every mean were right: the cost of the reverse variance."""
+        """Σ_{t≥2} L_{t−1} if every mean were exact: the cost of the reverse variance."""
         return float(self.variance_bpd[1:].sum())
 
     @property
@@ -84,7 +86,7 @@ class Bound:
 
 
 class Tally(NamedTuple):
-    """What has been measured so far, as sums and lists that add up over parts of the data."""
+    """Sums over data and lists of data."""
 
     sums: Float64[Tensor, "6 N"]
     """Per time: of the terms, of their squares, how many, of the terms' shares by means and by variances, of (x̂_0 − x_0)²."""
@@ -94,7 +96,7 @@ class Tally(NamedTuple):
 
     @classmethod
     def empty(cls, steps: int) -> "Tally":
-        """Nothing yet, for a chain of so many steps."""
+        """Of no data, for a chain of `steps` steps."""
         none = torch.zeros(0, dtype=torch.float64)
         return cls(torch.zeros(6, steps, dtype=torch.float64), none, torch.zeros(0, dtype=torch.int64), none)
 
@@ -103,7 +105,7 @@ class Tally(NamedTuple):
         return Tally(self.sums + other.sums, *lists)
 
     def bound(self, times: tuple[int, ...], stride: int) -> Bound:
-        """The bound so far. Raises ValueError where fewer than two data fell on some time: there is no error to give."""
+        """The bound so far. Raises ValueError where a time has fewer than two data."""
         (total, square, n, mean, variance, error), sums, index, priors = self
         if bool((n < 2).any()):
             raise ValueError(f"stride={stride} needs at least {2 * stride} data, and there are {len(priors)}.")
@@ -133,7 +135,7 @@ class Tally(NamedTuple):
 
 
 @dataclass
-class BoundMeter:
+class BoundMeter(Meter):
     """Measures the bound, DDPM Eq. 3 in the form of Eq. 5, over data that come in batches.
 
     With `stride` k, datum i is measured at every k-th time of the chain, starting at its own offset: each datum costs 1/k of
@@ -155,22 +157,22 @@ class BoundMeter:
         self.clip = self.diffusion.clips_x0(self.clip)
         self.tally = Tally.empty(len(self.chain))
 
-    @torch.inference_mode()
-    def add(self, net: Network, x0: Data, first: int) -> None:
-        """Measure x0, whose data have the indices first, first + 1, …"""
-        if len(x0) == 0:  # the part of a process that has none
-            return
-        steps, index = torch.arange(len(self.chain)), torch.arange(first, first + len(x0))
+    def _spans(self, first: int, stop: int) -> Iterable[tuple[int, int]]:
+        """All at once: one call of the network takes different times of many data."""
+        return [(first, stop)] if stop > first else []
+
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Tally:
+        steps, index = torch.arange(len(self.chain)), torch.arange(start, stop)
         measured = (steps + index[:, None]) % self.stride == 0
         datum, step = measured.nonzero(as_tuple=True)
-        draw = (measured.cumsum(1) - 1)[datum, step]  # the how-manieth measurement of its datum
+        draw = (measured.cumsum(1) - 1)[datum, step]  # index of this measurement among those of its datum
         parts = torch.arange(len(datum)).split(self.batch)
-        found = [self._measure(net, x0, first, datum[part], step[part], draw[part]) for part in parts]
-        terms, mean, variance, error = torch.cat(found, 1)
+        results = [self._measure(net, x0, start, datum[part], step[part], draw[part]) for part in parts]
+        terms, mean, variance, error = torch.cat(results, 1)
         columns = torch.stack([terms, terms**2, torch.ones_like(terms), mean, variance, error])
         sums = torch.zeros_like(self.tally.sums).index_add_(1, step, columns)
         per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms)
-        self.tally = self.tally.plus(Tally(sums, per_datum, index, prior_bpd(self.chain, x0).cpu()))
+        return Tally(sums, per_datum, index, prior_bpd(self.chain, x0).cpu())
 
     def _measure(self, net: Network, x0: Data, first: int, datum: Tensor, step: Tensor, draw: Tensor) -> Tensor:
         noise = []
@@ -181,5 +183,5 @@ class BoundMeter:
         return measure(self.diffusion, self.chain, net, x0[datum.to(x0.device)], torch.cat(noise), t, bool(self.clip))
 
     def result(self) -> Bound:
-        """The bound so far. Raises ValueError where fewer than two data fell on some time: there is no error to give."""
+        """The bound so far. Raises ValueError where a time has fewer than two data."""
         return self.tally.bound(self.chain.times, self.stride)

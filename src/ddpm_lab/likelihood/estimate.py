@@ -18,6 +18,7 @@ from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.bound import Bound
+from ddpm_lab.likelihood.meter import Meter, concatenated, summary
 
 
 def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, " N"]:
@@ -29,7 +30,7 @@ def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, 
     """
     moments, n = bound.second_moments[1:], bound.terms_n[1:]
     if not 0 < floor <= 1:
-        raise ValueError(f"floor={floor}: allowed is above 0, to 1. Where p is 0 and the term is not, the estimate is biased.")
+        raise ValueError(f"floor={floor}: allowed is float in (0, 1]; where p is 0 and the term is not, the estimate is biased")
     if not moments.isfinite().all():
         raise ValueError("the pilot's bound has terms that are not finite.")
     root = torch.zeros(len(bound.times), dtype=torch.float64)
@@ -55,7 +56,7 @@ def _smoothed(x: Float64[Tensor, " M"], half: int) -> Float64[Tensor, " M"]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An unbiased estimate of the bound over n data. Standard errors are over data, and hold what k terms leave open."""
+    """An unbiased estimate of the bound over n data. Standard errors are over data and include the draws of t."""
 
     total_bpd: float
     total_se: float
@@ -77,12 +78,12 @@ class Estimate:
         return self.total_se**2 * self.n * self.calls
 
     def gain(self, bound: Bound) -> float:
-        """How many times the calls a bound would need, measured as `bound` was, for the standard error of this estimate."""
+        """Network calls that `bound` would need for the standard error of this estimate, relative to the estimate's."""
         return bound.cost_variance / self.cost_variance
 
 
 class EstimateTally(NamedTuple):
-    """What has been measured so far, datum by datum: lists that add up over parts of the data."""
+    """Lists of data."""
 
     index: Int[Tensor, " n"]
     priors: Float64[Tensor, " n"]
@@ -90,12 +91,12 @@ class EstimateTally(NamedTuple):
     kl: Float64[Tensor, " n"]
 
     def plus(self, other: "EstimateTally") -> "EstimateTally":
-        return EstimateTally(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+        return concatenated(self, other)
 
 
 @dataclass
-class BoundEstimator:
-    """Estimates the bound over data that come in batches, with 1 + k network calls each (1 on a chain of one step).
+class BoundEstimator(Meter):
+    """DDPM Eq. 5, estimated with 1 + k network calls per datum (1 on a chain of one step).
 
     Of a datum's k terms the j-th is at the time where the distribution function of p passes (j + U_j)/k, and weighs
     1/(k p_t): stratified importance sampling. U and noise of datum i depend on (seed, i) alone. `p` runs along the chain's
@@ -115,7 +116,7 @@ class BoundEstimator:
     def __post_init__(self) -> None:
         p, N = self.p, len(self.chain)
         if self.k < 1:
-            raise ValueError(f"k={self.k}: at least one term of each datum must be measured.")
+            raise ValueError(f"k={self.k}: allowed is int >= 1")
         if p.shape != (N,) or p.dtype != torch.float64 or bool(p[0] != 0) or not bool((p[1:] > 0).all()):
             raise ValueError(f"p must be float64 along the chain's {N} times, 0 at the first and positive elsewhere.")
         if N > 1 and abs(float(p.sum()) - 1) > 1e-9:
@@ -129,22 +130,16 @@ class BoundEstimator:
         """Network calls per datum."""
         return 1 + self.k if len(self.chain) > 1 else 1
 
-    @torch.inference_mode()
-    def add(self, net: Network, x0: Data, first: int) -> None:
-        """Measure x0, whose data have the indices first, first + 1, …"""
-        for start, stop in rng.parts(first, first + len(x0)):
-            self.tally = self.tally.plus(self._part(net, x0[start - first : stop - first], start, stop))
-
     def _part(self, net: Network, x0: Data, start: int, stop: int) -> EstimateTally:
         step, weight = self._drawn(start, stop)
         t, counters = torch.tensor(self.chain.times)[step].flatten(), range(self.calls)
         eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "estimate", j, start, stop) for j in counters])
         datum = torch.arange(len(x0)).repeat(self.calls)
-        found = []
+        measured = []
         for pair in torch.arange(len(t)).chunk(math.ceil(len(t) / self.batch)):
             rows = x0[datum[pair].to(x0.device)]
-            found.append(measure(self.diffusion, self.chain, net, rows, eps[pair], t[pair], bool(self.clip))[0])
-        terms = torch.cat(found).reshape(self.calls, -1) * weight
+            measured.append(measure(self.diffusion, self.chain, net, rows, eps[pair], t[pair], bool(self.clip))[0])
+        terms = torch.cat(measured).reshape(self.calls, -1) * weight
         return EstimateTally(torch.arange(start, stop), prior_bpd(self.chain, x0).cpu(), terms[0], terms[1:].sum(0))
 
     def _drawn(self, start: int, stop: int) -> tuple[Int[Tensor, "calls m"], Float64[Tensor, "calls m"]]:
@@ -159,13 +154,19 @@ class BoundEstimator:
         return step, weight
 
     def result(self) -> Estimate:
-        """The estimate so far. Raises ValueError for fewer than two data: there is no error to give."""
-        index, priors, decoder, kl = self.tally
-        n = len(index)
-        if n < 2:
-            raise ValueError(f"the estimate's standard error needs at least 2 data, and there are {n}.")
-        totals = (priors + decoder + kl)[index.argsort()]
-        means = [float(x.mean()) for x in (priors, decoder, kl)]
-        total_se, decoder_se, kl_se = (float(x.std()) / math.sqrt(n) for x in (totals, decoder, kl))
-        prior_mean, decoder_mean, kl_mean = means
-        return Estimate(sum(means), total_se, prior_mean, decoder_mean, decoder_se, kl_mean, kl_se, totals, n, self.calls)
+        """The estimate so far. Raises ValueError for fewer than two data."""
+        index, *parts = self.tally
+        totals = sum(parts[1:], parts[0])[index.argsort()]
+        prior, decoder, kl = map(summary, parts)
+        return Estimate(
+            total_bpd=prior.mean + decoder.mean + kl.mean,
+            total_se=summary(totals).se,
+            prior_bpd=prior.mean,
+            decoder_bpd=decoder.mean,
+            decoder_se=decoder.se,
+            kl_bpd=kl.mean,
+            kl_se=kl.se,
+            per_datum_bpd=totals,
+            n=len(index),
+            calls=self.calls,
+        )

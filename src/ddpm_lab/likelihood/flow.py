@@ -22,8 +22,9 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
-from ddpm_lab.core.path import Marginal, Step
+from ddpm_lab.core.path import Marginal, Mean, Step
 from ddpm_lab.core.types import Data, PerExample
+from ddpm_lab.likelihood.meter import Meter, concatenated, summary
 
 Drift = Callable[[float, Data], Data]
 """(λ, x) → dx/dλ."""
@@ -37,9 +38,7 @@ class Path:
 
     def __post_init__(self) -> None:
         if len(self.log_snr) < 2:
-            raise ValueError(
-                "the flow needs two times with 0 < ᾱ_t < 1, and the schedule has one: take schedule.T of 2 or more."
-            )
+            raise ValueError("the flow needs two times with 0 < ᾱ_t < 1, and the schedule has one: T must be 2 or more")
 
     @cached_property
     def log_snr(self) -> Float64[Tensor, " M"]:
@@ -59,10 +58,10 @@ class Path:
         chain = self.diffusion.chain
         low = min(max(int(t), 1), len(chain) - 1)
         one, other, share = chain[low], chain[low + 1], min(t - low, 1.0)
-        x0_share, xt_share = (torch.lerp(getattr(one, k), getattr(other, k), share) for k in ("mu_x0_coef", "mu_xt_coef"))
+        mu = Mean(*(torch.lerp(a, b, share) for a, b in zip(one.mu, other.mu, strict=True)))
         ab = torch.tensor(log_snr, dtype=torch.float64).sigmoid()
         at = Marginal(ab.sqrt(), torch.tensor(-log_snr, dtype=torch.float64).sigmoid().sqrt())
-        return one._replace(at_t=at, mu_x0_coef=x0_share, mu_xt_coef=xt_share)
+        return one._replace(at_t=at, mu=mu)
 
     def drift(self, net: Network) -> Drift:
         """dx/dλ = ½ √ᾱ (x̂_0 − √ᾱ x): Song et al. 2021 Eq. 13 for the variance-preserving diffusion, in log-SNR."""
@@ -88,8 +87,8 @@ def exact_trace(y: Data, x: Data) -> PerExample:
 
 def hutchinson_trace(y: Data, x: Data, probes: Float64[Tensor, "P B ..."]) -> PerExample:
     """Mean of vᵀ (∂y/∂x) v over probes of ±1: unbiased for the trace. Hutchinson 1990; Song et al. 2021 App. D.2."""
-    found = [torch.autograd.grad((y * v).sum(), x, retain_graph=True)[0] * v for v in probes.to(x)]
-    return torch.stack(found).flatten(2).sum(2).mean(0)
+    products = [torch.autograd.grad((y * v).sum(), x, retain_graph=True)[0] * v for v in probes.to(x)]
+    return torch.stack(products).flatten(2).sum(2).mean(0)
 
 
 def dequantised(x0: Data, u: Data, levels: int) -> Data:
@@ -112,19 +111,19 @@ class FlowLikelihood:
 
 
 class FlowTally(NamedTuple):
-    """What has been measured so far: lists that add up over parts of the data."""
+    """Lists of data."""
 
     index: Int[Tensor, " n"]
     bpd: Float64[Tensor, " n"]
     calls: Float64[Tensor, " n"]
 
     def plus(self, other: "FlowTally") -> "FlowTally":
-        return FlowTally(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+        return concatenated(self, other)
 
 
 @dataclass
-class FlowMeter:
-    """Measures the likelihood by the probability flow over data that come in batches.
+class FlowMeter(Meter):
+    """Song et al. 2021 Eq. 39: measures the likelihood by the probability flow.
 
     `probes`: of Hutchinson's estimate of the trace, the same along a datum's whole path; None takes the exact trace, a backward
     pass per dimension. Where the data have grey levels they are dequantised by one draw. Draws of datum i depend on (seed, i)
@@ -138,22 +137,17 @@ class FlowMeter:
     atol: float = 1e-5
     seed: int = 0
     tally: FlowTally = field(init=False, repr=False)
+    differentiates = True
 
     def __post_init__(self) -> None:
         if self.probes is not None and self.probes < 1:
-            raise ValueError(f"probes={self.probes}: allowed is 1 or more, or None for the exact trace.")
+            raise ValueError(f"probes={self.probes}: allowed is int >= 1, or null for the exact trace")
         self.path = Path(self.diffusion)
         none = torch.zeros(0, dtype=torch.float64)
         self.tally = FlowTally(torch.zeros(0, dtype=torch.int64), none, none)
 
-    def add(self, net: Network, x0: Data, first: int) -> None:
-        """Measure x0, whose data have the indices first, first + 1, … Raises RuntimeError if the solver fails."""
-        for start, stop in rng.parts(first, first + len(x0)):
-            with torch.inference_mode(False), torch.enable_grad():
-                found = self._part(net, x0[start - first : stop - first], start, stop)
-            self.tally = self.tally.plus(found)
-
     def _part(self, net: Network, x0: Data, start: int, stop: int) -> FlowTally:
+        """Raises RuntimeError where the solver fails."""
         levels, shape = self.diffusion.levels, x0.shape[1:]
         x, probes = x0.detach().cpu().double(), None
         if levels is not None:
@@ -188,10 +182,6 @@ class FlowMeter:
         return prior + end[:, -1], int(solved.nfev)
 
     def result(self) -> FlowLikelihood:
-        """The likelihood so far. Raises ValueError for fewer than two data: there is no error to give."""
+        """The likelihood so far. Raises ValueError for fewer than two data."""
         index, bpd, calls = self.tally
-        n = len(index)
-        if n < 2:
-            raise ValueError(f"the standard error needs at least 2 data, and there are {n}.")
-        se = float(bpd.std()) / math.sqrt(n)
-        return FlowLikelihood(float(bpd.mean()), se, bpd[index.argsort()], n, float(calls.mean()), self.probes)
+        return FlowLikelihood(*summary(bpd), bpd[index.argsort()], len(index), float(calls.mean()), self.probes)

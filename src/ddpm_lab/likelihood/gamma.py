@@ -11,10 +11,11 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, implied_eps
 from ddpm_lab.core.types import Data
+from ddpm_lab.likelihood.meter import Meter
 
 
 class GammaTally(NamedTuple):
-    """What has been measured so far, as sums that add up over parts of the data."""
+    """Sums over data."""
 
     sums: Float64[Tensor, "4 N"]
     """Per time: of ‖ε̂‖²/d, of its square, of (‖x_0‖² − ‖x̂_0‖²)/d, of its square."""
@@ -25,8 +26,8 @@ class GammaTally(NamedTuple):
 
 
 @dataclass
-class GammaMeter:
-    """Estimates Γ (Bao et al. 2022, Eq. 8) at the times asked for, increasing in 1..T, over data that come in batches.
+class GammaMeter(Meter):
+    """Analytic-DPM Eq. 8 (Bao et al. 2022): estimates Γ at `times`, increasing in 1..T.
 
     One call per datum and time. ε̂ is what the unclipped x̂_0 implies, whatever the network predicts. The noise of datum i
     at t depends on (seed, t, i) alone.
@@ -42,13 +43,10 @@ class GammaMeter:
         self.diffusion.schedule.chain(self.times)  # raises ValueError for times that do not rise within 1..T
         self.tally = GammaTally(torch.zeros(4, len(self.times), dtype=torch.float64), 0)
 
-    @torch.inference_mode()
-    def add(self, net: Network, x0: Data, first: int) -> None:
-        """Measure x0, whose data have the indices first, first + 1, …"""
-        for start, stop in rng.parts(first, first + len(x0)):
-            part, together = x0[start - first : stop - first], max(1, self.batch // (stop - start))
-            groups = [self._sums(net, part, start, times) for times in torch.tensor(self.times).split(together)]
-            self.tally = self.tally.plus(GammaTally(torch.cat(groups, 1), len(part)))
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> GammaTally:
+        together = max(1, self.batch // (stop - start))
+        groups = [self._sums(net, x0, start, times) for times in torch.tensor(self.times).split(together)]
+        return GammaTally(torch.cat(groups, 1), len(x0))
 
     def _sums(self, net: Network, x0: Data, start: int, times: Tensor) -> Float64[Tensor, "4 M"]:
         """One network call for all of x0 at all of `times`."""
@@ -64,7 +62,7 @@ class GammaMeter:
         return torch.stack([norm, norm**2, lost, lost**2]).cpu().reshape(4, len(times), -1).sum(2)
 
     def result(self) -> Gamma:
-        """Γ so far. Raises ValueError for fewer than two data: there is no error to give."""
+        """Γ so far. Raises ValueError for fewer than two data."""
         sums, n = self.tally
         if n < 2:
             raise ValueError(f"the standard error of Γ needs at least 2 data, and there are {n}.")

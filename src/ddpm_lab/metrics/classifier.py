@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_lab.core.types import Incompatible
-from ddpm_lab.domains import NonNegativeInt, PositiveInt, checked
+from ddpm_lab.domains import Incompatible, NonNegativeInt, PositiveInt, checked
 from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.classifier_training import RECIPE, Head, accuracy, convnet, default_epochs, quantise, train
 from ddpm_lab.metrics.extractors import WORDS, Metric

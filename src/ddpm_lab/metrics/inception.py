@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.grey import to_uint8
-from ddpm_lab.core.types import Incompatible
-from ddpm_lab.domains import File, PositiveInt, checked
+from ddpm_lab.domains import File, Incompatible, PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.extractors import Metric
 

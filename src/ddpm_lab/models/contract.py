@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ddpm_lab import ranks
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.domains import Given
+from ddpm_lab.models.measurement import Conditions, Measurement, of_any_model
 
 Plain = str | int | float | bool | None
 
@@ -76,6 +77,14 @@ class Meter(ABC):
     @abstractmethod
     def add(self, x0: Tensor, first: int) -> None:
         """Measure data in [−1, 1], whose indices are first, first + 1, …"""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Sums and lists of what was measured, which add up over parts of the data."""
+
+    @abstractmethod
+    def merge(self, state: dict[str, Tensor]) -> None:
+        """Add the state of a later part."""
 
     @abstractmethod
     def gather(self) -> None:
@@ -196,6 +205,14 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def bound_meter(self, stride: int = 1, seed: int = 0) -> Meter:
         """Measures every stride-th term of each datum."""
+
+    def with_variance(self: Itself, variance: Any) -> Itself:
+        """The same weights under another reverse variance. Raises ValueError for a model that has none."""
+        raise ValueError(f"{type(self).__name__} has no reverse variance")
+
+    def measurements(self, conditions: Conditions) -> list[Measurement]:
+        """What evaluation measures of its likelihood. Raises ValueError for conditions that the model does not know."""
+        return of_any_model(self, conditions)
 
     # --- description ----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from ddpm_lab.domains import Given
 from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
+from ddpm_lab.models.diffusion_measurements import of_diffusion
+from ddpm_lab.models.measurement import Conditions, Measurement
 
 
 class Diffusion(Model):
@@ -133,6 +135,9 @@ class Diffusion(Model):
         """Of every stride-th term; a stride beyond T counts as T."""
         return DiffusionMeter(self, min(stride, self.bound_terms), seed)
 
+    def measurements(self, conditions: Conditions) -> list[Measurement]:
+        return of_diffusion(self, conditions)
+
     def curves(self) -> list[Curve]:
         return card.curves(self.diffusion.schedule)
 
@@ -181,6 +186,12 @@ class DiffusionMeter(Meter):
 
     def add(self, x0: Tensor, first: int) -> None:
         self._meter.add(self._net, x0, first)
+
+    def state(self) -> dict[str, Tensor]:
+        return self._meter.tally._asdict()
+
+    def merge(self, state: dict[str, Tensor]) -> None:
+        self._meter.tally = self._meter.tally.plus(Tally(**state))
 
     def gather(self) -> None:
         self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))

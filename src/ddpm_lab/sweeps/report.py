@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ddpm_lab.files import read_json
@@ -19,13 +20,14 @@ class Report:
 
     def __init__(self, sweep: Sweep, at_once: int, show: bool, common: set[str], total: int) -> None:
         self.sweep, self.at_once, self.shows, self.common, self.total = sweep, at_once, show, common, total
+        self.measured_alone = 0
         self._errors: dict[int, str] = {}
         self._awaited: set[int] = set()
         self._shown: dict[int, int] = {}
 
     def begin(self, notes: Sequence[str], measured_alone: int) -> None:
         """`measured_alone`: how many runs train no network of their own."""
-        entries, folder = self.sweep.entries, self.sweep.folder
+        entries, folder, self.measured_alone = self.sweep.entries, self.sweep.folder, measured_alone
         n = f"{self.total} run{'s' if self.total > 1 else ''}"
         if not self.sweep.existed:
             say(f"{n} under {folder}")
@@ -63,8 +65,8 @@ class Report:
                 if line := _CONTROL.sub("", raw.rpartition("\r")[2]).rstrip():
                     say(f"[{entry.number}]   {line}")
 
-    def end(self, entry: Entry, error: str, running: Sequence[float]) -> None:
-        """`error`: empty for a run that is done. `running`: seconds that each of the others has run."""
+    def end(self, entry: Entry, error: str, running: Sequence[tuple[Entry, float]]) -> None:
+        """`error`: empty for a run that is done. `running`: the others, and the seconds that each has run."""
         self._errors[entry.number] = error
         if not error:
             outcome = numbers(self.sweep.place(entry))
@@ -111,20 +113,36 @@ class Report:
     def _count(self, state: str) -> int:
         return sum(entry.state == state for entry in self.sweep.entries)
 
-    def _progress(self, running: Sequence[float]) -> str:
+    def _progress(self, running: Sequence[tuple[Entry, float]]) -> str:
         left = self.total - self._count("done") - self._count("failed")
-        known = [entry.seconds for entry in self.sweep.entries if entry.state == "done" and entry.seconds]
-        time = f", about {duration(time_left(known, running, left, self.at_once))} left" if known and left else ""
-        return f"{self.total - left} of {self.total} over{time}"
+        time = self._time_left(running, left) if left else None
+        return f"{self.total - left} of {self.total} over" + ("" if time is None else f", about {duration(time)} left")
+
+    def _time_left(self, running: Sequence[tuple[Entry, float]], left: int) -> float | None:
+        """Seconds. A run that trains is expected to take the mean of those, one that measures the mean of those."""
+        done = [entry for entry in self.sweep.entries if entry.state == "done" and entry.seconds]
+        times: dict[bool, list[float]] = {False: [], True: []}
+        for entry in done:
+            times[entry.network_of is not None].append(entry.seconds)
+        if not done:
+            return None
+        expected = {kind: fmean(times[kind] or times[not kind]) for kind in times}
+        measuring = sum(entry.network_of is not None for entry in [*done, *(entry for entry, _ in running)])
+        waiting = left - len(running)
+        measured = min(max(self.measured_alone - measuring, 0), waiting)
+        return time_left(
+            [expected[False]] * (waiting - measured) + [expected[True]] * measured,
+            [max(expected[entry.network_of is not None] - seconds, 0.0) for entry, seconds in running],
+            self.at_once,
+        )
 
 
-def time_left(known: Sequence[float], running: Sequence[float], left: int, at_once: int) -> float:
-    """Seconds until `left` runs have ended, if each takes the mean of those known and the next starts as soon as one ends.
-    `running`: seconds that each of those under way has run."""
-    mean = sum(known) / len(known)
-    free = sorted([max(mean - seconds, 0.0) for seconds in running] + [0.0] * max(at_once - len(running), 0))
-    for _ in range(left - len(running)):
-        free = sorted([free[0] + mean, *free[1:]])
+def time_left(waiting: Sequence[float], running: Sequence[float], at_once: int) -> float:
+    """Seconds until all runs have ended, if the next starts as soon as one ends. `waiting`: seconds that each is expected to
+    take, in order; `running`: seconds that each of those under way still needs."""
+    free = sorted([*running] + [0.0] * max(at_once - len(running), 0))
+    for seconds in waiting:
+        free = sorted([free[0] + seconds, *free[1:]])
     return free[-1]
 
 

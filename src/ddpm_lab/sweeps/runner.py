@@ -193,7 +193,7 @@ class _Runner:
         done = code == 0 and (entry.fast_dev_run or finished(self.sweep.place(entry), entry.max_steps))
         entry.state, entry.exit_code, entry.job = "done" if done else "stopped" if self.signal else "failed", code, None
         self.sweep.save()
-        self.report.end(entry, "" if done else why, [process.seconds() for process in self.running])
+        self.report.end(entry, "" if done else why, [(process.entry, process.seconds()) for process in self.running])
         if self.search:
             self.search.tell(entry)
 

@@ -10,7 +10,7 @@ from ddpm_lab.metrics.record import Record, Result
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.run_logger import RunLogger
 
-COMPARED = ("config.yaml", "summary.json", "metrics.csv", "vlb_terms.npz")
+COMPARED = ("config.yaml", "summary.json", "curves.json", "metrics.csv", "vlb_terms.npz")
 
 
 def log(trainer: Trainer, metrics: dict[str, float]) -> None:

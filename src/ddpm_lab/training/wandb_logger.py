@@ -33,8 +33,8 @@ Artifact = Literal["none", "weights", "checkpoint"]
 class Wandb(RunLogger):
     """Online, or offline where there is no key or no network. An error of wandb is logged as one line and never ends a run.
 
-    The step is the optimiser's: wandb ignores steps that it has, so a resumed run continues its curves. The id is made once and
-    kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run with an id of its own: sent later
+    The step is the optimiser's: wandb ignores steps that it has, so a resumed run continues its curves. The id is made once
+    and kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run with an id of its own: sent later
     under the id of the training run, it would replace that run's summary. There are no prompts, and no other run is touched.
     """
 

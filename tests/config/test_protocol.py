@@ -1,0 +1,41 @@
+"""A protocol sets values of whichever options are chosen, and refuses where one has no such key."""
+
+import pytest
+
+from ddpm_lab.config.protocol import apply_settings
+from ddpm_lab.errors import UserError
+
+LINES = [
+    "sampler.spacing=linspace",
+    "variance=analytic variance.clip_cov=true variance.max_last_noise=2",
+    "variance=analytic schedule=cosine variance.max_last_noise=1",
+]
+
+
+def applied(variance: str, schedule: str, typed: set[str] = frozenset()) -> dict:
+    config = {"sampler": {"spacing": "trailing"}, "variance": {"_target_": "x"}}
+    if variance == "analytic":
+        config["variance"] |= {"clip_cov": False, "max_last_noise": None}
+    apply_settings(config, LINES, {"sampler": "ddim", "variance": variance, "schedule": schedule}, typed)
+    return config
+
+
+@pytest.mark.parametrize(("schedule", "noise"), [("linear", 2), ("cosine", 1)])
+def test_lines_apply_where_their_options_are_chosen(schedule, noise):
+    config = applied("analytic", schedule)
+    assert config["sampler"]["spacing"] == "linspace"
+    assert config["variance"] == {"_target_": "x", "clip_cov": True, "max_last_noise": noise}
+    assert applied("beta", schedule)["variance"] == {"_target_": "x"}
+
+
+def test_typed_values_win():
+    config = applied("analytic", "cosine", {"sampler.spacing", "variance.max_last_noise"})
+    assert config["sampler"]["spacing"] == "trailing"
+    assert config["variance"] == {"_target_": "x", "clip_cov": True, "max_last_noise": None}
+
+
+@pytest.mark.parametrize("sampler", [{"steps": 3}, None])
+def test_an_option_without_the_key_is_refused(sampler):
+    with pytest.raises(UserError) as caught:
+        apply_settings({"sampler": sampler}, LINES[:1], {"sampler": "mine"}, set())
+    assert all(named in str(caught.value) for named in ("sampler.spacing=linspace", "sampler=mine"))
