@@ -124,8 +124,10 @@ def inspected(key: str, target: Callable[..., Any], values: Mapping[str, Any], e
             keys = [other for other, parameter in known.items() if parameter.domain is not None]
             close = nearest(name, keys)
             question = f" Did you mean {place}{close}?" if close else ""
+            typed = explain(f"{place}{name}")[0]
             raise UserError(
-                f"{place}{name}: {_named(target)} has no such parameter.{question} It has {', '.join(keys) or 'none'}"
+                f"{place}{name}={shown(value) if typed is None else typed}: {_named(target)} has no such parameter.{question} "
+                f"It has {', '.join(keys) or 'none'}"
             )
         if known[name].domain is None:
             raise UserError(f"{place}{name}: cannot be set: of the parameter {name} of {_named(target)}, {known[name].why}")
