@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,3 +71,12 @@ def test_no_folder_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     preflight(["-m", "seed=1,2"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py", "dashboard.py"])
+def test_a_reader_that_goes_away_gets_no_traceback(script):
+    """As `head` does."""
+    code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, {str(ROOT / script)!r}, '--help'], stdout=subprocess.PIPE)"
+    code += "; p.stdout.close(); sys.exit(p.wait() != 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ddpm_lab.config.build import build_model, current
 from ddpm_lab.config.instantiate import instantiate, plain, resolve_target
