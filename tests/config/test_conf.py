@@ -203,8 +203,8 @@ def test_wrong_values_of_an_evaluation_are_refused(key):
         assert str(refusal.value).startswith(f"{key}=")
 
 
-SUBTLE = ["seed=true", "seed=1.0", "seed='1'", "seed=-1", "schedule.T=0", "schedule.T=1e3", "schedule.T='10'", "sampler.steps=0",
-          "sampler.clip=1", "sampler.clip='true'", "optim.betas=[0.9]", "optim.betas=[0.9,1.0]", "optim.betas=[0.9,0.9,0.9]",
+SUBTLE = ["seed=true", "seed=1.0", "seed='1'", "seed=-1", "schedule.T=0", "schedule.T=1e3", "schedule.T='10'", 
+          "sampler.steps=0", "sampler.clip=1", "sampler.clip='true'", "optim.betas=[0.9]", "optim.betas=[0.9,1.0]", "optim.betas=[0.9,0.9,0.9]",
           "optim.betas=0.9", "optim.lr=0", "optim.lr=-0.0", "optim.clip=0", "optim.clip=false", "ema.decay=1", "ema.decay=1.0",
           "ema.also=0.9", "ema.also=[null]", "net.multipliers=[]", "net.multipliers=[0]", "net.multipliers=[1.0]",
           "net.multipliers='[1,2]'", "net.attention=4", "net.dropout=1", "net.scale_shift=0", "data.flip=null", "data.flip=no",

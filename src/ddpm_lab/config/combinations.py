@@ -21,7 +21,7 @@ APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
 
 
 def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[str] | None = None) -> None:
-    """Refuse parts that do not go together, with the options that would. `good`: what was put together before, to be added to."""
+    """Refuse parts that do not go together, with the options that would. `good` collects what was put together."""
     config = {key: value for key, value in current(cfg).items() if key not in APART}
     if (text := json.dumps(config, sort_keys=True)) in (good or ()):
         return
@@ -171,7 +171,7 @@ def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
             if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
         ]
         raise UserError(
-            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained with "
-            f"variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
+            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
+            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
             f"{' or '.join(fixed)}"
         )

@@ -35,7 +35,7 @@ _INSTEAD = {
 
 
 def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """The arguments with our own names in place of other codebases' (`schedule=scaled_linear` is quadratic here), and without the
+    """The arguments with our names in place of other codebases' (`schedule=scaled_linear` is quadratic here), and without the
     default experiment where other data than its own are typed; and a note for each change."""
     words, notes, known = list(argv), [], groups(dirs)
     for i, word in enumerate(words):

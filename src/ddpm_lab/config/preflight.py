@@ -1,5 +1,5 @@
-"""Answer a user's mistakes before any folder is made: names from the yaml files alone, before torch is imported; then values and
-combinations, of the classes and functions that were chosen."""
+"""Answer a user's mistakes before any folder is made: names from the yaml files alone, before torch is imported; then values
+and combinations, of the classes and functions that were chosen."""
 
 import copy
 import itertools
@@ -222,7 +222,7 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog, sweep: bool) -> None:
     """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing. What is
-    set of a part that was left out goes with it. What concerns sweeps reaches nothing in a single run, and may be of any option."""
+    set of a part that was left out goes with it. Keys of sweeps reach nothing in a single run, and may be of any option."""
     known, parts = {*catalog.keys_for(choices)}, _left_out(config, choices, catalog)
     if not sweep:
         known |= {key for g in ("sweep", "launcher") for name in catalog.options.get(g, ()) for key in catalog.keys(g, name)}
