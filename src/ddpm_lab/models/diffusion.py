@@ -16,7 +16,7 @@ from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Prediction
-from ddpm_lab.core.sampler import DDIM, Sampler
+from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import Given
@@ -49,7 +49,8 @@ class Diffusion(Model):
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
         self.loss, self.timesteps, self.sampler = loss, timesteps, sampler
-        sampler.chain(schedule)  # refuses more steps than there are
+        loss.check(self.diffusion)
+        sampler.check(self.diffusion)
         self.net = initialised(net, self.shape, variance.n_outputs, seed)
 
     @classmethod
@@ -87,10 +88,6 @@ class Diffusion(Model):
 
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
         """DDPM Algorithm 2, or another sampler."""
-        like = next(self.net.parameters())
-
-        def noise(t: int) -> Tensor:
-            return rng.normal(self.shape, seed, "sampling", t, start, stop).to(like)
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
@@ -99,8 +96,10 @@ class Diffusion(Model):
         times, training = reversed(self.sampler.chain(self.diffusion.schedule).times), self.net.training
         self.net.eval()
         net = in_bf16(self.net) if self.sample_in_bf16 else self.net
-        try:  # t = 0 is free for x_T: no step starts there
-            for t, state in zip(times, self.sampler(self.diffusion, network, noise(0), noise), strict=True):
+        like = next(self.net.parameters())
+        states = draw(self.sampler, self.diffusion, network, self.shape, seed=seed, start=start, stop=stop, like=like)
+        try:
+            for t, state in zip(times, states, strict=True):
                 yield State(f"t = {t}", state.x, state.x0)
         finally:
             self.net.train(training)
@@ -116,7 +115,7 @@ class Diffusion(Model):
         if steps is not None:
             chosen = copy.copy(chosen)
             chosen.steps = min(steps, self.diffusion.schedule.T)
-        chosen.chain(self.diffusion.schedule)
+        chosen.check(self.diffusion)
         other.sampler = chosen
         return other
 
