@@ -1,15 +1,18 @@
 """The promise of the README: a person reads the digits that the default run draws. Trains for minutes, as a user would."""
 
+import csv
 import json
 import sys
 
 import digit_judge
 import pytest
 import torch
-from helpers import arrays, command
+from helpers import command
 
 import ddpm_lab
-from ddpm_lab.core.grey import quantise
+from ddpm_lab.core.grey import quantise, scale
+from ddpm_lab.metrics.extractors import Pixels
+from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -24,10 +27,15 @@ def run(tmp_path_factory):
     return folder / "outputs" / "digits" / "default"
 
 
-def test_samples_are_digits_of_every_kind_and_not_copies(run):
+@pytest.fixture(scope="module")
+def samples(run):
+    """1,024 of them, on the grid of the data."""
     torch.set_num_threads(2)
-    samples, split = quantise(ddpm_lab.load(run).sample(1024, seed=1), 17), digit_judge.load_split()
-    result = digit_judge.judge(samples, *split)
+    return quantise(ddpm_lab.load(run).sample(1024, seed=1), 17)
+
+
+def test_samples_are_digits_of_every_kind_and_not_copies(samples):
+    result = digit_judge.judge(samples, *digit_judge.load_split())
     print(digit_judge.report(result), file=sys.stderr)
     assert result["pass_rate"]["noise"] <= 0.05
     assert result["pass_rate"]["shuffled"] <= 0.05
@@ -37,9 +45,20 @@ def test_samples_are_digits_of_every_kind_and_not_copies(run):
     assert result["distance"]["share_nearer_than_p01"] <= 0.03
 
 
-def test_the_bound_is_near_what_was_published_for_this_run(run):
+def test_samples_are_nearer_to_the_data_than_averages_of_two_digits(samples):
+    """Four times, in Fréchet distance of pixels. Means of random pairs have the right mean and half the covariance."""
+    train, _, labels, _ = digit_judge.load_split()
+    averages = 2 * digit_judge.checks(digit_judge.averaged_pair, train, labels, seed=0)[:1024] - 1
+    data, *others = (stats_of([Pixels()(x)]) for x in (scale(train, 17), samples, averages))
+    distance, of_averages = (frechet_distance(other, data) for other in others)
+    print(f"Fréchet distance {distance:.3f}; of averages {of_averages:.3f}", file=sys.stderr)
+    assert distance < 0.25 * of_averages
+
+
+def test_the_bound_is_that_of_a_network_trained_in_full(run):
+    """3.144 ± 0.025 bits/dim was measured; after half of the training 3.252 ± 0.029."""
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
-    terms = arrays(run / "vlb_terms.npz")
-    total = terms["terms_bpd"].sum() + terms["prior_bpd"]
-    assert metrics["bound_bpd"]["value"] == pytest.approx(total, abs=1e-9)
-    assert metrics["pixels_fd"]["value"] < 5 * metrics["pixels_fd_real"]["value"] + 5
+    assert metrics["bound_bpd"]["value"] == pytest.approx(3.144, abs=0.06)
+    with (run / "metrics.csv").open() as file:
+        halfway, end = (float(row["val/bound_bpd"]) for row in csv.DictReader(file) if row["val/bound_bpd"])
+    assert halfway - end > 0.05

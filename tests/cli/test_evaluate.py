@@ -44,6 +44,7 @@ REFUSED = {
     "nll.split=train nll.n=1438": ("nll.n=1438: the train split has 1437 data",),
     "nll.n=1": ("nll.n=1: allowed is int >= 2 or null",),
     "nll.stride=8 nll.n=10": ("nll.stride=8 needs", "16 data", "there are 10"),
+    "nll.stride=21": ("nll.stride=21", "1 to 20"),
     "nll.stride=2 nll.terms=3": ("nll.stride=2 has no part in an estimate by nll.terms=3",),
     "variance=analytic gamma.n=1438": ("gamma.n=1438: there are 1437 training data",),
     "quality.statistics=/nowhere.npz": ("quality.statistics=/nowhere.npz", "allowed is file that exists"),

@@ -13,7 +13,7 @@ from wandb_server import KEY, Run, no_account, server  # noqa: F401
 
 from compare.synthetic import config, sweep, write_run
 from ddpm_lab.cli import dashboard
-from ddpm_lab.cli.dashboard import dashboard_arguments
+from ddpm_lab.cli.dashboard import parsed
 from ddpm_lab.compare import group as groups
 from ddpm_lab.errors import UserError
 from ddpm_lab.training.wandb_logger import PROJECT
@@ -217,7 +217,7 @@ def test_mistakes_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             dashboard._main([*wrong, *(["out=x"] if not any(a.startswith("out=") for a in wrong) else [])])
-    assert dashboard_arguments([*ONLINE]).out is None
+    assert parsed([*ONLINE]).out is None
 
 
 def test_the_project_is_the_one_that_runs_go_to():

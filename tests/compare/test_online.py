@@ -10,7 +10,7 @@ from wandb_server import BEFORE, KEY, Run, no_account, server  # noqa: F401
 
 from compare.synthetic import config, sweep, write_evaluation, write_run
 from ddpm_lab.cli import compare
-from ddpm_lab.cli.compare import compare_arguments
+from ddpm_lab.cli.compare import parsed
 from ddpm_lab.compare import group as groups
 from ddpm_lab.compare.group import Group
 from ddpm_lab.compare.online import fetch_group
@@ -167,10 +167,10 @@ def test_without_a_key_or_a_network_it_is_one_line(monkeypatch):
 
 def test_groups_are_named_as_folders_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert compare_arguments(["wandb:lab/g=1"])[:3] == ([Group(None, "lab", "g=1")], None, Path("outputs/compare/g=1"))
-    both = compare_arguments(["wandb:me/lab/g", str(tmp_path), "level=0.9"])
+    assert parsed(["wandb:lab/g=1"])[:3] == ([Group(None, "lab", "g=1")], None, Path("outputs/compare/g=1"))
+    both = parsed(["wandb:me/lab/g", str(tmp_path), "level=0.9"])
     assert both.sources == [Group("me", "lab", "g"), tmp_path]
     assert both.out == tmp_path / "compare"
     for wrong in ("wandb:", "wandb:lab", "wandb:a/b/c/d", "wandb:lab/", "wandb:lab/..", "wandb:../g"):
         with pytest.raises(UserError, match=r"allowed is wandb:PROJECT/GROUP"):
-            compare_arguments([wrong])
+            parsed([wrong])

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from helpers import ROOT, environment
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.cli.compare import compare_arguments
+from ddpm_lab.cli.compare import parsed
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
 from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.compare.numerals import decimal, decimals
+from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import report
 from ddpm_lab.compare.run_folder import Number, RunFolder
@@ -159,6 +161,20 @@ def test_a_run_of_a_version_without_models_is_the_same_choice(tmp_path):
     ]
 
 
+def test_runs_of_a_model_without_a_schedule_are_compared(tmp_path):
+    for number, scale in enumerate((1.0, 2.0)):
+        cfg = config(1) | {"model": {"_target_": "mine.Gaussian", "scale": scale}}
+        for group in ("variance", "loss"):
+            del cfg[group]
+        run = write_run(tmp_path / str(number), cfg, 3.0 + number)
+        (run / "config.yaml").write_text(yaml.safe_dump({key: value for key, value in cfg.items() if key != "schedule"}))
+        (run / "curves.json").write_text("[]")
+    made = compared(tmp_path)
+    assert not made.problems
+    assert [choice.label for choice in made.studies[0].compared.choices] == ["scale=1.0", "scale=2.0"]
+    assert page_of(made, [tmp_path])
+
+
 def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
     """linear with T = 8 and cosine with T = 4 differ in both, but not in the keys that only one of them has."""
     write_run(tmp_path / "0", config(1))
@@ -272,8 +288,8 @@ def test_words_and_digits():
 
 def test_options_of_the_command():
     here = str(ROOT)
-    assert compare_arguments([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
-    assert compare_arguments([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
+    assert parsed([here, "level=0.9"])[1:] == (None, ROOT / "compare", 0.9)
+    assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
     for wrong, message in (
         (["levle=0.9"], "Did you mean level"),
         (["level=95"], "from 0.5 to 0.999"),
@@ -281,7 +297,7 @@ def test_options_of_the_command():
         ([], "Name"),
     ):
         with pytest.raises(UserError, match=message):
-            compare_arguments([here, *wrong] if wrong else wrong)
+            parsed([here, *wrong] if wrong else wrong)
 
 
 HEAVY = {"torch", "lightning", "hydra", "omegaconf", "scipy.stats", "scipy.optimize", "matplotlib", "PIL", "pandas"}

@@ -15,7 +15,11 @@ from .support import DIGITS, VECTORS, T, copied, evaluate, refusal
 
 DIRS = [CONF / "evaluate", CONF]
 VARIANCES = options("variance", DIRS)
-LEARNED = [name for name, path in VARIANCES.items() if "." in (name := target(path) or "") and resolve_target(name, "variance").n_outputs == 2]
+LEARNED = [
+    name
+    for name, path in VARIANCES.items()
+    if "." in (target(path) or "") and resolve_target(str(target(path)), "variance").n_outputs == 2
+]
 
 # What an option cannot do without. A new option that needs nothing needs no line here.
 NEEDS = {

@@ -60,6 +60,8 @@ def test_pieces_are_kept_and_seeds_of_a_sweep_stand_side_by_side(tiny):
     table = (told.folder / "table.md").read_text()
     assert [table.count(f"seed={seed}") for seed in (0, 1)] == [2, 2]
     assert "spacing" not in table
+    assert "variance" not in table
+    assert "exact likelihood" in table
 
 
 @pytest.mark.parametrize("typed", ["variance=beta", "sampler=ddim", "nll.terms=3", "nll.ode_n=4"])

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _main(argv: list[str]) -> None:
-    asked, started = compare_arguments(argv), time.time()
+    asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
     from ddpm_lab.compare.page import page_of
     from ddpm_lab.compare.printed import console, write_tables
@@ -91,7 +91,7 @@ def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped
     return folders, skipped
 
 
-def compare_arguments(argv: list[str]) -> Arguments:
+def parsed(argv: list[str]) -> Arguments:
     """Folders, groups, and key=value. Raises UserError for anything else."""
     others, given = read(argv, KEYS)
     sources: list[Path | Group] = []

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _main(argv: list[str]) -> None:
-    asked = dashboard_arguments(argv)
+    asked = parsed(argv)
     require("wandb_workspaces", "dashboards")
     from ddpm_lab.compare.dashboard import specification, workspace
 
@@ -53,7 +53,7 @@ def _main(argv: list[str]) -> None:
         print(f"saved: {view.save().url}")
 
 
-def dashboard_arguments(argv: list[str]) -> DashboardArguments:
+def parsed(argv: list[str]) -> DashboardArguments:
     """Raises UserError for what is not a folder or one of the keys."""
     others, given = read(argv, KEYS)
     folder = Path(others[0]).expanduser() if others else None

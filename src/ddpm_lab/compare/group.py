@@ -41,14 +41,13 @@ def one_line_errors(subject: str, alternative: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # wandb raises many kinds
-        if isinstance(error, UsageError):
-            advice = "log in with wandb login"
-        elif isinstance(error, AuthenticationError):
-            advice = "check the network, or take another key with wandb login --relogin"
-        elif isinstance(error, ValueError):
-            advice = "check its name, and that you may see it"
-        else:
-            advice = "check the network"
+        advices = {
+            UsageError: "log in with wandb login",
+            AuthenticationError: "check the network, or take another key with wandb login --relogin",
+            ValueError: "check its name, and that you may see it",
+            Exception: "check the network",
+        }
+        advice = next(text for kind, text in advices.items() if isinstance(error, kind))
         reason = re.sub(r"\s+", " ", str(error)).strip(" .") or type(error).__name__
         advice = "" if "`wandb login`" in reason else f"; {advice}"
         raise UserError(f"{subject}: {reason}{advice}{alternative}") from error

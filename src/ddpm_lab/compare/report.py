@@ -50,7 +50,7 @@ def _study(
     stage: Stage, runs: Sequence[ComparedRun], baseline: str | None, level: float, options: OptionNames, later: bool
 ) -> Study:
     compared = grouped(runs, options)
-    meant = matches(compared.choices, baseline) if later and baseline is not None else []
+    meant = matches(compared.choices, baseline) if baseline is not None else []
     if later and baseline is not None and len(meant) != 1:  # it names a choice of the first study
         against = [*meant, *compared.choices][0]
         many = f"{len(meant)} evaluated choices have that" if meant else "no evaluated choice has that"

@@ -101,7 +101,7 @@ def _data(config: Config) -> "InMemory":
             data.setup()
     data.setup()  # again does nothing
     trainer = config["trainer"]
-    data.seed, data.steps = config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"]
+    data.serve(config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"])
     return data
 
 
@@ -130,10 +130,10 @@ def build_model(
         if name in config
     }
     _check_kinds(config, made)
-    about = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
+    of_data = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
     target, values = node(config, "model")
     try:
-        return target(**values, **made, **about)
+        return target(**values, **made, **of_data)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
 
@@ -233,10 +233,10 @@ def _channels_last(trainer: Config) -> bool:
 def current(cfg: "DictConfig | Config") -> dict[str, Any]:
     """A configuration as plain containers, with what versions before 0.2 called otherwise: without `model` it is of a diffusion
     model, and `callbacks.frechet.every` is that of `callbacks.frechet_curve`."""
-    config = plain(cfg)
+    config: dict[str, Any] = plain(cfg)
     if "model" not in config:
-        config = config | {"model": dict(DIFFUSION)}
-    frechet = (config.get("callbacks") or {}).get("frechet") or {}
+        config = {**config, "model": dict(DIFFUSION)}
+    frechet: dict[str, Any] = (config.get("callbacks") or {}).get("frechet") or {}
     if "every" in frechet:
         curve = frechet | {"_target_": "ddpm_lab.training.callbacks.frechet.FrechetCurve"}
         rest = {key: value for key, value in frechet.items() if key != "every"}

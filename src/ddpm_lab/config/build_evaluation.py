@@ -167,7 +167,7 @@ def choice_of(config: Config, nll: Likelihood, subject: Subject) -> Choice:
     model = with_parts(config, subject)
     if "variance" not in parts or "gamma" not in parts["variance"]:
         return Choice(model, names, parts)
-    from ddpm_lab.models.diffusion_measurements import GammaAtTimes, gamma_columns, variance_record
+    from ddpm_lab.models.gamma import GammaAtTimes, gamma_columns, variance_record
 
     wanted = GammaAtTimes(model, subject.conditions(nll, parts), config.node.gamma.n)
     gamma = columns.measured(subject, wanted)

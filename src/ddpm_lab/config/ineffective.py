@@ -46,7 +46,7 @@ class Rule(NamedTuple):
     """What to type instead. {key} is the key that was typed."""
 
     def covers(self, key: str) -> bool:
-        return any(key == own or (own.endswith(".") and f"{key}.".startswith(own)) for own in self.keys)
+        return any(key == name or (name.endswith(".") and f"{key}.".startswith(name)) for name in self.keys)
 
 
 def _above(key: str, *limits: str) -> Callable[[Values], str | None]:

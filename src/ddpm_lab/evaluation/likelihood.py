@@ -5,7 +5,7 @@ from typing import Any
 from ddpm_lab.evaluation.store import Piece
 from ddpm_lab.evaluation.subject import Subject
 from ddpm_lab.metrics.record import Result, record
-from ddpm_lab.models.measurement import Measurement
+from ddpm_lab.models.measurement import Measurement, Number
 
 Meters = dict[int, Any]
 
@@ -32,14 +32,10 @@ def measured(subject: Subject, measurement: Measurement, done: Meters) -> Any:
 def results(subject: Subject, measurement: Measurement, done: Meters) -> list[Result]:
     """Its numbers with their records."""
     meter, required = measured(subject, measurement, done), [done[id(other)] for other in measurement.requires]
-    return [
-        Result(
-            number.key,
-            number.label,
-            number.value,
-            number.se,
-            record(n=measurement.n, split=measurement.split, **subject.record, **number.fields),
-            number.level,
-        )
-        for number in measurement.numbers(meter, *required)
-    ]
+
+    def result(number: Number) -> Result:
+        fields: dict[str, Any] = {**subject.record, **number.fields}
+        of_number = record(n=measurement.n, split=measurement.split, **fields)
+        return Result(number.key, number.label, number.value, number.se, of_number, number.level)
+
+    return [result(number) for number in measurement.numbers(meter, *required)]

@@ -148,14 +148,14 @@ class _Scored(NamedTuple):
         score = inception_score(ClassSums.empty(logits.shape[1], IS_SPLITS).add(logits, 0))
         yield self.result(self.n, "is", "", score, self.record(self.n, with_reference=False, is_splits=IS_SPLITS))
         if isinstance(extractor, Classifier) and recognised is not None:
-            fields, key = self.record(self.n, with_reference=False), extractor.key(self.n).replace("_fd", "")
-            shares = class_shares(logits)
+            fields, shares = self.record(self.n, with_reference=False), class_shares(logits)
             for name, label, value in (
                 ("recognised", "recognises", recognised.double().mean()),
                 ("smallest_class", "smallest share of a class", shares.min()),
                 ("largest_class", "largest share of a class", shares.max()),
             ):
-                yield Result(f"{key}_{name}", f"{extractor.name} {label}", float(value), _binomial(value, self.n), fields)
+                key, error = extractor.share_key(self.n, name), _binomial(value, self.n)
+                yield Result(key, f"{extractor.name} {label}", float(value), error, fields)
 
 
 def _binomial(share: torch.Tensor, n: int) -> float:

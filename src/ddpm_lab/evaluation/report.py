@@ -60,7 +60,7 @@ def write_per_datum(arm: Evaluated, number: int, folder: Path) -> None:
     data's hash, split, indices and stride, the seed, and the terms of an estimate."""
     records = {result.key: result.record for result in arm.results}
     for key, values in arm.per_datum.items():
-        record = records[key]
+        record: dict[str, Any] = records[key]
         fields = {name: record[name] for name in ("data_sha256", "seed", "terms") if record.get(name) is not None}
         np.savez(folder / _per_datum_name(number, key), split=record["split"], **values._asdict(), **fields)
 

@@ -65,16 +65,19 @@ def title(group: Sequence[Evaluated], score: str) -> str:
     result = group[0].scores[score]
     spacings = {arm.scores[score].record.get("spacing") for arm in group if few_steps([arm], score)}
     spacing = f", {' and '.join(sorted(map(str, spacings)))} spacing" if spacings else ""
-    if score == DISTANCE:
+    if score == DISTANCE or "sampler" not in group[0].choice.names:
         return f"{result.label}{spacing}"
     data = f"{result.record['n']} {SPLITS[str(result.record['split'])]} data"
     return f"bits/dim, bound on the sampler's chain ({data}{spacing})"
 
 
 def cells(arms: Sequence[Evaluated], score: str) -> list[list[str]]:
-    """The variance (and for samples the sampler) down, steps across; the setting has a column where some arm has one."""
+    """The variance (and for samples the sampler) down, steps across. Parts that the model lacks, and settings where there are
+    none, have no column."""
     steps, with_setting = sorted({arm.steps for arm in arms}), any(arm.setting for arm in arms)
-    groups = ("variance",) if score == BOUND else ("sampler", "variance")
+    groups = [
+        group for group in (("variance",) if score == BOUND else ("sampler", "variance")) if group in arms[0].choice.names
+    ]
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: arm.choice.names.get("sampler", "")):
         result, names = arm.scores[score], arm.choice.names if score == BOUND else arm.choice.names_of_samples

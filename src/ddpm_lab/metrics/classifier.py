@@ -108,6 +108,10 @@ class Classifier:
     def key(self, n: int, metric: Metric = "fd") -> str:
         return f"classifier_{metric}" + ("" if n >= FULL else f"@{n}")
 
+    def share_key(self, n: int, name: str) -> str:
+        """The key of a share of n samples, as "recognised"."""
+        return "classifier" + ("" if n >= FULL else f"@{n}") + f"_{name}"
+
     def label(self, n: int, metric: Metric = "fd") -> str:
         return f"{self.name} {WORDS[metric]}" + ("" if n >= FULL else f" @{n}")
 

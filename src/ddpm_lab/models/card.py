@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.diffusion import GaussianDiffusion, eps_weight
 from ddpm_lab.core.loss import VLB, Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
@@ -17,13 +17,10 @@ POINTS = 400
 
 
 def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
-    """What multiplies ‖ε − ε̂‖² in L_{t−1}, t = 2..T: DDPM Eq. 12, β² / (2σ² α (1 − ᾱ)). A variance that the network
-    supplies counts as at its start, raw = 0. Empty where T = 1."""
-    schedule = diffusion.schedule
-    betas, ab = schedule.betas[1:], schedule.alphas_bar[2:]
+    """DDPM Eq. 12 for t = 2..T: what multiplies ‖ε − ε̂‖² in L_{t−1}. A variance that the network supplies counts as at its
+    start, raw = 0. Empty where T = 1."""
     step = diffusion.chain.step(*_times(diffusion))
-    log_var = diffusion.variance.log_var(step.t * 0, step).squeeze(1)
-    return betas**2 / (2 * log_var.exp() * (1 - betas) * (1 - ab))
+    return eps_weight(step, diffusion.variance.log_var(step.t * 0, step)).squeeze(1)
 
 
 def _times(diffusion: GaussianDiffusion) -> tuple[Tensor, Tensor]:

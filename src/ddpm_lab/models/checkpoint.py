@@ -57,5 +57,5 @@ def write_weights(source: Path, target: Path) -> None:
 
 
 def _others(path: Path) -> str:
-    found = sorted(str(other) for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other))
-    return f" Beside it: {', '.join(found)}." if found else ""
+    others = sorted(str(other) for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other))
+    return f" Beside it: {', '.join(others)}." if others else ""

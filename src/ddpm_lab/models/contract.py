@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from ddpm_lab import ranks
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.domains import Given
-from ddpm_lab.models.measurement import Conditions, Measurement, of_any_model
-
-Plain = str | int | float | bool | None
+from ddpm_lab.models.measurement import Conditions, Measurement, Plain, of_any_model
 
 
 class Positions(NamedTuple):

@@ -16,14 +16,14 @@ from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Prediction
-from ddpm_lab.core.sampler import DDIM, Sampler
+from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import Given
-from ddpm_lab.likelihood.bound import Bound, BoundMeter, Tally
+from ddpm_lab.likelihood.bound import BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
-from ddpm_lab.models.diffusion_measurements import of_diffusion
+from ddpm_lab.models.diffusion_measurements import Tallied, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 
 
@@ -88,10 +88,6 @@ class Diffusion(Model):
 
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
         """DDPM Algorithm 2, or another sampler."""
-        like = next(self.net.parameters())
-
-        def noise(t: int) -> Tensor:
-            return rng.normal(self.shape, seed, "sampling", t, start, stop).to(like)
 
         def network(x: Tensor, t: Tensor) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
@@ -100,8 +96,10 @@ class Diffusion(Model):
         times, training = reversed(self.sampler.chain(self.diffusion.schedule).times), self.net.training
         self.net.eval()
         net = in_bf16(self.net) if self.sample_in_bf16 else self.net
-        try:  # t = 0 is free for x_T: no step starts there
-            for t, state in zip(times, self.sampler(self.diffusion, network, noise(0), noise), strict=True):
+        like = next(self.net.parameters())
+        states = draw(self.sampler, self.diffusion, network, self.shape, seed=seed, start=start, stop=stop, like=like)
+        try:
+            for t, state in zip(times, states, strict=True):
                 yield State(f"t = {t}", state.x, state.x0)
         finally:
             self.net.train(training)
@@ -117,7 +115,7 @@ class Diffusion(Model):
         if steps is not None:
             chosen = copy.copy(chosen)
             chosen.steps = min(steps, self.diffusion.schedule.T)
-        chosen.chain(self.diffusion.schedule)
+        chosen.check(self.diffusion)
         other.sampler = chosen
         return other
 
@@ -160,7 +158,7 @@ class Diffusion(Model):
             "spacing": sampler.spacing,
             "eta": getattr(sampler, "eta", None),
             "variance": named(variance) if sampler.uses(variance) else None,
-            "clip": self.diffusion.clips if sampler.clip is None else sampler.clip,
+            "clip": self.diffusion.clips_x0(sampler.clip),
             "T": self.diffusion.schedule.T,
         }
 
@@ -174,30 +172,14 @@ class Diffusion(Model):
         }
 
 
-class DiffusionMeter(Meter):
+class DiffusionMeter(Tallied, Meter):
     """The variational bound on the full chain, by `likelihood.bound`."""
 
     def __init__(self, model: Diffusion, stride: int, seed: int) -> None:
-        self._meter, self._net = BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net
-
-    @property
-    def tally(self) -> Tally:
-        return self._meter.tally
-
-    def add(self, x0: Tensor, first: int) -> None:
-        self._meter.add(self._net, x0, first)
-
-    def state(self) -> dict[str, Tensor]:
-        return self._meter.tally._asdict()
-
-    def merge(self, state: dict[str, Tensor]) -> None:
-        self._meter.tally = self._meter.tally.plus(Tally(**state))
+        super().__init__(BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net)
 
     def gather(self) -> None:
         self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))
-
-    def result(self) -> Bound:
-        return self._meter.result()
 
     def parts(self) -> list[Part]:
         bound = self.result()

@@ -1,20 +1,17 @@
 """What evaluation measures of a diffusion model: the bound on its chains, in full or estimated, its gap to training data, the
-likelihood by the probability flow, and Γ. Everything in bits/dim."""
+likelihood by the probability flow. Everything in bits/dim."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.path import Chain
-from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
 from ddpm_lab.likelihood.flow import FlowMeter
-from ddpm_lab.likelihood.gamma import GammaMeter, GammaTally
+from ddpm_lab.models.gamma import variance_record
 from ddpm_lab.models.measurement import PIECE, SPLITS, Conditions, Measurement, Number, PerDatum, Plain
 
 if TYPE_CHECKING:
@@ -54,11 +51,14 @@ def chains(full: Chain, sampler: Chain, choice: str) -> dict[str, Chain]:
 
 
 def of_diffusion(model: "Diffusion", conditions: Conditions) -> list[Measurement]:
-    """Every likelihood that the conditions ask for. Raises ValueError for fewer data than a stride needs."""
+    """Every likelihood that the conditions ask for. Raises ValueError for a stride beyond the chains or the data."""
     likelihood, sizes = conditions.likelihood, conditions.sizes
     full, sampled = model.diffusion.chain, model.sampler.chain(model.diffusion.schedule)
     measurements: list[Measurement] = []
-    for name, chain in chains(full, sampled, likelihood.chain).items():
+    measured = chains(full, sampled, likelihood.chain)
+    if likelihood.stride > (longest := max(map(len, measured.values()))):
+        raise ValueError(f"nll.stride={likelihood.stride}: a chain of {longest} steps allows 1 to {longest}")
+    for name, chain in measured.items():
         key = f"bound_{len(chain)}" if name == "sampler" else "bound"
         place = (model, conditions, chain, key, likelihood.split, conditions.n)
         if likelihood.terms is not None:
@@ -82,8 +82,7 @@ class OnChain(Measurement):
     ) -> None:
         self.model, self.conditions, self.chain, self.key = model, conditions, chain, key
         self.split, self.n, self.stride = split, n, stride
-        clip = conditions.likelihood.clip
-        self.clip = model.diffusion.clips if clip is None else clip
+        self.clip = model.diffusion.clips_x0(conditions.likelihood.clip)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -266,63 +265,3 @@ class FlowLikelihood(Measurement):
 def _per_datum(sums: Tensor, priors: Tensor, index: Tensor, stride: int = 1) -> PerDatum:
     order = index.argsort()
     return PerDatum(sums[order], priors[order], index[order], stride)
-
-
-class GammaAtTimes:
-    """Γ over the first n training data (Bao et al. 2022 section 3.1) at every time of the chains that are measured or sampled.
-    Times are independent of each other: their `sums` are columns."""
-
-    kind, split = "gamma", "train"
-
-    def __init__(self, model: "Diffusion", conditions: Conditions, n: int) -> None:
-        self.model, self.conditions, self.n = model, conditions, n
-        sampled = model.sampler.chain(model.diffusion.schedule)
-        asked = chains(model.diffusion.chain, sampled, conditions.likelihood.chain)
-        self.times = sorted({t for chain in (*asked.values(), sampled) for t in chain.times})
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"n": self.n, "split": self.split}
-
-    @property
-    def title(self) -> str:
-        return f"Γ of {self.n} training data"
-
-    def sums(self, times: Sequence[int], x0: Tensor) -> Tensor:
-        """4×len(times), from all n data."""
-        meter = self._meter(times)
-        meter.add(self.model.net, x0, 0)
-        return meter.tally.sums
-
-    def result(self, sums: Tensor) -> Gamma:
-        """Γ from the sums at all times, in order."""
-        meter = self._meter(self.times)
-        meter.tally = GammaTally(sums, self.n)
-        return meter.result()
-
-    def _meter(self, times: Sequence[int]) -> GammaMeter:
-        return GammaMeter(self.model.diffusion, tuple(times), self.conditions.seed, self.conditions.batch)
-
-
-def variance_record(variance: ReverseVariance) -> dict[str, Plain]:
-    """From how many data and times Γ was estimated, and at how many times Cov(x_0 | x_t) was clipped at 0 and 1."""
-    if not isinstance(variance, Analytic):
-        return {}
-    gamma, clipped = variance.gamma, variance.clipped
-    return {
-        "gamma_n": gamma.n,
-        "gamma_times": len(gamma.times),
-        "cov_clipped_at_0": clipped.low,
-        "cov_clipped_at_1": clipped.high,
-    }
-
-
-def gamma_columns(gamma: Gamma) -> dict[str, Tensor]:
-    """Γ at every time it was measured, and the variance of x_0 that follows, not clipped, as columns of a table."""
-    return {
-        "t": torch.tensor(gamma.times),
-        "gamma": gamma.mean,
-        "standard_error": gamma.se,
-        "cov": gamma.cov,
-        "cov_standard_error": gamma.cov_se,
-    }

@@ -64,24 +64,20 @@ def summary(trainer: Trainer, module: TrainingModule, results: list[Result], sta
     }
 
 
-def table(results: list[Result], about: dict[str, Any]) -> list[str]:
+def table(results: list[Result], summary: dict[str, Any]) -> list[str]:
     """Lines of the final table."""
-    rows = [(r.indented, "–" if r.known is None else f"{r.value:.4f}" + (f" ± {r.se:.4f}" if r.se else "")) for r in results]
-    if about["images_seen"] is not None:
-        rows.append(("images seen", f"{about['images_seen']:,}"))
-    if about["images_per_s"] is not None:
-        rows.append(("throughput in training", f"{about['images_per_s']:,.0f} images/s"))
-    rows.append(("wall time", f"{about['wall_seconds']:,.0f} s"))
-    wide, right = (
-        max(len(label) for label, _ in rows),
-        max(len(value.split(" ±")[0]) for _, value in rows[: len(results)] or rows),
-    )
+    numbers = [(r.indented, "–" if r.known is None else f"{r.value:.4f}", f" ± {r.se:.4f}" if r.se else "") for r in results]
+    facts = [("wall time", f"{summary['wall_seconds']:,.0f} s")]
+    if summary["images_per_s"] is not None:
+        facts.insert(0, ("throughput in training", f"{summary['images_per_s']:,.0f} images/s"))
+    if summary["images_seen"] is not None:
+        facts.insert(0, ("images seen", f"{summary['images_seen']:,}"))
+    wide = max(len(row[0]) for row in (*numbers, *facts))
+    right = max((len(value) for _, value, _ in numbers), default=0)
+    lines = [f"{label.ljust(wide)}  {value.rjust(right)}{error}" for label, value, error in numbers]
+    lines += [f"{label.ljust(wide)}  {fact}" for label, fact in facts]
     rule = "─" * (wide + right + 12)
-    lines = [rule]
-    for i, (label, value) in enumerate(rows):
-        number = value.split(" ")[0].rjust(right) + value[len(value.split(" ")[0]) :] if i < len(results) else value
-        lines.append(f"{label.ljust(wide)}  {number}")
-    return [*lines, rule]
+    return [rule, *lines, rule]
 
 
 def written(run_dir: Path) -> list[str]:
@@ -93,6 +89,7 @@ def written(run_dir: Path) -> list[str]:
         "metrics.csv": "one row per logged step",
         "tensorboard": "curves and pictures; look with tensorboard --logdir",
         "wandb": "what Weights & Biases keeps; send an offline run with wandb sync",
+        "curves.json": "what describes the model before training, for compare.py",
         "vlb_terms.npz": "every term of the bound",
         "vlb_terms.png": "the same as a plot",
         "summary.json": "the table above, with how each number was measured",

@@ -67,7 +67,7 @@ class Stock:
                 "optim",
             )
         self.kind, self.arguments = kind, arguments | {"fused": True}
-        self.kind([nn.Parameter(torch.zeros(1))], **self.arguments)  # refuses arguments that it does not take
+        self.configure([nn.Parameter(torch.zeros(1))])  # refuses arguments that it does not take
 
     def configure(self, parameters: list[nn.Parameter]) -> dict[str, Any]:
         return {"optimizer": self.kind(parameters, **self.arguments)}  # type: ignore[arg-type]

@@ -47,6 +47,13 @@ PASSED = (
 )
 """Arguments of Lightning's Trainer that `make` hands on as they are. All others it sets itself, or they have no meaning
 here."""
+ALWAYS: dict[str, Any] = {
+    "check_val_every_n_epoch": None,
+    "enable_model_summary": False,
+    "limit_val_batches": 1.0,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+}
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 
@@ -85,29 +92,24 @@ def make(
         channels_last = prefers_channels_last(accelerator, precision)
     _prepare(module, precision, tf32, channels_last, compile)
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
-    return Trainer(
-        accelerator=accelerator,
-        devices=devices,  # type: ignore[arg-type]
-        num_nodes=num_nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",  # type: ignore[operator]
-        precision=precision,
-        accumulate_grad_batches=accumulate,
-        max_steps=1 if fast_dev_run else max_steps,
-        max_epochs=1 if "limit_train_batches" in more else -1,  # the one epoch ends there
-        val_check_interval=(1 if fast_dev_run else validate_every) * accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1 if fast_dev_run else log_every,
-        callbacks=[*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
-        logger=logger,
-        plugins=[AtomicCheckpointIO()],
-        profiler=NoProfiler(),
-        default_root_dir=run_dir,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        **{"limit_val_batches": 1.0} | more,
-    )
+    steps, validate_every = (1, 1) if fast_dev_run else (max_steps, validate_every)
+    settings: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": devices,
+        "num_nodes": num_nodes,
+        "strategy": DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",  # type: ignore[operator]
+        "precision": precision,
+        "accumulate_grad_batches": accumulate,
+        "max_steps": steps,
+        "max_epochs": 1 if "limit_train_batches" in more else -1,  # the one epoch ends there
+        "val_check_interval": validate_every * accumulate,
+        "log_every_n_steps": 1 if fast_dev_run else log_every,
+        "callbacks": [*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
+        "logger": logger,
+        "default_root_dir": run_dir,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+    }
+    return Trainer(**ALWAYS | settings | more, plugins=[AtomicCheckpointIO()], profiler=NoProfiler())
 
 
 def check_precisions(precision: str, sample_precision: str) -> None:

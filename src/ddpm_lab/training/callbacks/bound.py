@@ -69,22 +69,20 @@ class VLBTerms(Callback):
 
     def _results(self, trainer: Trainer, measured: Parts, meter: Meter) -> list[Result]:
         (module, data), bound = measured, meter.result()
-        of_data = {"unit": "bits/dim", "n": bound.n, "split": "val", "data_sha256": data.state_dict()["sha256"]}
-        how = record(
-            **of_data,
-            seed=self.seed,
-            weights=module.weights,
-            step=trainer.global_step,
-            stride=bound.stride,
-            **numerics(module),
-            **module.model.bound_record(),
-        )
+        of_data: dict[str, Any] = {"unit": "bits/dim", "n": bound.n, "split": "val", "data_sha256": data.state_dict()["sha256"]}
+        how: dict[str, Any] = {
+            "seed": self.seed,
+            "weights": module.weights,
+            "step": trainer.global_step,
+            "stride": bound.stride,
+        }
+        of_bound = record(**of_data, **how, **numerics(module), **module.model.bound_record())  # type: ignore[arg-type]
         label = f"bits/dim, {meter.label} ({bound.n} validation data, {module.weights})"
-        results = [Result("bound_bpd", label, bound.total_bpd, bound.total_se, how)]
+        results = [Result("bound_bpd", label, bound.total_bpd, bound.total_se, of_bound)]
         if (known := data.known_bpd()) is not None:
             label = "the same data under their own density"
             results.append(Result("known_bpd", label, known, None, record(**of_data), level=1))
-        return results + [Result(part.key, part.label, part.value, part.se, how, level=1) for part in meter.parts()]
+        return results + [Result(part.key, part.label, part.value, part.se, of_bound, level=1) for part in meter.parts()]
 
     def _save(self, trainer: Trainer, meter: Meter, stage: str) -> None:
         with ranks.by_first():
@@ -94,8 +92,8 @@ class VLBTerms(Callback):
     def _write(self, trainer: Trainer, meter: Meter, stage: str) -> None:
         folder, arrays, total = Path(trainer.default_root_dir), meter.arrays(), meter.result().total_bpd
         data = trainer.datamodule  # type: ignore[attr-defined]
-        about = {"seed": self.seed, "step": trainer.global_step, "data_sha256": data.state_dict()["sha256"]}
-        np.savez(folder / "vlb_terms.npz", **arrays, **about)
+        measurement = {"seed": self.seed, "step": trainer.global_step, "data_sha256": data.state_dict()["sha256"]}
+        np.savez(folder / "vlb_terms.npz", **arrays, **measurement)
         plot(arrays, total, trainer.global_step, folder / "vlb_terms.png")
         log_picture(trainer, f"{stage}/vlb_plot", folder / "vlb_terms.png")
         columns = [torch.as_tensor(arrays[key]).tolist() for key in ("times", "terms_bpd", "terms_se", "terms_n")]

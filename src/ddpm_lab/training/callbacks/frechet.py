@@ -49,13 +49,13 @@ class Reference:
 
         if not self.extractor.slow:
             return together(stats_of(features()))
-        about = {"data": data.fingerprint(), "levels": data.levels, "split": split, "first": n}
-        about |= {"extractor": self.extractor.name} | self.extractor.record
-        stats = ranks.agreed(cache.read(about))
+        identity = {"data": data.fingerprint(), "levels": data.levels, "split": split, "first": n}
+        identity |= {"extractor": self.extractor.name} | self.extractor.record
+        stats = ranks.agreed(cache.read(identity))
         if stats is None:
             stats = together(stats_of(features()))
             if ranks.rank() == 0:
-                cache.write(about, stats)
+                cache.write(identity, stats)
         return stats
 
     def distance(self, measured: Parts, model: Model, n: int, seed: int) -> tuple[float, int]:
