@@ -78,7 +78,8 @@ def test_a_reader_that_goes_away_gets_no_traceback(script):
     """As `head` does."""
     command = [sys.executable, str(ROOT / script), "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     process.stdout.close()
     assert (process.stderr.read(), process.wait()) == ("", 0)
     process.stderr.close()

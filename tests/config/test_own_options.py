@@ -113,7 +113,7 @@ def test_a_malformed_file_that_is_not_chosen_is_in_nobodys_way(own):
         ("optim/adamw", "_target_: torch.optim.AdamW\nlr: 0.001\nweight_decay: 0.1\n", "optim.weight_decay=0.2"),
         ("loss/mine", "_target_: own_code.Mine\n", "loss=mine"),
         ("callbacks/stopping", "defaults: [default, _self_]\nstopping:\n  _target_: "
-         "lightning.pytorch.callbacks.EarlyStopping\n  monitor: val/bound_bpd\n  patience: 2\n", 
+         "lightning.pytorch.callbacks.EarlyStopping\n  monitor: val/bound_bpd\n  patience: 2\n",
          "callbacks.stopping.patience=3"),
         ("logger/plain", "_target_: lightning.pytorch.loggers.CSVLogger\nsave_dir: logs\n", "logger.save_dir=elsewhere"),
     ],

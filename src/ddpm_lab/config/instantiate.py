@@ -1,7 +1,7 @@
 """From a node of a configuration to the object that it describes.
 
 A node may name as `_target_` what the files of its own group name, in conf/ or in the folder of --config-dir: a checkpoint
-carries a configuration, and may be someone else's. `DDPM_LAB_TARGETS` names further code, for a run whose options came from such
+carries a configuration, and may be someone else's. `DDPM_LAB_TARGETS` names further code, for runs whose options came from such
 a folder.
 """
 
