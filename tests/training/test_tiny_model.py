@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from helpers import arrays, composed, trained
 
 import ddpm_lab
+from ddpm_lab.cli.compare import main as compare
 from ddpm_lab.cli.fit import train
 from ddpm_lab.config.build import model_parts, training_identity, unused_parts
 from ddpm_lab.data.digits import Digits
@@ -140,3 +143,17 @@ def test_data_that_it_cannot_have_are_answered(tmp_path):
     with pytest.raises(UserError, match="grey levels"):
         trained(tmp_path / "run", *RUN, "data=gaussian_mixture", config_dir=CONF)
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_it_are_compared(folder, tmp_path, capsys):
+    slower = trained(tmp_path / "slower", *RUN, "optim.lr=0.002", config_dir=CONF)
+    out = tmp_path / "compared"
+    with patch.object(sys, "argv", ["compare.py", str(folder), str(slower), f"out={out}"]):
+        compare()
+    printed = capsys.readouterr().out
+    assert "lr=0.002" in printed
+    better, worse = (summary(run)["metrics"]["bound_bpd"]["value"] for run in (folder, slower))
+    assert better < worse - 0.1
+    for value in (better, worse):
+        assert f"{value:.2f}" in printed
+    assert (out / "index.html").exists()

@@ -107,7 +107,7 @@ def _data(config: Config) -> "InMemory":
             data.setup()
     data.setup()  # again does nothing
     trainer = config["trainer"]
-    data.seed, data.steps = config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"]
+    data.serve(config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"])
     return data
 
 
