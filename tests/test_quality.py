@@ -46,13 +46,13 @@ def test_samples_are_digits_of_every_kind_and_not_copies(samples):
 
 
 def test_samples_are_nearer_to_the_data_than_averages_of_two_digits(samples):
-    """In Fréchet distance of pixels, by half: means of random pairs have the right mean, and half the covariance."""
+    """Four times, in Fréchet distance of pixels. Means of random pairs have the right mean and half the covariance."""
     train, _, labels, _ = digit_judge.load_split()
     averages = 2 * digit_judge.checks(digit_judge.averaged_pair, train, labels, seed=0)[:1024] - 1
     data, *others = (stats_of([Pixels()(x)]) for x in (scale(train, 17), samples, averages))
     distance, of_averages = (frechet_distance(other, data) for other in others)
     print(f"Fréchet distance {distance:.3f}; of averages {of_averages:.3f}", file=sys.stderr)
-    assert distance < 0.5 * of_averages
+    assert distance < 0.25 * of_averages
 
 
 def test_the_bound_is_that_of_a_network_trained_in_full(run):

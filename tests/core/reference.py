@@ -65,11 +65,31 @@ def zero_terminal_snr_betas(T: int) -> list[float]:
 
 
 BETAS = {
-    "linear": linear_betas, "cosine": cosine_betas, "quadratic": quadratic_betas, "constant": constant_betas,
-    "warmup10": lambda T: warmup_betas(T, 0.1), "warmup50": lambda T: warmup_betas(T, 0.5), "jsd": jsd_betas,
-    "sigmoid_beta": sigmoid_beta_betas, "sigmoid_alpha_bar": sigmoid_alpha_bar_betas,
+    "linear": linear_betas,
+    "cosine": cosine_betas,
+    "quadratic": quadratic_betas,
+    "constant": constant_betas,
+    "warmup10": lambda T: warmup_betas(T, 0.1),
+    "warmup50": lambda T: warmup_betas(T, 0.5),
+    "jsd": jsd_betas,
+    "sigmoid_beta": sigmoid_beta_betas,
+    "sigmoid_alpha_bar": sigmoid_alpha_bar_betas,
     "zero_terminal_snr": zero_terminal_snr_betas,
-}  # fmt: skip
+}
+
+
+IMPLEMENTED = {
+    "schedule": (*BETAS,),
+    "prediction": ("eps", "x0", "v", "mu"),
+    "variance": ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal"),
+    "loss": ("simple", "vlb", "hybrid", "min_snr", "p2", "truncated_snr", "constant_weight"),
+}
+"""The options that this file implements: every option of conf/ needs a second opinion."""
+
+
+def check(group: str, option: str) -> None:
+    if option not in IMPLEMENTED[group]:
+        raise LookupError(f"{group}={option} has no second implementation in tests/core/reference.py: add one")
 
 
 class Tables:
@@ -95,6 +115,7 @@ class Tables:
 
     def log_var(self, kind: str, t: int, raw: Tensor | None = None) -> Tensor | float:
         """fixedlarge, fixedsmall, and iDDPM Eq. 15 with frac = (raw + 1)/2."""
+        check("variance", kind)
         if kind == "beta_tilde":
             return self.log_beta_tilde_clipped(t)
         if kind == "beta":
@@ -113,6 +134,7 @@ class Tables:
         return math.sqrt(before) * b / (1.0 - now) * x0 + math.sqrt(a) * (1.0 - before) / (1.0 - now) * xt
 
     def target(self, kind: str, x0: Tensor, eps: Tensor, t: int) -> Tensor:
+        check("prediction", kind)
         if kind == "eps":
             return eps
         if kind == "x0":
@@ -157,6 +179,7 @@ class Tables:
 
     def loss(self, name: str, setting, x0, eps, t: int, out, raw, scale: float = 1.0, lam: float = 1e-3) -> Tensor:
         """Eq. 14; Ho's mean-over-t form of Eq. 5; iDDPM Eq. 16 with the sum's T made explicit and the mean held fixed."""
+        check("loss", name)
         simple = ((out - self.target(setting.prediction, x0, eps, t)) ** 2).mean()
         if name == "simple":
             return simple

@@ -65,6 +65,7 @@ GOLDEN = {
 
 
 def tables_of(name: str, T: int) -> reference.Tables:
+    reference.check("schedule", name)
     return reference.Tables(reference.BETAS[name](T))
 
 

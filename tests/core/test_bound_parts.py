@@ -108,7 +108,7 @@ def test_rmse_is_that_of_the_bounds_own_x0(clip):
 
 @pytest.mark.parametrize(("steps", "golden"), [(1000, 0.4864)])
 def test_mismatch_is_the_golden_constant_whatever_the_means(steps, golden):
-    """numbers.md 2.4: Σ_{t≥2} KL of σ² = β with the oracle's mean; a wrong mean changes nothing in it."""
+    """Σ_{t≥2} ½ (β̃/β − 1 − log β̃/β) in bits: the divergence of equal means with σ² = β, whatever the means are."""
     schedule = linear(steps)
     diffusion = diffusion_of(schedule, Setting("eps", "beta", None))
     meter = BoundMeter(diffusion, diffusion.chain)

@@ -137,7 +137,7 @@ def test_hutchinson_is_unbiased(probes):
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_grey_levels_are_dequantised_and_counted_in_bits(levels):
-    """The density at x_0 + (u − ½) bins, and log2((levels − 1)/2) for a bin's width (6.994 for 256: numbers.md 33)."""
+    """The density at x_0 + (u − ½) bins, and log2((levels − 1)/2) for a bin's width (6.994 for 256)."""
     schedule = SCHEDULES["few"]
     diffusion = diffusion_of(schedule, Setting("eps", "beta", levels))
     x0 = on_grid((70, 3), levels)

@@ -1,4 +1,4 @@
-"""The network replaced by the true ε: every divergence is known in closed form (numbers.md 2.4)."""
+"""The network replaced by the true ε: every divergence is known in closed form: with σ² = β, ½ (β̃/β − 1 − log β̃/β)."""
 
 import math
 

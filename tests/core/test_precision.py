@@ -130,7 +130,7 @@ def test_a_head_of_zeros_is_the_geometric_middle():
 
 
 def test_a_schedule_without_signal_suits_v():
-    """ᾱ_T = 0 where linear is rescaled to T = 20: 1/√ᾱ_T is infinite for ε, and no trouble for v (numbers.md 6)."""
+    """ᾱ_T = 0 where linear is rescaled to T = 20: 1/√ᾱ_T is infinite for ε, and no trouble for v."""
     schedule = linear(20, rescale=True)
     assert schedule.alphas_bar[-1] == 0
     for choice in itertools.product(("beta", "beta_tilde", "learned_range"), (None, 17, 256)):

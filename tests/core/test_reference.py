@@ -38,6 +38,11 @@ def halves(out: torch.Tensor, i: int):
     return out[i, : SHAPE[0]], (out[i, SHAPE[0] :] if out.shape[1] > SHAPE[0] else None)
 
 
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in reference.IMPLEMENTED for option in options(group)])
+def test_every_option_has_a_second_implementation(group, option):
+    reference.check(group, option)
+
+
 CASES = [("linear", 6), ("cosine", 6), ("linear", 1000), ("cosine", 1000)]
 
 
@@ -52,9 +57,9 @@ def times_for(T: int) -> torch.Tensor:
 def test_terms_equal_the_reference(setting, schedule, T):
     t = times_for(T)
     diffusion, noised, out, tables = case(schedule, setting, T, t)
-    found = term_bpd(diffusion, out, noised)
+    terms = term_bpd(diffusion, out, noised)
     wanted = [tables.term_bpd(setting, noised.x0[i], noised.eps[i], int(t[i]), *halves(out, i)) for i in range(len(t))]
-    assert_close(found, torch.stack(wanted))
+    assert_close(terms, torch.stack(wanted))
     prior = [tables.prior_bpd(x) for x in noised.x0]
     assert_close(prior_bpd(diffusion.chain, noised.x0), torch.stack(prior))
 
@@ -74,12 +79,11 @@ def makes_sense(loss: str, setting: Setting) -> bool:
 def test_losses_and_gradients_equal_the_reference(loss, setting, schedule, T):
     t = times_for(T)
     diffusion, noised, out, tables = case(schedule, setting, T, t)
-    found = LOSSES[loss](diffusion, out, noised)
-    wanted = torch.stack([
-        tables.loss(loss, setting, noised.x0[i], noised.eps[i], int(t[i]), *halves(out, i)) for i in range(len(t))
-    ])  # fmt: skip
-    assert_close(found, wanted)
-    (got,), (expected,) = torch.autograd.grad(found.sum(), out), torch.autograd.grad(wanted.sum(), out)
+    values = LOSSES[loss](diffusion, out, noised)
+    wanted = [tables.loss(loss, setting, noised.x0[i], noised.eps[i], int(t[i]), *halves(out, i)) for i in range(len(t))]
+    wanted = torch.stack(wanted)
+    assert_close(values, wanted)
+    (got,), (expected,) = torch.autograd.grad(values.sum(), out), torch.autograd.grad(wanted.sum(), out)
     for part in range(diffusion.variance.n_outputs):
         rows = slice(part * SHAPE[0], (part + 1) * SHAPE[0])
         assert_close(got[:, rows], expected[:, rows])

@@ -39,7 +39,7 @@ def test_many_steps_of_long_chains(spacing, T):
 
 @pytest.mark.parametrize(("T", "n"), [(1000, 60), (1000, 300), (10, 4), (257, 100), (7, 7), (9, 2)])
 def test_spacings_follow_the_even_grid(T, n):
-    """No number of steps falls back to a coarser stride (numbers.md 11: 60 steps as 63, 300 as 334)."""
+    """No number of steps falls back to a coarser stride, as iDDPM's "ddimN" does: 60 of 1000 steps would become 63."""
     i = torch.arange(n, dtype=F64)
     trailing, leading, linspace = (torch.tensor(spaced_times(T, n, s)) for s in ("trailing", "leading", "linspace"))
     assert (trailing - (i + 1) * T / n + 1e-9 >= 0).all()
@@ -50,7 +50,7 @@ def test_spacings_follow_the_even_grid(T, n):
 
 
 def test_golden_spacings():
-    """numbers.md 11, in iDDPM's 0-based t: "50" and "ddim50"."""
+    """The times of iDDPM's space_timesteps for "50" and "ddim50", in its 0-based t; the squares of DDIM appendix D.2."""
     fifty = [t - 1 for t in spaced_times(1000, 50, "linspace")]
     assert (fifty[:4], fifty[-1]) == ([0, 20, 41, 61], 999)
     assert [t - 1 for t in spaced_times(1000, 50, "leading")] == list(range(0, 981, 20))

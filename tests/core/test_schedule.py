@@ -41,7 +41,7 @@ def test_tables_equal_the_reference(name, T):
 
 
 GOLDEN_TABLE = {
-    # β_1, ᾱ_T, β̃_2, clipped log β̃_1, log β_2, 1/√ᾱ_T, β̃/β at t = 2 and 11, each as printed in numbers.md 2.4
+    # β_1, ᾱ_T, β̃_2, clipped log β̃_1, log β_2, 1/√ᾱ_T, β̃/β at t = 2 and 11, by the formulas of Ho et al. and iDDPM
     "linear-1k": ("1e-4", "4.035830e-5", "5.453188e-5", "-9.816725", "-9.02869", "157.4", ".4547", ".8639"),
     "linear-4k": ("2.5e-5", "4.246652e-5", "1.280363e-5", "-11.265782", "-10.54807", "153.5", ".4879", ".8910"),
     "cosine-1k": ("4.128422e-5", "2.428767e-9", "2.178950e-5", "-10.734083", "-9.98379", "20291", ".4722", ".8754"),
@@ -211,7 +211,7 @@ def test_from_betas_names_the_wrong_beta(bad):
 
 
 def test_from_betas_takes_no_float32_error():
-    """Float32 β would carry 1e-7 into every table (numbers.md 1): refused, or at least multiplied out in float64."""
+    """Float32 β would carry 1e-7 into every table: refused, or at least multiplied out in float64."""
     betas = torch.linspace(1e-4, 0.02, 1000)
     try:
         found = from_betas(betas).alphas_bar

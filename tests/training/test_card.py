@@ -49,7 +49,7 @@ def test_weights_are_those_of_ddpm_eq_12(make, variance):
     [(cosine, Beta, 499.5, 1000, 499.5), (linear, Beta, 0.27, 2, 0.0102), (linear, BetaTilde, 0.60, 2, 0.0102)],
 )
 def test_largest_weight_is_that_of_the_literature(make, variance, weight, t, last):
-    """numbers.md row 30."""
+    """β² / (2σ² α (1 − ᾱ)), DDPM Eq. 12: for cosine its last is β_T / 2α_T = 0.999 / 0.002."""
     lines = schedule_card(diffusion(make(1000), variance=variance()), Simple(), X0)
     assert vlb_weights(diffusion(make(1000), variance=variance()))[-1] == pytest.approx(last, rel=5e-3)
     line = next(line for line in lines if line.startswith("largest weight"))
