@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import arrays, composed, trained
+from tiny_model import TARGETS
 
 import ddpm_lab
 from ddpm_lab.cli.compare import main as compare
@@ -42,13 +43,13 @@ RUN = [
 
 @pytest.fixture(autouse=True)
 def admitted(monkeypatch):
-    monkeypatch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+    monkeypatch.setenv("DDPM_LAB_TARGETS", TARGETS)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+        patch.setenv("DDPM_LAB_TARGETS", TARGETS)
         return trained(tmp_path_factory.mktemp("tiny") / "run", *RUN, config_dir=CONF)
 
 
