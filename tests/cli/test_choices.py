@@ -62,7 +62,8 @@ def test_one_bad_run_stops_a_sweep_before_its_first():
 @pytest.mark.parametrize("arguments", ["schedule=jsd prediction=x0", "schedule=zero_terminal_snr prediction=v loss=vlb",
                                        "loss=hybrid variance=learned_diagonal", "prediction=mu loss=vlb",
                                        "metrics=classifier data=mnist net.attention=[16]", "trainer.limit_train_batches=5",
-                                       "+trainer.limit_val_batches=0.5", "experiment=debug", "data=npz data.path=README.md net=unet"])  # fmt: skip
+                                       "+trainer.limit_val_batches=0.5", "experiment=debug",
+                                       "data=npz data.path=README.md net=unet"])  # fmt: skip
 def test_what_works_is_not_refused(arguments):
     assert len(preflight(arguments.split())) == 1
 

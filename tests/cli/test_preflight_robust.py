@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,3 +71,15 @@ def test_no_folder_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     preflight(["-m", "seed=1,2"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py", "dashboard.py"])
+def test_a_reader_that_goes_away_gets_no_traceback(script):
+    """As `head` does."""
+    command = [sys.executable, str(ROOT / script), "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 0)
+    process.stderr.close()

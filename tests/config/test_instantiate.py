@@ -137,7 +137,7 @@ def test_arguments_that_do_not_fit_are_refused_with_their_key():
         instantiate({"schedule": {"_target_": "ddpm_lab.core.schedule.linear", "beta_end": 2.0}}, "schedule")
     with pytest.raises(UserError, match=r"^schedule: T=5 rescale=true"):
         instantiate({"schedule": {"_target_": "ddpm_lab.core.schedule.linear", "T": 5, "rescale": True}}, "schedule")
-    with pytest.raises(UserError, match=r"^loss\.scales: .*Did you mean loss\.scale\?"):
+    with pytest.raises(UserError, match=r"^loss\.scales=2\.0: .*Did you mean loss\.scale\?"):
         instantiate({"loss": {"_target_": "ddpm_lab.core.loss.VLB", "scales": 2.0}}, "loss")
 
 

@@ -49,7 +49,7 @@ MALFORMED = {
     "a module that is not there": ("_target_: no_such_code.f\nT: 5", "schedule._target_=no_such_code.f", "no_such_code"),
     "a module that cannot be imported": ("_target_: broken_code.f\nT: 5", "schedule._target_=broken_code.f", "RuntimeError"),
     "a thing that cannot be called": ("_target_: own_code.thing\nT: 5", "schedule._target_=own_code.thing"),
-    "an option of another group": ("_target_: ddpm_lab.core.loss.Simple", "schedule._target_=ddpm_lab.core.loss.Simple", "loss"),
+    "an option of another group": ("_target_: ddpm_lab.core.loss.Simple", "ddpm_lab.core.loss.Simple", "schedule", "loss"),
     "code for another group": ("_target_: own_code.Mine", "schedule", "Mine", "NoiseSchedule"),
     "a function that makes something else": ("_target_: own_code.listing\nT: 5", "schedule", "list", "NoiseSchedule"),
     "a constructor that refuses": ("_target_: own_code.refusing\nT: 5", "schedule", "T is odd"),
@@ -113,7 +113,8 @@ def test_a_malformed_file_that_is_not_chosen_is_in_nobodys_way(own):
         ("optim/adamw", "_target_: torch.optim.AdamW\nlr: 0.001\nweight_decay: 0.1\n", "optim.weight_decay=0.2"),
         ("loss/mine", "_target_: own_code.Mine\n", "loss=mine"),
         ("callbacks/stopping", "defaults: [default, _self_]\nstopping:\n  _target_: "
-         "lightning.pytorch.callbacks.EarlyStopping\n  monitor: val/bound_bpd\n  patience: 2\n", "callbacks.stopping.patience=3"),
+         "lightning.pytorch.callbacks.EarlyStopping\n  monitor: val/bound_bpd\n  patience: 2\n",
+         "callbacks.stopping.patience=3"),
         ("logger/plain", "_target_: lightning.pytorch.loggers.CSVLogger\nsave_dir: logs\n", "logger.save_dir=elsewhere"),
     ],
 )  # fmt: skip

@@ -12,8 +12,8 @@ from ddpm_lab.errors import ToldElsewhere, UserError
 
 
 def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "stopped") -> None:
-    """Runs a command on the arguments. `usage` is printed where nothing is asked, or --help; empty: the command has its own. Exit
-    codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+    """Runs a command on the arguments. `usage` is printed for --help and where nothing is asked; empty if the command has its
+    own. Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
             stream.reconfigure(errors="backslashreplace")

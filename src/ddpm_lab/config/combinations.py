@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig
 
+from ddpm_lab import processes
 from ddpm_lab.config.build import build_model, current
 from ddpm_lab.config.instantiate import instantiate, plain, resolve_target
 from ddpm_lab.config.options import conf_dir, content, options, target
@@ -18,10 +19,11 @@ from ddpm_lab.training.trainer import check_precisions
 Config = Mapping[str, Any]
 APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
 """What takes no part in any combination."""
+LOCAL = "ddpm_lab.sweeps.local.Local"
 
 
 def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[str] | None = None) -> None:
-    """Refuse parts that do not go together, with the options that would. `good`: what was put together before, to be added to."""
+    """Refuse parts that do not go together, with the options that would. `good` collects what was put together."""
     config = {key: value for key, value in current(cfg).items() if key not in APART}
     if (text := json.dumps(config, sort_keys=True)) in (good or ()):
         return
@@ -171,7 +173,41 @@ def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
             if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
         ]
         raise UserError(
-            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained with "
-            f"variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
+            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
+            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
             f"{' or '.join(fixed)}"
+        )
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def check_place(values: Mapping[str, Any], sweep: bool) -> None:
+    """What a single key's rule cannot say: where runs and their processes have a place."""
+    devices, nodes, name = (_at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
+    if sweep and nodes != 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m"
+        )
+    if not sweep and (ready := _at(values, "sweep.arms")):
+        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep.arms=[] for its base alone")
+    if not sweep and _at(values, "launcher._target_") not in (None, LOCAL):
+        raise UserError("this experiment chooses a launcher, which is for a sweep: add -m, or launcher=local")
+    if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
+        raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
+    if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
+        raise UserError(
+            f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait"
+        )
+    if sweep and (experiment := _at(values, "run.experiment")) is not None:
+        raise UserError(
+            f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out"
+        )
+    if sweep and name is not None:
+        raise UserError(
+            f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
         )

@@ -1,27 +1,24 @@
-"""The command line as the user typed it: Hydra's flags, and key=value arguments unfolded into one list per run."""
+"""The key=value arguments of a command line, unfolded into one list per run."""
 
-import argparse
 import itertools
 import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
 from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
+from ddpm_lab.config.flags import of_hydra
 from ddpm_lab.config.options import aliases, groups, options
 from ddpm_lab.errors import UserError
 
 MOST_RUNS = 1000
 BASE = ("sweep=none", "sweep.arms=[]", "launcher=local")
 """Of an experiment that is a sweep, a single run."""
-_LEFT_TO_HYDRA = {"--hydra-help", "--version", "--shell-completion", "-sc"}
-_FLAGS = ("--run -r", "--multirun -m", "--resolve", "--experimental-rerun=", "--cfg -c=", "--package -p=", "--info -i",
-          "--config-path -cp=", "--config-name -cn=", "--config-dir -cd=")  # fmt: skip
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/job_logging", "hydra.job_logging")
 _INSTEAD = {
     **dict.fromkeys(_FOLDERS, "runs and their logs go where run.name= or run.root= say; use one of these"),
@@ -35,7 +32,7 @@ _INSTEAD = {
 
 
 def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """The arguments with our own names in place of other codebases' (`schedule=scaled_linear` is quadratic here), and without the
+    """The arguments with our names in place of other codebases' (`schedule=scaled_linear` is quadratic here), and without the
     default experiment where other data than its own are typed; and a note for each change."""
     words, notes, known = list(argv), [], groups(dirs)
     for i, word in enumerate(words):
@@ -52,14 +49,6 @@ def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], lis
             words.append("experiment=none")
             notes.append(f"data={others[0]} is not the data of experiment={default['experiment']}: experiment=none is taken")
     return words, notes
-
-
-class CommandLine(NamedTuple):
-    """What was asked for; `runs` is False where Hydra only shows something."""
-
-    sweep: bool
-    runs: bool
-    arguments: list[str]
 
 
 class Span(NamedTuple):
@@ -80,51 +69,6 @@ class Setting(NamedTuple):
     value: object
     typed: str
     span: Span | None = None
-
-
-def read_command_line(argv: Sequence[str]) -> CommandLine | None:
-    """Read Hydra's flags and the key=value arguments; None where there is nothing to check."""
-    if _LEFT_TO_HYDRA & set(argv) or {"--help", "-h"} & set(argv):
-        return None
-    args, unknown = _flags().parse_known_args(list(argv))
-    for word in unknown:
-        why = "no such flag; see --help" if word.startswith("-") else "write all key=value arguments side by side"
-        raise UserError(f"{word}: {why}")
-    if args.experimental_rerun is not None:
-        return None
-    if args.config_path or args.config_name:
-        raise UserError("--config-path and --config-name: add a folder with your own options by --config-dir=FOLDER")
-    if args.run + args.multirun + (args.cfg is not None) + (args.info is not None) > 1:
-        raise UserError("choose one of --run, --multirun (-m), --cfg and --info")
-    if args.resolve and args.cfg is None:
-        raise UserError("--resolve belongs to --cfg: --cfg job --resolve")
-    runs = args.cfg is None and args.info is None
-    return CommandLine(args.multirun, runs, [word for word in args.overrides if runs or not _of_hydra(word)])
-
-
-def _flags() -> argparse.ArgumentParser:
-    """Hydra's, as `hydra.main` reads them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = _bad_flag
-    parser.add_argument("overrides", nargs="*")
-    for flag in _FLAGS:
-        names = flag.rstrip("=").split()
-        if "--info" in names:
-            kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-            parser.add_argument(*names, const="all", nargs="?", choices=kinds)
-        elif flag.endswith("="):
-            parser.add_argument(*names, choices=("job", "hydra", "all") if "--cfg" in names else None)
-        else:
-            parser.add_argument(*names, action="store_true")
-    return parser
-
-
-def _of_hydra(word: str) -> bool:
-    return word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))
-
-
-def _bad_flag(message: str) -> NoReturn:
-    raise UserError(f"{' '.join(message.split())}; see --help")
 
 
 def _parse(word: str) -> Override:
@@ -208,7 +152,7 @@ def _words(line: str, dirs: Sequence[Path]) -> list[str]:
         raise UserError(f"sweep.arms: {line}: {error}") from error
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
-        if of_sweep(key) or _of_hydra(word):
+        if of_sweep(key) or of_hydra(word):
             raise UserError(f"sweep.arms: {word}: this is about the sweep as a whole: type it behind -m")
     return canonical(words, dirs)[0]
 

@@ -114,9 +114,9 @@ def _key_lines(catalog: Catalog, keys: Mapping[str, Key], choices: Mapping[str, 
 
 
 def _explained(catalog: Catalog, key: str, known: Key, choices: Mapping[str, str] | None) -> str:
-    """Domain and meaning; the meaning alone of a file that sets values of several groups, or where there is no domain to be had."""
+    """Domain and meaning. The meaning alone for files that set values of several groups, and for what has no domain."""
     try:
-        domain = None if choices is None else domain_of(key, catalog, catalog.groups | choices)
+        domain = None if choices is None else domain_of(key, catalog, {**catalog.groups, **choices})
     except UserError:
         domain = None
     return ": ".join(text for text in ("" if domain is None else allowed(domain), known.meaning) if text)

@@ -1,7 +1,8 @@
 """From a node of a configuration to the object that it describes.
 
-A node may name as `_target_` what the files of its own group name, in conf/ or in the folder of --config-dir: a checkpoint carries
-a configuration, and may be someone else's. `DDPM_LAB_TARGETS` names further code, for a run whose options came from such a folder.
+A node may name as `_target_` what the files of its own group name, in conf/ or in the folder of --config-dir: a checkpoint
+carries a configuration, and may be someone else's. `DDPM_LAB_TARGETS` names further code, for runs whose options came from such
+a folder.
 """
 
 import importlib
@@ -93,8 +94,8 @@ def node(cfg: "DictConfig | Config", key: str) -> Node:
 
 
 def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
-    """The object that the node at `key` describes. Of what Python `offered`, it gets what its signature takes. Raises UserError,
-    from the ValueError or TypeError of a constructor that refuses its arguments."""
+    """The object that the node at `key` describes. It gets what its signature takes of `offered`. Raises UserError, from
+    the ValueError or TypeError of a constructor that refuses its arguments."""
     target, values = node(cfg, key)
     try:
         return target(**values, **given(target, offered))

@@ -1,5 +1,5 @@
-"""Answer a user's mistakes before any folder is made: names from the yaml files alone, before torch is imported; then values and
-combinations, of the classes and functions that were chosen."""
+"""Answer a user's mistakes before any folder is made: names from the yaml files alone, before torch is imported; then values
+and combinations, of the classes and functions that were chosen."""
 
 import copy
 import itertools
@@ -18,9 +18,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ddpm_lab import processes
 from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
-from ddpm_lab.config.grammar import Setting, Span, columns, expand, of_sweep, read_command_line
+from ddpm_lab.config.flags import read_command_line
+from ddpm_lab.config.grammar import Setting, Span, columns, expand, of_sweep
 from ddpm_lab.config.options import config_dirs
 from ddpm_lab.errors import UserError
 
@@ -43,7 +43,6 @@ Composed = tuple[DictConfig, dict[str, str | None]]
 Check = Callable[[DictConfig, Sequence[Path], bool], str | None]
 """Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep) to the option
 that `variance=auto` stands for."""
-LOCAL = "ddpm_lab.sweeps.local.Local"
 Item = TypeVar("Item")
 VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 """Later versions of Hydra take no version_base."""
@@ -168,7 +167,9 @@ class _Composer:
 
     def _compose(self, choices: Sequence[str]) -> Composed:
         own = ",".join(QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in self.catalog.dirs[1:])
-        self.catalog.check_files(self.catalog.chosen(dict(word.lstrip("+~").partition("=")[::2] for word in choices)))
+        self.catalog.check_files(
+            self.catalog.chosen({word.partition("=")[0].lstrip("+~"): word.partition("=")[2] for word in choices})
+        )
         search = [f"hydra.searchpath=[{own}]"] if own else []
         try:
             config = compose("config", [*choices, *search], return_hydra_config=True)
@@ -203,9 +204,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good: set[str]) -> str | None:
-    from ddpm_lab.config.combinations import check_combination, resolve_auto
+    from ddpm_lab.config.combinations import check_combination, check_place, resolve_auto
 
-    _check_place(resolved(config), sweep)
+    check_place(resolved(config), sweep)
     auto = resolve_auto(config, dirs)
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
         check_combination(config, dirs, good)
@@ -222,7 +223,7 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog, sweep: bool) -> None:
     """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing. What is
-    set of a part that was left out goes with it. What concerns sweeps reaches nothing in a single run, and may be of any option."""
+    set of a part that was left out goes with it. Keys of sweeps reach nothing in a single run, and may be of any option."""
     known, parts = {*catalog.keys_for(choices)}, _left_out(config, choices, catalog)
     if not sweep:
         known |= {key for g in ("sweep", "launcher") for name in catalog.options.get(g, ()) for key in catalog.keys(g, name)}
@@ -278,37 +279,3 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     except (OmegaConfBaseException, ValueError) as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{key}: {_first_line(error)}" if key else _first_line(error)) from error
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    node: Any = values
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
-def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
-    """What a single key's rule cannot say: where runs and their processes have a place."""
-    devices, nodes, name = (_at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
-    if sweep and nodes != 1:
-        raise UserError(
-            f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m"
-        )
-    if not sweep and (ready := _at(values, "sweep.arms")):
-        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep.arms=[] for its base alone")
-    if not sweep and _at(values, "launcher._target_") not in (None, LOCAL):
-        raise UserError("this experiment chooses a launcher, which is for a sweep: add -m, or launcher=local")
-    if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
-        raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
-    if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
-        raise UserError(
-            f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait"
-        )
-    if sweep and (experiment := _at(values, "run.experiment")) is not None:
-        raise UserError(
-            f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out"
-        )
-    if sweep and name is not None:
-        raise UserError(
-            f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
-        )

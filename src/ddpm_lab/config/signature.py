@@ -115,8 +115,8 @@ def given(target: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, A
 
 
 def inspected(key: str, target: Callable[..., Any], values: Mapping[str, Any], explain: Explain = unexplained) -> Node:
-    """The call that a node stands for. Raises UserError where a key reaches no parameter, a value lies outside its domain, or an
-    argument is missing."""
+    """The call that a node stands for. Raises UserError where a key reaches no parameter, a value lies outside its domain, or
+    an argument is missing."""
     known = parameters(target)
     place = f"{key}." if key else ""
     for name, value in values.items():
