@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import arrays, composed, trained
+from tiny_model import TARGETS
 
 import ddpm_lab
 from ddpm_lab.cli.compare import main as compare
 from ddpm_lab.cli.fit import train
 from ddpm_lab.config.build import model_parts, training_identity, unused_parts
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -42,13 +44,13 @@ RUN = [
 
 @pytest.fixture(autouse=True)
 def admitted(monkeypatch):
-    monkeypatch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+    monkeypatch.setenv("DDPM_LAB_TARGETS", TARGETS)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+        patch.setenv("DDPM_LAB_TARGETS", TARGETS)
         return trained(tmp_path_factory.mktemp("tiny") / "run", *RUN, config_dir=CONF)
 
 
@@ -137,6 +139,17 @@ def test_groups_of_another_model_are_left_out(folder):
     other = composed(*RUN, "schedule=cosine", "net=unet", config_dir=CONF)
     assert training_identity(other) == training_identity(cfg) == summary(folder)["training_hash"]
     assert training_identity(composed(*RUN, "model.start=1.0", config_dir=CONF)) != training_identity(cfg)
+
+
+@pytest.mark.parametrize("word", ["schedule=cosine", "schedule.T=10", "sampler.steps=5", "net=unet"])
+def test_what_is_typed_of_a_group_that_it_has_not_is_refused(word):
+    words = [f"--config-dir={CONF}", *RUN]
+    (arm,) = preflight(words)
+    assert not {"schedule", "net"} & set(arm.config)
+    with pytest.raises(
+        UserError, match=rf"^{word.partition('=')[0]}: Categorical has no {word.partition('.')[0].partition('=')[0]}"
+    ):
+        preflight([*words, word])
 
 
 def test_data_that_it_cannot_have_are_answered(tmp_path):

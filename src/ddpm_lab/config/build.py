@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 
@@ -167,10 +167,17 @@ def unused_parts(cfg: "DictConfig | Config") -> list[str]:
     return [name for name in config if name not in (*COMMON, *used)]
 
 
-def drop_unused(cfg: "DictConfig") -> None:
-    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets."""
+def drop_unused(cfg: "DictConfig", typed: Iterable[str] = ()) -> None:
+    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets.
+    Raises UserError for keys of such groups that were typed."""
+    from omegaconf import open_dict
+
     for name in unused_parts(cfg):
-        cfg.pop(name)
+        if key := next((key for key in typed if key.partition(".")[0] == name), None):
+            made_of = ", ".join(model_parts(cfg)) or "no other group"
+            raise UserError(f"{key}: {cfg.model._target_.rpartition('.')[2]} has no {name}; it is made of {made_of}")
+        with open_dict(cfg):
+            cfg.pop(name)
     for name, callback in (cfg.get("callbacks") or {}).items():
         if callback is not None and "_target_" not in callback:
             cfg.callbacks[name] = None

@@ -128,7 +128,7 @@ def _check_packages(config: Config) -> None:
 
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:
     """Put in place of `variance=auto` the variance that the loss's paper used, and return its option's name."""
-    if cfg["variance"]["_target_"] != "auto":
+    if (cfg.get("variance") or {}).get("_target_") != "auto":
         return None
     dirs = [conf_dir()] if dirs is None else dirs
     loss, files = resolve_target(cfg["loss"]["_target_"], "loss"), options("variance", dirs)

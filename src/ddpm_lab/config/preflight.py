@@ -112,6 +112,7 @@ def _named(settings: Sequence[Setting], composer: "_Composer", sweep: bool) -> A
 
 def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) -> list[Arm]:
     """Values and combinations of each run; what was chosen is imported here."""
+    from ddpm_lab.config.build import drop_unused
     from ddpm_lab.config.ineffective import ineffective_in_all
     from ddpm_lab.config.instantiate import permit
     from ddpm_lab.config.values import Checked
@@ -120,6 +121,8 @@ def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) ->
     checked = Checked(catalog)
 
     def step(arm: Arm) -> Arm:
+        if "model" in resolved(arm.config):
+            drop_unused(arm.config, arm.typed)
         checked(resolved(arm.config), arm.choices, arm.typed)
         return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
 
