@@ -1,4 +1,4 @@
-"""The parts that speed.py compares with diffusers: a training step and a sampling call, in either precision and memory format."""
+"""A training step and a sampling call, ours and of diffusers, in either precision and memory format: what speed.py compares."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 from timing import Row, compare, show
 from torch import Tensor, nn
 
+from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Simple
 from ddpm_lab.core.prediction import Eps
@@ -13,13 +14,12 @@ from ddpm_lab.core.sampler import Ancestral
 from ddpm_lab.core.schedule import linear
 from ddpm_lab.core.timesteps import Uniform
 from ddpm_lab.core.variance import BetaTilde
-from ddpm_lab.data.memory import Batch
+from ddpm_lab.models.diffusion import Diffusion, in_bf16
 from ddpm_lab.nets.unet import UNet
-from ddpm_lab.training.module import DiffusionModule, in_bf16
+from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.optim import Adam
 
 BATCH = 16
-OPTIM = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "warmup": 5000, "clip": 1.0}
 
 
 def diffusers_unet(dropout: float) -> nn.Module:
@@ -45,15 +45,18 @@ def diffusion() -> GaussianDiffusion:
     return GaussianDiffusion(linear(), Eps(), BetaTilde(), 256)
 
 
-def our_module(net: nn.Module, shape: tuple[int, ...]) -> DiffusionModule:
-    return DiffusionModule(net, diffusion(), Simple(), Uniform(), Adam(**OPTIM), Ancestral(), shape, 0, {})
+def our_module(net: nn.Module, shape: tuple[int, ...]) -> TrainingModule:
+    process = diffusion()
+    parts = (process.schedule, process.prediction, process.variance, Simple(), Uniform(), Ancestral())
+    model = Diffusion(*parts, lambda **_: net, shape=shape, levels=process.levels, seed=0, config={})
+    return TrainingModule(model, Adam())
 
 
 def our_step(precision: torch.dtype | None, channels_last: bool) -> Callable[[], None]:
     """What Lightning runs in a step, without Lightning: training step, backward, clip and guard, Adam, average."""
     module = our_module(UNet(3, 3, 32), (3, 32, 32))
     if channels_last:
-        module.net.to(memory_format=torch.channels_last)
+        module.model.net.to(memory_format=torch.channels_last)
     optimizer = module.optim.configure(module._parameters_list)["optimizer"]
     average, weights = [p.detach().clone() for p in module._parameters_list], [p.data for p in module._parameters_list]
     batch = Batch(torch.rand(BATCH, 3, 32, 32) * 2 - 1, 0, 0, BATCH)

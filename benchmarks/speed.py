@@ -23,22 +23,8 @@ from ddpm_lab.data.memory import InMemory, TrainStream
 from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.module import DiffusionModule
+from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.trainer import make
-
-TRAINER = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "num_nodes": 1,
-    "tf32": True,
-    "compile": False,
-    "accumulate": 1,
-    "fast_dev_run": False,
-    "sample_precision": "32-true",
-    "other_world_size": False,
-    "validate_every": 10**6,
-    "log_every": 50,
-}
 
 
 class Images(InMemory):
@@ -46,10 +32,10 @@ class Images(InMemory):
 
     def __init__(self, n: int, shape: tuple[int, ...], batch_size: int) -> None:
         super().__init__(batch_size, flip=True)
-        self.n, self.of = n, shape
+        self.n, self.size_of = n, shape
 
     def load(self) -> tuple[Tensor, Tensor]:
-        return torch.randint(256, (self.n, *self.of), dtype=torch.uint8), torch.zeros(2, *self.of, dtype=torch.uint8)
+        return torch.randint(256, (self.n, *self.size_of), dtype=torch.uint8), torch.zeros(2, *self.size_of, dtype=torch.uint8)
 
 
 def outside() -> None:
@@ -67,13 +53,13 @@ def outside() -> None:
         for name, sampler in {"DDPM": Ancestral(), "DDIM": DDIM(steps=None)}.items():
             draws = sampler.draws_noise
 
-            def own(sampler: Any = sampler, x: Tensor = x, denoise: Any = denoise, draws: bool = draws) -> object:
+            def ours(sampler: Any = sampler, x: Tensor = x, denoise: Any = denoise, draws: bool = draws) -> object:
                 return sampler.step(denoise, x, chain[500], torch.randn_like(x) if draws else None, None)
 
-            def other(scheduler: Any = theirs[name], x: Tensor = x, out: Tensor = out) -> object:
+            def reference(scheduler: Any = theirs[name], x: Tensor = x, out: Tensor = out) -> object:
                 return scheduler.step(out, 499, x)
 
-            ways = {f"diffusers {name}Scheduler.step": other, f"ours, {type(sampler).__name__}": own}
+            ways = {f"diffusers {name}Scheduler.step": reference, f"ours, {type(sampler).__name__}": ours}
             with torch.inference_mode():
                 show(f"Outside the network, {name}, batch {n}", compare(ways, rounds=30, calls=10), "µs", 1e6)
 
@@ -90,12 +76,12 @@ def data() -> None:
     pictures, ours, order = raw.permute(0, 2, 3, 1).numpy(), iter(stream), torch.randperm(len(raw))
 
     def one_by_one() -> Tensor:
-        found = []
+        batch = []
         for i in order[:size].tolist():
             picture = Image.fromarray(pictures[i])
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if i % 2 else picture
-            found.append(torch.frombuffer(picture.tobytes(), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1) / 127.5 - 1)
-        return torch.stack(found)
+            batch.append(torch.frombuffer(picture.tobytes(), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1) / 127.5 - 1)
+        return torch.stack(batch)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # frombuffer: not writable
@@ -141,15 +127,14 @@ def _raw(shape: tuple[int, ...]) -> tuple[Tensor, int]:
     return torch.randint(256, (1000, *shape), dtype=torch.uint8), 256
 
 
-def _lightning(module: DiffusionModule, shape: tuple[int, ...], size: int, steps: int) -> float:
+def _lightning(module: TrainingModule, shape: tuple[int, ...], size: int, steps: int) -> float:
     images = Images(1000, shape, size)
     images.seed, images.steps = 0, steps
     with tempfile.TemporaryDirectory() as folder:
         speed = Throughput()
         trainer = make(
-            **TRAINER,
             max_steps=steps,
-            precision="32-true",
+            validate_every=10**6,
             channels_last=False,
             module=module,
             logger=CsvLogger(folder),

@@ -32,11 +32,14 @@ def compare(ways: dict[str, Callable[[], object]], rounds: int, calls: int = 1, 
     reference = next(iter(seconds.values()))
     return [
         Row(
-            name, min(own), statistics.median(own), min(reference) / min(own),
-            statistics.median(r / o for r, o in zip(reference, own, strict=True)),
+            name,
+            min(times),
+            statistics.median(times),
+            min(reference) / min(times),
+            statistics.median(r / o for r, o in zip(reference, times, strict=True)),
         )
-        for name, own in seconds.items()
-    ]  # fmt: skip
+        for name, times in seconds.items()
+    ]
 
 
 def show(title: str, rows: list[Row], unit: str, scale: float) -> None:

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.cli.fit import train
-from ddpm_lab.config.compat import resolve_auto
+from ddpm_lab.config.combinations import resolve_auto
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.models.checkpoint import read_checkpoint
 

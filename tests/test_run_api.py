@@ -152,7 +152,7 @@ def test_float64_images_are_images(run, val):
 
 
 def test_a_sampler_that_asks_for_too_many_steps_is_answered(run):
-    with pytest.raises(UserError, match=r"sampler\.steps=50: a chain of T=10 has 1 to 10 steps"):
+    with pytest.raises(UserError, match=r"steps=50 .*T=10"):
         run.sample(2, DDIM(50))
 
 

@@ -12,6 +12,7 @@ import inspect
 import os
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf, Predicate
@@ -30,12 +31,32 @@ HalfOpenUnit = Annotated[float, Ge(0), Lt(1)]
 Text = Annotated[str, MinLen(1)]
 
 
+@dataclass(frozen=True)
+class Named(Predicate):
+    """A predicate with words for what it allows."""
+
+    words: str = ""
+
+
 def is_file(path: str) -> bool:
     """Whether a file is there; ~ is the home folder."""
     return os.path.isfile(os.path.expanduser(path))
 
 
-File = Annotated[str, Predicate(is_file)]
+def is_folder_name(name: str) -> bool:
+    """Whether one folder can be called so, and is not hidden."""
+    printable = name.isprintable() and not set(name) & set("/\\")
+    return printable and name != "" and name[0] != "." and len(name.encode()) <= 255
+
+
+def is_folder_path(path: str) -> bool:
+    """One or more names of folders with / between."""
+    return all(map(is_folder_name, path.split("/")))
+
+
+File = Annotated[str, Named(is_file, "file that exists")]
+FolderName = Annotated[str, Named(is_folder_name, "folder name without / and without a dot in front")]
+FolderPath = Annotated[str, Named(is_folder_path, "folder names with / between, none with a dot in front")]
 
 
 class Python:
@@ -149,8 +170,8 @@ def allowed(domain: Any) -> str:
 
 
 def _bounded(base: Any, bounds: tuple[Any, ...]) -> str:
-    if any(getattr(bound, "func", None) is is_file for bound in bounds):
-        return "file that exists"
+    if words := next((bound.words for bound in bounds if isinstance(bound, Named)), ""):
+        return words
     words, kinds = allowed(base), {type(bound): bound for bound in bounds}
     lower = next(((kind, getattr(kinds[kind], _SIGNS[kind][1])) for kind in (Ge, Gt) if kind in kinds), None)
     upper = next(((kind, getattr(kinds[kind], _SIGNS[kind][1])) for kind in (Le, Lt) if kind in kinds), None)

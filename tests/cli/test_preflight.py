@@ -2,6 +2,7 @@
 
 import pytest
 
+from ddpm_lab.config.grammar import canonical
 from ddpm_lab.config.options import conf_dir, options
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
@@ -15,82 +16,108 @@ def refusal(*argv: str) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("argv", "start"),
-    [
-        ("schedule=cosin", f"schedule=cosin: no such option. Did you mean schedule=cosine? Options: {SCHEDULES}"),
-        ("loss=vbl", "loss=vbl: no such option. Did you mean loss=vlb? Options: constant_weight, hybrid, "),
-        ("schedule=", "schedule=: no such option. Options: "),
-        ("shedule=cosine", "shedule=cosine: no such key. Did you mean schedule=cosine? Groups and keys: data, schedule, "),
-        ("shedule=cosin", "shedule=cosin: no such key. Did you mean schedule=cosine? "),
-        ("schedul.T=5", "schedul.T=5: no such key. Did you mean schedule.T=5? "),
-        ("lr=1", "lr=1: no such key. Did you mean optim.lr=1? "),
-        ("run.nam=x", "run.nam=x: no such key. Did you mean run.name=x"),
-        ("+learnin_rate=1", "+learnin_rate=1: no such key. Did you mean optim.lr=1 (learning rate after warm-up)? "),
-        ("++learning_rate=1", "++learning_rate=1: no such key. Did you mean optim.lr=1 "),
-        ("zzz=1", "zzz=1: no such key. Groups and keys: "),
-        ("=3", "=3: no such key. Groups and keys: "),
-        ("+optim.lr=1", "+optim.lr=1: leave out the +"),
-        ("+schedule=cosine", "+schedule=cosine: leave out the +"),
-        ("++schedule=cosine", "++schedule=cosine: leave out the +"),
-        ("~seed", "~seed: nothing can be taken away"),
-        ("~schedule", "~schedule: nothing can be taken away"),
-        ("experiment=null", "experiment=null: to run without an experiment type '~experiment'"),
-        ("schedule=null", f"schedule=null: a choice is needed. Options: {SCHEDULES}"),
-        ("schedule=[linear]", "schedule=[linear]: one option at a time"),
-        ("schedule@a=linear", "schedule@a=linear: an option stays in its own group; write schedule=linear"),
-        ("schedule._target_=os.system", "schedule._target_=os.system: a class is chosen by its option, schedule=..."),
-        ("data.batchsize=4", "data.batchsize=4: data=digits has no such key; it has batch_size, "),
-        (
-            "sampler=ancestral sampler.eta=.5",
-            "sampler.eta=.5: sampler=ancestral has no such key; it has clip, spacing, steps. sampler=ddim and "
-            "sampler=ddim_eta1 have it",
-        ),
-        ("timesteps.x=1", "timesteps.x=1: timesteps=uniform has no such key; it has none."),
-        ("callbacks.frechet=null", "callbacks.frechet=null: callbacks.frechet is no single value; set one of callbacks."),
-        ("schedule.T.x=1", "schedule.T.x=1: schedule=cosine has no such key; "),
-        ("seed=1 seed=2", "seed=2: seed is already set by seed=1"),
-        ("experiment=smoke net=mlp", "experiment=smoke sets net.channels: net=mlp has no such key; "),
-    ],
-)
-def test_names(argv, start):
-    assert refusal(*argv.split()).startswith(start)
+def refuses(line: str, *names: str) -> None:
+    """In one line that begins with the argument and holds these words."""
+    message = refusal(*line.split())
+    assert [name for name in names if name not in message] == [], message
+    assert "\n" not in message
+
+
+NAMES = {
+    "schedule=cosin": ("schedule=cosin: ", "schedule=cosine?", SCHEDULES),
+    "loss=vbl": ("loss=vbl: ", "loss=vlb?", "constant_weight, hybrid, "),
+    "schedule=": ("schedule=: ", SCHEDULES),
+    "shedule=cosine": ("shedule=cosine: ", "schedule=cosine?", "data, model, schedule, "),
+    "shedule=cosin": ("shedule=cosin: ", "schedule=cosine?"),
+    "schedul.T=5": ("schedul.T=5: ", "schedule.T=5?"),
+    "lr=1": ("lr=1: ", "optim.lr=1?"),
+    "run.nam=x": ("run.nam=x: ", "run.name=x"),
+    "+learnin_rate=1": ("+learnin_rate=1: ", "optim.lr=1 (learning rate"),
+    "++learning_rate=1": ("++learning_rate=1: ", "optim.lr=1"),
+    "zzz=1": ("zzz=1: ", "data, model, schedule, "),
+    "=3": ("=3: ", "data, model, schedule, "),
+    "+optim.lr=1": ("+optim.lr=1: ", "leave out the +"),
+    "+optim.scheduler=x": ("+optim.scheduler=x: ", "optim=adam", "betas, clip, eps"),
+    "+schedule=cosine": ("+schedule=cosine: ", "leave out the +"),
+    "++schedule=cosine": ("++schedule=cosine: ", "leave out the +"),
+    "~seed": ("~seed: ", "seed=..."),
+    "~schedule": ("~schedule: ", "schedule=..."),
+    "~optim.clip": ("~optim.clip: ", "optim.clip=..."),
+    "experiment=null": ("experiment=null: ", "~experiment"),
+    "schedule=null": ("schedule=null: ", SCHEDULES),
+    "schedule=[linear]": ("schedule=[linear]: ", "one option"),
+    "schedule@a=linear": ("schedule@a=linear: ", "schedule=linear"),
+    "schedule._target_=os.system": ("schedule._target_=os.system: ", "schedule=..."),
+    "data.batchsize=4": ("data.batchsize=4: ", "data=digits", "batch_size, "),
+    "timesteps.x=1": ("timesteps.x=1: ", "timesteps=uniform", "none"),
+    "callbacks.frechet=5": ("callbacks.frechet=5: ", "callbacks.frechet.n, callbacks.frechet.seed"),
+    "callbacks.frechet=null callbacks.frechet.n=5": ("callbacks.frechet.n=5: ", "callbacks.frechet is left out"),
+    "schedule.T.x=1": ("schedule.T.x=1: ", "schedule=cosine"),
+    "seed=1 seed=2": ("seed=2: ", "seed=1"),
+    "experiment=smoke net=mlp": ("experiment=smoke sets net.channels: ", "net=mlp", "belongs to net=unet"),
+    "trainer.max_step=5": ("trainer.max_step=5: ", "trainer.max_steps?"),
+}
+
+
+@pytest.mark.parametrize("line", NAMES)
+def test_names(line):
+    refuses(line, *NAMES[line])
 
 
 @pytest.mark.parametrize(
-    ("argument", "start"),
+    ("line", "there", "never"),
     [
-        ("schedule.T=-1", "schedule.T=-1: allowed is int >= 1 (number of diffusion steps)"),
-        ("schedule.T=ten", "schedule.T=ten: allowed is int >= 1"),
-        ("schedule.T=1e3", "schedule.T=1e3: allowed is int >= 1 (number of diffusion steps); write schedule.T=1000"),
-        ("schedule.T=null", "schedule.T=null: allowed is int >= 1"),
-        ("schedule.T={a:1}", "schedule.T={a:1}: allowed is int >= 1"),
-        ("optim.lr=abc", "optim.lr=abc: allowed is float > 0 (learning rate after warm-up)"),
-        ("optim.lr=nan", "optim.lr=nan: allowed is float > 0"),
-        ("optim.lr='0.1'", "optim.lr='0.1': allowed is float > 0"),
-        ("optim.betas=[.9,2]", "optim.betas=[.9,2]: allowed is list of float in [0, 1)"),
-        ("sampler.spacing=leadin", "sampler.spacing=leadin: allowed is one of trailing, leading, linspace, quadratic ("),
-        ("resume={a:1}", "resume={a:1}: allowed is str or null"),
-        ("seed=${seed}", "seed: "),
-        ("seed=${nothing}", "seed: "),
-        ("run.name=a/b", "run.name=a/b: allowed is a folder name"),
-        ("run.name=..", "run.name=..: allowed is a folder name"),
-        ("run.name=" + "x" * 300, "run.name=xxx"),
-        ("run.experiment=../x", "run.experiment=../x: allowed is a folder name"),
-        ("run.experiment=/x", "run.experiment=/x: allowed is a folder name"),
-        ("run.name=3", "run.name=3: allowed is str or null"),
-        ("run.root=", "run.root=: allowed is str"),
+        ("eta=0.5 sampler=ancestral", "sampler.eta belongs to sampler=ddim, sampler=ddim_eta1", "Did you mean"),
+        ("sampler=ancestral sampler.eta=.5", "sampler.eta belongs to sampler=ddim, sampler=ddim_eta1", "Did you mean"),
+        ("epochs=10", "metrics.epochs belongs to metrics=classifier", "Did you mean"),
+        ("steps=10", "sampler.steps=10?", "belongs"),
+        ("model=unet", "net=unet", "belongs"),
+        ("schedule=unet", "net=unet?", "belongs"),
+        ("net=cosin", "Options: mlp", "schedule"),
     ],
 )
-def test_values(argument, start):
-    assert refusal(argument).startswith(start)
+def test_only_keys_of_chosen_options_are_suggested(line, there, never):
+    message = refusal(*line.split())
+    assert there in message
+    assert never not in message
+
+
+VALUES = {
+    "schedule.T=-1": ("int >= 1", "number of diffusion steps"),
+    "schedule.T=ten": ("int >= 1",),
+    "schedule.T=1e3": ("int >= 1", "write schedule.T=1000"),
+    "schedule.T=null": ("int >= 1",),
+    "schedule.T={a:1}": ("int >= 1",),
+    "optim.lr=abc": ("float", "learning rate after warm-up"),
+    "optim.lr=nan": ("float",),
+    "optim.lr='0.1'": ("float",),
+    "net.attention=4": ("list of int", "net.attention=[4]"),
+    "sampler.spacing=leadin": ("trailing, leading, linspace, quadratic", "sampler.spacing=leading?"),
+    "resume={a:1}": ("str", "null"),
+    "resume=3": ("str", "resume=\"'3'\""),
+    "run.name=a/b": ("folder name", "null"),
+    "run.name=..": ("folder name",),
+    "run.experiment=../x": ("folder name",),
+    "run.experiment=/x": ("folder name",),
+    "run.name=3": ("folder name", "run.name=\"'3'\""),
+    "run.root=": ("str",),
+    "run.name=" + "x" * 300: ("folder name",),
+}
+
+
+@pytest.mark.parametrize("argument", VALUES, ids=lambda argument: argument[:30])
+def test_values(argument):
+    refuses(argument, f"{argument}: allowed is ", *VALUES[argument])
+
+
+@pytest.mark.parametrize("argument", ["seed=${seed}", "seed=${nothing}"])
+def test_references_that_lead_nowhere(argument):
+    refuses(argument, "seed: ")
 
 
 def test_a_file_must_be_named_and_exist(tmp_path):
-    assert refusal("data=npz").startswith("data.path is needed: file: .npz or .npy")
-    message = refusal("data=npz", "data.path=/nowhere")
-    assert message.startswith("data.path=/nowhere: allowed is file (")
-    assert message.endswith("; there is no such file")
+    refuses("data=npz", "data.path is needed: file that exists", "data.path=...")
+    refuses("data=npz data.path=/nowhere", "data.path=/nowhere: allowed is file that exists")
     (tmp_path / "x.npz").touch()
     preflight(["data=npz", f"data.path={tmp_path}/x.npz"])
 
@@ -119,31 +146,6 @@ def test_what_cannot_be_read_takes_one_line(argument, message):
 @pytest.mark.parametrize(
     ("argv", "start"),
     [
-        ("variance=learned_range loss=simple", "loss=simple leaves the output of variance=learned_range untrained: use "),
-        ("variance=beta loss=hybrid", "loss=hybrid trains the variance with its second term, and variance=beta"),
-        ("net=mlp", "net=mlp takes vectors, and data=digits gives images: use net=unet or net=unet_small"),
-        ("experiment=gaussian_mixture sampler.clip=true", "sampler.clip=true "),
-        (
-            "data=cifar10",
-            "data=cifar10 gives images of 32×32, and net.attention=[4] asks for a size they do not pass through: choose from "
-            "[32, 16], e.g. net.attention=[16]",
-        ),
-        (
-            "data=mnist data.pad=30 net=unet",
-            "data=mnist gives images of 30×30, and net.multipliers=[1, 2, 2, 2] halves them 3 times: use fewer multipliers, "
-            "or a multiple of 8 as data.pad",
-        ),
-        ("data=celeba data.size=60 net=unet", "data=celeba gives images of 60×60, and net.multipliers=[1, 2, 2, 2] halves"),
-        ("sampler.steps=2000", "sampler.steps=2000 is more than schedule.T=1000"),
-    ],
-)
-def test_combinations(argv, start):
-    assert refusal(*argv.split()).startswith(start)
-
-
-@pytest.mark.parametrize(
-    ("argv", "start"),
-    [
         ("schedule=linear,cosine", "schedule=linear,cosine lists several values: add -m to run one after another"),
         (
             "optim.betas=.5,.9",
@@ -165,21 +167,24 @@ def test_combinations(argv, start):
         ("launcher=slurm", "launcher=slurm: this is about a sweep: add -m"),
         ("launcher.minutes=5", "launcher.minutes=5: this is about a sweep: add -m"),
         ("-m launcher=local,slurm", "launcher=local,slurm: a sweep takes one value of this"),
-        ("-m launcher.minutes=5", "launcher.minutes=5: launcher=local has no such key; it has none. launcher=slurm has it"),
+        (
+            "-m launcher.minutes=5",
+            "launcher.minutes=5: launcher=local has no such key; it has none. launcher.minutes belongs to launcher=slurm",
+        ),
         ("-m sweep=varianc", "sweep=varianc: no such option. Did you mean sweep=variance?"),
         ("-m sweep.n_jobs=0", "sweep.n_jobs=0: allowed is int >= 1"),
-        ("-m sweep.name=a/b", "sweep.name=a/b: allowed is a folder name"),
-        ("-m sweep.arms=5", "sweep.arms=5: allowed is list of str or empty"),
+        ("-m sweep.name=a/b", "sweep.name=a/b: allowed is folder name"),
+        ("-m sweep.arms=5", "sweep.arms=5: allowed is list of str"),
         ("-m sweep.arms=['schedul=linear']", "schedul=linear: no such key. Did you mean schedule=linear?"),
         ("-m hydra/launcher=joblib seed=1,2", "hydra/launcher=joblib: a sweep starts its own processes"),
         ("-m experiment=smoke,digits_sweep", "experiment: one of these is a sweep itself"),
         ("experiment=digits_sweep", "this experiment is a sweep (schedule=linear,cosine loss=simple,hybrid seed=0,1): add -m"),
-        ("trainer.devices=0", "trainer.devices=0: allowed is int >= 1 or null"),
+        ("hydra.verbose=true", "hydra.verbose=true: Hydra's own settings have no part in a run"),
         ("hydra.run.dir=x", "hydra.run.dir=x: runs and their logs go where run.name= or run.root= say"),
         ("hydra.sweep={dir:x}", "hydra.sweep={dir:x}: runs and their logs"),
         ("hydra/job_logging=default", "hydra/job_logging=default: runs and their logs"),
         ("hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: add -m"),
-        ("-m hydra.verbose=true,false", "hydra.verbose=true,false: Hydra's own settings take one value"),
+        ("-m hydra.verbose=true,false", "hydra.verbose=true,false: Hydra's own settings have no part in a run"),
         ("--foo", "--foo: no such flag"),
         ("--multi", "--multi: no such flag"),
         ("seed=1 -m seed=2", "seed=2: write all key=value arguments side by side"),
@@ -198,7 +203,8 @@ def test_every_bad_run_of_a_sweep_is_listed_before_the_first_starts():
     message = refusal("-m", "schedule=linear,cosine", "loss=simple,hybrid", "variance=learned_range")
     head, problem, *runs = message.splitlines()
     assert head == "2 of the 4 runs of this sweep cannot work, so none was started:"
-    assert problem.startswith("loss=simple leaves the output of variance=learned_range untrained")
+    assert "loss=simple" in problem
+    assert "variance=learned_range" in problem
     assert runs == [f"  schedule={s} loss=simple variance=learned_range" for s in ("linear", "cosine")]
 
 
@@ -207,7 +213,7 @@ def test_a_problem_of_every_run_is_said_once():
 
 
 def test_one_run():
-    (arm,) = preflight(["schedule=cosine", "schedule.T=177", "++seed=3", "hydra.verbose=false"])
+    (arm,) = preflight(["schedule=cosine", "schedule.T=177", "++seed=3"])
     assert arm.overrides == ["schedule=cosine", "schedule.T=177", "++seed=3"]
     assert (arm.config.schedule.T, arm.config.seed, arm.choices["schedule"]) == (177, 3, "cosine")
     assert "hydra" not in arm.config
@@ -279,19 +285,16 @@ def own(tmp_path, **files: str) -> str:
 def test_a_folder_of_ones_own(tmp_path):
     flag = own(
         tmp_path,
-        schedule__mine="_target_: my.schedule\nT: 5\nslope: 2\n",  # no rules: not checked
+        schedule__mine="_target_: ddpm_lab.core.schedule.cosine\nT: 5\noffset: 0.1\n",
         net__wide="defaults: [unet_small, _self_]\nchannels: 64\n",
         experiment__table__row1="# @package _global_\ndefaults:\n  - override /schedule: mine\nseed: 4\n",
     )
-    (arm,) = preflight([flag, "experiment=table/row1", "schedule.slope=x", "net=wide"])
-    assert (arm.config.seed, arm.config.schedule.slope, arm.config.net.channels) == (4, "x", 64)
+    (arm,) = preflight([flag, "experiment=table/row1", "schedule.offset=0.2", "net=wide"])
+    assert (arm.config.seed, arm.config.schedule.offset, arm.config.net.channels) == (4, 0.2, 64)
     assert arm.choices["experiment"] == "table/row1"
-    message = refusal(flag, "net=wide", "net.channels=-1")  # the rule comes with the option that wide builds upon
-    assert message.startswith("net.channels=-1: allowed is int >= 2")
+    refuses(f"{flag} net=wide net.channels=-1", "net.channels=-1: allowed is int >= 2", "feature maps")
     assert refusal(flag, "schedule=min").startswith("schedule=min: no such option. Did you mean schedule=mine?")
-    assert refusal(flag, "experiment=row1").endswith(
-        "gaussian_mixture, iddpm_cifar10, iddpm_cifar10_vlb, none, smoke, table/row1"
-    )
+    assert refusal(flag, "experiment=row1").endswith("none, smoke, table/row1")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +306,7 @@ def test_a_folder_of_ones_own(tmp_path):
             "sampler: null\n",
             "experiment=e sets sampler: a file chooses an option in its defaults list: - override /sampler: OPTION",
         ),
-        ("optim:\n  lr: fast\n", "optim.lr=fast: allowed is float > 0"),
+        ("optim:\n  lr: fast\n", "optim.lr=fast: allowed is float"),
         ("optim: {lr: ", ""),
         (
             "defaults:\n  - override /schedule: nope\n",
@@ -317,3 +320,36 @@ def test_mistakes_in_ones_own_experiment(tmp_path, text, start):
     message = refusal(own(tmp_path, experiment__e=f"# @package _global_\n{text}"), "experiment=e")
     assert message.startswith(start)
     assert "\n" not in message
+
+
+def test_a_callback_or_all_of_them_can_be_left_out():
+    for words in (["~callbacks.frechet"], ["callbacks.frechet=null"], ["experiment=smoke", "~callbacks.frechet"]):
+        (arm,) = preflight(words)
+        assert arm.config.callbacks.frechet is None
+        assert arm.config.callbacks.samples is not None
+    for words in (["callbacks=none"], ["callbacks=none", "experiment=smoke"]):  # which sets values of some
+        (arm,) = preflight(words)
+        assert set(arm.config.callbacks.values()) == {None}
+
+
+def test_other_data_than_those_of_the_default_experiment_are_trained_without_it(tmp_path):
+    words, notes = canonical(["data=cifar10", "net=unet"], [conf_dir()])
+    (arm,) = preflight(words)
+    assert (arm.choices["experiment"], arm.config.optim.lr, arm.config.trainer.max_steps) == ("none", 0.0002, 100000)
+    assert "data=cifar10" in notes[0]
+    assert "experiment=none" in notes[0]
+    for kept in (["data=digits"], ["data=cifar10", "experiment=digits"], ["data=cifar10", "~experiment"], ["data=mnis"],
+                 ["data=cifar10", "resume=RUN"]):  # fmt: skip
+        assert canonical(kept, [conf_dir()]) == (kept, [])
+    assert canonical(["-m", "data=digits,mnist"], [conf_dir()])[0][-1] == "experiment=none"
+
+
+def test_a_flag_of_hydra_with_the_name_of_a_group_stays_as_it_is():
+    words = ["--cfg", "job", "-p", "optim"]
+    assert canonical(words, [conf_dir()])[0] == words
+    assert preflight(words) == []
+
+
+def test_what_was_typed_is_known():
+    (arm,) = preflight(["schedule=cosine", "++seed=3", "~callbacks.frechet"])
+    assert arm.typed == {"schedule": "cosine", "seed": "3", "callbacks.frechet": ""}

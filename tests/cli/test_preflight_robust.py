@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,16 +45,41 @@ def test_whatever_is_typed(text, start):
     assert len(answer(start + text)) < 600
 
 
-def test_neither_torch_nor_lightning_is_imported():
-    code = (
-        "import sys; from ddpm_lab.config.preflight import preflight; preflight(['loss=hybrid']); "
-        "print([m for m in ('torch', 'lightning', 'numpy', 'rich', 'ddpm_lab.core') if m in sys.modules])"
-    )
+NAMES_ALONE = """
+import sys
+from ddpm_lab.config.preflight import preflight
+try:
+    preflight({argv})
+except Exception as error:
+    print(type(error).__name__)
+print([m for m in ("torch", "lightning", "numpy", "rich", "pydantic", "ddpm_lab.core") if m in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["schedule=cosin"], ["shedule=cosine"], ["optim.lrr=1"], ["trainer.max_step=1"], ["-m", "seed=1,2", "lr=1"],
+     ["experiment=smoke", "net=mlp"], ["sampler=ancestral", "sampler.eta=1"]],
+)  # fmt: skip
+def test_names_are_answered_from_the_files_alone(argv):
+    code = NAMES_ALONE.format(argv=argv)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
+    assert run.stdout == "UserError\n[]\n"
 
 
 def test_no_folder_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     preflight(["-m", "seed=1,2"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py", "dashboard.py"])
+def test_a_reader_that_goes_away_gets_no_traceback(script):
+    """As `head` does."""
+    command = [sys.executable, str(ROOT / script), "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 0)
+    process.stderr.close()

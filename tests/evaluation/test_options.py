@@ -8,14 +8,18 @@ import pytest
 from formats import random_images
 from helpers import CONF
 
-from ddpm_lab.config.facts import fact
+from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.options import groups, options, target
 
 from .support import DIGITS, VECTORS, T, copied, evaluate, refusal
 
 DIRS = [CONF / "evaluate", CONF]
 VARIANCES = options("variance", DIRS)
-LEARNED = [name for name, path in VARIANCES.items() if fact(target(path) or "", "n_outputs") == 2]
+LEARNED = [
+    name
+    for name, path in VARIANCES.items()
+    if "." in (target(path) or "") and resolve_target(str(target(path)), "variance").n_outputs == 2
+]
 
 # What an option cannot do without. A new option that needs nothing needs no line here.
 NEEDS = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import trained
+from tiny_model import TARGETS
 
 import ddpm_lab
 from ddpm_lab.core.grey import scale, to_levels
@@ -21,13 +22,13 @@ RUN += ["data.batch_size=64", "callbacks.samples.n=4", "callbacks.frechet.n=20"]
 
 @pytest.fixture(autouse=True)
 def _admitted(monkeypatch):
-    monkeypatch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+    monkeypatch.setenv("DDPM_LAB_TARGETS", TARGETS)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+        patch.setenv("DDPM_LAB_TARGETS", TARGETS)
         return trained(tmp_path_factory.mktemp("tiny") / "run", *RUN, config_dir=CONF)
 
 

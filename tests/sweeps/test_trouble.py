@@ -125,10 +125,10 @@ def test_what_was_measured_is_never_removed(run):
 
 WRONG = {
     "lacks": ("arms: ['seed=1,2']", r"^sweep=lacks: .*lacks\.yaml needs a line: defaults: \[none, _self_\]$"),
-    "empty": ("", r"^sweep=empty: .*empty\.yaml needs a line: defaults:"),
+    "empty": ("", r"^sweep=empty: .*empty\.yaml has no keys"),
     "typo": (
         "defaults: [none, _self_]\narm: ['seed=1,2']",
-        r"^sweep=typo sets arm: no such key\. Did you mean arms\?",
+        r"^sweep\.arm=.*Did you mean sweep\.arms\?",
     ),
     "nowhere": ("defaults: [none, _self_]\narms: ['optim.lr=${schedule.nope}']", r"^.*schedule\.nope"),
     "itself": ("defaults: [itself, _self_]", r"itself"),
@@ -182,7 +182,7 @@ def test_a_branched_run_keeps_its_own_length_and_trainer(run_of):
     steps = ddpm_lab.load(first).config["trainer"]["max_steps"]
     (arm,) = preflight(["-m", f"resume={first}", "sampler=ancestral", "sweep.name=b"])
     assert arm.config.trainer.max_steps != steps  # the command line's own
-    branch = branched(arm, True, [conf_dir()])
+    branch = branched(arm, [conf_dir()])
     assert (branch.config.trainer.max_steps, branch.config.sweep.name, branch.config.run.root) == (steps, "b", "outputs")
     assert branch.config.sampler._target_.endswith("Ancestral")
     assert branch.config.resume == str(first / "checkpoints" / "last.ckpt")

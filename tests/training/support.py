@@ -133,7 +133,7 @@ def fit(
     """Train, and give the trainer back."""
     trainer = trainer_for(folder, model, callbacks, **arguments)
     data = data or Dots()
-    data.seed, data.steps = model.model.seed, trainer.max_steps
+    data.serve(model.model.seed, trainer.max_steps)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return trainer
 

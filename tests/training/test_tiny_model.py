@@ -3,16 +3,21 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from helpers import arrays, composed, trained
+from tiny_model import TARGETS
 
 import ddpm_lab
+from ddpm_lab.cli.compare import main as compare
 from ddpm_lab.cli.fit import train
 from ddpm_lab.config.build import model_parts, training_identity, unused_parts
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -39,13 +44,13 @@ RUN = [
 
 @pytest.fixture(autouse=True)
 def admitted(monkeypatch):
-    monkeypatch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+    monkeypatch.setenv("DDPM_LAB_TARGETS", TARGETS)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DDPM_LAB_TARGETS", "tiny_model.")
+        patch.setenv("DDPM_LAB_TARGETS", TARGETS)
         return trained(tmp_path_factory.mktemp("tiny") / "run", *RUN, config_dir=CONF)
 
 
@@ -136,7 +141,32 @@ def test_groups_of_another_model_are_left_out(folder):
     assert training_identity(composed(*RUN, "model.start=1.0", config_dir=CONF)) != training_identity(cfg)
 
 
+@pytest.mark.parametrize("word", ["schedule=cosine", "schedule.T=10", "sampler.steps=5", "net=unet"])
+def test_what_is_typed_of_a_group_that_it_has_not_is_refused(word):
+    words = [f"--config-dir={CONF}", *RUN]
+    (arm,) = preflight(words)
+    assert not {"schedule", "net"} & set(arm.config)
+    with pytest.raises(
+        UserError, match=rf"^{word.partition('=')[0]}: Categorical has no {word.partition('.')[0].partition('=')[0]}"
+    ):
+        preflight([*words, word])
+
+
 def test_data_that_it_cannot_have_are_answered(tmp_path):
     with pytest.raises(UserError, match="grey levels"):
         trained(tmp_path / "run", *RUN, "data=gaussian_mixture", config_dir=CONF)
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_it_are_compared(folder, tmp_path, capsys):
+    slower = trained(tmp_path / "slower", *RUN, "optim.lr=0.002", config_dir=CONF)
+    out = tmp_path / "compared"
+    with patch.object(sys, "argv", ["compare.py", str(folder), str(slower), f"out={out}"]):
+        compare()
+    printed = capsys.readouterr().out
+    assert "lr=0.002" in printed
+    better, worse = (summary(run)["metrics"]["bound_bpd"]["value"] for run in (folder, slower))
+    assert better < worse - 0.1
+    for value in (better, worse):
+        assert f"{value:.2f}" in printed
+    assert (out / "index.html").exists()

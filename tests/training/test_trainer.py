@@ -3,7 +3,6 @@
 import inspect
 import json
 import logging
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -41,15 +40,12 @@ def test_limited_batches_end_the_run_there(tmp_path):
 
 @pytest.mark.parametrize("word", ["gradient_clip_val=1.0", "max_epochs=3", "limit_batches=4"])
 def test_arguments_that_it_does_not_take_are_refused_by_name(word, tmp_path):
-    with pytest.raises(UserError, match=rf"^trainer: {word}: .*limit_train_batches"):
+    with pytest.raises(UserError, match=rf"^trainer\.{word}: .*limit_train_batches"):
         build(composed(*TINY, f"+trainer.{word}"), tmp_path)
 
 
 def test_a_float64_network_samples_in_float64(tmp_path):
-    with (
-        pytest.raises(UserError, match=r"sample_precision=bf16-mixed.*precision=64-true"),
-        patch("ddpm_lab.config.compat.check_compatible"),
-    ):
+    with pytest.raises(UserError, match=r"sample_precision=bf16-mixed.*precision=64-true"):
         build(composed(*TINY, "trainer.precision=64-true", "trainer.sample_precision=bf16-mixed"), tmp_path)
 
 

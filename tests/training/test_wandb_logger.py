@@ -85,7 +85,7 @@ NO_NETWORK = """
 import sys
 from ddpm_lab.training import wandb_logger
 wandb_logger.INIT_TIMEOUT = 1.0
-logger = wandb_logger.Wandb("online", "p", None, None, [], None, "none", sys.argv[1])
+logger = wandb_logger.Wandb("online", "p", None, None, [], None, "none", run_dir=sys.argv[1])
 logger.log_metrics({"a": 1.0}, 1)
 logger.close(0)
 """

@@ -1,32 +1,43 @@
-"""Command lines of names and key=value, for the commands that Hydra does not read."""
+"""What the commands share: how they end, and command lines of names and key=value for those that Hydra does not read."""
 
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
+from ddpm_lab import processes
 from ddpm_lab.config.options import nearest
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import ToldElsewhere, UserError
 
 
-def run(command: Callable[[list[str]], None], usage: str) -> None:
-    """`usage` is printed where nothing is asked, or --help. Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "stopped") -> None:
+    """Runs a command on the arguments. `usage` is printed for --help and where nothing is asked; empty if the command has its
+    own. Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
             stream.reconfigure(errors="backslashreplace")
     try:
-        if len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv):
+        if usage and (len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv)):
             print(usage, end="")
         else:
             command(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        refuse(error)
     except BrokenPipeError:  # who read it has gone, as `head` does; files are written by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)
+
+
+def refuse(error: UserError) -> NoReturn:
+    """One line, from the process that refuses; the others end with the same code."""
+    if not isinstance(error, ToldElsewhere):
+        process = f" (process {processes.number()})" if processes.number() else ""
+        print(f"error{process}: {error}", file=sys.stderr)
+    sys.exit(error.code)
 
 
 def there(argument: str) -> bool:

@@ -2,22 +2,18 @@
 
 import functools
 import os
-import sys
 from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.config.compat import check_evaluated, option_name
-from ddpm_lab.config.help import EVALUATE, help_for_group, help_text
+from ddpm_lab.cli.arguments import run
 from ddpm_lab.config.options import conf_dir, config_dirs
 from ddpm_lab.config.protocol import apply_settings
-from ddpm_lab.config.schema import show
-from ddpm_lab.errors import ToldElsewhere, UserError
+from ddpm_lab.domains import shown
+from ddpm_lab.errors import UserError
 
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
-
 
 WORK = "work"
 """Beside the results: what was measured, in pieces."""
@@ -25,28 +21,15 @@ WORK = "work"
 
 def main() -> None:
     """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
-    try:
-        _main(sys.argv[1:])
-    except ToldElsewhere as error:
-        sys.exit(error.code)
-    except UserError as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        print("\nstopped; what was measured is kept, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
-
-
-def _refuse(error: UserError) -> NoReturn:
-    if not isinstance(error, ToldElsewhere):
-        print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.code)
+    run(_main, stopped="stopped; what was measured is kept, and the same command goes on from there")
 
 
 def _main(argv: list[str]) -> None:
     dirs = [conf_dir() / "evaluate", *config_dirs(argv)]
     if "--help" in argv or "-h" in argv:
-        groups = [argument for argument in argv if not argument.startswith("-") and "=" not in argument]
-        print(help_for_group(groups[0], dirs, EVALUATE) if groups else help_text(dirs, EVALUATE))
+        from ddpm_lab.config.help import EVALUATE, printed
+
+        printed(argv, dirs, EVALUATE)
         return
     from ddpm_lab.config.grammar import canonical
     from ddpm_lab.config.preflight import preflight
@@ -69,23 +52,30 @@ def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
     asked = any(key.startswith("sampler.") for key in typed)
     if not asked or "sampler" in typed or "ckpt" not in typed or "," in typed["ckpt"]:
         return argv
+    from ddpm_lab.config.combinations import option_of, plain
+    from ddpm_lab.config.instantiate import permit
+
+    permit(dirs)
     trained = _trained(typed["ckpt"])[0]
     own = {f"sampler.{key}": value for key, value in trained.sampler.items() if key != "_target_"}
-    others = [f"{key}={show(value)}" for key, value in own.items() if key not in typed]
-    return [*argv, f"sampler={option_name(trained, 'sampler', dirs)}", *others]
+    others = [f"{key}={shown(value)}" for key, value in own.items() if key not in typed]
+    return [*argv, f"sampler={option_of('sampler', plain(trained)['sampler'], dirs)}", *others]
 
 
 def completed(cfg: DictConfig, dirs: Sequence[Path], sweep: bool, typed: Set[str] = frozenset()) -> None:
     """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol but
     for `typed` keys. Refuses what its model does not allow."""
-    _check_name(cfg.name)
+    from ddpm_lab.config.combinations import check_evaluated, option_of, plain
+
+    if cfg.name == WORK:
+        raise UserError(f"name={WORK}: allowed is a folder name other than {WORK}, which holds what was measured, in pieces")
     trained, checkpoint, folder = _trained(cfg.ckpt)
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
     check_evaluated(cfg, trained, dirs)
     groups = [group for group in ("schedule", "prediction", "loss", "net") if group in trained]
-    options = {group: option_name(trained, group, dirs) for group in groups} | dict(cfg.names)
+    options = {group: option_of(group, plain(trained)[group], dirs) for group in groups} | dict(cfg.names)
     apply_settings(cfg, cfg.settings, options, typed)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
@@ -97,13 +87,6 @@ def _trained(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
 
     checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
     return configuration(checkpoint, folder), checkpoint, folder
-
-
-def _check_name(name: str | None) -> None:
-    from ddpm_lab.config.preflight import is_folder_name
-
-    if name is not None and (not is_folder_name(name) or name == WORK):
-        raise UserError(f"name={name}: allowed is a folder name, without / and no dot in front, and not {WORK}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     with ranks.by_first():
         if trainer.is_global_zero:
             make_folder(folder, cfg)
-            write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()])
+            write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()], indent=None)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
             if start is not None:
                 _take_over(start, folder, module, trainer)

@@ -2,17 +2,16 @@
 
 import functools
 import hashlib
-import importlib
 import inspect
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 
 import torch
 
 from ddpm_lab import ranks
+from ddpm_lab.config.instantiate import instantiate, node, plain, resolve_target
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from ddpm_lab.training.optim import Optimiser
 
 Config = Mapping[str, Any]
-ALLOWED = ("ddpm_lab.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.", "torch.optim.")
-"""Prefixes of what a configuration may name as `_target_`. A checkpoint carries a configuration, and may be someone else's:
-users extend the list on purpose, by the environment variable DDPM_LAB_TARGETS="my_package.,other."."""
 DIFFUSION = {"_target_": "ddpm_lab.models.diffusion.Diffusion"}
 """What `model` is in configurations of versions before 0.2."""
 COMMON = (
@@ -77,11 +73,9 @@ class Built(NamedTuple):
 
 def build(cfg: "DictConfig", run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
-    from ddpm_lab.config.compat import check_compatible
     from ddpm_lab.training.loggers import with_csv
     from ddpm_lab.training.module import TrainingModule
 
-    check_compatible(cfg)
     config = current(cfg)
     data = _data(config)
     module = TrainingModule(build_model(config, data.shape, data.levels), _optimiser(config))
@@ -107,7 +101,7 @@ def _data(config: Config) -> "InMemory":
             data.setup()
     data.setup()  # again does nothing
     trainer = config["trainer"]
-    data.seed, data.steps = config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"]
+    data.serve(config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"])
     return data
 
 
@@ -124,21 +118,34 @@ def _optimiser(config: Config) -> "Optimiser":
         raise UserError(f"optim: {error}") from error
 
 
-def build_model(cfg: "DictConfig | Config", shape: tuple[int, ...], levels: int | None) -> Model:
+def build_model(
+    cfg: "DictConfig | Config", shape: tuple[int, ...], levels: int | None, net: Callable[..., torch.nn.Module] | None = None
+) -> Model:
     """The model for data of `shape`, with initial weights fixed by the seed. It gets what its constructor names: the object of
-    each group, and of `net` a factory."""
+    each group, and of `net` a factory, by default that of the configuration."""
     config = current(cfg)
     made = {
-        name: functools.partial(instantiate, config, "net") if name == "net" else instantiate(config, name)
+        name: net or functools.partial(instantiate, config, "net") if name == "net" else instantiate(config, name)
         for name in model_parts(config)
         if name in config
     }
+    _check_kinds(config, made)
     of_data = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
     target, values = node(config, "model")
     try:
         return target(**values, **made, **of_data)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def _check_kinds(config: Config, made: Mapping[str, Any]) -> None:
+    """Raises UserError for a part that is not of the class or protocol that the model's constructor names."""
+    target = node(config, "model").target
+    kinds = get_type_hints(target.__init__ if isinstance(target, type) else target)
+    for name, part in made.items():
+        kind = kinds.get(name)
+        if isinstance(kind, type) and not isinstance(part, kind):
+            raise UserError(f"{name}: {config[name]['_target_']} makes a {type(part).__name__}, and no {kind.__name__}")
 
 
 def model_parts(cfg: "DictConfig | Config") -> list[str]:
@@ -160,10 +167,17 @@ def unused_parts(cfg: "DictConfig | Config") -> list[str]:
     return [name for name in config if name not in (*COMMON, *used)]
 
 
-def drop_unused(cfg: "DictConfig") -> None:
-    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets."""
+def drop_unused(cfg: "DictConfig", typed: Iterable[str] = ()) -> None:
+    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets.
+    Raises UserError for keys of such groups that were typed."""
+    from omegaconf import open_dict
+
     for name in unused_parts(cfg):
-        cfg.pop(name)
+        if key := next((key for key in typed if key.partition(".")[0] == name), None):
+            made_of = ", ".join(model_parts(cfg)) or "no other group"
+            raise UserError(f"{key}: {cfg.model._target_.rpartition('.')[2]} has no {name}; it is made of {made_of}")
+        with open_dict(cfg):
+            cfg.pop(name)
     for name, callback in (cfg.get("callbacks") or {}).items():
         if callback is not None and "_target_" not in callback:
             cfg.callbacks[name] = None
@@ -235,64 +249,3 @@ def current(cfg: "DictConfig | Config") -> dict[str, Any]:
         rest = {key: value for key, value in frechet.items() if key != "every"}
         config = config | {"callbacks": config["callbacks"] | {"frechet": rest, "frechet_curve": curve}}
     return config
-
-
-def plain(cfg: "DictConfig | Config") -> dict[str, Any]:
-    """As plain containers, resolved."""
-    if isinstance(cfg, dict):
-        return cfg
-    from omegaconf import OmegaConf
-
-    container = OmegaConf.to_container(cast(Any, cfg), resolve=True)
-    assert isinstance(container, dict)
-    return cast(dict[str, Any], container)
-
-
-def node(cfg: "DictConfig | Config", key: str) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What the node at a dotted key names, and the values that it gives. Raises UserError."""
-    values: Any = plain(cfg)
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    if not isinstance(values, dict) or "_target_" not in values:
-        raise UserError(f"{key}: this configuration says nothing of what to build here (no _target_).")
-    return resolve_target(values["_target_"], key), {name: value for name, value in values.items() if name != "_target_"}
-
-
-def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
-    """The object that the node at `key` describes. Of what Python `offered`, it gets what its signature takes."""
-    target, values = node(cfg, key)
-    accepted = inspect.signature(target).parameters
-    try:
-        given = {name: _made(value, f"{key}.{name}") for name, value in values.items()}
-        return target(**given, **{name: value for name, value in offered.items() if name in accepted})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {error}") from error
-
-
-def _made(value: Any, key: str) -> Any:
-    """A value, with the objects that nodes in it describe."""
-    if isinstance(value, list):
-        return [_made(item, key) for item in value]
-    if not isinstance(value, dict):
-        return value
-    inner = {name: _made(item, f"{key}.{name}") for name, item in value.items() if name != "_target_"}
-    return resolve_target(value["_target_"], key)(**inner) if "_target_" in value else inner
-
-
-def resolve_target(target: str, key: str) -> Callable[..., Any]:
-    """What `target` names, if it is allowed: judged by where it is defined, as modules also hold what they import."""
-    allowed = (*ALLOWED, *filter(None, map(str.strip, os.environ.get("DDPM_LAB_TARGETS", "").split(","))))
-    refusal = UserError(
-        f"{key}._target_={target}: allowed are names under {', '.join(allowed)}; "
-        "for code of your own set DDPM_LAB_TARGETS, e.g. DDPM_LAB_TARGETS=my_package."
-    )
-    if not target.startswith(allowed):
-        raise refusal
-    module_name, _, name = target.rpartition(".")
-    try:
-        thing = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}._target_={target}: there is no such thing ({error}).") from error
-    if not callable(thing) or not f"{thing.__module__}.".startswith(allowed):
-        raise refusal
-    return thing

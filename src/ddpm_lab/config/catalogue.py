@@ -1,21 +1,73 @@
-"""Every group, option and key a user may type, and what they most likely meant by one that does not exist."""
+"""Every group, option and key a user may type, from the yaml files alone, and what they most likely meant by one that does not
+exist."""
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from ddpm_lab.config.options import defaults_list, groups, is_global, nearest, options, parents
-from ddpm_lab.config.schema import Anything, Rule, parse_rules
+import yaml
+
+from ddpm_lab.config.options import (
+    choices_made,
+    content,
+    groups,
+    is_global,
+    lineage,
+    nearest,
+    options,
+    read_mapping,
+)
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import Loader
+
+OPEN = ("trainer",)
+"""Groups whose option passes further keys on: which ones, its signature says."""
+Choices = Mapping[str, str | None]
+
+
+class Key(NamedTuple):
+    """A key of a file: its value as written, and the comment behind it."""
+
+    default: str
+    meaning: str
+
+
+def parse_keys(text: str) -> dict[str, Key]:
+    """Every leaf of a yaml text by its dotted key; `defaults` and `_target_` are none."""
+    keys: dict[str, Key] = {}
+    lines = text.split("\n")
+
+    def leaf(key: str, key_node: yaml.Node, node: yaml.Node) -> None:
+        start, end = node.start_mark, node.end_mark
+        written = lines[start.line][start.column : end.column] if start.line == end.line else ""
+        if isinstance(node, yaml.SequenceNode) and not node.flow_style:  # one element a line, under the comment
+            flow = yaml.SequenceNode(node.tag, node.value, flow_style=True)
+            end, written = key_node.end_mark, yaml.serialize(flow, width=10**6, allow_unicode=True).strip()
+        comment = lines[end.line][end.column :] if end.line < len(lines) else ""
+        keys[key] = Key(written, comment.partition("#")[2].strip())
+
+    def walk(node: yaml.MappingNode, prefix: str) -> None:
+        for key_node, value in node.value:
+            key = key_node.value
+            if isinstance(value, yaml.MappingNode) and value.value:
+                walk(value, f"{prefix}{key}.")
+            elif key != "_target_" and (prefix or key != "defaults"):
+                leaf(f"{prefix}{key}", key_node, value)
+
+    root = yaml.compose(text, Loader)
+    if isinstance(root, yaml.MappingNode):
+        walk(root, "")
+    return keys
 
 
 @cache
-def rules_of(path: Path) -> dict[str, Rule]:
-    """The rules in a file's comments, by key as the file writes them."""
-    defaults_list(path)  # says so if the file is not readable
-    return parse_rules(path.read_text(encoding="utf-8"))
+def keys_of(path: Path) -> dict[str, Key]:
+    """The keys of a file, as the file writes them."""
+    read_mapping(path)  # raises UserError if the file is not readable
+    return parse_keys(path.read_text(encoding="utf-8"))
 
 
 class Catalog:
@@ -25,94 +77,125 @@ class Catalog:
         self.dirs = list(dirs)
         self.groups = groups(dirs)
         self.options = {group: options(group, dirs) for group in self.groups}
-        root = rules_of(dirs[0] / "config.yaml")
-        self.root = {key: rule for key, rule in root.items() if not key.startswith("hydra.")}
+        root = keys_of(dirs[0] / "config.yaml")
+        self.root = {key: value for key, value in root.items() if not key.startswith("hydra.")}
+        self._keys: dict[tuple[str, str | None], dict[str, Key]] = {}
+        self._parts: dict[str, dict[str, set[str]]] = {}
 
-    def rules(self, group: str, option: str | None) -> dict[str, Rule]:
-        """The keys of an option, those that it takes from another one included."""
-        path = self.options[group].get(option or "")
-        if path is None or is_global(path):
-            return {}
-        rules: dict[str, Rule] = {}
-        for parent in parents(group, option or "", path):
-            if parent != option:
-                rules |= self.rules(group, parent)
-        own = {f"{group}.{key}": rule for key, rule in rules_of(path).items()}
-        # a value that is written anew without a comment keeps the rule it had
-        return rules | {k: rule for k, rule in own.items() if k not in rules or not isinstance(rule.kind, Anything)}
+    def keys(self, group: str, option: str | None) -> dict[str, Key]:
+        """The keys of an option, those that it takes from another one included. A value that is written anew without a comment
+        keeps the meaning it had."""
+        if (group, option) not in self._keys:
+            known: dict[str, Key] = {}
+            if option in self.options[group] and not is_global(self.options[group][option]):
+                for path in lineage(group, option, self.dirs):
+                    for name, key in keys_of(path).items():
+                        before = known.get(f"{group}.{name}", key)
+                        known[f"{group}.{name}"] = Key(key.default, key.meaning or before.meaning)
+            self._keys[group, option] = known
+        return self._keys[group, option]
 
-    def rules_for(self, choices: Mapping[str, str | None]) -> dict[str, Rule]:
-        """The rules of all keys once an option is chosen in each group."""
-        rules = dict(self.root)
-        for group in self.groups:
-            rules |= self.rules(group, choices.get(group))
-        return rules
+    def keys_for(self, choices: Choices) -> dict[str, Key]:
+        """All keys, once an option is chosen in each group."""
+        return self.root | {key: known for group in self.groups for key, known in self.keys(group, choices.get(group)).items()}
 
-    def all_rules(self) -> dict[str, Rule]:
-        """The rules of every key of every option."""
-        rules = dict(self.root)
-        for group, names in self.options.items():
-            for name in names:
-                rules = self.rules(group, name) | rules
-        return rules
+    def parts(self, group: str, option: str | None) -> set[str]:
+        """Of a group whose options hold several things to build, the keys of those of one option: callbacks.samples."""
+        if group not in self._parts:
+            named = [name for name, path in self.options.get(group, {}).items() if not is_global(path)]
+            values = {name: content(group, name, self.dirs) for name in named}
+            values = {name: held for name, held in values.items() if "_target_" not in held}
+            several = any(isinstance(v, dict) and "_target_" in v for held in values.values() for v in held.values())
+            self._parts[group] = {name: {f"{group}.{key}" for key in held} for name, held in values.items()} if several else {}
+        return self._parts[group].get(str(option), set())
 
-    def unknown_key(self, typed: str, key: str, value: str) -> UserError:
+    def chosen(self, typed: Mapping[str, str]) -> dict[str, str | None]:
+        """The option of each group, from the files alone: `typed` wins over the experiment, which wins over the defaults."""
+        experiment = typed.get("experiment", self.groups.get("experiment"))
+        choices = dict(self.groups)
+        if experiment in self.options.get("experiment", {}):
+            for path in lineage("experiment", str(experiment), self.dirs):
+                choices |= choices_made(path)
+        return {group: typed.get(group, choices[group]) for group in self.groups}
+
+    def check_files(self, choices: Choices) -> None:
+        """Raises UserError for a chosen option whose files cannot be read, lead back to themselves, or hold nothing."""
+        for group, option in choices.items():
+            if option not in self.options.get(group, ()):
+                continue
+            paths = lineage(group, str(option), self.dirs)
+            if not is_global(paths[-1]) and not any(map(read_mapping, paths)):
+                raise UserError(f"{group}={option}: {paths[-1]} has no keys")
+
+    def having(self, key: str) -> list[str]:
+        """The options that have a key, as typed."""
+        group = key.partition(".")[0]
+        return [f"{group}={name}" for name in self.options.get(group, ()) if key in self.keys(group, name)]
+
+    def unknown_key(self, typed: str, key: str, value: str, choices: Choices) -> UserError:
         """The answer to `shedule=cosine` or `+learnin_rate=1`."""
-        meant = self._meant(key, value)
+        chosen = self.keys_for(choices)
+        same, elsewhere = _by_last_part(key, chosen), _by_last_part(key, self._all_keys())
+        if same and elsewhere[0].count(".") < same[0].count("."):  # callbacks.frechet_curve.eta is less likely than sampler.eta
+            same = []
+        elsewhere = [] if same else elsewhere
+        belongs = "".join(f" {other} belongs to {', '.join(self.having(other))}." for other in elsewhere)
+        meant = [f"{known}={value}" for known in same] or ([] if elsewhere else self._alike(key, value, chosen))
         places = ", ".join([*self.groups, *self.root])
-        return UserError(f"{typed}: no such key.{_question(meant)} Groups and keys: {places}")
+        return UserError(f"{typed}: no such key.{_question(meant)}{belongs} Groups and keys: {places}")
 
     def unknown_option(self, group: str, value: str, source: str = "") -> UserError:
         """The answer to `schedule=cosin`."""
         names = self.options.get(group, {})
+        listed = f"Options: {', '.join(names)}"
         if (self.dirs[0] / "evaluate" / group / f"{value}.yaml").is_file():
-            return UserError(
-                f"{source}{group}={value}: at evaluation only, as in python evaluate.py ckpt=RUN {group}={value}. "
-                f"Options: {', '.join(names)}"
-            )
+            typed = f"{group}={value}"
+            return UserError(f"{source}{typed}: at evaluation only, as in python evaluate.py ckpt=RUN {typed}. {listed}")
         close = nearest(value, names)
-        meant = _question([f"{group}={close}"] if close else [])
-        return UserError(f"{source}{group}={value}: no such option.{meant} Options: {', '.join(names)}")
+        others = [f"{other}={value}" for other in self.groups if value in self.options[other]]
+        meant = _question([f"{group}={close}"] if close else others)
+        return UserError(f"{source}{group}={value}: no such option.{meant} {listed}")
 
-    def missing_key(self, typed: str, key: str, choices: Mapping[str, str | None]) -> UserError:
+    def missing_key(self, typed: str, key: str, choices: Choices) -> UserError:
         """The answer to a key that the chosen option of its group lacks; `typed` is what brought it up."""
         group, _, name = key.partition(".")
         if not name:
             return UserError(f"{typed}: a file chooses an option in its defaults list: - override /{group}: OPTION")
-        here = sorted(known.removeprefix(f"{group}.") for known in self.rules(group, choices.get(group)))
+        here = sorted(known.removeprefix(f"{group}.") for known in self.keys(group, choices.get(group)))
         if inside := [f"{group}.{known}" for known in here if known.startswith(f"{name}.")]:
             return UserError(f"{typed}: {key} is no single value; set one of {', '.join(inside)}")
-        others = [f"{group}={option}" for option in self.options[group] if key in self.rules(group, option)]
+        text = f"{typed}: {group}={choices.get(group)} has no such key; it has {', '.join(here) or 'none'}."
+        if others := self.having(key):
+            return UserError(f"{text} {key} belongs to {', '.join(others)}")
         close = _by_last_part(name, here) or [match for match in [nearest(name, here)] if match]
-        listed = f"it has {', '.join(here)}" if here else "it has none"
-        text = f"{typed}: {group}={choices.get(group)} has no such key; {listed}."
-        if others:
-            return UserError(f"{text} {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it")
         return UserError(text + _question([f"{group}.{known}" for known in close]))
 
-    def bare_word(self, word: str) -> UserError:
+    def bare_word(self, word: str, choices: Choices) -> UserError:
         """The answer to `cosine`, `sampler` or `lr`, half of a key=value."""
-        rules = self.all_rules()
+        keys = self.keys_for(choices)
         meant = [f"{group}={word}" for group, names in self.options.items() if word in names]
-        if not meant and word not in rules and (group := nearest(word, self.groups)):
+        if not meant and word not in keys and (group := nearest(word, self.groups)):
             meant = [f"{group}={option}" for option in self.options[group]]
-        meant = meant or [f"{key}=..." for key in ([word] if word in rules else _by_last_part(word, rules))]
+        meant = meant or [f"{key}=..." for key in ([word] if word in keys else _by_last_part(word, keys))]
         return UserError(f"{word}: not readable as key=value.{_question(meant)} See also --help")
 
-    def _meant(self, word: str, value: str) -> list[str]:
-        rules = self.all_rules()
-        if same := _by_last_part(word, rules):
-            return [f"{key}={value}" for key in same]
+    def _all_keys(self) -> list[str]:
+        return [key for group, names in self.options.items() for name in names for key in self.keys(group, name)]
+
+    def _alike(self, word: str, value: str, keys: Mapping[str, Key]) -> list[str]:
         if group := nearest(word, self.groups):
             return [f"{group}={nearest(value, self.options[group]) or value}"]
-        scores = {key: _likeness(word, key, rule.meaning) for key, rule in rules.items()}
+        if named := [f"{group}={value}" for group, names in self.options.items() if value in names]:
+            return named
+        scores = {key: _likeness(word, key, known.meaning) for key, known in keys.items()}
         best = max(scores, key=lambda key: scores[key])
-        return [f"{best}={value} ({rules[best].meaning})"] if scores[best] > 0.7 else []
+        return [f"{best}={value} ({keys[best].meaning})"] if scores[best] > 0.7 else []
 
 
-def _by_last_part(word: str, keys: Mapping[str, Rule] | Sequence[str]) -> list[str]:
-    """`lr` for `optim.lr`."""
-    return [key for key in keys if key.rpartition(".")[2] == word.rpartition(".")[2]]
+def _by_last_part(word: str, keys: Iterable[str]) -> list[str]:
+    """`lr` for `optim.lr`: the keys of the fewest parts that end so."""
+    same = [key for key in dict.fromkeys(keys) if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    return [key for key in same if key.count(".") == min(other.count(".") for other in same)]
 
 
 def _likeness(word: str, key: str, meaning: str) -> float:
@@ -122,9 +205,9 @@ def _likeness(word: str, key: str, meaning: str) -> float:
         return difflib.SequenceMatcher(None, a.casefold(), b.casefold()).ratio()
 
     wanted = [part for part in re.split(r"[\W_]+", word.casefold()) if len(part) > 2]
-    told = re.findall(r"[\w-]+", meaning.casefold())
-    explained = bool(wanted) and all(difflib.get_close_matches(part, told, 1, 0.8) for part in wanted)
-    by_meaning = 0.6 + 0.4 * len(wanted) / len(told) if explained else 0.0
+    words = re.findall(r"[\w-]+", meaning.casefold())
+    explained = bool(wanted) and all(difflib.get_close_matches(part, words, 1, 0.8) for part in wanted)
+    by_meaning = 0.6 + 0.4 * len(wanted) / len(words) if explained else 0.0
     return max(spelled(word, key), 0.95 * spelled(word, key.rpartition(".")[2]), by_meaning)
 
 

@@ -1,4 +1,4 @@
-"""The command line as the user typed it: Hydra's flags, and key=value arguments unfolded into one list per run."""
+"""The key=value arguments of a command line, unfolded into one list per run."""
 
 import itertools
 import math
@@ -6,21 +6,19 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 
-from ddpm_lab.config.catalogue import Catalog
+from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
+from ddpm_lab.config.flags import of_hydra
 from ddpm_lab.config.options import aliases, groups, options
-from ddpm_lab.config.schema import EvenInt, Float, Int, ListOf, show
 from ddpm_lab.errors import UserError
 
 MOST_RUNS = 1000
 BASE = ("sweep=none", "sweep.arms=[]", "launcher=local")
 """Of an experiment that is a sweep, a single run."""
-_LEFT_TO_HYDRA = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra/job_logging", "hydra.job_logging")
 _INSTEAD = {
     **dict.fromkeys(_FOLDERS, "runs and their logs go where run.name= or run.root= say; use one of these"),
@@ -34,24 +32,23 @@ _INSTEAD = {
 
 
 def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """The arguments with our own names in place of other codebases', and what was replaced: `schedule=scaled_linear` is
-    quadratic here. A name that is an option of ours stays one."""
+    """The arguments with our names in place of other codebases' (`schedule=scaled_linear` is quadratic here), and without the
+    default experiment where other data than its own are typed; and a note for each change."""
     words, notes, known = list(argv), [], groups(dirs)
     for i, word in enumerate(words):
-        group, _, value = word.partition("=")
-        if group in known and set(value.split(",")) - options(group, dirs).keys():
+        group, equals, value = word.partition("=")
+        if equals and group in known and set(value.split(",")) - options(group, dirs).keys():
             ours = aliases(group, dirs)
             words[i] = f"{group}={','.join(ours.get(name, name) for name in value.split(','))}"
             notes += [f"{group}={name} is called {ours[name]} here" for name in value.split(",") if name in ours]
+    keys = {word.partition("=")[0].lstrip("+~") for word in words}
+    data = next((word.partition("=")[2].split(",") for word in words if word.startswith("data=")), [])
+    if data and "experiment" in known and not {"experiment", "resume"} & keys:
+        default = Catalog(dirs).chosen({})
+        if others := [name for name in data if name in options("data", dirs) and name != default["data"]]:
+            words.append("experiment=none")
+            notes.append(f"data={others[0]} is not the data of experiment={default['experiment']}: experiment=none is taken")
     return words, notes
-
-
-class CommandLine(NamedTuple):
-    """What was asked for; `runs` is False where Hydra only shows something."""
-
-    sweep: bool
-    runs: bool
-    arguments: list[str]
 
 
 class Span(NamedTuple):
@@ -72,33 +69,6 @@ class Setting(NamedTuple):
     value: object
     typed: str
     span: Span | None = None
-
-
-def read_command_line(argv: Sequence[str]) -> CommandLine | None:
-    """Read Hydra's flags and the key=value arguments; None where there is nothing to check."""
-    if _LEFT_TO_HYDRA & set(argv):
-        return None
-    parser = get_args_parser()
-    parser.allow_abbrev = False
-    parser.error = _bad_flag
-    args, unknown = parser.parse_known_args(list(argv))
-    for word in unknown:
-        why = "no such flag; see --help" if word.startswith("-") else "write all key=value arguments side by side"
-        raise UserError(f"{word}: {why}")
-    if args.experimental_rerun is not None:
-        return None
-    if args.config_path or args.config_name:
-        raise UserError("--config-path and --config-name: add a folder with your own options by --config-dir=FOLDER")
-    if args.run + args.multirun + (args.cfg is not None) + (args.info is not None) > 1:
-        raise UserError("choose one of --run, --multirun (-m), --cfg and --info")
-    if args.resolve and args.cfg is None:
-        raise UserError("--resolve belongs to --cfg: --cfg job --resolve")
-    runs = args.cfg is None and args.info is None
-    return CommandLine(args.multirun, runs, args.overrides)
-
-
-def _bad_flag(message: str) -> NoReturn:
-    raise UserError(f"{' '.join(message.split())}; see --help")
 
 
 def _parse(word: str) -> Override:
@@ -122,30 +92,38 @@ def _unreadable(word: str) -> str:
     return f"""{text}. Text with special characters needs quotes: {key}="'{value}'\""""
 
 
-def columns(words: Sequence[str], sweep: bool, catalog: Catalog) -> dict[str, list[Setting]]:
-    """The values of each key, in the order of the arguments. Refuses what no run could use."""
-    found: dict[str, list[Setting]] = {}
+def columns(words: Sequence[str], sweep: bool, catalog: Catalog, around: Sequence[str] = ()) -> dict[str, list[Setting]]:
+    """The values of each key, in the order of the arguments. Refuses what no run could use. `around`: other arguments."""
+    pairs = (word.partition("=") for word in (*around, *words))
+    without = {"experiment": ""} if "~experiment" in words else {}
+    choices = catalog.chosen(without | {key: value.split(",")[0] for key, _, value in pairs if key in catalog.groups})
+    values: dict[str, list[Setting]] = {}
     for word in words:
         if re.fullmatch(r"[\w.-]+", word):
-            raise catalog.bare_word(word)
+            raise catalog.bare_word(word, choices)
         override = _parse(word)
         key = override.key_or_group
         if override.is_hydra_override():
-            _check_hydra(override)
-            continue
-        _check_form(override, catalog)
+            raise _hydra_refusal(override)
+        _check_form(override, catalog, choices)
         if override.is_sweep_override() and not sweep:
-            raise UserError(f"{word} lists several values: add -m to run one after another{_as_list(override, catalog)}")
-        if key in found:
-            raise UserError(f"{word}: {key} is already set by {found[key][0].typed}; give it once")
-        found[key] = _settings(override, catalog)
-        for setting in found[key]:
+            as_list = f", or write {key}=[{override.get_value_string()}] for a list" if _is_list(key, catalog, choices) else ""
+            raise UserError(f"{word} lists several values: add -m to run one after another{as_list}")
+        if key in values:
+            raise UserError(f"{word}: {key} is already set by {values[key][0].typed}; give it once")
+        values[key] = _settings(override, catalog, choices)
+        for setting in values[key]:
             _check_option(setting, catalog)
-        if of_sweep(key) and len(found[key]) > 1:
+        if of_sweep(key) and len(values[key]) > 1:
             raise UserError(f"{word}: a sweep takes one value of this")
         if of_sweep(key) and not sweep and word not in BASE:
             raise UserError(f"{word}: this is about a sweep: add -m")
-    return found
+    return values
+
+
+def _is_list(key: str, catalog: Catalog, choices: Choices) -> bool:
+    known = catalog.keys_for(choices).get(key)
+    return known is not None and known.default.startswith("[")
 
 
 def of_sweep(key: str) -> bool:
@@ -156,7 +134,8 @@ def of_sweep(key: str) -> bool:
 def expand(typed: Mapping[str, list[Setting]], ready: Sequence[str], catalog: Catalog) -> list[list[Setting]]:
     """The settings of each run, in Hydra's order: of each ready line with what was typed in place of its own, or of what was
     typed alone."""
-    lines = [columns(_words(line, catalog.dirs), True, catalog) for line in ready] or [{}]
+    words = [setting.typed for settings in typed.values() for setting in settings[:1]]
+    lines = [columns(_words(line, catalog.dirs), True, catalog, words) for line in ready] or [{}]
     tables = [{key: values for key, values in line.items() if key not in typed} | dict(typed) for line in lines]
     if sum(math.prod(map(len, table.values())) for table in tables) > MOST_RUNS:
         raise UserError(f"this sweep has more than {MOST_RUNS} runs: take fewer values")
@@ -173,51 +152,53 @@ def _words(line: str, dirs: Sequence[Path]) -> list[str]:
         raise UserError(f"sweep.arms: {line}: {error}") from error
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
-        if of_sweep(key) or re.split(r"[./]", key)[0] == "hydra":
+        if of_sweep(key) or of_hydra(word):
             raise UserError(f"sweep.arms: {word}: this is about the sweep as a whole: type it behind -m")
     return canonical(words, dirs)[0]
 
 
-def _check_hydra(override: Override) -> None:
+def _hydra_refusal(override: Override) -> UserError:
     typed = str(override.input_line)
     for key, instead in _INSTEAD.items():
         if f"{override.key_or_group}.".startswith(f"{key}.") or key.startswith(f"{override.key_or_group}."):
-            raise UserError(f"{typed}: {instead}")
-    if override.is_sweep_override():
-        raise UserError(f"{typed}: Hydra's own settings take one value")
+            return UserError(f"{typed}: {instead}")
+    return UserError(f"{typed}: Hydra's own settings have no part in a run; they can be shown by --cfg hydra")
 
 
-def _check_form(override: Override, catalog: Catalog) -> None:
+def _check_form(override: Override, catalog: Catalog, choices: Choices) -> None:
     typed, key = str(override.input_line), override.key_or_group
+    group = key.partition(".")[0]
     if override.is_delete():
-        if typed == "~experiment":  # Hydra's way to run without one
+        if typed == "~experiment" or (typed == f"~{key}" and _is_part(key, catalog)):
             return
         raise UserError(f"{typed}: nothing can be taken away; choose another value, {key}=...")
     if override.package is not None:
         raise UserError(f"{typed}: an option stays in its own group; write {typed.replace(f'@{override.package}', '', 1)}")
-    known = key in catalog.groups or key in catalog.root
-    if not known and ("." not in key or key.partition(".")[0] not in catalog.groups):
-        value = typed.partition("=")[2]
-        raise catalog.unknown_key(typed, key, value)
-    if override.is_add() or (override.is_force_add() and key in catalog.groups):
-        raise UserError(f"{typed}: leave out the + (it adds keys, and an added key would reach nothing)")
+    if key not in catalog.groups and key not in catalog.root and ("." not in key or group not in catalog.groups):
+        raise catalog.unknown_key(typed, key, typed.partition("=")[2], choices)
+    if (override.is_add() or override.is_force_add()) and key in catalog.groups:
+        raise UserError(f"{typed}: leave out the + (a group has one option)")
+    if override.is_add() and group not in OPEN and (key in catalog.root or catalog.having(key)):
+        raise UserError(f"{typed}: leave out the + (it adds keys, and this one is there)")
     if key.endswith("_target_"):
-        raise UserError(f"{typed}: a class is chosen by its option, {key.partition('.')[0]}=...; see --help")
+        raise UserError(f"{typed}: a class is chosen by its option, {group}=...; see --help")
 
 
-def _as_list(override: Override, catalog: Catalog) -> str:
-    key, value = override.key_or_group, override.get_value_string()
-    rule = catalog.all_rules().get(key)
-    return f", or write {key}=[{value}] for a list" if rule and isinstance(rule.kind, ListOf) else ""
+def _is_part(key: str, catalog: Catalog) -> bool:
+    """Whether it is one of several things that an option of a group builds, which can be left out."""
+    group = key.partition(".")[0]
+    return any(key in catalog.parts(group, option) for option in catalog.options.get(group, ()))
 
 
-def _settings(override: Override, catalog: Catalog) -> list[Setting]:
+def _settings(override: Override, catalog: Catalog, choices: Choices) -> list[Setting]:
     """The values of one argument, one by one."""
     typed, key = str(override.input_line), override.key_or_group
+    if override.is_delete():
+        return [Setting(key, None, typed)]
     if not override.is_sweep_override():
         return [Setting(key, override.value(), typed)]
     if not override.is_discrete_sweep():
-        return _ends(override, catalog)
+        return _ends(override, catalog, choices)
     if getattr(override._value, "shuffle", False):
         raise UserError(f"{typed}: leave out shuffle; the order of runs changes no result")
     texts = _sweep_texts(override, catalog)
@@ -227,21 +208,23 @@ def _settings(override: Override, catalog: Catalog) -> list[Setting]:
     return [Setting(key, _parse(word).value(), word) for word in words]
 
 
-def _ends(override: Override, catalog: Catalog) -> list[Setting]:
+def _ends(override: Override, catalog: Catalog, choices: Choices) -> list[Setting]:
     """Of an interval, the two values that stand for it until a search chooses others."""
-    typed, key, found = str(override.input_line), override.key_or_group, override._value
-    assert isinstance(found, IntervalSweep)
-    rule = catalog.all_rules().get(key)
-    if rule is None or not isinstance(rule.kind, Float):
+    from ddpm_lab.config.signature import multiple_of, number_of
+    from ddpm_lab.config.values import domain_of
+
+    typed, key, interval = str(override.input_line), override.key_or_group, override._value
+    assert isinstance(interval, IntervalSweep)
+    domain = domain_of(key, catalog, choices)
+    if (kind := number_of(domain)) is None:
         raise UserError(f"{typed}: an interval is of numbers; list values of this")
-    low, high, log = float(found.start or 0), float(found.end or 0), "log" in found.tags
-    if not low < high or (log and low <= 0) or found.tags - {"log"}:
+    low, high, log = float(interval.start or 0), float(interval.end or 0), "log" in interval.tags
+    if not low < high or (log and low <= 0) or interval.tags - {"log"}:
         raise UserError(f"{typed}: allowed is interval(low, high), or tag(log, interval(low, high)) with 0 < low < high")
-    whole, step = isinstance(rule.kind, Int), 2 if isinstance(rule.kind, EvenInt) else 1
+    whole, step = kind is int, multiple_of(domain)
     if whole and (not low.is_integer() or (high - low) % step or (log and step > 1)):
-        raise UserError(
-            f"{typed}: the ends of this interval are {'integers' if step == 1 else 'even, and it has no logarithm'}"
-        )
+        of_steps = f"{step} apart or a multiple of it, and it has no logarithm"
+        raise UserError(f"{typed}: the ends of this interval are {'integers' if step == 1 else of_steps}")
     span = Span(low, high, whole, step, log, typed)
     ends = [int(low), int(high)] if whole else [low, high]
     return [Setting(key, end, f"{override.get_key_element()}={end}", span) for end in ends]
@@ -272,4 +255,4 @@ def _check_option(setting: Setting, catalog: Catalog) -> None:
     if value is None:
         raise UserError(f"{setting.typed}: a choice is needed. Options: {', '.join(catalog.options[group])}")
     if value not in catalog.options[group]:
-        raise catalog.unknown_option(group, show(value))
+        raise catalog.unknown_option(group, str(value))

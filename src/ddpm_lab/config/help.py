@@ -1,12 +1,14 @@
-"""The page behind --help, made from the yaml files and their comments alone."""
+"""The page behind --help: options and meanings from the yaml files, domains from the signatures."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ddpm_lab.config.catalogue import rules_of
-from ddpm_lab.config.options import choices_made, description, groups, is_global, nearest, options
-from ddpm_lab.config.schema import Anything, Rule
+from ddpm_lab.config.catalogue import Catalog, Key, keys_of
+from ddpm_lab.config.instantiate import permit
+from ddpm_lab.config.options import choices_made, description, is_global, nearest
+from ddpm_lab.config.values import domain_of
+from ddpm_lab.domains import allowed
 from ddpm_lab.errors import UserError
 
 WIDTH = 100
@@ -39,48 +41,53 @@ What was measured is kept under eval/work of the run: the same command after a s
 """
 
 
+def printed(argv: Sequence[str], dirs: Sequence[Path], top: str) -> None:
+    """The page, or that of the group that is named."""
+    named = [word for word in argv if not word.startswith("-") and "=" not in word and not Path(word).is_dir()]
+    print(help_for_group(named[0], dirs, top) if named else help_text(dirs, top), end="")
+
+
 def _script(top: str) -> str:
     return "evaluate.py" if top == EVALUATE else "train.py"
 
 
 def help_text(dirs: Sequence[Path], top: str = TRAIN) -> str:
-    """Usage, every group with its options, and the keys that stand outside the groups."""
-    defaults = groups(dirs)
+    """Usage, every group with its options, and the keys that stand outside the groups. Imports none of the options."""
+    catalog = Catalog(dirs)
     parts = [top, "Groups and their options (* default):", ""]
-    for group, default in defaults.items():
-        files = options(group, dirs)
+    for group, default in catalog.groups.items():
+        files = catalog.options[group]
         width = max(map(len, files), default=0)
         parts.append(f"{group}=")
         parts += [_option_line(name, path, name == default, width) for name, path in files.items()]
-    parts += ["", *_footnote(defaults, dirs), "Keys outside the groups:", ""]
-    root = rules_of(dirs[0] / "config.yaml")
-    parts += _key_lines({key: rule for key, rule in root.items() if not key.startswith("hydra.")}, "  ")
+    parts += ["", *_footnote(catalog), "Keys outside the groups:", "", *_key_lines(catalog, catalog.root, {}, "  ")]
     return "\n".join(parts) + "\n"
 
 
 def help_for_group(group: str, dirs: Sequence[Path], top: str = TRAIN) -> str:
     """Every option of a group with its keys: value, what is allowed, meaning."""
-    defaults = groups(dirs)
-    if group not in defaults:
-        close = nearest(group, defaults)
+    catalog = Catalog(dirs)
+    if group not in catalog.groups:
+        close = nearest(group, catalog.groups)
         question = f" Did you mean --help {close}?" if close else ""
-        raise UserError(f"--help {group}: no such group.{question} Groups: {', '.join(defaults)}")
+        raise UserError(f"--help {group}: no such group.{question} Groups: {', '.join(catalog.groups)}")
+    permit(dirs)
     parts = [f"python {_script(top)} {group}=OPTION (* default)"]
-    for name, path in options(group, dirs).items():
-        prefix = "" if is_global(path) else f"{group}."
-        rules = {f"{prefix}{key}": rule for key, rule in rules_of(path).items()}
-        chosen = [f"{key}={option}" for key, option in choices_made(path).items()] if is_global(path) else []
-        parts += ["", _option_line(name, path, name == defaults[group], 0)]
-        parts += [f"      {line}" for line in chosen] + _key_lines(rules, "      ")
+    for name, path in catalog.options[group].items():
+        made = choices_made(path) if is_global(path) else {}
+        keys = keys_of(path) if is_global(path) else catalog.keys(group, name)
+        parts += ["", _option_line(name, path, name == catalog.groups[group], 0)]
+        parts += [f"      {key}={option}" for key, option in made.items()]
+        parts += _key_lines(catalog, keys, None if is_global(path) else {group: name}, "      ")
     return "\n".join(parts) + "\n"
 
 
-def _footnote(defaults: dict[str, str | None], dirs: Sequence[Path]) -> list[str]:
+def _footnote(catalog: Catalog) -> list[str]:
     """An experiment may choose other options than the defaults: say so for the one that is the default itself."""
-    name = defaults.get("experiment")
-    path = options("experiment", dirs).get(name or "")
+    name = catalog.groups.get("experiment")
+    path = catalog.options.get("experiment", {}).get(name or "")
     made = choices_made(path) if path else {}
-    other = " ".join(f"{key}={option}" for key, option in made.items() if defaults.get(key) != option)
+    other = " ".join(f"{key}={option}" for key, option in made.items() if catalog.groups.get(key) != option)
     if not other:
         return []
     text = f"experiment={name} replaces these defaults by {other}; what you type wins over both."
@@ -92,21 +99,27 @@ def _option_line(name: str, path: Path, default: bool, width: int) -> str:
     return _wrapped(start, description(path))
 
 
-def _key_lines(rules: dict[str, Rule], indent: str) -> list[str]:
-    heads = {key: f"{indent}{key}={rule.default}" for key, rule in rules.items()}
+def _key_lines(catalog: Catalog, keys: Mapping[str, Key], choices: Mapping[str, str] | None, indent: str) -> list[str]:
+    heads = {key: f"{indent}{key}={known.default}" for key, known in keys.items()}
     width = max((len(head) for head in heads.values() if len(head) < WIDTH // 2), default=0) + 2
     lines = []
-    for key, rule in rules.items():
+    for key, known in keys.items():
+        explained = _explained(catalog, key, known, choices)
         if len(heads[key]) < width:
-            lines.append(_wrapped(f"{heads[key]:{width}}", _explained(rule)))
+            lines.append(_wrapped(f"{heads[key]:{width}}", explained))
         else:  # a long list
             lines.append(textwrap.fill(heads[key].lstrip(), WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    "))
-            lines += [_wrapped(f"{indent}    ", _explained(rule))] if _explained(rule) else []
+            lines += [_wrapped(f"{indent}    ", explained)] if explained else []
     return lines
 
 
-def _explained(rule: Rule) -> str:
-    return rule.meaning if isinstance(rule.kind, Anything) and rule.allowed == "anything" else f"{rule.allowed}: {rule.meaning}"
+def _explained(catalog: Catalog, key: str, known: Key, choices: Mapping[str, str] | None) -> str:
+    """Domain and meaning. The meaning alone for files that set values of several groups, and for what has no domain."""
+    try:
+        domain = None if choices is None else domain_of(key, catalog, {**catalog.groups, **choices})
+    except UserError:
+        domain = None
+    return ": ".join(text for text in ("" if domain is None else allowed(domain), known.meaning) if text)
 
 
 def _wrapped(start: str, text: str) -> str:

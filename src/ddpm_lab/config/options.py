@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import read_yaml
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is ten times faster
 ALSO = "# also called:"
 
 
@@ -38,33 +38,41 @@ def config_dirs(argv: Sequence[str]) -> list[Path]:
 
 
 @cache
-def _load(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The content of a yaml file. Raises UserError for what is not a mapping of keys to values."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    return content if isinstance(content, dict) else {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{path}: a file of options maps keys to values; this is a {type(content).__name__}")
+    return content or {}
 
 
 def defaults_list(path: Path) -> list[Any]:
     """The entries of a file's defaults list, as written."""
-    return _load(path).get("defaults") or []
+    entries = read_mapping(path).get("defaults") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, str | dict) for entry in entries):
+        raise UserError(f"{path}: defaults is no list of options, as in: defaults: [OPTION, _self_]")
+    return entries
 
 
 def target(path: Path) -> str | None:
     """The `_target_` of an option's file."""
-    return _load(path).get("_target_")
+    return read_mapping(path).get("_target_")
 
 
 def groups(dirs: Sequence[Path]) -> dict[str, str | None]:
     """Every group a user may choose from, with its default option, in the order of config.yaml."""
-    found: dict[str, str | None] = {}
+    known: dict[str, str | None] = {}
     for entry in defaults_list(dirs[0] / "config.yaml"):
         if isinstance(entry, dict):
             ((key, option),) = entry.items()
             if not key.startswith("override "):
-                found[key.removeprefix("optional ")] = option
-    return found
+                known[key.removeprefix("optional ")] = option
+    return known
 
 
 def choices_made(path: Path) -> dict[str, str]:
@@ -76,11 +84,11 @@ def choices_made(path: Path) -> dict[str, str]:
 
 def options(group: str, dirs: Sequence[Path]) -> dict[str, Path]:
     """The options of a group, by name, with their files; an option in a subfolder is called folder/name."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in (directory / group for directory in dirs):
         for path in folder.rglob("*.yaml"):
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
-    return dict(sorted(found.items()))
+            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return dict(sorted(files.items()))
 
 
 def parents(group: str, option: str, path: Path) -> list[str]:
@@ -92,18 +100,29 @@ def parents(group: str, option: str, path: Path) -> list[str]:
     return [entry.removeprefix(f"/{group}/") for entry in absolute if entry.startswith(f"/{group}/")]
 
 
+def lineage(group: str, option: str, dirs: Sequence[Path], above: tuple[str, ...] = ()) -> list[Path]:
+    """The files that make an option: those that it builds upon first, its own last. Raises UserError for a circle."""
+    files = options(group, dirs)
+    if option in above:
+        raise UserError(f"{group}={option}: its defaults list leads back to it: {' -> '.join([*above, option])}")
+    if option not in files:
+        raise UserError(f"{group}={above[-1]}: its defaults list names {group}={option}, and there is no such option")
+    ancestors = [lineage(group, parent, dirs, (*above, option)) for parent in parents(group, option, files[option])]
+    return [*dict.fromkeys(path for paths in ancestors for path in paths), files[option]]
+
+
 def content(group: str, option: str, dirs: Sequence[Path]) -> dict[str, Any]:
     """What an option's file holds, with what it takes from those that it builds upon."""
-    path = options(group, dirs)[option]
     values: dict[str, Any] = {}
-    for parent in parents(group, option, path):
-        values |= content(group, parent, dirs)
-    return values | {key: value for key, value in _load(path).items() if key != "defaults"}
+    for path in lineage(group, option, dirs):
+        values |= read_mapping(path)
+    values.pop("defaults", None)
+    return values
 
 
 def is_global(path: Path) -> bool:
     """Whether the file's keys stand at the root, as an experiment's do, and not under its group's name."""
-    return path.read_text(encoding="utf-8").lstrip().startswith("# @package _global_")
+    return path.read_text(encoding="utf-8", errors="replace").lstrip().startswith("# @package _global_")
 
 
 def description(path: Path) -> str:
@@ -118,12 +137,12 @@ def description(path: Path) -> str:
 
 def aliases(group: str, dirs: Sequence[Path]) -> dict[str, str]:
     """Names that other codebases give to the options of a group, from the files' second comment, "# also called: a, b"."""
-    found: dict[str, str] = {}
+    known: dict[str, str] = {}
     for option, path in options(group, dirs).items():
-        for line in path.read_text(encoding="utf-8").splitlines()[:3]:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:3]:
             if line.startswith(ALSO):
-                found |= {name.strip(): option for name in line.removeprefix(ALSO).split(",")}
-    return found
+                known |= {name.strip(): option for name in line.removeprefix(ALSO).split(",")}
+    return known
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

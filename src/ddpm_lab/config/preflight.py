@@ -1,12 +1,16 @@
-"""Answer a user's mistakes before torch is imported and before any folder is made: keys, values, combinations."""
+"""Answer a user's mistakes before any folder is made: names from the yaml files alone, before torch is imported; then values
+and combinations, of the classes and functions that were chosen."""
 
 import copy
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
@@ -14,29 +18,34 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ddpm_lab import processes
-from ddpm_lab.config.catalogue import Catalog
-from ddpm_lab.config.compat import check_compatible, resolve_auto
-from ddpm_lab.config.grammar import Setting, Span, columns, expand, of_sweep, read_command_line
-from ddpm_lab.config.options import config_dirs, nearest
-from ddpm_lab.config.schema import MISSING, Rule
+from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
+from ddpm_lab.config.flags import read_command_line
+from ddpm_lab.config.grammar import Setting, Span, columns, expand, of_sweep
+from ddpm_lab.config.options import config_dirs
 from ddpm_lab.errors import UserError
 
 
 class Arm(NamedTuple):
-    """One run: its arguments (none of `hydra.*`, `sweep` or `launcher`), the configuration they make, `auto` resolved, the
-    option of each group. With `spans` it is a corner of what is searched."""
+    """One run: its arguments (none of `sweep` or `launcher`), the configuration they make, `auto` resolved, the option of each
+    group. With `spans` it is a corner of what is searched."""
 
     overrides: list[str]
     config: DictConfig
     choices: dict[str, str | None]
     spans: dict[str, Span]
+    typed: dict[str, str]
+    """The value of each key that was typed, as text."""
+    auto: str | None = None
+    """The option that `variance=auto` stands for."""
 
 
 Composed = tuple[DictConfig, dict[str, str | None]]
-Check = Callable[[DictConfig, Sequence[Path], bool], None]
-"""Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep)."""
-LOCAL = "ddpm_lab.sweeps.local.Local"
+Check = Callable[[DictConfig, Sequence[Path], bool], str | None]
+"""Of a whole configuration whose single values are right: (configuration, folders of options, whether in a sweep) to the option
+that `variance=auto` stands for."""
+Item = TypeVar("Item")
+VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+"""Later versions of Hydra take no version_base."""
 
 
 def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Check | None = None) -> list[Arm]:
@@ -45,54 +54,28 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
     line = read_command_line(argv)
     if line is None:
         return []
-    dirs, check = dirs or config_dirs(argv), check or _can_be_trained
+    dirs, check = dirs or config_dirs(argv), check or partial(_can_be_trained, good=set())
     catalog = Catalog(dirs)
     composer = _Composer(catalog)
+    with initialize_config_dir(str(dirs[0]), job_name="ddpm_lab", **VERSION):
+        typed = columns(line.arguments, line.sweep, catalog)
+        runs = expand(typed, _ready(typed, composer) if line.sweep else [], catalog)
+        arms = _each(runs, _overrides, lambda settings: _named(settings, composer, line.sweep))
+    return _valued(arms, catalog, check, line.sweep) if line.runs else []
+
+
+def _each(items: Sequence[Item], words: Callable[[Item], list[str]], step: Callable[[Item], Arm]) -> list[Arm]:
+    """What the step makes of each. Raises UserError with every refusal, and the runs that have it."""
     arms: list[Arm] = []
     refused: dict[str, list[str]] = {}
-    with initialize_config_dir(str(dirs[0]), version_base="1.3", job_name="ddpm_lab"):
-        typed = columns(line.arguments, line.sweep, catalog)
-        for settings in expand(typed, _ready(typed, composer) if line.sweep else [], catalog):
-            overrides = [setting.typed for setting in settings if not of_sweep(setting.key)]
-            spans = {setting.key: setting.span for setting in settings if setting.span}
-            try:
-                arm = Arm(overrides, *_checked(settings, composer, check, line.sweep), spans)
-                _check_spans(arm)
-                arms.append(arm)
-            except UserError as error:
-                refused.setdefault(str(error), []).append(" ".join(overrides))
+    for item in items:
+        try:
+            arms.append(step(item))
+        except UserError as error:
+            refused.setdefault(str(error), []).append(" ".join(words(item)))
     if refused:
         raise UserError(_report(refused, len(arms)))
-    return arms if line.runs else []
-
-
-def _check_spans(arm: Arm) -> None:
-    if arm.spans and "trials" not in (arm.config.get("sweep") or {}):
-        typed = next(iter(arm.spans.values())).typed
-        search = "; or let a search choose: sweep=search" if "sweep" in arm.config else ""
-        raise UserError(f"{typed}: an interval has no end of values; list them, or use range(start, stop, step){search}")
-
-
-def _ready(typed: Mapping[str, list[Setting]], composer: "_Composer") -> list[str]:
-    """The lines of the sweep that was chosen, by name or by an experiment."""
-    if "sweep" not in composer.catalog.groups:  # of evaluate.py
-        return []
-    if "sweep.arms" in typed:
-        return _lines(typed["sweep.arms"][0].value)
-    choices = ([setting.typed for setting in typed.get(group, [])] or [None] for group in ("experiment", "sweep"))
-    found = [_lines(composer([word for word in pair if word])[0].sweep.arms) for pair in itertools.product(*choices)]
-    if any(lines != found[0] for lines in found):
-        raise UserError("experiment: one of these is a sweep itself, which goes alone")
-    return found[0]
-
-
-def _lines(value: Any) -> list[str]:
-    """Empty for what the rule of the key refuses later."""
-    try:
-        lines = list(value) if isinstance(value, list | ListConfig) else []
-    except OmegaConfBaseException as error:  # ${...} that leads nowhere
-        raise UserError(f"sweep.arms: {_first_line(error)}") from error
-    return lines if all(isinstance(line, str) for line in lines) else []
+    return arms
 
 
 def _report(refused: Mapping[str, list[str]], n_good: int) -> str:
@@ -104,6 +87,71 @@ def _report(refused: Mapping[str, list[str]], n_good: int) -> str:
     for problem, runs in refused.items():
         lines += [problem, *(f"  {run}" for run in runs)]
     return "\n".join(lines)
+
+
+def _overrides(settings: Sequence[Setting]) -> list[str]:
+    return [setting.typed for setting in settings if not of_sweep(setting.key)]
+
+
+def _named(settings: Sequence[Setting], composer: "_Composer", sweep: bool) -> Arm:
+    """A run whose groups, options and keys all exist."""
+    catalog = composer.catalog
+    config, choices = composer([setting.typed for setting in settings if setting.key in catalog.groups])
+    _check_keys_of_files(config, choices, catalog, sweep)
+    typed = [setting for setting in settings if setting.key not in catalog.groups]
+    for setting in typed:
+        _apply(setting, config, choices, catalog)
+    spans = {setting.key: setting.span for setting in settings if setting.span}
+    if spans and "trials" not in (config.get("sweep") or {}):
+        search = "; or let a search choose: sweep=search" if "sweep" in config else ""
+        span = next(iter(spans.values()))
+        raise UserError(f"{span.typed}: an interval has no end of values; list them, or use range(start, stop, step){search}")
+    texts = {setting.key: setting.typed.partition("=")[2] for setting in settings}
+    return Arm(_overrides(settings), config, choices, spans, texts)
+
+
+def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) -> list[Arm]:
+    """Values and combinations of each run; what was chosen is imported here."""
+    from ddpm_lab.config.build import drop_unused
+    from ddpm_lab.config.ineffective import ineffective_in_all
+    from ddpm_lab.config.instantiate import permit
+    from ddpm_lab.config.values import Checked
+
+    permit(catalog.dirs)
+    checked = Checked(catalog)
+
+    def step(arm: Arm) -> Arm:
+        if "model" in resolved(arm.config):
+            drop_unused(arm.config, arm.typed)
+        checked(resolved(arm.config), arm.choices, arm.typed)
+        return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
+
+    arms = _each(arms, lambda arm: arm.overrides, step)
+    if idle := ineffective_in_all([(resolved(arm.config), set(arm.typed)) for arm in arms]):
+        raise UserError("\n".join(idle))
+    return arms
+
+
+def _ready(typed: Mapping[str, list[Setting]], composer: "_Composer") -> list[str]:
+    """The lines of the sweep that was chosen, by name or by an experiment."""
+    if "sweep" not in composer.catalog.groups:  # of evaluate.py
+        return []
+    if "sweep.arms" in typed:
+        return _lines(typed["sweep.arms"][0].value)
+    choices = ([setting.typed for setting in typed.get(group, [])] or [None] for group in ("experiment", "sweep"))
+    each = [_lines(composer([word for word in pair if word])[0].sweep.arms) for pair in itertools.product(*choices)]
+    if any(lines != each[0] for lines in each):
+        raise UserError("experiment: one of these is a sweep itself, which goes alone")
+    return each[0]
+
+
+def _lines(value: Any) -> list[str]:
+    """Empty for what the rule of the key refuses later."""
+    try:
+        lines = list(value) if isinstance(value, list | ListConfig) else []
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere
+        raise UserError(f"sweep.arms: {_first_line(error)}") from error
+    return lines if all(isinstance(line, str) for line in lines) else []
 
 
 class _Composer:
@@ -122,6 +170,9 @@ class _Composer:
 
     def _compose(self, choices: Sequence[str]) -> Composed:
         own = ",".join(QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in self.catalog.dirs[1:])
+        self.catalog.check_files(
+            self.catalog.chosen({word.partition("=")[0].lstrip("+~"): word.partition("=")[2] for word in choices})
+        )
         search = [f"hydra.searchpath=[{own}]"] if own else []
         try:
             config = compose("config", [*choices, *search], return_hydra_config=True)
@@ -142,16 +193,11 @@ class _Composer:
 
 
 def _check_sweep(given: Any, option: str, catalog: Catalog) -> None:
-    """Refuse keys of a sweep's file that reach nothing, and a file that lacks what all have."""
-    needed, known = ({key.partition(".")[2] for key in catalog.rules("sweep", name)} for name in ("none", "search"))
-    keys = set(given) if isinstance(given, DictConfig) else set()
-    if not needed <= keys:
+    """Refuse a file of a sweep that lacks what all have."""
+    needed = {key.partition(".")[2] for key in catalog.keys("sweep", "none")}
+    if not needed <= set(given if isinstance(given, DictConfig) else ()):
         base = "/sweep/none@_here_" if "/" in option else "none"
         raise UserError(f"sweep={option}: {catalog.options['sweep'][option]} needs a line: defaults: [{base}, _self_]")
-    if unknown := sorted(keys - known):
-        close = nearest(unknown[0], known)
-        meant = f" Did you mean {close}?" if close else ""
-        raise UserError(f"sweep={option} sets {unknown[0]}: no such key.{meant} It has {', '.join(sorted(known))}")
 
 
 def _first_line(error: BaseException) -> str:
@@ -160,26 +206,14 @@ def _first_line(error: BaseException) -> str:
     return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0] or type(error).__name__
 
 
-def _checked(settings: Sequence[Setting], composer: _Composer, check: Check, sweep: bool) -> Composed:
-    catalog = composer.catalog
-    config, choices = composer([setting.typed for setting in settings if setting.key in catalog.groups])
-    rules = catalog.rules_for(choices)
-    _check_keys_of_files(config, rules, choices, catalog, sweep)
-    typed = {setting.key: setting for setting in settings if setting.key not in catalog.groups}
-    for setting in typed.values():
-        _apply(setting, config, rules, choices, catalog)
-    values = _resolved(config)
-    for key, rule in rules.items():
-        _check_value(key, _at(values, key), rule, typed.get(key))
-    check(config, catalog.dirs, sweep)
-    return config, choices
+def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good: set[str]) -> str | None:
+    from ddpm_lab.config.combinations import check_combination, check_place, resolve_auto
 
-
-def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool) -> None:
-    _check_place(_resolved(config), sweep)
-    resolve_auto(config, dirs)
+    check_place(resolved(config), sweep)
+    auto = resolve_auto(config, dirs)
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
-        check_compatible(config, dirs)
+        check_combination(config, dirs, good)
+    return auto
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -190,94 +224,61 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _check_keys_of_files(
-    config: DictConfig, rules: Mapping[str, Rule], choices: Mapping[str, str | None], catalog: Catalog, sweep: bool
-) -> None:
+def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog, sweep: bool) -> None:
     """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing. What is
-    about sweeps reaches nothing in a single run, and may be of any option."""
+    set of a part that was left out goes with it. Keys of sweeps reach nothing in a single run, and may be of any option."""
+    known, parts = {*catalog.keys_for(choices)}, _left_out(config, choices, catalog)
     if not sweep:
-        rules = {key: rule for key, rule in catalog.all_rules().items() if of_sweep(key)} | dict(rules)
-    plain = cast(dict[str, Any], OmegaConf.to_container(config))
-    for key in _leaves(plain):
-        if key not in rules:
+        known |= {key for g in ("sweep", "launcher") for name in catalog.options.get(g, ()) for key in catalog.keys(g, name)}
+    for key in _leaves(cast(dict[str, Any], OmegaConf.to_container(config))):
+        if key not in known | parts:
             source = f"experiment={choices.get('experiment')} sets {key}"
+            if key.startswith("sweep."):
+                source = f"sweep={choices.get('sweep')} sets {key}"
             if key.partition(".")[0] in catalog.groups:
                 raise catalog.missing_key(source, key, choices)
-            raise catalog.unknown_key(source, key, "...")
+            raise catalog.unknown_key(source, key, "...", choices)
 
 
-def _apply(
-    setting: Setting,
-    config: DictConfig,
-    rules: Mapping[str, Rule],
-    choices: Mapping[str, str | None],
-    catalog: Catalog,
-) -> None:
-    if setting.key not in rules:
-        raise catalog.missing_key(setting.typed, setting.key, choices)
+def _left_out(config: DictConfig, choices: Choices, catalog: Catalog) -> set[str]:
+    """Parts that another option of their group has, and the chosen one has not; they are null from here on."""
+    absent: set[str] = set()
+    for group, names in catalog.options.items():
+        for part in {part for name in names for part in catalog.parts(group, name)}:
+            name = part.partition(".")[2]
+            node = config[group].get(name) if group in config else None
+            if node is None or "_target_" not in node:
+                with open_dict(config):
+                    OmegaConf.update(config, part, None, force_add=True)
+                absent.add(part)
+    return absent
+
+
+def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Catalog) -> None:
+    key, (group, _, name) = setting.key, setting.key.partition(".")
+    known = catalog.keys(group, choices.get(group)) if group in catalog.groups else catalog.root
+    part = setting.value is None and any(key in catalog.parts(group, option) for option in catalog.options.get(group, ()))
+    further = group in OPEN and "." not in name and not any(_much_alike(key, other) for other in known)
+    if not (key in known or part or further):
+        raise catalog.missing_key(setting.typed, key, choices)
+    above = key.rpartition(".")[0]
+    if above and OmegaConf.select(config, above) is None:
+        raise UserError(f"{setting.typed}: {above} is left out")
     try:
-        OmegaConf.update(config, setting.key, setting.value)
+        OmegaConf.update(config, key, setting.value, merge=False, force_add=True)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(f"{setting.typed}: {_first_line(error)}") from error
 
 
-def _resolved(config: DictConfig) -> dict[str, Any]:
+def _much_alike(key: str, known: str) -> bool:
+    """Whether a key is a misspelt one rather than another."""
+    return SequenceMatcher(None, key, known).ratio() > 0.9
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """As plain containers. Raises UserError for ${...} that leads nowhere."""
     try:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except (OmegaConfBaseException, ValueError) as error:  # ${...} that leads nowhere
+    except (OmegaConfBaseException, ValueError) as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{key}: {_first_line(error)}" if key else _first_line(error)) from error
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    node: Any = values
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
-def _check_value(key: str, value: object, rule: Rule, setting: Setting | None) -> None:
-    if value == MISSING:
-        raise UserError(f"{key} is needed: {rule.allowed}: {rule.meaning}; type {key}=...")
-    rule.check(key, value, setting.typed.partition("=")[2] if setting else None)
-
-
-def _check_place(values: Mapping[str, Any], sweep: bool) -> None:
-    """What a single key's rule cannot say: where runs and their processes have a place."""
-    devices, nodes, name = (_at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
-    if sweep and nodes != 1:
-        raise UserError(
-            f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m"
-        )
-    if not sweep and (ready := _at(values, "sweep.arms")):
-        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep.arms=[] for its base alone")
-    if not sweep and _at(values, "launcher._target_") not in (None, LOCAL):
-        raise UserError("this experiment chooses a launcher, which is about a sweep: add -m, or launcher=local")
-    if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
-        raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
-    if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
-        raise UserError(
-            f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait"
-        )
-    if sweep and (experiment := _at(values, "run.experiment")) is not None:
-        raise UserError(
-            f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out"
-        )
-    if sweep and name is not None:
-        raise UserError(
-            f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
-        )
-    for key in ("run.name", "sweep.name"):
-        if isinstance(given := _at(values, key), str) and not is_folder_name(given):
-            raise UserError(f"{key}={given}: allowed is a folder name, without / and no dot in front; see also run.root")
-    experiment = _at(values, "run.experiment")
-    if isinstance(experiment, str) and not all(map(is_folder_name, experiment.split("/"))):
-        raise UserError(
-            f"run.experiment={experiment}: allowed is a folder name, or several with / between, none with a dot in front"
-        )
-
-
-def is_folder_name(name: str) -> bool:
-    """Whether one folder can be called so, and is not hidden."""
-    printable = name.isprintable() and not set(name) & set("/\\")
-    return printable and name != "" and name[0] != "." and len(name.encode()) <= 255

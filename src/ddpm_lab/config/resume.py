@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ddpm_lab.config.compat import check_compatible, content
+from ddpm_lab.config.options import content
 from ddpm_lab.errors import UserError
 from ddpm_lab.sweeps.state import finished
 
@@ -32,13 +32,15 @@ class Resumed(NamedTuple):
 def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resumed:
     """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own.
     Options are in `dirs`."""
+    from ddpm_lab.config.combinations import check_combination
+
     checkpoint, folder = located(Path(cfg.resume).expanduser(), "resume")
     stored = configuration(checkpoint, folder)
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     typed = {key: value for key, _, value in pairs}
     _choose(stored, typed, dirs)
     _apply(cfg, stored, [key for key in typed if key not in FREE])
-    check_compatible(stored)
+    check_combination(stored, dirs)
     stored.resume = str(checkpoint)
     in_place = folder is not None and checkpoint.name == "last.ckpt" and cfg.run.name is None
     if in_place and folder is not None:

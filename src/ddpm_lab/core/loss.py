@@ -7,6 +7,7 @@ import torch
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
 from ddpm_lab.core.terms import term_bpd
 from ddpm_lab.core.types import Coefficient, Data, Incompatible, PerExample
+from ddpm_lab.core.variance import Beta, LearnedRange, ReverseVariance
 from ddpm_lab.domains import NonNegativeFloat, PositiveFloat, checked
 
 
@@ -16,7 +17,8 @@ class Loss(ABC):
     trains_variance: bool = False
     """Whether a variance that the network supplies gets a gradient."""
     needs_learned_variance: bool = False
-    auto_variance: str = "beta"
+    paper_variance: type[ReverseVariance] | None = None
+    """The reverse variance of the paper that the loss is from."""
 
     @abstractmethod
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
@@ -52,8 +54,7 @@ def target_mse(diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerEx
 class Simple(Loss):
     """L_simple, DDPM Eq. 14."""
 
-    trains_variance = False
-    auto_variance = "beta"
+    paper_variance = Beta
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
         return {"mse": target_mse(diffusion, out, noised)}
@@ -66,9 +67,7 @@ class Weighted(Loss):
     and one that does not vanish on a network that predicts ε, whose error is SNR times that of x̂_0.
     """
 
-    trains_variance = False
-    auto_variance = "beta"
-    weighs: str
+    paper_variance = Beta
 
     @abstractmethod
     def weight(self, snr: Coefficient) -> Coefficient:
@@ -96,8 +95,6 @@ class Weighted(Loss):
 class MinSNR(Weighted):
     """Hang et al. 2023, Eq. 8: min(SNR, γ) on x̂_0."""
 
-    weighs = "snr"
-
     def __init__(self, gamma: PositiveFloat = 5.0) -> None:
         self.gamma = gamma
 
@@ -108,8 +105,6 @@ class MinSNR(Weighted):
 @checked
 class P2(Weighted):
     """Choi et al. 2022, Eq. 8: 1 / (k + SNR)^γ on ε̂, which is SNR / (k + SNR)^γ on x̂_0."""
-
-    weighs = "snr"
 
     def __init__(self, gamma: NonNegativeFloat = 1.0, k: PositiveFloat = 1.0) -> None:
         self.gamma, self.k = gamma, k
@@ -122,8 +117,6 @@ class P2(Weighted):
 class TruncatedSNR(Weighted):
     """Salimans & Ho 2022, section 4: max(SNR, `floor`) on x̂_0, the paper's floor being 1."""
 
-    weighs = "x0"
-
     def __init__(self, floor: PositiveFloat = 1.0) -> None:
         self.floor = floor
 
@@ -133,8 +126,6 @@ class TruncatedSNR(Weighted):
 
 class ConstantWeight(Weighted):
     """The squared error of x̂_0 itself, at every t alike."""
-
-    weighs = "x0"
 
     def weight(self, snr: Coefficient) -> Coefficient:
         return torch.ones_like(snr)
@@ -146,7 +137,7 @@ class VLB(Loss):
     trains it; `scale` = T makes it the bound itself, as iDDPM does."""
 
     trains_variance = True
-    auto_variance = "beta"
+    paper_variance = Beta
 
     def __init__(self, scale: PositiveFloat = 1.0) -> None:
         self.scale = scale
@@ -161,7 +152,7 @@ class Hybrid(Loss):
 
     trains_variance = True
     needs_learned_variance = True
-    auto_variance = "learned_range"
+    paper_variance = LearnedRange
 
     def __init__(self, weight: PositiveFloat = 0.001) -> None:
         self.weight = weight

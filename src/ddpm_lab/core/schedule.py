@@ -9,7 +9,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.core.path import NoiseSchedule
-from ddpm_lab.core.types import states
 from ddpm_lab.domains import ClosedUnit, NonNegativeFloat, OpenUnit, PositiveFloat, PositiveInt, checked
 
 
@@ -68,7 +67,6 @@ def warmup(
     return from_betas(torch.cat([_spaced(beta_start, beta_end, rising), _spaced(beta_end, beta_end, T - rising)]))
 
 
-@states(reaches_zero=True)
 @checked
 def jsd(T: PositiveInt = 1000) -> NoiseSchedule:
     """β_t = 1 / (T − t + 1), Sohl-Dickstein et al. 2015 section 2.4.1: ᾱ_t = 1 − t/T, so that nothing is left at T."""
@@ -111,7 +109,6 @@ Base = Literal["linear", "quadratic", "sigmoid_beta"]
 BASES = {"linear": linear, "quadratic": quadratic, "sigmoid_beta": sigmoid_beta}
 
 
-@states(reaches_zero=True)
 @checked
 def zero_terminal_snr(
     T: Annotated[int, Ge(2)] = 1000, base: Base = "linear", beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02

@@ -129,6 +129,10 @@ class InMemory(LightningDataModule):
             self.train_images, self.val_images = self.load()
             self._loaded = True
 
+    def serve(self, seed: int, steps: int) -> None:
+        """A run of `steps` training batches, in the order of `seed`."""
+        self.seed, self.steps = seed, steps
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one datum: C H W or D."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from ddpm_lab import ranks
+from ddpm_lab.domains import File, NonNegativeInt
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.samples import Features, of_data, of_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
@@ -30,10 +31,10 @@ OTHER = {"train": "val", "val": "train"}
 class Quality(NamedTuple):
     """The keys of `quality` in conf/evaluate/config.yaml."""
 
-    n: int = 1000
-    reference: str = "train"
-    statistics: str | None = None
-    grid: int = 64
+    n: NonNegativeInt = 1000
+    reference: Literal["train", "val"] = "train"
+    statistics: File | None = None
+    grid: NonNegativeInt = 64
 
 
 def published(statistics: str | None, subject: Subject, extractor: Extractor) -> PublishedStats | None:

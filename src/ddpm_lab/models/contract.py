@@ -124,8 +124,6 @@ class Model(nn.Module, ABC):
     """
 
     net: nn.Module
-    learns: ClassVar[bool] = False
-    """Whether `update` wants to see the losses of every batch."""
     sample_in_bf16: bool = False
     """Whether the network samples under bfloat16 autocast."""
 
@@ -150,6 +148,11 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
         """Of each example. Every draw is a function of (seed, batch.counter, row)."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether `update` wants to see the losses of every batch."""
+        return False
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
         """Learn from the losses of a whole batch, in the order of its rows, before weighting."""

@@ -60,7 +60,7 @@ class Diffusion(Model):
         return {"sampler", "variance"} if fixed else {"sampler"}
 
     @property
-    def learns(self) -> bool:  # type: ignore[override]
+    def learns(self) -> bool:
         return self.timesteps.learns
 
     def losses(self, batch: Batch) -> Losses:

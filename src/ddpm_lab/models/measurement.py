@@ -3,10 +3,12 @@ A model offers them (`Model.measurements`); evaluation knows no more of the mode
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from annotated_types import Ge
 from torch import Tensor
 
+from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt
 from ddpm_lab.likelihood.bound import Bound
 
 if TYPE_CHECKING:
@@ -22,16 +24,16 @@ PIECE = 32
 class Likelihood(NamedTuple):
     """Which likelihoods are measured: the keys of `nll` in conf/evaluate/config.yaml."""
 
-    split: str = "val"
-    n: int | None = None
-    chain: str = "both"
-    stride: int = 1
-    terms: int | None = None
+    split: Literal["val", "train"] = "val"
+    n: Annotated[int, Ge(2)] | None = None
+    chain: Literal["full", "sampler", "both"] = "both"
+    stride: PositiveInt = 1
+    terms: PositiveInt | None = None
     clip: bool | None = None
-    train_stride: int = 10
-    ode_n: int = 0
-    ode_probes: int | None = 1
-    ode_tolerance: float = 1e-5
+    train_stride: NonNegativeInt = 10
+    ode_n: NonNegativeInt = 0
+    ode_probes: PositiveInt | None = 1
+    ode_tolerance: PositiveFloat = 1e-5
 
 
 class Conditions(NamedTuple):

@@ -42,8 +42,6 @@ class MLP(nn.Module):
     `size` is the side of images: None for vectors, else raises Incompatible. The output is zero at initialisation.
     """
 
-    accepts = "vectors"
-
     def __init__(
         self,
         in_channels: Given[int],

@@ -175,8 +175,6 @@ class UNet(nn.Module):
     The output is zero at initialisation.
     """
 
-    accepts = "images"
-
     def __init__(
         self,
         in_channels: Given[int],

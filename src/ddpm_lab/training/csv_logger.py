@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lab.domains import Given
 from ddpm_lab.training.run_logger import RunLogger
 
 
@@ -16,7 +17,7 @@ class CsvLogger(RunLogger):
 
     kind = "csv"
 
-    def __init__(self, run_dir: str | Path) -> None:
+    def __init__(self, run_dir: Given[str | Path]) -> None:
         super().__init__(run_dir)
         self.path = self.run_dir / "metrics.csv"
         self.rows: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from ddpm_lab.domains import Given
 from ddpm_lab.errors import require_for_logger
 from ddpm_lab.training.run_logger import RunLogger
 
@@ -22,7 +23,7 @@ class TensorBoard(RunLogger):
     kind = "tensorboard"
     packages = ("tensorboard",)
 
-    def __init__(self, run_dir: str | Path) -> None:
+    def __init__(self, run_dir: Given[str | Path]) -> None:
         super().__init__(run_dir)
         require_for_logger("tensorboard")
         self._writer: Any = None

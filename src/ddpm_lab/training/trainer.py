@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy
 
+from ddpm_lab.core.types import states
 from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.run import prefers_channels_last
@@ -57,6 +58,7 @@ Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
 
 @checked
+@states(further=Trainer, passed=PASSED)
 def make(
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu",
     devices: PositiveInt | None = 1,
@@ -84,8 +86,7 @@ def make(
     there, ValueError for arguments that are not allowed. (`other_world_size` is for whoever resumes.)"""
     if wrong := sorted(set(more) - set(PASSED)):
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; Lightning's are handed on of {PASSED}")
-    if precision == "64-true" and sample_precision == "bf16-mixed":
-        raise ValueError("sample_precision=bf16-mixed: a float64 network (precision=64-true) samples with 32-true")
+    check_precisions(precision, sample_precision)
     accelerator, devices = _place(accelerator, devices)  # type: ignore[assignment]
     if channels_last is None:
         channels_last = prefers_channels_last(accelerator, precision)
@@ -109,6 +110,12 @@ def make(
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
     }
     return Trainer(**ALWAYS | settings | more, plugins=[AtomicCheckpointIO()], profiler=NoProfiler())
+
+
+def check_precisions(precision: str, sample_precision: str) -> None:
+    """Raises ValueError for a float64 network that would sample in bfloat16."""
+    if precision == "64-true" and sample_precision == "bf16-mixed":
+        raise ValueError("sample_precision=bf16-mixed: a network with precision=64-true samples with sample_precision=32-true")
 
 
 def _place(accelerator: str, devices: int | None) -> tuple[str, int]:

@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from ddpm_lab.domains import Given, Text, checked
 from ddpm_lab.models.checkpoint import write_weights
 from ddpm_lab.training.run_logger import RunLogger
 
@@ -24,8 +25,11 @@ PROJECT = "ddpm-lab"
 LAST = "checkpoints/last.ckpt"
 LONGEST_NAME = 128
 """Characters of the name of a run or of a group. Longer names are cut: the server may refuse them."""
+Mode = Literal["online", "offline", "disabled"]
+Artifact = Literal["none", "weights", "checkpoint"]
 
 
+@checked
 class Wandb(RunLogger):
     """Online, or offline where there is no key or no network. An error of wandb is logged as one line and never ends a run.
 
@@ -38,15 +42,16 @@ class Wandb(RunLogger):
 
     def __init__(
         self,
-        mode: str,
-        project: str | None,
-        entity: str | None,
-        group: str | None,
-        tags: list[str],
-        name: str | None,
-        artifact: str,
-        run_dir: str | Path,
-        evaluation: bool = False,
+        mode: Mode = "online",
+        project: Text | None = None,
+        entity: Text | None = None,
+        group: Text | None = None,
+        tags: tuple[Text, ...] = (),
+        name: Text | None = None,
+        artifact: Artifact = "none",
+        *,
+        run_dir: Given[str | Path],
+        evaluation: Given[bool] = False,
     ) -> None:
         super().__init__(os.path.abspath(run_dir))  # its last part is a name, also of "."
         self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
