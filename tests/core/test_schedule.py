@@ -124,7 +124,7 @@ def test_chain_is_the_respaced_process(name, times):
     """Every column of every step, against β tables re-derived for the sub-chain."""
     full = tables_of(name, 9)
     sub, chain = full.respaced(list(times)), make("schedule", name, T=9).chain(times)
-    x0, xt = torch.tensor(0.7, dtype=F64), torch.tensor(-1.3, dtype=F64)
+    x0, xt = torch.tensor([0.7], dtype=F64), torch.tensor([-1.3], dtype=F64)
     for i, (t, s) in enumerate(zip(times, (0, *times), strict=False), start=1):
         step = chain[t]
         assert (int(step.s), int(step.t)) == (s, t)
