@@ -10,26 +10,29 @@ import pytest
 from helpers import ROOT, TINY, command, environment
 from omegaconf import OmegaConf
 
-MISTAKES = {
+NAMES = {
     "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, jsd, linear"),
     "shedule=cosine": ("shedule=cosine", "Did you mean schedule=cosine?"),
     "loss=vbl": ("loss=vbl", "loss=vlb", "hybrid, min_snr, p2, simple, "),
+    "+learnin_rate=1": ("+learnin_rate=1", "optim.lr"),
+    "sweep=variance": ("sweep=variance", "add -m"),
+    "seed=1,2": ("seed=1,2", "-m"),
+}
+"""Answered from the yaml files alone."""
+MISTAKES = NAMES | {
     "schedule.T=-1": ("schedule.T=-1", "int >= 1"),
     "optim.lr=abc": ("optim.lr=abc", "float > 0"),
-    "+learnin_rate=1": ("+learnin_rate=1", "optim.lr"),
     "variance=learned_range loss=simple": ("loss=simple", "variance=learned_range", "loss=hybrid", "variance=beta"),
     "loss=hybrid variance=beta": ("loss=hybrid", "variance=beta", "variance=learned_range"),
-    "data=npz data.path=/nowhere": ("data.path=/nowhere", "no such file"),
+    "data=npz data.path=/nowhere": ("data.path=/nowhere", "file that exists"),
     "data=gaussian_mixture": ("net=unet_small", "vectors", "net=mlp"),
-    "sampler.steps=1001": ("sampler.steps=1001", "1000"),
-    "data=mnist data.pad=29": ("data.pad=29", "even int >= 28"),
+    "sampler.steps=1001": ("steps=1001", "T=1000"),
+    "data=mnist data.pad=29": ("data.pad=29", "int >= 28", "multiple of 2"),
     "ema.also=[0.9,0.9]": ("ema.also=[0.9, 0.9]", "each decay once"),
-    "schedule=linear schedule.T=19 sampler.steps=null schedule.rescale=true": ("schedule.T=19", "schedule.T=20 or more"),
+    "schedule=linear schedule.T=19 sampler.steps=null schedule.rescale=true": ("schedule.T=19", "T >= 20"),
     "resume=nowhere": ("resume=nowhere", "run folder"),
     "-m trainer=ddp_multinode seed=1,2": ("trainer.num_nodes=2", "-m", "one machine"),
-    "sweep=variance": ("sweep=variance", "add -m"),
     "-m loss=simple,hybrid variance=beta": ("1 of the 2", "loss=hybrid"),
-    "seed=1,2": ("seed=1,2", "-m"),
 }
 
 
@@ -42,14 +45,14 @@ def assert_refused(done, *said: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_a_mistake_is_answered_without_torch_and_leaves_nothing(arguments, tmp_path):
+def test_a_mistake_is_answered_and_leaves_nothing(arguments, tmp_path):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", ROOT / "train.py", *arguments.split()],
         cwd=tmp_path, capture_output=True, text=True, env=environment(),
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "ddpm_lab.config.preflight" in imported
-    assert not imported & {"torch", "lightning", "numpy", "sklearn"}
+    assert arguments not in NAMES or not imported & {"torch", "lightning", "numpy", "sklearn", "pydantic"}
     done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
     assert_refused(done, *MISTAKES[arguments])
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +60,7 @@ def test_a_mistake_is_answered_without_torch_and_leaves_nothing(arguments, tmp_p
 
 def test_what_only_the_objects_know_is_one_message_too(tmp_path):
     done = command("schedule=constant", "schedule.beta=0.9", cwd=tmp_path)
-    assert_refused(done, "schedule", "ᾱ_t vanishes at t = 324, before T = 1000")
+    assert_refused(done, "schedule", "t = 324", "T=1000")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,14 +107,13 @@ def test_nothing_is_overwritten(finished):
     [
         ("schedule.T=500", ("schedule.T=500 but the checkpoint has 10",)),
         ("schedule.T=11", ("schedule.T=11 but the checkpoint has 10",)),
-        ("sampler.steps=11", ("sampler.steps=11 is more than schedule.T=10",)),
+        ("sampler.steps=11", ("steps=11", "T=10")),
         ("net.channels=16", ("net.channels=16 but the checkpoint has 8",)),
         ("schedule=cosine", ("schedule._target_", "schedule.offset")),
         ("optim.lr=0.1", ("optim.lr=0.1 but the checkpoint has 0.001",)),
         ("experiment=digits", ("leave experiment= away",)),
         ("trainer.accumulate=2", ("trainer.accumulate=2 but the checkpoint has 1",)),
         ("trainer.precision=bf16-mixed", ("trainer.precision=bf16-mixed but the checkpoint has 32-true",)),
-        ("trainer.tf32=false", ("trainer.tf32=False but the checkpoint has True",)),
     ],
 )
 def test_another_model_cannot_go_on_from_a_checkpoint(change, said, copied, tmp_path):

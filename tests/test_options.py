@@ -109,7 +109,7 @@ def test_option_trains_and_fires_every_callback(group, option, files, tmp_path, 
     bound = metrics["prior_bpd"]["value"] + metrics["kl_bpd"]["value"] + metrics["decoder_bpd"]["value"]
     assert metrics["bound_bpd"]["value"] == pytest.approx(bound, abs=1e-9)
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
-    distance = {"inception": "fid@8", "classifier": "classifier_fd@8"}.get(option, "pixels_fd")
+    distance = {"inception": "fid@8", "classifier": "classifier_fd@8"}.get(option, "pixels_fd@8")
     assert {"train/loss", "train/images_per_s", "val/bound_bpd", f"val/{distance}"} <= set(header.split(","))
     assert rows[-1].startswith("2,")
     for name in ("samples/step_0000002.png", "samples/progression_0000002.png", "vlb_terms.png", "checkpoints/best.ckpt"):
@@ -136,7 +136,18 @@ def test_every_option_of_a_group_gives_another_result(group, results):
 
 def test_every_group_with_a_choice_is_compared():
     several = {group for group in GROUPS if len(options(group, [CONF])) > 1}
-    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics", *ABOUT_SWEEPS}
+    assert several <= {
+        *CONTEXT,
+        "data",
+        "net",
+        "experiment",
+        "trainer",
+        "logger",
+        "metrics",
+        "callbacks",
+        "model",
+        *ABOUT_SWEEPS,
+    }
 
 
 def test_vlb_and_hybrid_differ_for_one_network(results):

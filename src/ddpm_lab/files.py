@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     made if it is absent. If the block raises, nothing is changed: the file goes, and so do the folders that were made."""
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+    partial = path.with_name(f".{path.stem}.tmp.{os.getpid()}{path.suffix}")  # libraries look at the suffix
     try:
         yield partial
         with partial.open("rb") as file:

@@ -9,9 +9,10 @@ import atexit
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 from ddpm_lab.errors import UserError
 
@@ -60,15 +61,17 @@ def started_by_another() -> bool:
     return FOLDER in os.environ and not in_torchrun() and not in_slurm() and number() > 0
 
 
-def configuration() -> tuple[DictConfig, Path]:
+def configuration() -> "tuple[DictConfig, Path]":
     """The configuration and the run folder of a process that process 0 started."""
+    from omegaconf import DictConfig, OmegaConf
+
     folder = Path(os.environ[FOLDER])
     cfg = OmegaConf.load(folder / "config.yaml")
     assert isinstance(cfg, DictConfig)
     return cfg, folder
 
 
-def agree(decide: Callable[[], Decision], cfg: DictConfig) -> Decision:
+def agree(decide: Callable[[], Decision], cfg: "DictConfig") -> Decision:
     """The decision of process 0, on every process. If it raises, all processes end with its exit code."""
     if started() == 1:
         return decide()
@@ -82,7 +85,7 @@ def agree(decide: Callable[[], Decision], cfg: DictConfig) -> Decision:
     return ranks.agreed(decision)
 
 
-def _meet(cfg: DictConfig) -> None:
+def _meet(cfg: "DictConfig") -> None:
     """Opens the process group that Lightning will use. Raises UserError if the trainer has another number of processes."""
     import torch
     import torch.distributed as dist

@@ -32,7 +32,9 @@ def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[
         return good.add(text) if good is not None else None
     groups = [group for group in refusal.arguments if group in config]
     names = " ".join(f"{group}={option_of(group, config[group], dirs)}" for group in groups)
-    advice = [" or ".join(fitting) for group in groups if (fitting := _fitting(group, config, refusal, dirs))]
+    advice = []
+    if not any(_goes_by_default(group, config, dirs) for group in groups):
+        advice = [" or ".join(fitting) for group in groups if (fitting := _fitting(group, config, refusal, dirs))]
     use = f": use {', or choose '.join(advice)}" if advice else ""
     raise UserError(f"{names}: {str(refusal).rstrip('.')}{use}") from refusal
 
@@ -48,6 +50,12 @@ def _refusal(config: Config) -> Incompatible | None:
             return error.__cause__
         raise
     return None
+
+
+def _goes_by_default(group: str, config: Config, dirs: Sequence[Path]) -> bool:
+    """Whether the chosen option would do with the values of its file: then a value is at fault, which the message names."""
+    option = option_of(group, config[group], dirs)
+    return option in options(group, dirs) and _refusal({**config, group: content(group, option, dirs)}) is None
 
 
 def _fitting(group: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:

@@ -100,4 +100,5 @@ def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
     try:
         return target(**values, **given(target, offered))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {error}") from error
+        names_one = str(error).partition("=")[0] in values
+        raise UserError(f"{key}{'.' if names_one else ': '}{error}") from error
