@@ -1,5 +1,6 @@
 """Lightning's Trainer with everything that is not a choice, and the choices of where and how fast."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -82,34 +83,35 @@ def make(
     **more: Any,
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches, each in `accumulate` pieces; validation comes by step. The callbacks'
-    order is kept, but for checkpoints, which Lightning puts last. `more`: `PASSED`. Raises UserError for devices that are not
-    there, ValueError for arguments that are not allowed. (`other_world_size` is for whoever resumes.)"""
+    order is kept, but for checkpoints, which Lightning puts last. `more`: `PASSED`. Raises UserError for absent devices,
+    ValueError for arguments that are not allowed. (`other_world_size` is for whoever resumes.)"""
     if wrong := sorted(set(more) - set(PASSED)):
-        raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; Lightning's are handed on of {PASSED}")
+        raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
     check_precisions(precision, sample_precision)
-    accelerator, devices = _place(accelerator, devices)  # type: ignore[assignment]
+    place = _place(accelerator, devices, num_nodes)
     if channels_last is None:
-        channels_last = prefers_channels_last(accelerator, precision)
+        channels_last = prefers_channels_last(place["accelerator"], precision)
     _prepare(module, precision, tf32, channels_last, compile)
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
-    steps, validate_every = (1, 1) if fast_dev_run else (max_steps, validate_every)
+    length = _length(*((1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)), accumulate, more)
     settings: dict[str, Any] = {
-        "accelerator": accelerator,
-        "devices": devices,
-        "num_nodes": num_nodes,
-        "strategy": DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",  # type: ignore[operator]
-        "precision": precision,
+        "callbacks": [*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "plugins": [AtomicCheckpointIO()],
+        "profiler": NoProfiler(),
+    }
+    return Trainer(**ALWAYS | place | length | settings | more, precision=precision, logger=logger, default_root_dir=run_dir)
+
+
+def _length(steps: int, validate_every: int, log_every: int, accumulate: int, more: Mapping[str, Any]) -> dict[str, Any]:
+    """In optimiser steps; Lightning counts pieces of batches between validations."""
+    return {
         "accumulate_grad_batches": accumulate,
         "max_steps": steps,
         "max_epochs": 1 if "limit_train_batches" in more else -1,  # the one epoch ends there
         "val_check_interval": validate_every * accumulate,
-        "log_every_n_steps": 1 if fast_dev_run else log_every,
-        "callbacks": [*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
-        "logger": logger,
-        "default_root_dir": run_dir,
-        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "log_every_n_steps": log_every,
     }
-    return Trainer(**ALWAYS | settings | more, plugins=[AtomicCheckpointIO()], profiler=NoProfiler())
 
 
 def check_precisions(precision: str, sample_precision: str) -> None:
@@ -118,8 +120,8 @@ def check_precisions(precision: str, sample_precision: str) -> None:
         raise ValueError("sample_precision=bf16-mixed: a network with precision=64-true samples with sample_precision=32-true")
 
 
-def _place(accelerator: str, devices: int | None) -> tuple[str, int]:
-    """Which accelerator, and how many processes on this machine."""
+def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, Any]:
+    """Which accelerator, and how many processes on how many machines."""
     there = torch.cuda.device_count()
     if accelerator == "auto":
         accelerator = "gpu" if there else "cpu"
@@ -130,7 +132,8 @@ def _place(accelerator: str, devices: int | None) -> tuple[str, int]:
     devices = there if devices is None else devices
     if accelerator == "gpu" and devices > there:
         raise UserError(f"trainer.devices={devices}: torch finds {there} CUDA devices here")
-    return accelerator, devices
+    strategy = DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto"
+    return {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
 
 
 def _prepare(module: TrainingModule, precision: str, tf32: bool, channels_last: bool, compile: bool) -> None:
