@@ -89,9 +89,8 @@ def make(
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
     check_precisions(precision, sample_precision)
     place = _place(accelerator, devices, num_nodes)
-    if channels_last is None:
-        channels_last = prefers_channels_last(place["accelerator"], precision)
-    _prepare(module, precision, tf32, channels_last, compile)
+    layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
+    _prepare(module, precision, tf32, layout, compile)
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     length = _length(*((1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)), accumulate, more)
     settings: dict[str, Any] = {
