@@ -18,7 +18,7 @@ GROUPS = sorted(groups([CONF]))
 EXPERIMENT_SIZE = [
     "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", "schedule.T=10", "callbacks.frechet.n=8",
     "callbacks.samples.n=4", "callbacks.vlb_terms.stride=5", "callbacks.vlb_terms.final_stride=5", "data.batch_size=16",
-    "callbacks.frechet_curve.every=1",
+    "callbacks.frechet_curve.every=1", "callbacks.frechet_curve.n=8", "callbacks.frechet_curve.steps=3",
 ]  # fmt: skip
 
 # What an option cannot do without. A new option that needs nothing needs no line here.
@@ -61,7 +61,12 @@ for name in options("experiment", [CONF]):
         NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, "data.size=16", "data.crop=center140"]
 SLOW = {("metrics", "inception")}
 ABOUT_SWEEPS = {"sweep", "launcher"}  # no part of a run
-ELSEWHERE = {("trainer", "ddp"), ("trainer", "ddp_multinode")}  # several processes: test_processes.py
+ELSEWHERE = {
+    ("trainer", "ddp"),  # several processes: test_processes.py
+    ("trainer", "ddp_multinode"),
+    ("callbacks", "none"),  # measures nothing: training/test_trainer.py
+    ("experiment", "debug"),  # keeps nothing, as fast_dev_run in test_cli.py
+}
 
 
 def cases() -> list[Any]:

@@ -135,7 +135,7 @@ def test_a_node_that_names_nothing_is_refused(content):
 def test_arguments_that_do_not_fit_are_refused_with_their_key():
     with pytest.raises(UserError, match=r"^schedule\.beta_end=2\.0: allowed is float in \(0, 1\)"):
         instantiate({"schedule": {"_target_": "ddpm_lab.core.schedule.linear", "beta_end": 2.0}}, "schedule")
-    with pytest.raises(UserError, match=r"^schedule: T=5 rescale=true"):
+    with pytest.raises(UserError, match=r"^schedule\.T=5 rescale=true"):
         instantiate({"schedule": {"_target_": "ddpm_lab.core.schedule.linear", "T": 5, "rescale": True}}, "schedule")
     with pytest.raises(UserError, match=r"^loss\.scales=2\.0: .*Did you mean loss\.scale\?"):
         instantiate({"loss": {"_target_": "ddpm_lab.core.loss.VLB", "scales": 2.0}}, "loss")

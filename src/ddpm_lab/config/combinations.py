@@ -55,7 +55,12 @@ def _refusal(config: Config) -> Incompatible | None:
 def _goes_by_default(group: str, config: Config, dirs: Sequence[Path]) -> bool:
     """Whether the chosen option would do with the values of its file: then a value is at fault, which the message names."""
     option = option_of(group, config[group], dirs)
-    return option in options(group, dirs) and _refusal({**config, group: content(group, option, dirs)}) is None
+    if option not in options(group, dirs):
+        return False
+    try:
+        return _refusal({**config, group: content(group, option, dirs)}) is None
+    except (UserError, TypeError, ValueError):  # an option that needs values of its own
+        return False
 
 
 def _fitting(group: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:
