@@ -1,7 +1,6 @@
 """`python evaluate.py`: answers mistakes at once, then measures one network under every choice that was asked for."""
 
 import functools
-import os
 from collections.abc import Sequence, Set
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from ddpm_lab.config.options import conf_dir, config_dirs
 from ddpm_lab.config.protocol import apply_settings
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
-
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # as in training
 
 WORK = "work"
 """Beside the results: what was measured, in pieces."""

@@ -16,9 +16,6 @@ from ddpm_lab.config.options import config_dirs
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import new_folder
 
-# Idle threads soon sleep instead of spinning: on cores that are shared, long spins make small networks 5 to 20 times slower.
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-
 
 def main() -> None:
     """Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
