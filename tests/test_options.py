@@ -171,5 +171,5 @@ def test_inception_is_in_no_checkpoint_and_its_weights_are_on_record(files, ince
     metrics = json.loads((folder / "summary.json").read_text())["metrics"]
     sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
     assert {"fid@8", "fid@8_real"} <= metrics.keys()
-    assert metrics["fid@8"]["weights_sha256"] == metrics["fid@8_real"]["weights_sha256"] == sha256
+    assert metrics["fid@8"]["extractor_weights_sha256"] == metrics["fid@8_real"]["extractor_weights_sha256"] == sha256
     assert len(list((tmp_path / "cache" / "stats").glob("*.npz"))) == 2  # of the training data, and of 8 held out

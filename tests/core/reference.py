@@ -79,7 +79,7 @@ BETAS = {
 
 
 IMPLEMENTED = {
-    "schedule": (*BETAS,),
+    "schedule": BETAS,
     "prediction": ("eps", "x0", "v", "mu"),
     "variance": ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal"),
     "loss": ("simple", "vlb", "hybrid", "min_snr", "p2", "truncated_snr", "constant_weight"),

@@ -60,6 +60,17 @@ def until_checkpoint(process: subprocess.Popen, cwd: Path, number: str, step: in
     raise AssertionError("it ended before it could be killed")
 
 
+def until_line(process: subprocess.Popen, text: str) -> str:
+    """What the process prints, to the line that has the text."""
+    lines = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines += line
+        if text in line:
+            return lines
+    raise AssertionError(lines)
+
+
 def start(cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, ROOT / "train.py", *SWEEP], cwd=cwd, env=environment(), stdout=subprocess.PIPE, text=True
@@ -80,13 +91,16 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
     os.kill(pid_of(run), signal.SIGKILL)
     assert "[0] schedule=linear: failed: ended by SIGKILL" in process.communicate()[0]
     process = start(broken)
-    until_checkpoint(process, broken, "0", 15)
+    run = pid_of(until_checkpoint(process, broken, "0", 15))
+    os.kill(run, signal.SIGSTOP)  # or it might end before the next command looks
     process.kill()
     process.communicate()
-    done = command(*SWEEP, cwd=broken)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "of an earlier sweep" in done.stdout
-    assert "[1] schedule=cosine goes on" in done.stdout
+    process = start(broken)
+    lines = until_line(process, "of an earlier sweep")
+    os.kill(run, signal.SIGCONT)
+    rest, _ = process.communicate()
+    assert process.returncode == 0, rest
+    assert "[1] schedule=cosine goes on" in lines + rest
     for arm in "01":
         a, b = only(whole) / arm, only(broken) / arm
         assert digest(a) == digest(b)
