@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ Itself = TypeVar("Itself", bound="Tally")
 Lists = TypeVar("Lists", bound=tuple[Tensor, ...])
 
 
+@runtime_checkable
 class Tally(Protocol):
     """A measurement of some data."""
 
