@@ -57,14 +57,14 @@ def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
         if folder is None:
             from ddpm_lab.models.checkpoint import read_checkpoint
 
-            found = OmegaConf.create(read_checkpoint(checkpoint)["config"])
+            config = OmegaConf.create(read_checkpoint(checkpoint)["config"])
         else:
-            found = OmegaConf.load(path)
+            config = OmegaConf.load(path)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error
-    if not isinstance(found, DictConfig) or not {"data", "trainer"} <= found.keys():
+    if not isinstance(config, DictConfig) or not {"data", "trainer"} <= config.keys():
         raise UserError(f"{path}: not the configuration of a run")
-    return found
+    return config
 
 
 def located(path: Path, key: str) -> tuple[Path, Path | None]:
@@ -86,7 +86,7 @@ def located(path: Path, key: str) -> tuple[Path, Path | None]:
 
 
 def _near(path: Path) -> str:
-    runs = sorted(found.parent.parent for found in path.parent.glob("*/checkpoints/last.ckpt"))
+    runs = sorted(checkpoint.parent.parent for checkpoint in path.parent.glob("*/checkpoints/last.ckpt"))
     return f" Runs there: {', '.join(map(str, runs[-5:]))}." if runs else ""
 
 
