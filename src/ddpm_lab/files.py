@@ -1,5 +1,6 @@
 """Reading and writing of files. Each is written beside its target and renamed, so that no reader sees half of one."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -58,6 +59,17 @@ def read_json(path: Path) -> Any:
 def read_yaml(path: Path) -> Any:
     """Raises OSError, yaml.YAMLError, or UnicodeDecodeError."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader)
+
+
+def sha256(path: Path) -> str:
+    """Of the content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_root() -> Path:
+    """The folder for what is kept between runs: DDPM_LAB_CACHE, or ~/.cache/ddpm-lab."""
+    return Path(os.environ.get("DDPM_LAB_CACHE") or "~/.cache/ddpm-lab").expanduser()
 
 
 def new_folder(parent: Path) -> Path:

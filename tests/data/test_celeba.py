@@ -135,7 +135,7 @@ def test_batches_are_gathered_from_the_disk_and_the_file_stays_as_it_is(prepared
 
 
 def test_neither_start_nor_fingerprint_reads_the_images(prepared, monkeypatch):
-    monkeypatch.setattr("ddpm_lab.data.store.sum_of_file", None)
+    monkeypatch.setattr("ddpm_lab.data.store.sha256", None)
     monkeypatch.setattr(torch.Tensor, "numpy", None)
     state = loaded(prepared).state_dict()
     loaded(prepared).load_state_dict(state)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from formats import cifar_batches, python2_pickle, random_images, tar_gz
 
-from ddpm_lab.data import cifar10, files
+from ddpm_lab.data import cifar10, published
 from ddpm_lab.data.cifar10 import ARCHIVE, BATCHES, CIFAR10, FOLDER
 from ddpm_lab.data.memory import seeded_split
 from ddpm_lab.errors import UserError
@@ -41,7 +41,7 @@ def publish(monkeypatch, root: Path, content: dict[str, bytes], url: str = "file
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(files, "urlopen", no_network)
+    monkeypatch.setattr(published, "urlopen", no_network)
     publish(monkeypatch, tmp_path / "cifar10", batches())
     return tmp_path / "cifar10"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from formats import gzipped, idx, random_images
 
-from ddpm_lab.data import files
+from ddpm_lab.data import published
 from ddpm_lab.data.memory import seeded_split
 from ddpm_lab.data.mnist import FILES, MNIST, FashionMNIST, parse_idx
 from ddpm_lab.errors import UserError
@@ -158,7 +158,7 @@ def test_without_network_it_says_what_to_put_where(root, monkeypatch):
     def no_network(url: str, timeout: float) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(files, "urlopen", no_network)
+    monkeypatch.setattr(published, "urlopen", no_network)
     path = root / "t10k-images-idx3-ubyte.gz"
     path.unlink()
     refused(root, f"data.root={root}: {path.name}", f"file:///nowhere/{path.name}: Name or")

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ddpm_lab.data.files import Published, check_content, check_file, fetch
-from ddpm_lab.data.published import TrainAndTest
+from ddpm_lab.data.published import Published, TrainAndTest, check, fetch
 from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
@@ -59,7 +58,6 @@ class CIFAR10(TrainAndTest):
         if folder.is_dir():
             return _arrays(folder, lambda name: (folder / name).read_bytes())
         path = fetch(self.root, ARCHIVE, self.download)
-        check_file(path, ARCHIVE.checksum)
         try:
             with tarfile.open(path, "r:gz") as archive:
                 return _arrays(path, lambda name: _member(archive, f"{FOLDER}/{name}"))
@@ -68,7 +66,7 @@ class CIFAR10(TrainAndTest):
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    file = archive.extractfile(archive.getmember(name))
+    file = archive.extractfile(name)
     if file is None:
         raise KeyError(name)
     return file.read()
@@ -89,7 +87,7 @@ def _batch(source: Path, name: str, checksum: str, content: Callable[[str], byte
         packed = content(name)
     except (FileNotFoundError, KeyError) as error:
         raise UserError(f"{source}: {name} is missing in it; delete it, and put the official one there.") from error
-    check_content(f"{source}/{name}", packed, checksum)
+    check(f"{source}/{name}", packed, checksum)
     try:
         batch = unpickled(packed)
         pixels, labels = batch[b"data"], np.array(batch[b"labels"])

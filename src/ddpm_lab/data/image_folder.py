@@ -1,6 +1,5 @@
 """Images from a folder. Each step from file to pixels is an argument; images that none of them covers are refused by name."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,12 +16,6 @@ from ddpm_lab.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "box": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 PROBLEMS = {
     "crop": ("not square", "type data.crop=center to cut the largest square from the middle"),
     "resize": ("not of data.size", "choose how to resize: data.resize=bicubic, bilinear, box or lanczos"),
@@ -75,42 +68,31 @@ class ImageFolder(InMemory):
         """Paths of the images below `path`, in an order that is the same everywhere."""
         if not self.path.is_dir():
             raise UserError(f"data.path={self.path}: there is no such folder.")
-        names = []
-        for folder, inner, files in os.walk(self.path):
-            inner[:] = [name for name in inner if not name.startswith(".")]
-            names += [
-                Path(folder, name).relative_to(self.path).as_posix()
-                for name in files
-                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-            ]
+        found = [path for path in self.path.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        inside = [path.relative_to(self.path) for path in found]
+        names = [path.as_posix() for path in inside if not any(part.startswith(".") for part in path.parts)]
         if len(names) < 2:
-            raise UserError(
-                f"data.path={self.path}: {len(names) or 'no'} images in it or below it; at least 2 are needed, "
-                f"named {', '.join(f'*{suffix}' for suffix in SUFFIXES)}."
-            )
+            named, n = ", ".join(f"*{suffix}" for suffix in SUFFIXES), len(names) or "no"
+            raise UserError(f"data.path={self.path}: {n} images in it or below it; at least 2 are needed, named {named}.")
         return sorted(names)
 
     def _decoded(self, names: Sequence[str]) -> np.ndarray:
         pixels = np.empty((len(names), self.n_channels, self.side, self.side), np.uint8)
-        n, unreadable = 0, []
-        refused: dict[str, list[str]] = {}
+        n, refused = 0, {key: [] for key in PROBLEMS}
         for name in tqdm(names, desc="Reading images", leave=False):
             try:
                 pixels[n] = self._pixels(self.path / name)
                 n += 1
             except _Refused as refusal:
                 key, problem = refusal.args
-                refused.setdefault(key, []).append(f"{name} ({problem})")
+                refused[key].append(f"{name} ({problem})")
             except Exception as error:  # a damaged file can raise anything from OSError to SyntaxError
-                unreadable.append(f"{name} ({' '.join(str(error).split()) or type(error).__name__})")
-        if unreadable and self.unreadable == "refuse":
-            refused["unreadable"] = unreadable
-        if refused:
-            key, which = next(iter(refused.items()))
+                refused["unreadable"].append(f"{name} ({' '.join(str(error).split()) or type(error).__name__})")
+        if self.unreadable == "skip" and (left_out := refused.pop("unreadable")):
+            self.notes.append(f"data.unreadable=skip: left out {_list('unreadable', left_out)}")
+        if key := next((key for key in refused if refused[key]), None):
             problem, advice = PROBLEMS[key]
-            raise UserError(f"data.{key}={getattr(self, key)}: {_list(problem, which)}; {advice}.")
-        if unreadable:
-            self.notes.append(f"data.unreadable=skip: left out {_list('unreadable', unreadable)}")
+            raise UserError(f"data.{key}={getattr(self, key)}: {_list(problem, refused[key])}; {advice}.")
         if n < 2:
             raise UserError(f"data.path={self.path}: {n} of {len(names)} images can be read; at least 2 are needed.")
         return pixels[:n]
@@ -155,7 +137,7 @@ class ImageFolder(InMemory):
             return image
         if self.resize == "none":
             raise _Refused("resize", f"{image.width}×{image.height}")
-        return image.resize((self.side, self.side), FILTERS[self.resize])
+        return image.resize((self.side, self.side), Image.Resampling[self.resize.upper()])
 
 
 def _upper_8_bits(image: Image.Image) -> Image.Image:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from annotated_types import Ge, MultipleOf
 from torch import Tensor
+from torch.nn import functional as F
 
-from ddpm_lab.data.files import Published, check_content, check_file, fetch
-from ddpm_lab.data.published import TrainAndTest
+from ddpm_lab.data.published import Published, TrainAndTest, check, fetch
 from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
@@ -70,27 +69,24 @@ class MNIST(TrainAndTest):
         return arrays
 
     def load(self) -> tuple[Tensor, Tensor]:
-        border = [(self.pad - SIDE) // 2] * 4
         train, val = super().load()
-        return torch.nn.functional.pad(train, border), torch.nn.functional.pad(val, border)
+        border = [(self.pad - SIDE) // 2] * 4
+        return F.pad(train, border), F.pad(val, border)
 
     def _content(self, key: str) -> tuple[Path, bytes]:
         """An unpacked file, checked, and where it came from."""
         packed_sum, content_sum = self.checksums[key]
-        path = self.root / FILES[key]
+        path, name = self.root / FILES[key], f"{FILES[key]}.gz"
         if path.is_file():
             content = path.read_bytes()
         else:
-            name = f"{FILES[key]}.gz"
-            path = fetch(
-                self.root, Published(name, packed_sum, tuple(f"{mirror}{name}" for mirror in self.mirrors)), self.download
-            )
-            check_file(path, packed_sum)
+            urls = tuple(f"{mirror}{name}" for mirror in self.mirrors)
+            path = fetch(self.root, Published(name, packed_sum, urls), self.download)
             try:
                 content = gzip.decompress(path.read_bytes())
             except (OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{path}: not readable as .gz ({error}).") from error
-        check_content(str(path), content, content_sum)
+        check(path, content, content_sum)
         return path, content
 
 

@@ -55,37 +55,32 @@ class Npz(InMemory):
             with self.path.open("rb") as file:
                 loaded = np.load(file, allow_pickle=False)
                 content = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            arrays = {name: array for name, array in content.items() if isinstance(array, np.ndarray)}
+            if not arrays:
+                raise ValueError("there are none in it")
+            return arrays
         except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
             raise UserError(f"data.path={self.path}: not readable as .npz or .npy of plain arrays ({error}).") from error
-        arrays = {name: array for name, array in content.items() if isinstance(array, np.ndarray)}
-        if not arrays:
-            raise UserError(f"data.path={self.path}: not readable as .npz or .npy of plain arrays (there are none in it).")
-        return arrays
 
     def _only_image_array(self, arrays: dict[str, np.ndarray]) -> str:
         names = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
         if len(names) != 1:
             problem = f"choose one of {len(names)} image arrays by data.key" if names else "no uint8 images in it"
-            raise UserError(
-                f"data.path={self.path}: {problem}; its arrays are "
-                + ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
-                + "."
-            )
+            found = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
+            raise UserError(f"data.path={self.path}: {problem}; its arrays are {found}.")
         return names[0]
 
     def _images(self, arrays: dict[str, np.ndarray], option: str, name: str) -> Tensor:
         if name not in arrays:
-            raise UserError(
-                f"data.{option}={name}: no such array in {self.path.name}; it has {', '.join(arrays) or 'one, without a name'}."
-            )
+            names = ", ".join(arrays) or "one, without a name"
+            raise UserError(f"data.{option}={name}: no such array in {self.path.name}; it has {names}.")
         array, label = arrays[name], f"data.{option}: {name or self.path.name}"
         if array.dtype != np.uint8:
             raise UserError(f"{label} is {array.dtype}; allowed is uint8 with values below data.levels.")
         array = channels_first(array, label)
+        side = array.shape[-1]
         if len(array) < 2 or array.size == 0:
-            raise UserError(
-                f"{label} holds {len(array)} images of {array.shape[2]}×{array.shape[3]}; at least 2 with pixels are needed."
-            )
+            raise UserError(f"{label} holds {len(array)} images of {side}×{side}; at least 2 with pixels are needed.")
         if (highest := int(array.max())) >= self.levels:
             raise UserError(f"data.levels={self.levels}: {name or self.path.name} has a pixel of {highest}.")
         return torch.from_numpy(np.ascontiguousarray(array))

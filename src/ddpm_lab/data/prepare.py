@@ -5,8 +5,9 @@ import io
 import shlex
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -16,7 +17,6 @@ from tqdm import tqdm
 
 from ddpm_lab.data.store import Store
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import replacing
 
 WIDTH, HEIGHT = 178, 218  # of CelebA's aligned images
 Crop = Literal["center140", "ddim128", "tqch148", "center178"]
@@ -26,14 +26,13 @@ CROPS: dict[str, tuple[int, int, int]] = {  # left, top, side
     "tqch148": (15, 40, 148),  # tqch/ddpm-torch: 148 × 148 from the 40th row and 15th column
     "center178": (0, 20, 178),  # the largest square
 }
-PARTS = ("train", "val", "test")  # 0, 1 and 2 in list_eval_partition.txt
+PARTS = {"0": "train", "1": "val", "2": "test"}  # by their numbers in list_eval_partition.txt
+Reader = Callable[[], bytes]
 
 STEPS = """\
 CelebA may be had for research from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and is not downloaded by this program:
   1. follow "Align&Cropped Images" there to Img/img_align_celeba.zip (1.4 GB), and to Eval/list_eval_partition.txt
   2. type: {command}"""
-
-Opener = Callable[[], bytes]
 
 
 def command(out: str | Path, crop: str, size: int) -> str:
@@ -52,8 +51,7 @@ def celeba(images: Path, partition: Path, out: Path, crop: str, size: int) -> No
         if not path.exists():
             steps = STEPS.format(command=command(out, crop, size))
             raise UserError(f"--{option} {path}: there is no such file.\n{steps}")
-    parts = dict(zip(PARTS, read_partition(partition), strict=True))
-    store = Store(out, "celeba")
+    parts = read_partition(partition)
     with ExitStack() as opened:
         readers = openers(images, opened)
         missing = [name for names in parts.values() for name in names if name not in readers]
@@ -63,40 +61,37 @@ def celeba(images: Path, partition: Path, out: Path, crop: str, size: int) -> No
                 f"{missing[0]} the first of them; is it the whole of img_align_celeba?"
             )
         bar = opened.enter_context(tqdm(total=sum(map(len, parts.values())), unit="images", desc="Preparing CelebA"))
-        try:
-            with ExitStack() as written:  # all three take their places together
-                for part, names in parts.items():
-                    partial = written.enter_context(replacing(store.path(part)))
-                    _write(partial, [(name, readers[name]) for name in names], crop, size, bar)
-                store.clear()
-        except OSError as error:
-            raise UserError(f"--out {out}: the arrays cannot be written there ({error.strerror or error}).") from error
-    store.seal(PARTS, crop=crop, size=size, filter="bilinear")
+        with Store(out, "celeba", "--out ").replacing(parts, crop=crop, size=size, filter="bilinear") as paths:
+            for part, names in parts.items():
+                _write(paths[part], names, readers, crop, size, bar)
     sizes = ", ".join(f"{len(names):,} {part}" for part, names in parts.items())
     print(f"{out}: CelebA in {size}×{size}, crop {crop}: {sizes}")
 
 
-def read_partition(path: Path) -> list[list[str]]:
+def read_partition(path: Path) -> dict[str, list[str]]:
     """Names of the images of each part, in the order of the file, whose lines read `000001.jpg 0`."""
-    parts: list[list[str]] = [[], [], []]
+    parts: dict[str, list[str]] = {part: [] for part in PARTS.values()}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--partition {path}: not readable ({error}).") from error
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
-            raise UserError(f'--partition {path}: line {number} is "{line[:60]}", and not the name of an image and 0, 1 or 2.')
-        if words:
-            parts[int(words[1])].append(words[0])
-    if not all(parts):
-        raise UserError(
-            f"--partition {path}: names {', '.join(str(len(p)) for p in parts)} images of 0, 1 and 2; each needs some."
-        )
+        match line.split():
+            case []:
+                pass
+            case [name, part] if part in PARTS:
+                parts[PARTS[part]].append(name)
+            case _:
+                raise UserError(
+                    f'--partition {path}: line {number} is "{line[:60]}", and not the name of an image and 0, 1 or 2.'
+                )
+    if not all(parts.values()):
+        found = ", ".join(str(len(names)) for names in parts.values())
+        raise UserError(f"--partition {path}: names {found} images of 0, 1 and 2; each needs some.")
     return parts
 
 
-def openers(images: Path, stack: ExitStack) -> dict[str, Opener]:
+def openers(images: Path, stack: ExitStack) -> dict[str, Reader]:
     """For each .jpg of a folder or a .zip, by its bare name, a function that reads it."""
     if images.is_dir():
         return {path.name: path.read_bytes for path in images.rglob("*.jpg")}
@@ -106,28 +101,23 @@ def openers(images: Path, stack: ExitStack) -> dict[str, Opener]:
         raise UserError(
             f"--images {images}: neither a folder nor a readable .zip ({error}); cut short while fetched?"
         ) from error
-
-    def opener(member: str) -> Opener:
-        return lambda: archive.read(member)
-
-    return {PurePosixPath(member).name: opener(member) for member in archive.namelist() if member.endswith(".jpg")}
+    return {PurePosixPath(name).name: partial(archive.read, name) for name in archive.namelist() if name.endswith(".jpg")}
 
 
-def _write(path: Path, files: Sequence[tuple[str, Opener]], crop: str, size: int, bar: tqdm) -> None:
+def _write(path: Path, names: Sequence[str], readers: Mapping[str, Reader], crop: str, size: int, bar: tqdm) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(names), 3, size, size)}
     with path.open("wb") as file:  # row by row, so that it need not fit in memory
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, size, size)}
-        )
-        for name, content in files:
-            file.write(_face(name, content, crop, size).tobytes())
+        np.lib.format.write_array_header_1_0(file, header)
+        for name in names:
+            file.write(_face(name, readers[name], crop, size).tobytes())
             bar.update()
 
 
-def _face(name: str, content: Opener, crop: str, size: int) -> np.ndarray:
+def _face(name: str, read: Reader, crop: str, size: int) -> np.ndarray:
     """One image, 3×size×size."""
     left, top, side = CROPS[crop]
     try:
-        image = Image.open(io.BytesIO(content()), formats=["JPEG"]).convert("RGB")
+        image = Image.open(io.BytesIO(read()), formats=["JPEG"]).convert("RGB")
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{name}: not readable as JPEG ({error}).") from error
     if image.size != (WIDTH, HEIGHT):

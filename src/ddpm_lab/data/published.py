@@ -1,14 +1,78 @@
-"""Base of the data sets that were published as a training and a test part."""
+"""Data sets that were published as a training and a test part: their files are downloaded, checked, and converted once."""
 
+import hashlib
+import io
+import shutil
+from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from urllib.request import urlopen
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ddpm_lab.data.memory import InMemory, seeded_split
 from ddpm_lab.data.store import Store
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import replacing
+
+
+class Published(NamedTuple):
+    """A file as its authors published it; `checksum` is "md5:…" or "sha256:…"."""
+
+    name: str
+    checksum: str
+    urls: tuple[str, ...]
+
+
+def checksum_of(file: BinaryIO, like: str) -> str:
+    """Of a file from its beginning, by the algorithm of the checksum `like`."""
+    algorithm = like.partition(":")[0]
+    digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+    return f"{algorithm}:{digest.hexdigest()}"
+
+
+def check(source: str | Path, file: BinaryIO | bytes, checksum: str) -> None:
+    """Raises UserError, naming `source`, for a content that is not the published one."""
+    actual = checksum_of(io.BytesIO(file) if isinstance(file, bytes) else file, checksum)
+    if actual != checksum:
+        raise UserError(
+            f"{source}: incomplete, damaged or another file: its checksum is {actual}, the published one {checksum}; "
+            "delete it, and download it again or copy the published file there."
+        )
+
+
+def fetch(root: Path, file: Published, download: bool) -> Path:
+    """The path of `file` under `root`, checked, or downloaded if it is absent. Raises UserError that names the file and its
+    place."""
+    path = root / file.name
+    if path.is_file():
+        with path.open("rb") as content:
+            check(path, content, file.checksum)
+        return path
+    by_hand = f"get {file.urls[0]} by other means and put it at {path}"
+    if not download:
+        raise UserError(f"data.root={root}: {file.name} is not there, and data.download=false; allow it, or {by_hand}.")
+    problems = []
+    for url in file.urls:
+        try:
+            _download(url, path, file.checksum)
+            return path
+        except (OSError, HTTPException) as error:
+            problems.append(f"{url}: {getattr(error, 'reason', None) or error}")
+    raise UserError(f"data.root={root}: {file.name} is not there and cannot be downloaded ({'; '.join(problems)}): {by_hand}.")
+
+
+def _download(url: str, path: Path, checksum: str) -> None:
+    with replacing(path) as partial, urlopen(url, timeout=30) as answer, partial.open("wb+") as out:
+        size = int(answer.headers.get("Content-Length") or 0) or None
+        with tqdm.wrapattr(answer, "read", size, desc=f"Downloading {path.name}") as body:
+            shutil.copyfileobj(body, out)
+        out.seek(0)
+        if checksum_of(out, checksum) != checksum:
+            raise OSError(f"the download is not the published file, whose checksum is {checksum}")
 
 
 class TrainAndTest(InMemory):
@@ -22,14 +86,7 @@ class TrainAndTest(InMemory):
     classes = 10
 
     def __init__(
-        self,
-        root: str,
-        download: bool,
-        validation: str,
-        val_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        flip: bool,
+        self, root: str, download: bool, validation: str, val_fraction: float, split_seed: int, batch_size: int, flip: bool
     ) -> None:
         super().__init__(batch_size, flip)
         self.root, self.download = Path(root).expanduser(), download
@@ -46,11 +103,11 @@ class TrainAndTest(InMemory):
         images, labels = self._stored("train")
         if self.validation == "test":
             val_images, val_labels = self._stored("test")
-            self.train_labels, self.val_labels = labels, val_labels
-            return images, val_images
-        train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
-        self.train_labels, self.val_labels = labels[train], labels[held]
-        return images[train], images[held]
+        else:
+            train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
+            images, val_images, labels, val_labels = images[train], images[held], labels[train], labels[held]
+        self.train_labels, self.val_labels = labels, val_labels
+        return images, val_images
 
     def _stored(self, part: str) -> tuple[Tensor, Tensor]:
         images, labels = (torch.from_numpy(self.store.read(f"{part}_{kind}")) for kind in ("images", "labels"))
