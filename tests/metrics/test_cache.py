@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.cache import read, write
 from ddpm_lab.metrics.frechet import FeatureStats, frechet_distance, stats_of
 
@@ -102,7 +101,8 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_no_harm(tmp_path, monke
 def test_it_lies_in_the_users_cache_unless_told(monkeypatch, tmp_path):
     monkeypatch.delenv("DDPM_LAB_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache" / "ddpm-lab" / "stats"
+    write(ABOUT, Counted()())
+    assert len(list((tmp_path / ".cache" / "ddpm-lab" / "stats").iterdir())) == 2
 
 
 def test_no_features_are_no_statistics():

@@ -1,16 +1,15 @@
 """Features that are kept are the features that came, wherever they lie and whoever made them."""
 
 import re
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.metrics.features import FeatureStore, joined, read
+from ddpm_lab.metrics.features import FeatureStore, read
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
-from ddpm_lab.metrics.kid import kid
+from ddpm_lab.metrics.scores import kid
 
 ROWS = torch.randn(101, 6, generator=torch.Generator().manual_seed(0))
 
@@ -35,17 +34,6 @@ def test_a_file_is_a_plain_npy(tmp_path):
     store.features()
     assert np.array_equal(np.load(tmp_path / "logits.npy"), ROWS.numpy())
     assert torch.equal(read(store.path), ROWS)
-
-
-@pytest.mark.parametrize("in_memory", [0, 10**6])
-def test_parts_of_processes_are_one(tmp_path, in_memory):
-    bounds = [0, 0, 40, 41, 101]
-    parts = [ROWS[a:b] for a, b in pairwise(bounds)]
-    kept = [FeatureStore(len(part), tmp_path, str(i), in_memory) for i, part in enumerate(parts)]
-    for store, part in zip(kept[1:], parts[1:], strict=True):  # the first has no share
-        store.add(part)
-    found = joined((store.features() for store in kept), tmp_path / "all", in_memory=in_memory)
-    assert torch.equal(found, ROWS)
 
 
 def test_numbers_do_not_depend_on_where_features_lie(tmp_path):

@@ -20,8 +20,7 @@ from ddpm_lab.metrics import inception as module
 from ddpm_lab.metrics.extractors import WORDS, Pixels, extract
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.inception import Inception
-from ddpm_lab.metrics.inception_score import ClassSums, inception_score
-from ddpm_lab.metrics.kid import kid
+from ddpm_lab.metrics.scores import ClassSums, inception_score, kid
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from ddpm_lab.metrics.extractors import Pixels
-from ddpm_lab.metrics.fd_infinity import fd_infinity
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
-from ddpm_lab.metrics.inception_score import ClassSums, inception_score
-from ddpm_lab.metrics.kid import kid
-from ddpm_lab.metrics.precision_recall import precision_recall
-from ddpm_lab.metrics.score import Score
+from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall
 from ddpm_lab.metrics.states import (
     FrechetDistance,
     FrechetDistanceAtInfinity,

@@ -13,14 +13,10 @@ from ddpm_lab.evaluation.samples import Features, of_data, of_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics.classifier import Classifier, class_shares
 from ddpm_lab.metrics.extractors import Extractor, Metric
-from ddpm_lab.metrics.fd_infinity import fd_infinity
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of
-from ddpm_lab.metrics.inception_score import ClassSums, inception_score
-from ddpm_lab.metrics.kid import kid
-from ddpm_lab.metrics.precision_recall import precision_recall
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
 from ddpm_lab.metrics.record import Record, Result, record
-from ddpm_lab.metrics.score import Score
+from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall
 from ddpm_lab.models.measurement import SPLITS
 
 KID_SIZE = 1000

@@ -5,37 +5,23 @@ import hashlib
 import io
 import json
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
+from ddpm_lab.files import cache_root as root
 from ddpm_lab.files import write_bytes
 from ddpm_lab.metrics.frechet import FeatureStats
 
 log = logging.getLogger("ddpm_lab")
 
 
-def root() -> Path:
-    """DDPM_LAB_CACHE, or ~/.cache/ddpm-lab."""
-    return Path(os.environ.get("DDPM_LAB_CACHE") or "~/.cache/ddpm-lab").expanduser()
-
-
-def folder() -> Path:
-    """The folder of statistics."""
-    return root() / "stats"
-
-
 def read(key: dict[str, Any]) -> FeatureStats | None:
     """The statistics of `key`, which names all they depend on; None where they are missing or damaged."""
-    path = _path(key)
-    if not path.exists():
-        return None
     try:
-        with path.open("rb") as file:
+        with _path("stats", key, ".npz").open("rb") as file:
             return FeatureStats.from_state(dict(np.load(file, allow_pickle=False)))
     except Exception:  # a damaged file can raise anything from zlib.error to MemoryError
         return None
@@ -43,48 +29,38 @@ def read(key: dict[str, Any]) -> FeatureStats | None:
 
 def write(key: dict[str, Any], stats: FeatureStats) -> None:
     """Keeps statistics for later runs. Logs a warning where the folder cannot be written."""
-    _keep(_path(key), key, lambda file: np.savez(file, **stats.state()))
+    content = io.BytesIO()
+    np.savez(content, **stats.state())
+    _keep(_path("stats", key, ".npz"), key, content)
 
 
 def read_extractor(key: dict[str, Any]) -> dict[str, Any] | None:
     """The content that `write_extractor` kept under `key`; None where it is missing or damaged."""
-    path = _extractor_path(key)
-    if not path.exists():
-        return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(_path("extractors", key, ".pt"), map_location="cpu", weights_only=True)
     except Exception:  # as above
         return None
     return content if isinstance(content, dict) else None
 
 
-def write_extractor(key: dict[str, Any], content: dict[str, Any]) -> None:
+def write_extractor(key: dict[str, Any], state: dict[str, Any]) -> None:
     """Keeps tensors and plain containers for later runs. Logs a warning where the folder cannot be written."""
-    _keep(_extractor_path(key), key, lambda file: torch.save(content, file))
+    content = io.BytesIO()
+    torch.save(state, content)
+    _keep(_path("extractors", key, ".pt"), key, content)
 
 
 def _record(key: dict[str, Any]) -> bytes:
     return json.dumps(key, indent=2, sort_keys=True).encode()
 
 
-def _name(key: dict[str, Any]) -> str:
-    return hashlib.sha256(_record(key)).hexdigest()[:32]
+def _path(folder: str, key: dict[str, Any], suffix: str) -> Path:
+    return root() / folder / f"{hashlib.sha256(_record(key)).hexdigest()[:32]}{suffix}"
 
 
-def _path(key: dict[str, Any]) -> Path:
-    return folder() / f"{_name(key)}.npz"
-
-
-def _extractor_path(key: dict[str, Any]) -> Path:
-    return root() / "extractors" / f"{_name(key)}.pt"
-
-
-def _keep(path: Path, key: dict[str, Any], write: Callable[[BinaryIO], object]) -> None:
-    buffer = io.BytesIO()
-    write(buffer)
+def _keep(path: Path, key: dict[str, Any], content: io.BytesIO) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path.with_suffix(".json"), _record(key))
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, content.getvalue())
     except OSError as error:
         log.warning("%s could not be written (%s), so the next run computes it again", path, error.strerror)

@@ -12,14 +12,12 @@ from torch.nn import functional as F
 from ddpm_lab.domains import Incompatible, NonNegativeInt, PositiveInt, checked
 from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.classifier_training import RECIPE, Head, accuracy, convnet, default_epochs, quantise, train
-from ddpm_lab.metrics.extractors import WORDS, Metric
+from ddpm_lab.metrics.extractors import WORDS, Metric, of_few
 
 log = logging.getLogger("ddpm_lab")
 
 SURE = 0.8
 """An image is recognised where one class is more probable than this."""
-FULL = 50_000
-"""Below this number of samples the number is part of the name, as for FID."""
 
 
 class Labelled(Protocol):
@@ -37,7 +35,8 @@ class Labelled(Protocol):
 
 
 class Judged(NamedTuple):
-    """N×128 features; N×classes logits, without that of *reject*; and which of N are recognised."""
+    """N×128 features; N×classes logits, without that of *reject*; and which of N are recognised: have one class other than
+    *reject* with a probability above 0.8."""
 
     features: Tensor
     logits: Tensor
@@ -86,10 +85,6 @@ class Classifier:
         """N×128 and N×classes."""
         return self.judged(x)[:2]
 
-    def recognised(self, x: Tensor) -> Tensor:
-        """Which of N images have one class other than *reject* with a probability above 0.8."""
-        return self.judged(x).recognised
-
     @torch.no_grad()
     def judged(self, x: Tensor) -> Judged:
         """All in one pass, for images in [−1, 1]. Float64 from the last hidden layer on, so free of TF32."""
@@ -106,14 +101,14 @@ class Classifier:
         return Judged(features, logits[:, : self._classes], sure)
 
     def key(self, n: int, metric: Metric = "fd") -> str:
-        return f"classifier_{metric}" + ("" if n >= FULL else f"@{n}")
+        return f"classifier_{metric}{of_few(n)}"
 
     def share_key(self, n: int, name: str) -> str:
         """The key of a share of n samples, as "recognised"."""
-        return "classifier" + ("" if n >= FULL else f"@{n}") + f"_{name}"
+        return f"classifier{of_few(n)}_{name}"
 
     def label(self, n: int, metric: Metric = "fd") -> str:
-        return f"{self.name} {WORDS[metric]}" + ("" if n >= FULL else f" @{n}")
+        return f"{self.name} {WORDS[metric]} {of_few(n)}".rstrip()
 
 
 def class_shares(logits: Tensor) -> Tensor:

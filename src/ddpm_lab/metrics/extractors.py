@@ -15,6 +15,13 @@ WORDS: dict[Metric, str] = {
     "precision": "precision",
     "recall": "recall",
 }
+FULL = 50_000
+"""Samples of a published FID. The value depends on their number, so below it the number is part of the name."""
+
+
+def of_few(n: int) -> str:
+    """What the name of a score says of its number of samples."""
+    return "" if n >= FULL else f"@{n}"
 
 
 class Extractor(Protocol):

@@ -1,6 +1,5 @@
 """All features of n data, for scores that need more than moments: in memory up to a limit, beyond it in a mapped file."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +34,6 @@ class FeatureStore:
 
     def features(self) -> Tensor:
         """All n, mapped where they are in a file. Raises ValueError unless n rows were added."""
-        if self.n == 0:  # a process without data
-            return torch.empty(0, 0)
         if self._rows is None or self._filled != self.n:
             raise ValueError(f"{self._filled} of {self.n} {self.path.stem} were added.")
         if isinstance(self._rows, np.memmap):
@@ -58,13 +55,3 @@ def read(path: Path) -> Tensor:
     """The rows of a file, mapped, so read when they are used."""
     # "c" rather than "r", as torch warns of read-only memory; writes do not reach the file.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-
-
-def joined(parts: Iterable[Tensor], folder: Path, name: str = "features", in_memory: int = IN_MEMORY) -> Tensor:
-    """Parts N_i×dim as one N×dim, in order; empty parts are skipped."""
-    filled = [part for part in parts if len(part)]
-    store = FeatureStore(sum(map(len, filled)), folder, name, in_memory)
-    for part in filled:
-        for rows in part.split(4096):
-            store.add(rows)
-    return store.features()

@@ -1,6 +1,6 @@
 """Fréchet distance between Gaussians fitted to features (Dowson & Landau 1982; Heusel et al. 2017 Eq. 6)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,21 +86,14 @@ def symmetric_sqrt(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Moments, b: Moments, root_a: Float64[Tensor, "dim dim"] | None = None) -> float:
     """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), the squared distance that the literature calls FID for Inception.
 
-    tr (Σ_a Σ_b)^½ is taken from the eigenvalues of Σ_a^½ Σ_b Σ_a^½: symmetric, so exact for singular covariances too.
+    tr (Σ_a Σ_b)^½ is taken from the eigenvalues of Σ_a^½ Σ_b Σ_a^½: symmetric, so exact for singular covariances too. `root_a`
+    is Σ_a^½ where it is known.
     """
-    return frechet_to(a)(b)
-
-
-def frechet_to(a: Moments) -> Callable[[Moments], float]:
-    """The same as a function of b, with Σ_a^½ taken once."""
-    mean, cov, root = a.mean, a.cov, symmetric_sqrt(a.cov)
-
-    def distance(b: Moments) -> float:
-        cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
-        total = float(((mean - b.mean) ** 2).sum() + cov.trace() + b.cov.trace() - 2 * cross)
-        return max(total, 0.0)  # equal covariances that are singular give some 1e-7 of their trace below 0
-
-    return distance
+    cov_a, cov_b = a.cov, b.cov
+    root = symmetric_sqrt(cov_a) if root_a is None else root_a
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    total = float(((a.mean - b.mean) ** 2).sum() + cov_a.trace() + cov_b.trace() - 2 * cross)
+    return max(total, 0.0)  # equal covariances that are singular give some 1e-7 of their trace below 0

@@ -1,6 +1,5 @@
 """Features for FID as it is published: the Inception network of 2015, ported from TensorFlow by torch-fidelity."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,23 +9,15 @@ from torch import Tensor
 from ddpm_lab.core.grey import to_uint8
 from ddpm_lab.domains import File, Incompatible, PositiveInt, checked
 from ddpm_lab.errors import UserError
-from ddpm_lab.metrics.extractors import Metric
+from ddpm_lab.files import sha256
+from ddpm_lab.metrics.extractors import WORDS, Metric, of_few
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 """Names of the same file in torch-fidelity and pytorch-fid."""
 SHA256 = "6726825d"
 """First digits of the hash of that file."""
-FULL = 50_000
-"""Samples of a published FID. The value depends on their number, so below it the number is part of the name."""
-NAME: dict[Metric, str] = {
-    "fd": "FID",
-    "fd_inf": "FID_inf",
-    "kid": "KID",
-    "is": "IS",
-    "precision": "precision",
-    "recall": "recall",
-}
+NAME: dict[Metric, str] = WORDS | {"fd": "FID", "fd_inf": "FID_inf", "kid": "KID", "is": "IS"}
 
 
 class Given(Protocol):
@@ -51,8 +42,7 @@ class Inception:
             raise Incompatible(f"the Inception network takes images, and these data are {data.gives}", "metrics", "data")
         self.batch = batch
         path = _cached() if weights is None else Path(weights).expanduser()
-        with path.open("rb") as file:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.sha256 = sha256(path)
         self._net = _load(path)
         self.record: dict[str, Any] = {
             "network": "inception-v3-compat, torch-fidelity",
@@ -76,15 +66,11 @@ class Inception:
         return features, features.double() @ self._net.fc.weight.double().T  # type: ignore[union-attr,operator]
 
     def key(self, n: int, metric: Metric = "fd") -> str:
-        return f"{NAME[metric]}{_of(n)}".lower()
+        return f"{NAME[metric]}{of_few(n)}".lower()
 
     def label(self, n: int, metric: Metric = "fd") -> str:
         other = "" if self.sha256.startswith(SHA256) else f" by weights {self.sha256[:8]}, not the published ones,"
-        return f"{NAME[metric]}{_of(n)}{other}"
-
-
-def _of(n: int) -> str:
-    return "" if n >= FULL else f"@{n}"
+        return f"{NAME[metric]}{of_few(n)}{other}"
 
 
 def _cached() -> Path:

@@ -1,6 +1,5 @@
 """Published statistics of features: an .npz with mean and covariance in place of real data."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import sha256
 
 NAMES = (("mu", "sigma"), ("m2", "s2"))
 """Names of mean and covariance in pytorch-fid, clean-fid, guided-diffusion and EDM; in lucidrains' code."""
@@ -30,17 +30,16 @@ def read_published(path: str | Path, key: str = "reference") -> PublishedStats:
     """Reads an .npz without unpickling. Raises UserError that begins with `key`=`path` for another file, or without a finite
     mean and covariance of the same features."""
     path = Path(path).expanduser()
-    arrays, sha256 = _arrays(path, key)
+    arrays = _arrays(path, key)
     names = next((pair for pair in NAMES if set(pair) <= arrays.keys()), None)
     if names is None:
         allowed = " or ".join(" and ".join(pair) for pair in NAMES)
         raise UserError(f"{key}={path}: holds {', '.join(sorted(arrays)) or 'nothing'}; allowed are arrays named {allowed}.")
     mean, cov = (arrays[name] for name in names)
-    problem = _problem(mean, cov, arrays.get(COUNT))
-    if problem:
+    if problem := _problem(mean, cov, arrays.get(COUNT)):
         raise UserError(f"{key}={path}: {names[0]} {list(mean.shape)} and {names[1]} {list(cov.shape)} {problem}.")
     n = int(arrays[COUNT]) if COUNT in arrays else None
-    return PublishedStats(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(cov.astype(np.float64)), n, sha256)
+    return PublishedStats(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(cov.astype(np.float64)), n, sha256(path))
 
 
 def check_size(stats: PublishedStats, dim: int, extractor: str, source: str) -> None:
@@ -49,16 +48,14 @@ def check_size(stats: PublishedStats, dim: int, extractor: str, source: str) -> 
         raise UserError(f"{source}: these are statistics of {len(stats.mean)} features, and {extractor} gives {dim}.")
 
 
-def _arrays(path: Path, key: str) -> tuple[dict[str, np.ndarray], str]:
+def _arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     wanted = {name for pair in NAMES for name in pair} | {COUNT}  # some files hold images too, which are not read
     try:
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
             content = np.load(file, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
                 raise ValueError("one array, not an .npz")
-            return {name: content[name] if name in wanted else np.empty(0) for name in content.files}, sha256
+            return {name: content[name] if name in wanted else np.empty(0) for name in content.files}
     except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
         raise UserError(f"{key}={path}: not readable as .npz of plain arrays ({error}).") from error
 

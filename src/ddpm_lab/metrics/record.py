@@ -11,30 +11,11 @@ Plain = str | int | float | bool | None
 """What a record holds: JSON takes it, and two of them can be told apart."""
 Record = dict[str, Plain]
 
-FIELDS = (
-    "unit",
-    "n",
-    "split",
-    "seed",
-    "weights",
-    "checkpoint_sha256",
-    "step",
-    "sampler",
-    "steps",
-    "spacing",
-    "eta",
-    "variance",
-    "clip",
-    "T",
-    "stride",
-    "levels",
-    "precision",
-    "tf32",
-    "data_sha256",
-    "reference",
-    "n_reference",
-    "reference_sha256",
-)
+MODEL = ("seed", "weights", "checkpoint_sha256", "step")
+CHAIN = ("sampler", "steps", "spacing", "eta", "variance", "clip", "T", "stride")
+ARITHMETIC = ("precision", "tf32")
+REFERENCE = ("data_sha256", "reference", "n_reference", "reference_sha256")
+FIELDS = ("unit", "n", "split", *MODEL, *CHAIN, "levels", *ARITHMETIC, *REFERENCE)
 """What every record has, in this order; None where it does not apply, as `sampler` to real data.
 
 `split`: "samples", or the part of the data that was measured ("train", "val"). `weights`: "ema/0.9999" or "raw". `steps`: of
@@ -42,30 +23,8 @@ the chain that was sampled or measured. `variance`: None for samples of a sample
 the data, to which samples are quantised. `reference`: the part of the data, or the file, that `reference_sha256` is the hash
 of.
 """
-MAY_DIFFER = (
-    "seed",
-    "weights",
-    "checkpoint_sha256",
-    "step",
-    "sampler",
-    "steps",
-    "spacing",
-    "eta",
-    "variance",
-    "clip",
-    "precision",
-    "tf32",
-    "T",
-    "stride",
-    "terms",
-    "calls",
-    "squared_error_per_call",
-    "std",
-    "gamma_n",
-    "gamma_times",
-    "cov_clipped_at_0",
-    "cov_clipped_at_1",
-)
+OUTCOMES = ("terms", "calls", "squared_error_per_call", "std", "gamma_n", "gamma_times", "cov_clipped_at_0", "cov_clipped_at_1")
+MAY_DIFFER = (*MODEL, *CHAIN, *ARITHMETIC, *OUTCOMES)
 """What one compares, or what changes a number by chance or rounding alone. All else is how it is measured, and must agree."""
 PACKAGES = ("ddpm-lab", "torch", "torch-fidelity")
 EARLIER = {"data": "split", "quantised_levels": "levels"}

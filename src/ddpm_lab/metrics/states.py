@@ -1,5 +1,5 @@
 """The scores as `torchmetrics.Metric`s, for any LightningModule or MetricCollection: float64 sums or kept features, gathered
-over processes; the formulas are those of frechet, fd_infinity, kid, precision_recall and inception_score.
+over processes; the formulas are those of `frechet` and `scores`.
 
     metrics = MetricCollection({"fd": FrechetDistance(64, Pixels()), "kid": KernelDistance(Pixels(), size=100)})
     metrics.update(samples)
@@ -15,23 +15,29 @@ package imports this module.
 import itertools
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-from ddpm_lab.metrics import features
 from ddpm_lab.metrics.extractors import Classifying
-from ddpm_lab.metrics.fd_infinity import fd_infinity
+from ddpm_lab.metrics.features import IN_MEMORY, FeatureStore, read
 from ddpm_lab.metrics.frechet import FeatureStats, Moments, frechet_distance
-from ddpm_lab.metrics.inception_score import ClassSums, inception_score
-from ddpm_lab.metrics.kid import kid
-from ddpm_lab.metrics.precision_recall import PrecisionRecallScores, precision_recall
-from ddpm_lab.metrics.score import Score
+from ddpm_lab.metrics.scores import (
+    ClassSums,
+    PrecisionRecallScores,
+    Score,
+    fd_infinity,
+    inception_score,
+    kid,
+    precision_recall,
+)
 
 Extract = Callable[[Tensor], Tensor]
 
@@ -56,20 +62,6 @@ class _Float64(Metric):
     def _features(self, x: Tensor) -> Tensor:
         return x if self.extractor is None else self.extractor(x)
 
-    def _add_sums(self, side: str, dim: int) -> None:
-        self.add_state(f"{side}_n", torch.zeros((), dtype=torch.int64), "sum")
-        self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.float64), "sum")
-        self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), "sum")
-
-    def _sums(self, side: str) -> FeatureStats:
-        n, *sums = (getattr(self, f"{side}_{name}").cpu() for name in ("n", "sum", "outer"))
-        return FeatureStats.of(int(n), *sums)
-
-    def _update_sums(self, side: str, rows: Tensor) -> None:
-        total, outer = getattr(self, f"{side}_sum"), getattr(self, f"{side}_outer")
-        stats = FeatureStats.of(0, total, outer).add(rows)
-        setattr(self, f"{side}_n", getattr(self, f"{side}_n") + stats.n)
-
     @abstractmethod
     def _score(self) -> Any: ...
 
@@ -86,7 +78,32 @@ def _value(score: Score) -> Tensor:
     return torch.tensor(score.value, dtype=torch.float64)
 
 
-class FrechetDistance(_Float64):
+class _Compared(_Float64):
+    """Of samples and of real data, sums of features and of their products. `reference` moments take the place of real data."""
+
+    reference: Moments | None = None
+
+    def update(self, x: Tensor, real: bool = False) -> None:
+        """Raises ValueError for real data beside a `reference`."""
+        if real and self.reference is not None:
+            raise ValueError("real=True: this metric was given reference moments, so it takes samples alone.")
+        self._add("real" if real else "samples", self._features(x))
+
+    def _add_sums(self, side: str, dim: int) -> None:
+        self.add_state(f"{side}_n", torch.zeros((), dtype=torch.int64), "sum")
+        self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.float64), "sum")
+        self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), "sum")
+
+    def _add(self, side: str, rows: Tensor) -> None:
+        stats = FeatureStats.of(0, getattr(self, f"{side}_sum"), getattr(self, f"{side}_outer")).add(rows)
+        setattr(self, f"{side}_n", getattr(self, f"{side}_n") + stats.n)
+
+    def _sums(self, side: str) -> FeatureStats:
+        n, *sums = (getattr(self, f"{side}_{name}").cpu() for name in ("n", "sum", "outer"))
+        return FeatureStats.of(int(n), *sums)
+
+
+class FrechetDistance(_Compared):
     """Fréchet distance of samples to real data, or to `reference` moments: sums of `dim` features and of their products."""
 
     higher_is_better = False
@@ -94,83 +111,66 @@ class FrechetDistance(_Float64):
     def __init__(self, dim: int, extractor: Extract | None = None, reference: Moments | None = None, **settings: Any) -> None:
         super().__init__(extractor, **settings)
         self.reference = reference
-        self._add_sums("samples", dim)
-        if reference is None:
-            self._add_sums("real", dim)
-
-    def update(self, x: Tensor, real: bool = False) -> None:
-        """Raises ValueError for real data beside a `reference`."""
-        _check_side(real, self.reference)
-        self._update_sums("real" if real else "samples", self._features(x))
+        for side in ("samples",) if reference else ("samples", "real"):
+            self._add_sums(side, dim)
 
     def _score(self) -> Score:
         return Score(frechet_distance(self._sums("samples"), self.reference or self._sums("real")), None)
 
 
-def _check_side(real: bool, reference: Moments | None) -> None:
-    if real and reference is not None:
-        raise ValueError("real=True: this metric was given reference moments, so it takes samples alone.")
-
-
-class _Kept(_Float64):
+class _Kept(_Compared):
     """Every feature, as float32. With `folder`, batches beyond `in_memory` bytes lie in files there, mapped, so that memory is
     flat in n within one process; the folder is the caller's to remove. A gather over processes takes place in memory."""
 
-    def __init__(self, extractor: Extract | None, folder: Path | str | None, in_memory: int, **settings: Any) -> None:
+    def __init__(
+        self, extractor: Extract | None, folder: Path | str | None = None, in_memory: int = IN_MEMORY, **settings: Any
+    ) -> None:
         super().__init__(extractor, **settings)
         self.folder, self.in_memory = None if folder is None else Path(folder), in_memory
 
-    def _add_features(self, side: str) -> None:
-        self.add_state(side, [], "cat")
+    def _add_features(self, *sides: str) -> None:
+        for side in sides:
+            self.add_state(side, [], "cat")
 
-    def _keep(self, side: str, rows: Tensor) -> None:
+    def _add(self, side: str, rows: Tensor) -> None:
+        if side not in self._defaults:
+            return super()._add(side, rows)
         rows = rows.detach().float()
         if self.folder is not None and self._bytes() + rows.nbytes > self.in_memory:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = next(path for path in self._paths(side) if not path.exists())
-            np.save(path, rows.cpu().numpy())
-            rows = features.read(path)
+            with NamedTemporaryFile(dir=self.folder, prefix=f"{side}_", suffix=".npy", delete=False) as file:
+                np.save(file, rows.cpu().numpy())
+            rows = read(Path(file.name))
         getattr(self, side).append(rows)
 
-    def _paths(self, side: str) -> Iterator[Path]:
-        assert self.folder is not None
-        return (self.folder / f"{side}_{os.getpid()}_{i}.npy" for i in itertools.count(len(getattr(self, side))))
-
     def _bytes(self) -> int:
-        lists = (getattr(self, name) for name in self._defaults)
-        return sum(rows.nbytes for rows in itertools.chain(*(rows for rows in lists if isinstance(rows, list))))
+        kept = (getattr(self, side) for side, default in self._defaults.items() if isinstance(default, list))
+        return sum(rows.nbytes for rows in itertools.chain(*kept))
 
     def _all(self, side: str) -> Tensor:
         """N×dim, on the CPU."""
-        rows = getattr(self, side)
-        parts = [rows] if isinstance(rows, Tensor) else rows  # gathered from processes, or of this one
+        rows = getattr(self, side)  # batches of this process, or one tensor gathered from all
         if self.folder is None:
-            return torch.cat([part.cpu() for part in parts])
-        return features.joined(parts, self.folder, f"{side}_{os.getpid()}_all", self.in_memory)
+            return dim_zero_cat(rows).cpu()
+        pieces = [piece for batch in ([rows] if isinstance(rows, Tensor) else rows) for piece in batch.split(4096)]
+        store = FeatureStore(sum(map(len, pieces)), self.folder, f"{side}_{os.getpid()}_all", self.in_memory)
+        for piece in pieces:
+            store.add(piece)
+        return store.features()
 
 
 class KernelDistance(_Kept):
-    """KID in the features of Inception: `subsets` pairs of subsets of `size` features."""
+    """KID in the features of Inception: `subsets` pairs of subsets of `size` features. `folder` and `in_memory` say where
+    features are kept, as in `PrecisionRecall` and `FrechetDistanceAtInfinity`."""
 
     higher_is_better = False
 
     def __init__(
-        self,
-        extractor: Extract | None = None,
-        subsets: int = 100,
-        size: int = 1000,
-        seed: int = 0,
-        folder: Path | str | None = None,
-        in_memory: int = features.IN_MEMORY,
-        **settings: Any,
+        self, extractor: Extract | None = None, subsets: int = 100, size: int = 1000, seed: int = 0, **settings: Any
     ) -> None:
-        super().__init__(extractor, folder, in_memory, **settings)
+        super().__init__(extractor, **settings)
         self.subsets, self.size, self.seed = subsets, size, seed
-        self._add_features("samples")
-        self._add_features("real")
-
-    def update(self, x: Tensor, real: bool = False) -> None:
-        self._keep("real" if real else "samples", self._features(x))
+        self._add_features("samples", "real")
 
     def _score(self) -> Score:
         return kid(self._all("samples"), self._all("real"), self.subsets, self.size, self.seed)
@@ -181,21 +181,10 @@ class PrecisionRecall(_Kept):
 
     higher_is_better = True
 
-    def __init__(
-        self,
-        extractor: Extract | None = None,
-        k: int = 3,
-        folder: Path | str | None = None,
-        in_memory: int = features.IN_MEMORY,
-        **settings: Any,
-    ) -> None:
-        super().__init__(extractor, folder, in_memory, **settings)
+    def __init__(self, extractor: Extract | None = None, k: int = 3, **settings: Any) -> None:
+        super().__init__(extractor, **settings)
         self.k = k
-        self._add_features("samples")
-        self._add_features("real")
-
-    def update(self, x: Tensor, real: bool = False) -> None:
-        self._keep("real" if real else "samples", self._features(x))
+        self._add_features("samples", "real")
 
     def _score(self) -> PrecisionRecallScores:
         return precision_recall(self._all("samples"), self._all("real"), self.k)
@@ -216,24 +205,13 @@ class FrechetDistanceAtInfinity(_Kept):
         reference: Moments | None = None,
         points: int = 15,
         seed: int = 0,
-        folder: Path | str | None = None,
-        in_memory: int = features.IN_MEMORY,
         **settings: Any,
     ) -> None:
-        super().__init__(extractor, folder, in_memory, **settings)
+        super().__init__(extractor, **settings)
         self.reference, self.points, self.seed = reference, points, seed
         self._add_features("samples")
         if reference is None:
             self._add_sums("real", dim)
-
-    def update(self, x: Tensor, real: bool = False) -> None:
-        """Raises ValueError for real data beside a `reference`."""
-        _check_side(real, self.reference)
-        rows = self._features(x)
-        if real:
-            self._update_sums("real", rows)
-        else:
-            self._keep("samples", rows)
 
     def _score(self) -> Score:
         return fd_infinity(self._all("samples"), self.reference or self._sums("real"), self.points, seed=self.seed)
