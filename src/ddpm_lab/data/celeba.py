@@ -1,5 +1,6 @@
 """CelebA from the arrays that `python -m ddpm_lab.data.prepare celeba` makes; they stay on the disk."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from ddpm_lab.errors import UserError
 
 
 @checked
+@dataclass(eq=False)
 class CelebA(InMemory):
     """202,599 aligned faces (Liu et al. 2015), trained on in the official partition: 162,770 faces, 19,867 for validation and
     19,962 for test. Which part of the image is shown (`crop`) differs between papers and changes every score; it must be
@@ -22,31 +24,30 @@ class CelebA(InMemory):
 
     known_side = "size"
 
-    def __init__(
-        self,
-        root: Text = "data/celeba",
-        crop: Crop = "center140",
-        size: PositiveInt = 64,
-        validation: Literal["val", "test"] = "val",
-        batch_size: PositiveInt = 128,
-        flip: bool = True,
-    ) -> None:
-        super().__init__(batch_size, flip)
-        self.root, self.crop, self.side, self.validation = Path(root).expanduser(), crop, size, validation
-        self.store = Store(self.root, "celeba")
+    root: Text = "data/celeba"
+    crop: Crop = "center140"
+    size: PositiveInt = 64
+    validation: Literal["val", "test"] = "val"
+    batch_size: PositiveInt = 128
+    flip: bool = True
+
+    @property
+    def store(self) -> Store:
+        return Store(Path(self.root).expanduser(), "celeba")
 
     def load(self) -> tuple[Tensor, Tensor]:
-        prepare = command(self.root, self.crop, self.side)
+        root, prepare = self.store.root, command(self.store.root, self.crop, self.size)
         record = self.store.record()
         if record is None:
-            raise UserError(f"data.root={self.root}: CelebA has not been prepared there.\n{STEPS.format(command=prepare)}")
-        for key, value in (("crop", self.crop), ("size", self.side)):
-            if (prepared := record.get(key)) != value:
+            raise UserError(f"data.root={root}: CelebA has not been prepared there.\n{STEPS.format(command=prepare)}")
+        for key in ("crop", "size"):
+            value, prepared = getattr(self, key), record.get(key)
+            if prepared != value:
                 raise UserError(
-                    f"data.{key}={value}: the arrays in {self.root} were prepared with {key} {prepared}; use "
+                    f"data.{key}={value}: the arrays in {root} were prepared with {key} {prepared}; use "
                     f"data.{key}={prepared}, or prepare them again: {prepare}"
                 )
-        self.notes.append(f"CelebA: crop {self.crop}, {self.side}×{self.side}, {record.get('filter')} filter")
+        self.notes.append(f"CelebA: crop {self.crop}, {self.size}×{self.size}, {record.get('filter')} filter")
         train, val = (torch.from_numpy(self.store.read(part, mapped=True)) for part in ("train", self.validation))
         return train, val
 

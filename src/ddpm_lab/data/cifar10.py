@@ -4,13 +4,14 @@ import io
 import pickle
 import tarfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ddpm_lab.data.published import Published, TrainAndTest, check, fetch
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
+from ddpm_lab.domains import Text, checked
 from ddpm_lab.errors import UserError
 
 FOLDER = "cifar-10-batches-py"
@@ -32,6 +33,7 @@ BATCHES = {
 
 
 @checked
+@dataclass(eq=False)
 class CIFAR10(TrainAndTest):
     """50,000 training and 10,000 test photographs of 32×32 in 10 classes (Krizhevsky 2009).
 
@@ -41,23 +43,14 @@ class CIFAR10(TrainAndTest):
     prefix = "cifar10"
     known_side = 32
 
-    def __init__(
-        self,
-        root: Text = "data/cifar10",
-        download: bool = True,
-        validation: Literal["test", "split"] = "test",
-        val_fraction: OpenUnit = 0.1,
-        split_seed: NonNegativeInt = 0,
-        batch_size: PositiveInt = 128,
-        flip: bool = True,
-    ) -> None:
-        super().__init__(root, download, validation, val_fraction, split_seed, batch_size, flip)
+    root: Text = "data/cifar10"
+    flip: bool = True
 
     def convert(self) -> dict[str, np.ndarray]:
-        folder = self.root / FOLDER
+        folder = self.store.root / FOLDER
         if folder.is_dir():
             return _arrays(folder, lambda name: (folder / name).read_bytes())
-        path = fetch(self.root, ARCHIVE, self.download)
+        path = fetch(self.store.root, ARCHIVE, self.download)
         try:
             with tarfile.open(path, "r:gz") as archive:
                 return _arrays(path, lambda name: _member(archive, f"{FOLDER}/{name}"))

@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits: real scans, in the package itself."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, checked
 
 
 @checked
+@dataclass(eq=False)
 class Digits(InMemory):
     """1,797 digits of 8×8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part).
 
@@ -19,11 +22,10 @@ class Digits(InMemory):
     known_side = 8
     classes = 10
 
-    def __init__(
-        self, batch_size: PositiveInt = 128, val_fraction: OpenUnit = 0.2, split_seed: NonNegativeInt = 0, flip: bool = False
-    ) -> None:
-        super().__init__(batch_size, flip)
-        self.val_fraction, self.split_seed = val_fraction, split_seed
+    batch_size: PositiveInt = 128
+    val_fraction: OpenUnit = 0.2
+    split_seed: NonNegativeInt = 0
+    flip: bool = False
 
     def load(self) -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits

@@ -1,6 +1,7 @@
 """Points whose density is known, so that a bound can be held against the truth."""
 
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -13,30 +14,30 @@ from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
 
 @checked
+@dataclass(eq=False)
 class GaussianMixture(InMemory):
     """Equal isotropic Gaussians, evenly spaced on a ring in the plane. Data are float, without grey levels."""
 
     gives = "vectors"
     levels = None
 
-    def __init__(
-        self,
-        components: PositiveInt = 8,
-        radius: PositiveFloat = 0.8,
-        std: PositiveFloat = 0.08,
-        n_train: PositiveInt = 20000,
-        n_val: Annotated[int, Ge(2)] = 2000,
-        batch_size: PositiveInt = 512,
-        split_seed: NonNegativeInt = 0,
-    ) -> None:
-        super().__init__(batch_size)
-        angle = torch.arange(components, dtype=torch.float64) * (2 * math.pi / components)
-        self.means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
-        self.std, self.n_train, self.n_val, self.split_seed = std, n_train, n_val, split_seed
+    components: PositiveInt = 8
+    radius: PositiveFloat = 0.8
+    std: PositiveFloat = 0.08
+    n_train: PositiveInt = 20000
+    n_val: Annotated[int, Ge(2)] = 2000
+    batch_size: PositiveInt = 512
+    split_seed: NonNegativeInt = 0
+
+    @property
+    def means(self) -> Tensor:
+        """components×2, float64."""
+        angle = torch.arange(self.components, dtype=torch.float64) * (2 * math.pi / self.components)
+        return self.radius * torch.stack([angle.cos(), angle.sin()], dim=1)
 
     def load(self) -> tuple[Tensor, Tensor]:
         n = self.n_train + self.n_val
-        which = (rng.uniform(self.split_seed, "data", 1, 0, n) * len(self.means)).long()
+        which = (rng.uniform(self.split_seed, "data", 1, 0, n) * self.components).long()
         points = (self.means[which] + self.std * rng.normal((2,), self.split_seed, "data", 2, 0, n)).float()
         return points[: self.n_train], points[self.n_train :]
 
@@ -44,7 +45,7 @@ class GaussianMixture(InMemory):
         """Log density in nats, float64: N×2 → N."""
         squared = ((x.double()[:, None] - self.means) ** 2).sum(-1)
         each = -squared / (2 * self.std**2) - math.log(2 * math.pi * self.std**2)
-        return each.logsumexp(1) - math.log(len(self.means))
+        return each.logsumexp(1) - math.log(self.components)
 
     def known_bpd(self) -> float:
         return float(-self.log_prob(self.val_images).mean()) / (2 * math.log(2))

@@ -1,6 +1,7 @@
 """Images from a folder. Each step from file to pixels is an argument; images that none of them covers are refused by name."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ class _Refused(Exception):
 
 
 @checked
+@dataclass(eq=False)
 class ImageFolder(InMemory):
     """Every PNG, JPEG, WebP, BMP and first frame of a GIF under `path`, decoded into memory as N×channels×size×size.
 
@@ -40,24 +42,21 @@ class ImageFolder(InMemory):
 
     known_side = "size"
 
-    def __init__(
-        self,
-        path: Text,
-        size: PositiveInt = 64,
-        channels: Literal[1, 3] = 3,
-        crop: Literal["center", "none"] = "center",
-        resize: Literal["bicubic", "bilinear", "box", "lanczos", "none"] = "bicubic",
-        alpha: Literal["refuse", "white", "black"] = "refuse",
-        unreadable: Literal["refuse", "skip"] = "refuse",
-        val_fraction: OpenUnit = 0.1,
-        split_seed: NonNegativeInt = 0,
-        batch_size: PositiveInt = 128,
-        flip: bool = True,
-    ) -> None:
-        super().__init__(batch_size, flip)
-        self.path, self.side, self.n_channels = Path(path).expanduser(), size, channels
-        self.crop, self.resize, self.alpha, self.unreadable = crop, resize, alpha, unreadable
-        self.val_fraction, self.split_seed = val_fraction, split_seed
+    path: Text
+    size: PositiveInt = 64
+    channels: Literal[1, 3] = 3
+    crop: Literal["center", "none"] = "center"
+    resize: Literal["bicubic", "bilinear", "box", "lanczos", "none"] = "bicubic"
+    alpha: Literal["refuse", "white", "black"] = "refuse"
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    val_fraction: OpenUnit = 0.1
+    split_seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 128
+    flip: bool = True
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).expanduser()
 
     def load(self) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(self._decoded(self._files()))
@@ -66,22 +65,22 @@ class ImageFolder(InMemory):
 
     def _files(self) -> list[str]:
         """Paths of the images below `path`, in an order that is the same everywhere."""
-        if not self.path.is_dir():
-            raise UserError(f"data.path={self.path}: there is no such folder.")
-        found = [path for path in self.path.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-        inside = [path.relative_to(self.path) for path in found]
+        if not self.folder.is_dir():
+            raise UserError(f"data.path={self.folder}: there is no such folder.")
+        found = [path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        inside = [path.relative_to(self.folder) for path in found]
         names = [path.as_posix() for path in inside if not any(part.startswith(".") for part in path.parts)]
         if len(names) < 2:
             named, n = ", ".join(f"*{suffix}" for suffix in SUFFIXES), len(names) or "no"
-            raise UserError(f"data.path={self.path}: {n} images in it or below it; at least 2 are needed, named {named}.")
+            raise UserError(f"data.path={self.folder}: {n} images in it or below it; at least 2 are needed, named {named}.")
         return sorted(names)
 
     def _decoded(self, names: Sequence[str]) -> np.ndarray:
-        pixels = np.empty((len(names), self.n_channels, self.side, self.side), np.uint8)
+        pixels = np.empty((len(names), self.channels, self.size, self.size), np.uint8)
         n, refused = 0, {key: [] for key in PROBLEMS}
         for name in tqdm(names, desc="Reading images", leave=False):
             try:
-                pixels[n] = self._pixels(self.path / name)
+                pixels[n] = self._pixels(self.folder / name)
                 n += 1
             except _Refused as refusal:
                 key, problem = refusal.args
@@ -94,7 +93,7 @@ class ImageFolder(InMemory):
             problem, advice = PROBLEMS[key]
             raise UserError(f"data.{key}={getattr(self, key)}: {_list(problem, refused[key])}; {advice}.")
         if n < 2:
-            raise UserError(f"data.path={self.path}: {n} of {len(names)} images can be read; at least 2 are needed.")
+            raise UserError(f"data.path={self.folder}: {n} of {len(names)} images can be read; at least 2 are needed.")
         return pixels[:n]
 
     def _pixels(self, path: Path) -> np.ndarray:
@@ -103,14 +102,14 @@ class ImageFolder(InMemory):
             file.load()
             image = ImageOps.exif_transpose(file)
         image = self._resized(self._cropped(self._coloured(image)))
-        return np.asarray(image).reshape(self.side, self.side, self.n_channels).transpose(2, 0, 1)
+        return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
 
     def _coloured(self, image: Image.Image) -> Image.Image:
         if image.mode == "I" or image.mode.startswith("I;16"):
             image = _upper_8_bits(image)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = self._on_background(image.convert("RGBA"))
-        return image.convert("L" if self.n_channels == 1 else "RGB")
+        return image.convert("L" if self.channels == 1 else "RGB")
 
     def _on_background(self, image: Image.Image) -> Image.Image:
         lowest, _ = image.getchannel("A").getextrema()
@@ -126,18 +125,18 @@ class ImageFolder(InMemory):
             if width != height:
                 raise _Refused("crop", f"{width}×{height}")
             return image
-        side = min(width, height) if self.resize != "none" else self.side
+        side = min(width, height) if self.resize != "none" else self.size
         if side > min(width, height):
             raise _Refused("resize", f"{width}×{height}")
         left, top = (width - side) // 2, (height - side) // 2
         return image.crop((left, top, left + side, top + side))
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        if image.size == (self.side, self.side):
+        if image.size == (self.size, self.size):
             return image
         if self.resize == "none":
             raise _Refused("resize", f"{image.width}×{image.height}")
-        return image.resize((self.side, self.side), Image.Resampling[self.resize.upper()])
+        return image.resize((self.size, self.size), Image.Resampling[self.resize.upper()])
 
 
 def _upper_8_bits(image: Image.Image) -> Image.Image:

@@ -110,6 +110,7 @@ class InMemory(LightningDataModule):
     levels: int | None = 256
     known_side: int | str | None = None
     classes: int | None = None
+    flip: bool = False
     train_labels: Tensor | None = None
     val_labels: Tensor | None = None
 
@@ -119,6 +120,10 @@ class InMemory(LightningDataModule):
         self.seed, self.steps = 0, 1
         self.notes: list[str] = []
         self._loaded = False
+
+    def __post_init__(self) -> None:
+        """Of a subclass whose settings are the fields of a dataclass."""
+        InMemory.__init__(self, self.batch_size, self.flip)
 
     def load(self) -> tuple[Tensor, Tensor]:
         """(train, val)."""

@@ -3,8 +3,9 @@
 import gzip
 import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, MultipleOf
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddpm_lab.data.published import Published, TrainAndTest, check, fetch
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
+from ddpm_lab.domains import Text, checked
 from ddpm_lab.errors import UserError
 
 FILES = {
@@ -26,6 +27,7 @@ Pad = Annotated[int, Ge(SIDE), MultipleOf(2)]
 
 
 @checked
+@dataclass(eq=False)
 class MNIST(TrainAndTest):
     """60,000 training and 10,000 test digits of 28×28 in grey (LeCun et al. 1998), with a border of zeros up to `pad` pixels.
 
@@ -42,19 +44,8 @@ class MNIST(TrainAndTest):
         "test_labels": ("md5:ec29112dd5afa0611ce80d1b7f02629c", "md5:27ae3e4e09519cfbb04c329615203637"),
     }
 
-    def __init__(
-        self,
-        root: Text = "data/mnist",
-        download: bool = True,
-        pad: Pad = 32,
-        validation: Literal["test", "split"] = "test",
-        val_fraction: OpenUnit = 0.1,
-        split_seed: NonNegativeInt = 0,
-        batch_size: PositiveInt = 128,
-        flip: bool = False,
-    ) -> None:
-        super().__init__(root, download, validation, val_fraction, split_seed, batch_size, flip)
-        self.pad = pad
+    root: Text = "data/mnist"
+    pad: Pad = 32
 
     def convert(self) -> dict[str, np.ndarray]:
         arrays = {key: parse_idx(*self._content(key)) for key in FILES}
@@ -62,7 +53,7 @@ class MNIST(TrainAndTest):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
             if images.shape != (len(labels), SIDE, SIDE) or labels.ndim != 1:
                 raise UserError(
-                    f"data.root={self.root}: {FILES[f'{part}_images']} is {list(images.shape)} and "
+                    f"data.root={self.store.root}: {FILES[f'{part}_images']} is {list(images.shape)} and "
                     f"{FILES[f'{part}_labels']} {list(labels.shape)}; expected are N×28×28 and N."
                 )
             arrays[f"{part}_images"] = images[:, None]
@@ -76,12 +67,12 @@ class MNIST(TrainAndTest):
     def _content(self, key: str) -> tuple[Path, bytes]:
         """An unpacked file, checked, and where it came from."""
         packed_sum, content_sum = self.checksums[key]
-        path, name = self.root / FILES[key], f"{FILES[key]}.gz"
+        path, name = self.store.root / FILES[key], f"{FILES[key]}.gz"
         if path.is_file():
             content = path.read_bytes()
         else:
             urls = tuple(f"{mirror}{name}" for mirror in self.mirrors)
-            path = fetch(self.root, Published(name, packed_sum, urls), self.download)
+            path = fetch(self.store.root, Published(name, packed_sum, urls), self.download)
             try:
                 content = gzip.decompress(path.read_bytes())
             except (OSError, EOFError, zlib.error) as error:
@@ -91,6 +82,7 @@ class MNIST(TrainAndTest):
 
 
 @checked
+@dataclass(eq=False)
 class FashionMNIST(MNIST):
     """60,000 training and 10,000 test pictures of clothes, made to take MNIST's place (Xiao et al. 2017)."""
 
@@ -106,18 +98,7 @@ class FashionMNIST(MNIST):
         "test_labels": ("md5:bb300cfdad3c16e7a12a480ee83cd310", "md5:15d484375f8d13e6eb1aabb0c3f46965"),
     }
 
-    def __init__(
-        self,
-        root: Text = "data/fashion_mnist",
-        download: bool = True,
-        pad: Pad = 32,
-        validation: Literal["test", "split"] = "test",
-        val_fraction: OpenUnit = 0.1,
-        split_seed: NonNegativeInt = 0,
-        batch_size: PositiveInt = 128,
-        flip: bool = False,
-    ) -> None:
-        super().__init__(root, download, pad, validation, val_fraction, split_seed, batch_size, flip)
+    root: Text = "data/fashion_mnist"
 
 
 def parse_idx(path: Path, content: bytes) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Images from an .npz or .npy file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,27 +15,25 @@ from ddpm_lab.errors import UserError
 
 
 @checked
+@dataclass(eq=False)
 class Npz(InMemory):
     """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`.
 
     Raises UserError, with key and value, for a file, array, type, shape or value that does not fit.
     """
 
-    def __init__(
-        self,
-        path: File,
-        key: str | None = None,
-        val_key: str | None = None,
-        levels: Annotated[int, Ge(2), Le(256)] = 256,
-        batch_size: PositiveInt = 128,
-        val_fraction: OpenUnit = 0.1,
-        split_seed: NonNegativeInt = 0,
-        flip: bool = True,
-    ) -> None:
-        super().__init__(batch_size, flip)
-        self.path, self.key, self.val_key = Path(path).expanduser(), key, val_key
-        self.levels: int = levels
-        self.val_fraction, self.split_seed = val_fraction, split_seed
+    path: File
+    key: str | None = None
+    val_key: str | None = None
+    levels: Annotated[int, Ge(2), Le(256)] = 256
+    batch_size: PositiveInt = 128
+    val_fraction: OpenUnit = 0.1
+    split_seed: NonNegativeInt = 0
+    flip: bool = True
+
+    @property
+    def file(self) -> Path:
+        return Path(self.path).expanduser()
 
     def load(self) -> tuple[Tensor, Tensor]:
         arrays = self._arrays()
@@ -52,7 +51,7 @@ class Npz(InMemory):
 
     def _arrays(self) -> dict[str, np.ndarray]:
         try:
-            with self.path.open("rb") as file:
+            with self.file.open("rb") as file:
                 loaded = np.load(file, allow_pickle=False)
                 content = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
             arrays = {name: array for name, array in content.items() if isinstance(array, np.ndarray)}
@@ -60,21 +59,21 @@ class Npz(InMemory):
                 raise ValueError("there are none in it")
             return arrays
         except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
-            raise UserError(f"data.path={self.path}: not readable as .npz or .npy of plain arrays ({error}).") from error
+            raise UserError(f"data.path={self.file}: not readable as .npz or .npy of plain arrays ({error}).") from error
 
     def _only_image_array(self, arrays: dict[str, np.ndarray]) -> str:
         names = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim in (3, 4)]
         if len(names) != 1:
             problem = f"choose one of {len(names)} image arrays by data.key" if names else "no uint8 images in it"
             found = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items())
-            raise UserError(f"data.path={self.path}: {problem}; its arrays are {found}.")
+            raise UserError(f"data.path={self.file}: {problem}; its arrays are {found}.")
         return names[0]
 
     def _images(self, arrays: dict[str, np.ndarray], option: str, name: str) -> Tensor:
         if name not in arrays:
             names = ", ".join(arrays) or "one, without a name"
-            raise UserError(f"data.{option}={name}: no such array in {self.path.name}; it has {names}.")
-        array, label = arrays[name], f"data.{option}: {name or self.path.name}"
+            raise UserError(f"data.{option}={name}: no such array in {self.file.name}; it has {names}.")
+        array, label = arrays[name], f"data.{option}: {name or self.file.name}"
         if array.dtype != np.uint8:
             raise UserError(f"{label} is {array.dtype}; allowed is uint8 with values below data.levels.")
         array = channels_first(array, label)
@@ -82,7 +81,7 @@ class Npz(InMemory):
         if len(array) < 2 or array.size == 0:
             raise UserError(f"{label} holds {len(array)} images of {side}×{side}; at least 2 with pixels are needed.")
         if (highest := int(array.max())) >= self.levels:
-            raise UserError(f"data.levels={self.levels}: {name or self.path.name} has a pixel of {highest}.")
+            raise UserError(f"data.levels={self.levels}: {name or self.file.name} has a pixel of {highest}.")
         return torch.from_numpy(np.ascontiguousarray(array))
 
 

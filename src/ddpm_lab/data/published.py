@@ -1,11 +1,12 @@
 """Data sets that were published as a training and a test part: their files are downloaded, checked, and converted once."""
 
 import hashlib
-import io
 import shutil
+from dataclasses import dataclass
 from http.client import HTTPException
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from ddpm_lab.data.memory import InMemory, seeded_split
 from ddpm_lab.data.store import Store
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import replacing
 
@@ -27,16 +29,16 @@ class Published(NamedTuple):
     urls: tuple[str, ...]
 
 
-def checksum_of(file: BinaryIO, like: str) -> str:
+def checksum_of(file: BufferedIOBase, like: str) -> str:
     """Of a file from its beginning, by the algorithm of the checksum `like`."""
     algorithm = like.partition(":")[0]
     digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
     return f"{algorithm}:{digest.hexdigest()}"
 
 
-def check(source: str | Path, file: BinaryIO | bytes, checksum: str) -> None:
+def check(source: str | Path, file: BufferedIOBase | bytes, checksum: str) -> None:
     """Raises UserError, naming `source`, for a content that is not the published one."""
-    actual = checksum_of(io.BytesIO(file) if isinstance(file, bytes) else file, checksum)
+    actual = checksum_of(BytesIO(file) if isinstance(file, bytes) else file, checksum)
     if actual != checksum:
         raise UserError(
             f"{source}: incomplete, damaged or another file: its checksum is {actual}, the published one {checksum}; "
@@ -75,6 +77,7 @@ def _download(url: str, path: Path, checksum: str) -> None:
             raise OSError(f"the download is not the published file, whose checksum is {checksum}")
 
 
+@dataclass(eq=False)
 class TrainAndTest(InMemory):
     """Reads the published files once and keeps them as .npy under `root`; later runs read those, checked by their SHA-256.
 
@@ -85,13 +88,17 @@ class TrainAndTest(InMemory):
     prefix = ""
     classes = 10
 
-    def __init__(
-        self, root: str, download: bool, validation: str, val_fraction: float, split_seed: int, batch_size: int, flip: bool
-    ) -> None:
-        super().__init__(batch_size, flip)
-        self.root, self.download = Path(root).expanduser(), download
-        self.validation, self.val_fraction, self.split_seed = validation, val_fraction, split_seed
-        self.store = Store(self.root, self.prefix)
+    root: Text
+    download: bool = True
+    validation: Literal["test", "split"] = "test"
+    val_fraction: OpenUnit = 0.1
+    split_seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 128
+    flip: bool = False
+
+    @property
+    def store(self) -> Store:
+        return Store(Path(self.root).expanduser(), self.prefix)
 
     def convert(self) -> dict[str, np.ndarray]:
         """train_images and test_images, uint8 N C H W, train_labels and test_labels, uint8 N: from the published files."""
