@@ -81,10 +81,10 @@ def test_garbage_never_trained_on_fails(classifier, data):
 
 def test_features_logits_and_judgement_are_of_one_pass(classifier, data):
     x = data.scaled("val")[:230]
-    judged, found = classifier.judged(x), extract(classifier, x)
+    judged, (features, logits) = classifier.judged(x), extract(classifier, x)
     assert isinstance(classifier, Classifying)
-    assert (found.features.shape, found.logits.shape, judged.recognised.shape) == ((230, 128), (230, 10), (230,))
-    assert torch.equal(found.features, judged.features)
+    assert (features.shape, logits.shape, judged.recognised.shape) == ((230, 128), (230, 10), (230,))
+    assert torch.equal(features, judged.features)
     assert torch.equal(classifier(x), judged.features)
     with torch.no_grad():
         whole = classifier._net((x + 1) / 2)  # reject too, in float32
@@ -93,7 +93,7 @@ def test_features_logits_and_judgement_are_of_one_pass(classifier, data):
     clear = (sure - 0.8).abs() > 1e-3
     assert torch.equal(judged.recognised[clear], (sure > 0.8)[clear])
     torch.testing.assert_close(classifier.judged(x[:7]).features, judged.features[:7], rtol=1e-4, atol=1e-4)
-    assert found.features.min() == 0
+    assert features.min() == 0
 
 
 def test_it_sees_grey_levels(classifier, data):

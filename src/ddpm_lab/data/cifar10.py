@@ -4,7 +4,7 @@ import io
 import pickle
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class CIFAR10(TrainAndTest):
     known_side = 32
 
     root: Text = "data/cifar10"
+    _: KW_ONLY
     flip: bool = True
 
     def convert(self) -> dict[str, np.ndarray]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_lab.data.memory import InMemory, seeded_split
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, checked
+from ddpm_lab.data.memory import Split
+from ddpm_lab.domains import OpenUnit, checked
 
 
 @checked
-@dataclass(eq=False)
-class Digits(InMemory):
+@dataclass(eq=False, kw_only=True)
+class Digits(Split):
     """1,797 digits of 8×8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part).
 
     `val_fraction` of them, chosen by `split_seed`, are held out: 360 by default, 1,437 remain to train on. Labels are kept in
@@ -22,17 +22,11 @@ class Digits(InMemory):
     known_side = 8
     classes = 10
 
-    batch_size: PositiveInt = 128
     val_fraction: OpenUnit = 0.2
-    split_seed: NonNegativeInt = 0
-    flip: bool = False
 
     def load(self) -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
 
         pixels, target = load_digits(return_X_y=True)
         images = torch.as_tensor(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)
-        labels = torch.as_tensor(target).long()
-        train, val = seeded_split(len(images), self.val_fraction, self.split_seed)
-        self.train_labels, self.val_labels = labels[train], labels[val]
-        return images[train], images[val]
+        return self.split(images, torch.as_tensor(target).long())

@@ -1,7 +1,7 @@
 """Images from a folder. Each step from file to pixels is an argument; images that none of them covers are refused by name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_lab.data.memory import InMemory, seeded_split
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text, checked
+from ddpm_lab.data.memory import Split
+from ddpm_lab.domains import PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -32,7 +32,7 @@ class _Refused(Exception):
 
 @checked
 @dataclass(eq=False)
-class ImageFolder(InMemory):
+class ImageFolder(Split):
     """Every PNG, JPEG, WebP, BMP and first frame of a GIF under `path`, decoded into memory as N×channels×size×size.
 
     In this order: turned as EXIF says, 16 bits to the upper 8, put on `alpha`, grey or RGB, cropped, resized. Files and folders
@@ -49,9 +49,7 @@ class ImageFolder(InMemory):
     resize: Literal["bicubic", "bilinear", "box", "lanczos", "none"] = "bicubic"
     alpha: Literal["refuse", "white", "black"] = "refuse"
     unreadable: Literal["refuse", "skip"] = "refuse"
-    val_fraction: OpenUnit = 0.1
-    split_seed: NonNegativeInt = 0
-    batch_size: PositiveInt = 128
+    _: KW_ONLY
     flip: bool = True
 
     @property
@@ -59,9 +57,7 @@ class ImageFolder(InMemory):
         return Path(self.path).expanduser()
 
     def load(self) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(self._decoded(self._files()))
-        train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
-        return images[train], images[held]
+        return self.split(torch.from_numpy(self._decoded(self._files())))
 
     def _files(self) -> list[str]:
         """Paths of the images below `path`, in an order that is the same everywhere."""

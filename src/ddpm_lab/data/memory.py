@@ -4,6 +4,7 @@ number), so that a resumed run needs that number alone."""
 import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.grey import scale
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt
 from ddpm_lab.errors import UserError
 
 
@@ -212,3 +214,20 @@ def seeded_split(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     if not 0 < held < n:
         raise UserError(f"data.val_fraction={fraction}: of {n} data this leaves none to train on.")
     return order[held:].sort().values, order[:held].sort().values
+
+
+@dataclass(eq=False, kw_only=True)
+class Split(InMemory):
+    """Base of the data modules that hold out `val_fraction` of their data, chosen by `split_seed`."""
+
+    val_fraction: OpenUnit = 0.1
+    split_seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 128
+    flip: bool = False
+
+    def split(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(train, val); their labels, if there are any, are kept."""
+        train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
+        if labels is not None:
+            self.train_labels, self.val_labels = labels[train], labels[held]
+        return images[train], images[held]

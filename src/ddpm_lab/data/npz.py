@@ -1,6 +1,6 @@
 """Images from an .npz or .npy file."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +9,14 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from ddpm_lab.data.memory import InMemory, seeded_split
-from ddpm_lab.domains import File, NonNegativeInt, OpenUnit, PositiveInt, checked
+from ddpm_lab.data.memory import Split
+from ddpm_lab.domains import File, checked
 from ddpm_lab.errors import UserError
 
 
 @checked
 @dataclass(eq=False)
-class Npz(InMemory):
+class Npz(Split):
     """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`.
 
     Raises UserError, with key and value, for a file, array, type, shape or value that does not fit.
@@ -26,9 +26,7 @@ class Npz(InMemory):
     key: str | None = None
     val_key: str | None = None
     levels: Annotated[int, Ge(2), Le(256)] = 256
-    batch_size: PositiveInt = 128
-    val_fraction: OpenUnit = 0.1
-    split_seed: NonNegativeInt = 0
+    _: KW_ONLY
     flip: bool = True
 
     @property
@@ -46,8 +44,7 @@ class Npz(InMemory):
                     f"those to train on {tuple(images.shape[1:])}; both must be alike."
                 )
             return images, val
-        train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
-        return images[train], images[held]
+        return self.split(images)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         try:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_lab.data.memory import InMemory, seeded_split
+from ddpm_lab.data.memory import Split
 from ddpm_lab.data.store import Store
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt, Text
+from ddpm_lab.domains import Text
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import replacing
 
@@ -78,7 +78,7 @@ def _download(url: str, path: Path, checksum: str) -> None:
 
 
 @dataclass(eq=False)
-class TrainAndTest(InMemory):
+class TrainAndTest(Split):
     """Reads the published files once and keeps them as .npy under `root`; later runs read those, checked by their SHA-256.
 
     With `validation="test"` the published test images are the validation data and every training image is trained on; with
@@ -91,10 +91,6 @@ class TrainAndTest(InMemory):
     root: Text
     download: bool = True
     validation: Literal["test", "split"] = "test"
-    val_fraction: OpenUnit = 0.1
-    split_seed: NonNegativeInt = 0
-    batch_size: PositiveInt = 128
-    flip: bool = False
 
     @property
     def store(self) -> Store:
@@ -108,12 +104,10 @@ class TrainAndTest(InMemory):
         if self.store.record() is None:
             self.store.write(self.convert())
         images, labels = self._stored("train")
-        if self.validation == "test":
-            val_images, val_labels = self._stored("test")
-        else:
-            train, held = seeded_split(len(images), self.val_fraction, self.split_seed)
-            images, val_images, labels, val_labels = images[train], images[held], labels[train], labels[held]
-        self.train_labels, self.val_labels = labels, val_labels
+        if self.validation == "split":
+            return self.split(images, labels)
+        val_images, self.val_labels = self._stored("test")
+        self.train_labels = labels
         return images, val_images
 
     def _stored(self, part: str) -> tuple[Tensor, Tensor]:

@@ -120,15 +120,14 @@ def _kept_or_trained(key: dict[str, Any], data: Labelled, seed: int, epochs: int
     """The network in eval mode, and its accuracy on held-out images."""
     assert data.levels is not None
     assert data.classes is not None
-    shape, kept = tuple(data.train_images.shape[1:]), cache.read_extractor(key)
-    if kept is not None:
+    kept = cache.read_extractor(key) or {}
+    try:
         with torch.random.fork_rng(devices=[]):
-            net = convnet(shape, data.classes)
-        try:
-            net.load_state_dict(kept["state"])
-            return net.eval().requires_grad_(False), float(kept["accuracy"])
-        except (KeyError, RuntimeError, TypeError, ValueError):  # damaged: trained again
-            pass
+            net = convnet(tuple(data.train_images.shape[1:]), data.classes)
+        net.load_state_dict(kept["state"])
+        return net.eval().requires_grad_(False), float(kept["accuracy"])
+    except (KeyError, RuntimeError, TypeError, ValueError):  # absent, or damaged: trained again
+        pass
     n = len(data.train_images)
     log.info("metrics=classifier: training on %d labelled images, %d epochs; cached for later runs", n, epochs)
     net = train(data.train_images, data.labels("train"), data.classes, data.levels, data.flip, seed, epochs)

@@ -1,6 +1,6 @@
 """Feature spaces in which samples and data are compared. An extractor maps data to features and names the scores in them."""
 
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -55,16 +55,9 @@ class Classifying(Protocol):
         ...
 
 
-class Extracted(NamedTuple):
-    features: Tensor
-    logits: Tensor | None
-
-
-def extract(extractor: Extractor, x: Tensor) -> Extracted:
-    """Features of data in [−1, 1]; logits are None where the extractor does not classify."""
-    if isinstance(extractor, Classifying):
-        return Extracted(*extractor.features_and_logits(x))
-    return Extracted(extractor(x), None)
+def extract(extractor: Extractor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features of data in [−1, 1], and logits; None where the extractor does not classify."""
+    return extractor.features_and_logits(x) if isinstance(extractor, Classifying) else (extractor(x), None)
 
 
 @checked

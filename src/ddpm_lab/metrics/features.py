@@ -36,9 +36,6 @@ class FeatureStore:
         """All n, mapped where they are in a file. Raises ValueError unless n rows were added."""
         if self._rows is None or self._filled != self.n:
             raise ValueError(f"{self._filled} of {self.n} {self.path.stem} were added.")
-        if isinstance(self._rows, np.memmap):
-            self._rows.flush()
-            return read(self.path)
         return torch.from_numpy(self._rows)
 
     def _room(self, dim: int) -> np.ndarray:
@@ -49,9 +46,3 @@ class FeatureStore:
             return np.lib.format.open_memmap(self.path, "w+", np.float32, (self.n, dim))
         except OSError as error:
             raise UserError(f"{self.path}: {self.n}×{dim} values cannot be kept there ({error.strerror}).") from error
-
-
-def read(path: Path) -> Tensor:
-    """The rows of a file, mapped, so read when they are used."""
-    # "c" rather than "r", as torch warns of read-only memory; writes do not reach the file.
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

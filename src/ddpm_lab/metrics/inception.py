@@ -1,7 +1,7 @@
 """Features for FID as it is published: the Inception network of 2015, ported from TensorFlow by torch-fidelity."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,24 +20,18 @@ SHA256 = "6726825d"
 NAME: dict[Metric, str] = WORDS | {"fd": "FID", "fd_inf": "FID_inf", "kid": "KID", "is": "IS"}
 
 
-class Given(Protocol):
-    """A data module."""
-
-    gives: str
-
-
 @checked
 class Inception:
     """2048 features of images: rounded to uint8, grey ones repeated to three channels, resized to 299×299 as TensorFlow 1 did.
 
     The network is kept out of every module, so no checkpoint holds it, and computes in float32 throughout. Raises Incompatible
-    for data that are not images, UserError for weights that cannot be read.
+    for a data module that does not give images, UserError for weights that cannot be read.
     """
 
     name, slow = "inception", True
     accepts = "images"
 
-    def __init__(self, weights: File | None = None, batch: PositiveInt = 64, *, data: Given | None = None) -> None:
+    def __init__(self, weights: File | None = None, batch: PositiveInt = 64, *, data: Any = None) -> None:
         if data is not None and data.gives != self.accepts:
             raise Incompatible(f"the Inception network takes images, and these data are {data.gives}", "metrics", "data")
         self.batch = batch

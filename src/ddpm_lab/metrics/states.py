@@ -27,7 +27,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from ddpm_lab.metrics.extractors import Classifying
-from ddpm_lab.metrics.features import IN_MEMORY, FeatureStore, read
+from ddpm_lab.metrics.features import IN_MEMORY, FeatureStore
 from ddpm_lab.metrics.frechet import FeatureStats, Moments, frechet_distance
 from ddpm_lab.metrics.scores import (
     ClassSums,
@@ -140,7 +140,7 @@ class _Kept(_Compared):
             self.folder.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=self.folder, prefix=f"{side}_", suffix=".npy", delete=False) as file:
                 np.save(file, rows.cpu().numpy())
-            rows = read(Path(file.name))
+            rows = torch.from_numpy(np.load(file.name, mmap_mode="c"))  # "c": torch warns of read-only memory
         getattr(self, side).append(rows)
 
     def _bytes(self) -> int:

@@ -191,10 +191,8 @@ class UNet(nn.Module):
         time_scale: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
-        check_heads(channels, multipliers, heads)
-        check_groups(channels, multipliers, groups)
+        widths = check_widths(channels, multipliers, groups, heads)
         sides = check_sides(size, multipliers, attention)
-        widths = [channels * m for m in multipliers]
         entries = [channels, *widths[:-1]]  # features that enter each size, and are its first skip
         below = [*widths[1:], widths[-1]]  # features that come up to it, the lowest from the middle
         block = partial(Block, heads=heads, emb=4 * channels, groups=groups, dropout=dropout, scale_shift=scale_shift)
@@ -239,22 +237,20 @@ def head(width: int, outputs: int, groups: int) -> nn.Sequential:
     return nn.Sequential(group_norm(width, groups), nn.SiLU(), conv3x3(width, outputs, gain=0))
 
 
-def check_groups(channels: int, multipliers: Sequence[int], groups: int) -> None:
-    """Every width is a multiple of `groups`; then so is every sum of two, which is what the way up normalises."""
-    widths = [channels, *(channels * m for m in multipliers)]
+def check_widths(channels: int, multipliers: Sequence[int], groups: int, heads: int) -> list[int]:
+    """The width at each resolution, which may attend and is a multiple of `heads`. Every width is a multiple of `groups`; then
+    so is every sum of two, which is what the way up normalises. Raises ValueError."""
+    widths = [channels * m for m in multipliers]
     for width in widths:
+        if width % heads:
+            raise ValueError(f"heads={heads} does not divide the width {width}; use heads={math.gcd(heads, width)}")
+    for width in (channels, *widths):
         if width % groups:
             raise ValueError(
                 f"groups={groups} does not divide the width {width} that channels={channels} multipliers={shown(multipliers)} "
-                f"give; use groups={math.gcd(groups, *widths)} or channels={math.ceil(channels / groups) * groups}"
+                f"give; use groups={math.gcd(groups, channels, *widths)} or channels={math.ceil(channels / groups) * groups}"
             )
-
-
-def check_heads(channels: int, multipliers: Sequence[int], heads: int) -> None:
-    """Every width that may attend is a multiple of `heads`."""
-    for width in (channels * m for m in multipliers):
-        if width % heads:
-            raise ValueError(f"heads={heads} does not divide the width {width}; use heads={math.gcd(heads, width)}")
+    return widths
 
 
 def check_sides(size: int | None, multipliers: Sequence[int], attention: Sequence[int]) -> list[int]:
