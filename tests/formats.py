@@ -76,3 +76,13 @@ def idx(array: np.ndarray) -> bytes:
 
 def gzipped(content: bytes) -> bytes:
     return gzip.compress(content, mtime=0)
+
+
+class Payload:
+    """What a malicious pickle would do when it is opened: make the file `trap`."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trap,)

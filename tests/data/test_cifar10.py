@@ -3,14 +3,14 @@
 import hashlib
 import http.server
 import pickle
-import re
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from formats import cifar_batches, python2_pickle, random_images, tar_gz
+from formats import Payload, cifar_batches, python2_pickle, random_images, tar_gz
+from messages import naming
 
 from ddpm_lab.data import cifar10, published
 from ddpm_lab.data.cifar10 import ARCHIVE, BATCHES, CIFAR10, FOLDER
@@ -54,11 +54,6 @@ def loaded(root: Path, **arguments) -> CIFAR10:
     data = CIFAR10(str(root), **arguments)
     data.setup()
     return data
-
-
-def naming(*parts: str) -> str:
-    """A pattern for messages that contain all the parts."""
-    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
 
 
 def refused(root: Path, *parts: str, **arguments) -> None:
@@ -155,14 +150,6 @@ def test_an_archive_without_a_batch_and_one_that_is_none(tmp_path, monkeypatch):
     checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     monkeypatch.setattr(cifar10, "ARCHIVE", ARCHIVE._replace(checksum=checksum))
     refused(tmp_path, str(path), ".tar.gz")
-
-
-class Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

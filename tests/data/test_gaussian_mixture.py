@@ -87,7 +87,7 @@ def test_points_follow_the_split_seed_alone_and_training_ones_are_not_held_out()
     b.seed = 9
     assert torch.equal(a.train_images, b.train_images)
     assert not torch.equal(a.train_images, c.train_images)
-    assert (len(a.train_images), len(a.val_images), a.shape, a.size, a.levels) == (20000, 2000, (2,), None, None)
+    assert (len(a.train_images), len(a.val_images), a.shape, a.levels) == (20000, 2000, (2,), None)
     assert len(torch.cat([a.train_images, a.val_images]).unique(dim=0)) == 22000
 
 

@@ -1,13 +1,13 @@
 """Image files of every kind: the pixels that arrive, and one answer that names whatever fits no choice."""
 
 import os
-import re
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from messages import naming
 from PIL import Image
 
 from ddpm_lab.data.image_folder import ImageFolder
@@ -51,11 +51,6 @@ def middle(path: Path, **arguments) -> np.ndarray:
     array = images(path, **arguments)
     assert len(array) == 3
     return array[1].transpose(1, 2, 0)
-
-
-def naming(*parts: str) -> str:
-    """A pattern for messages that contain all the parts."""
-    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
 
 
 def refused(path: Path, *parts: str, **arguments) -> None:

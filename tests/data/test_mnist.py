@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from formats import gzipped, idx, random_images
+from messages import naming
 
 from ddpm_lab.data import published
 from ddpm_lab.data.memory import seeded_split
@@ -48,11 +49,6 @@ def loaded(root: Path, kind: type[MNIST] = MNIST, **arguments) -> MNIST:
     data = kind(str(root), **arguments)
     data.setup()
     return data
-
-
-def naming(*parts: str) -> str:
-    """A pattern for messages that contain all the parts."""
-    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
 
 
 def refused(root: Path, *parts: str, **arguments) -> None:

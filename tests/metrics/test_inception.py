@@ -9,6 +9,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torch_fidelity
+from formats import Payload
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -208,21 +209,13 @@ def test_weights_are_downloaded_checked_and_kept(hub, inception_weights, monkeyp
     assert asked == [(module.URL, "6726825d")]
 
 
-class Trap:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
 def test_a_file_that_is_not_the_weights_is_refused_and_not_run(tmp_path, inception_weights):
     trap = tmp_path / "trap"
     state = torch.load(inception_weights, weights_only=True)
     torch.save({"Conv2d_1a_3x3.conv.weight": torch.zeros(3)}, tmp_path / "another.pth")
     (tmp_path / "cut.pth").write_bytes(inception_weights.read_bytes()[:1000])
-    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Trap(trap)))
-    torch.save({**state, "trap": Trap(trap)}, tmp_path / "evil.pth")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Payload(trap)))
+    torch.save({**state, "trap": Payload(trap)}, tmp_path / "evil.pth")
     for name in ("another", "cut", "pickle", "evil"):
         with pytest.raises(UserError, match=re.escape(f"metrics.weights={tmp_path / name}.pth: not the weights of")):
             Inception(str(tmp_path / f"{name}.pth"), 4)

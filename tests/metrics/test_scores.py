@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from messages import naming
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -85,7 +86,7 @@ def test_kid_may_be_negative_and_repeats():
 
 
 def test_kid_of_too_few_is_answered():
-    with pytest.raises(UserError, match=r"^kid: subsets of 1000 features, and there are 50 and 90: allowed is 2 to 50\.$"):
+    with pytest.raises(UserError, match=naming("kid: ", "1000", "50 and 90", "2 to 50")):
         kid(normal(50, 4, 0), normal(90, 4, 1))
 
 
@@ -126,7 +127,7 @@ def test_inception_score_lies_between_one_and_the_classes():
 
 
 def test_inception_score_of_too_few_is_answered():
-    with pytest.raises(UserError, match="3 samples do not fill 10 splits: use fewer splits"):
+    with pytest.raises(UserError, match=naming("3 samples", "10 splits")):
         inception_score(ClassSums.empty(5).add(torch.zeros(3, 5), 0))
 
 
@@ -167,7 +168,7 @@ def test_a_missing_mode_costs_recall_and_a_foreign_one_precision():
 
 
 def test_precision_of_too_few_is_answered():
-    with pytest.raises(UserError, match="3 features have no 3-th neighbour each: at least 4 are needed"):
+    with pytest.raises(UserError, match=naming("3 features", "3-th", "at least 4")):
         precision_recall(normal(9, 4, 0), normal(3, 4, 1))
 
 
@@ -198,8 +199,8 @@ def test_distance_at_infinity_is_nearer_the_truth():
 
 def test_distance_at_infinity_of_too_few_is_answered():
     reference = FeatureStats(8).add(normal(50, 8, 0))
-    with pytest.raises(UserError, match=r"from 16 features on takes at least 3 sizes and 32 features, and there are 31 of 8 d"):
+    with pytest.raises(UserError, match=naming("from 16", "32 features", "31 of 8 d")):
         fd_infinity(normal(31, 8, 1), reference)
     assert fd_infinity(normal(32, 8, 1), reference).value != 0
-    with pytest.raises(UserError, match="a line through 2 sizes from 16"):
+    with pytest.raises(UserError, match=naming("2 sizes", "at least 3")):
         fd_infinity(normal(32, 8, 1), reference, points=2)

@@ -145,15 +145,6 @@ class InMemory(LightningDataModule):
         """Of one datum: C H W or D."""
         return tuple(self.train_images.shape[1:])
 
-    @property
-    def channels(self) -> int:
-        return self.shape[0]
-
-    @property
-    def size(self) -> int | None:
-        """Side of an image; None for vectors."""
-        return self.shape[-1] if len(self.shape) == 3 else None
-
     def train_dataloader(self) -> TrainStream:
         part = self._part()
         return TrainStream(self.train_images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part)
