@@ -52,11 +52,8 @@ class CIFAR10(TrainAndTest):
         if folder.is_dir():
             return _arrays(folder, lambda name: (folder / name).read_bytes())
         path = fetch(self.store.root, ARCHIVE, self.download)
-        try:
-            with tarfile.open(path, "r:gz") as archive:
-                return _arrays(path, lambda name: _member(archive, f"{FOLDER}/{name}"))
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise UserError(f"{path}: not readable as a .tar.gz ({error}).") from error
+        with tarfile.open(path, "r:gz") as archive:
+            return _arrays(path, lambda name: _member(archive, f"{FOLDER}/{name}"))
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
