@@ -21,9 +21,8 @@ from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.compare.numerals import decimal, decimals
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
-from ddpm_lab.compare.report import report
+from ddpm_lab.compare.report import Stage, report
 from ddpm_lab.compare.run_folder import Number, RunFolder
-from ddpm_lab.compare.study import Stage
 from ddpm_lab.compare.words import statements
 from ddpm_lab.errors import UserError
 
@@ -40,7 +39,7 @@ def compared(*folders, baseline=None, level=0.95):
 
 
 def comparison(study, label, key="bound_bpd"):
-    return next(c for c in study.judged.comparisons if c.choice.label == label and c.measure.key == key)
+    return next(c for c in study.comparisons if c.choice.label == label and c.measure.key == key)
 
 
 def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
@@ -52,7 +51,7 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
         "cosine, simple",
         "cosine, hybrid",
     ]
-    assert [(axis.key, axis.follows) for axis in study.compared.axes] == [
+    assert list(study.compared.axes.items()) == [
         ("schedule", None),
         ("loss", None),
         ("variance", "loss"),
@@ -75,7 +74,7 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
 
 def test_pairing_by_seed_shrinks_the_interval(tmp_path):
     (study,) = compared(sweep(tmp_path)).studies
-    column = study.judged.columns[0]
+    column = study.columns[0]
     one = next(e for choice, e in column.estimates.items() if choice.label == "cosine, simple")
     apart = comparison(study, "cosine, simple").over_seeds
     assert apart.high - apart.low < 0.3 * (one.high - one.low)
@@ -129,7 +128,7 @@ def test_numbers_of_other_data_or_another_n_are_refused_and_comparison(tmp_path)
     refused = [text for kind, text in statements(study) if kind == "refused"]
     assert any("cosine" in text and f"bits/dim: n: {N} against 30" in text for text in refused)
     assert any("split_seed=5" in text and "split_seed 0" in text for text in refused)
-    assert not study.judged.comparisons
+    assert not study.comparisons
     write_tables(compared(tmp_path), tmp_path)
     assert "not comparable" in (tmp_path / "table.md").read_text()
 
@@ -182,7 +181,7 @@ def test_a_confounded_value_of_one_option_is_its_own_axis(tmp_path):
     cosine["schedule"]["T"] = 4
     write_run(tmp_path / "1", cosine)
     (study,) = compared(tmp_path).studies
-    assert [(axis.key, axis.follows) for axis in study.compared.axes] == [("schedule", None), ("schedule.T", "schedule")]
+    assert list(study.compared.axes.items()) == [("schedule", None), ("schedule.T", "schedule")]
 
 
 def test_the_same_run_twice_counts_once(tmp_path):
@@ -340,9 +339,10 @@ def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seed
                 seed: ComparedRun(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)
             }
             choices.append(ComparedChoice({}, label, runs))
-        result = judge(ComparedChoices([], choices, []), choices[0], 0.95)
-        assert len(result.comparisons) == 6
-        claimed += any(c.verdict in ("better", "worse") for c in result.comparisons)
+        result = judge(ComparedChoices({}, choices), choices[0], 0.95)
+        comparisons = [c for column in result for c in column.comparisons.values()]
+        assert len(comparisons) == 6
+        claimed += any(c.verdict in ("better", "worse") for c in comparisons)
     assert claimed / experiments < 0.065
 
 

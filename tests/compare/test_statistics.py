@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddpm_lab.compare.statistics import Interval, bootstrap, holm, normal_interval, t_interval, welch_interval
+from ddpm_lab.compare.statistics import Interval, bootstrap, holm, student, t_interval, welch_interval
 
 EXPERIMENTS = 2_000
 
@@ -63,7 +63,7 @@ def test_one_value_has_no_interval():
 
 def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
     assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2)
-    assert normal_interval(0.0, 0.0, 9, 0.95).p == 1
+    assert student(0.0, 0.0, 8, 0.95, 9).p == 1
     assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4)
 
 

@@ -51,13 +51,10 @@ def _main(argv: list[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
     from ddpm_lab.compare.page import page_of
     from ddpm_lab.compare.printed import console, write_tables
-    from ddpm_lab.compare.report import options_by_target, report
+    from ddpm_lab.compare.report import report
 
-    targets = {
-        group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])
-    }
     folders, skipped = _folders(asked.sources)
-    compared = report(folders, asked.baseline, asked.level, options_by_target(targets), skipped)
+    compared = report(folders, asked.baseline, asked.level, _option_names([conf_dir()]), skipped)
     page = page_of(compared, list(map(str, asked.sources)))  # first: it adds to the problems that are printed
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
@@ -89,6 +86,15 @@ def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped
             flush=True,
         )
     return folders, skipped
+
+
+def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
+    """(group, _target_) to the option: of several the shortest name, which the others build on."""
+    files = [(name, group, path) for group in groups(dirs) for name, path in options(group, dirs).items()]
+    names: dict[tuple[str, str], str] = {}
+    for name, group, path in sorted(files, key=lambda file: len(file[0])):
+        names.setdefault((group, target(path) or ""), name)
+    return names
 
 
 def parsed(argv: list[str]) -> Arguments:

@@ -1,19 +1,17 @@
 """Figures along an axis: steps of training, times of the chain, rate, and what a model says of itself."""
 
-import csv
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
-from ddpm_lab.compare.figures import Figure, Trace, axis, crowded, style_of
+from ddpm_lab.compare.figures import Figure, Trace, axis, crowded, layout, style_of
 from ddpm_lab.compare.measures import measure_of
-from ddpm_lab.compare.run_folder import DescribedCurve
-from ddpm_lab.compare.study import Study
+from ddpm_lab.compare.report import Study
+from ddpm_lab.compare.run_folder import DescribedCurve, columns
 
 POINTS = 200
 """Of a line at most."""
@@ -32,34 +30,27 @@ def learning(study: Study) -> list[Figure]:
 
 def _curve(study: Study, name: str) -> Figure | None:
     data: list[Trace] = []
-    banded = False
     for choice in study.compared.choices:
         runs = [curve for run in choice.runs.values() if (curve := run.run.history.get(name))]
         steps = sorted(set.intersection(*map(set, runs))) if runs else []
         if len(steps) < 2:
             continue
-        steps = [steps[i] for i in thinned(len(steps))]
         values = np.array([[run[step] for step in steps] for run in runs])
         if len(runs) > 1 and not crowded(study):
-            data += _band(study, choice, steps, values.min(0), values.max(0))
-            banded = True
+            data += _band(study, choice, steps, values)
         data.append(_line(study, choice, steps, values.mean(0), f"mean of {len(runs)}" if len(runs) > 1 else "one seed"))
     if not data:
         return None
     title = "training loss" if name == LOSS else f"{measure_of(name.removeprefix('val/')).label} in validation"
     sentence = f"{title[0].upper()}{title[1:]}"
     alt = f"{sentence} over optimiser steps, a line per choice; bands from lowest to highest seed."
-    y = axis(title, type="log") if _wide([v for trace in data for v in trace["y"]]) else axis(title)
-    layout = _layout(study, axis("optimiser steps"), y)
-    return Figure(sentence + "; bands: lowest to highest seed" * banded, alt, data, layout)
-
-
-def _layout(study: Study, x: dict[str, Any], y: dict[str, Any], height: int = 360) -> dict[str, Any]:
-    return {"height": height, "xaxis": x, "yaxis": y, "showlegend": not crowded(study)}
-
-
-def _wide(values: Sequence[float]) -> bool:
-    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
+    banded = any("fill" in trace for trace in data)
+    shown = [value for trace in data for value in trace["y"]]
+    wide = min(shown) > 0 and max(shown) > 20 * min(shown)
+    y = axis(title, type="log") if wide else axis(title)
+    return Figure(
+        sentence + "; bands: lowest to highest seed" * banded, alt, data, layout(study, axis("optimiser steps"), y, 360)
+    )
 
 
 def thinned(n: int, log: bool = False) -> list[int]:
@@ -70,10 +61,16 @@ def thinned(n: int, log: bool = False) -> list[int]:
     return sorted({round(place) for place in places})
 
 
-def _line(study: Study, choice: ComparedChoice, x: Sequence[float], y: Iterable[float], text: str) -> Trace:
-    return {
-        "x": list(x),
-        "y": [None if np.isnan(value) else _rounded(value) for value in y],
+def _points(x: Sequence[float], y: Sequence[float] | np.ndarray, log: bool = False) -> Trace:
+    """Thinned. What is not a number leaves a gap."""
+    kept = thinned(len(x), log)
+    return {"x": [x[i] for i in kept], "y": [None if np.isnan(y[i]) else float(f"{y[i]:.6g}") for i in kept]}
+
+
+def _line(
+    study: Study, choice: ComparedChoice, x: Sequence[float], y: Sequence[float] | np.ndarray, text: str, log: bool = False
+) -> Trace:
+    return _points(x, y, log) | {
         "mode": "lines+markers" if len(x) <= 12 else "lines",
         "name": choice.plotted,
         "legendgroup": choice.plotted,
@@ -83,17 +80,14 @@ def _line(study: Study, choice: ComparedChoice, x: Sequence[float], y: Iterable[
     }
 
 
-def _band(study: Study, choice: ComparedChoice, x: Sequence[float], low: Any, high: Any) -> list[Trace]:
-    common = {"x": list(x), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+def _band(study: Study, choice: ComparedChoice, x: Sequence[float], values: np.ndarray) -> list[Trace]:
+    """From the lowest to the highest of `values`, a row for each seed."""
+    common = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     common["legendgroup"] = choice.plotted
     colour = style_of(study, choice)["color"]
     translucent = f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))},0.16)"
-    upper = {"y": [_rounded(v) for v in high], "fill": "tonexty", "fillcolor": translucent}
-    return [common | {"y": [_rounded(v) for v in low]}, common | upper]
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
+    filled = {"fill": "tonexty", "fillcolor": translucent}
+    return [_points(x, values.min(0)) | common, _points(x, values.max(0)) | common | filled]
 
 
 def terms(study: Study) -> Figure | None:
@@ -103,17 +97,16 @@ def terms(study: Study) -> Figure | None:
         files = [terms for run in choice.runs.values() if _sound(terms := run.run.vlb_terms.content)]
         files = [terms for terms in files if np.array_equal(terms["times"], files[0]["times"])]
         if files:
-            kept = thinned(len(files[0]["times"]), log=True)
-            mean = np.mean([terms["terms_bpd"] for terms in files], axis=0)[kept]
-            times = files[0]["times"][kept].tolist()
-            data.append(_line(study, choice, times, np.where(mean > 0, mean, np.nan), f"mean of {len(files)}, t"))
+            mean = np.mean([terms["terms_bpd"] for terms in files], axis=0)
+            positive = np.where(mean > 0, mean, np.nan)
+            data.append(_line(study, choice, files[0]["times"].tolist(), positive, f"mean of {len(files)}, t", log=True))
     if not data:
         return None
     alt = (
         "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
     )
     x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", dtick=1, exponentformat="power")
-    return Figure("Terms of the bound: L_0 at t = 1, then L_(t−1)", alt, data, _layout(study, x, y, 420), wide=True)
+    return Figure("Terms of the bound: L_0 at t = 1, then L_(t−1)", alt, data, layout(study, x, y), wide=True)
 
 
 def _sound(terms: Mapping[str, np.ndarray]) -> bool:
@@ -126,21 +119,19 @@ def _sound(terms: Mapping[str, np.ndarray]) -> bool:
 
 def rate_distortion(study: Study) -> Figure | None:
     """RMSE of x̂_0 against the bits sent so far, from bound_*.csv of evaluations."""
-    data, seen = [], set()
+    lines: dict[Path, Trace] = {}
     for choice in study.compared.choices:
-        path = _bound_file(choice.first)
-        columns = _columns(path) if path else {}
-        if path in seen or not {"rate_bits_per_dim", "rmse_of_255"} <= columns.keys():
-            continue
-        seen.add(path)
-        kept = thinned(len(columns["rmse_of_255"]))
-        x, y = ([columns[name][i] for i in kept] for name in ("rate_bits_per_dim", "rmse_of_255"))
-        data.append(_line(study, choice, x, y, "rate"))
-    if not data:
+        if (path := _bound_file(choice.first)) and path not in lines:
+            by_time = columns(path, "t", choice.first.run.problems)
+            rate, rmse = by_time.get("rate_bits_per_dim", {}), by_time.get("rmse_of_255", {})
+            times = [t for t in rate if t in rmse]
+            if times:
+                lines[path] = _line(study, choice, [rate[t] for t in times], [rmse[t] for t in times], "rate")
+    if not lines:
         return None
     alt = "Distortion (RMSE of the prediction of x_0, of 255) against rate in bits/dim, a line per choice (its first seed)."
-    layout = _layout(study, axis("rate, bits/dim"), axis("RMSE of x̂_0, of 255"), 420)
-    return Figure("Rate and distortion", alt, data, layout, wide=True)
+    axes = axis("rate, bits/dim"), axis("RMSE of x̂_0, of 255")
+    return Figure("Rate and distortion", alt, list(lines.values()), layout(study, *axes), wide=True)
 
 
 def _bound_file(run: ComparedRun) -> Path | None:
@@ -153,15 +144,6 @@ def _bound_file(run: ComparedRun) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def _columns(path: Path) -> dict[str, list[float]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else {})}
-    except (OSError, ValueError, TypeError, csv.Error):
-        return {}
-
-
 def described(study: Study) -> list[Figure]:
     """What models say of themselves in curves.json, as schedules: by title, one line for all choices with the same curve."""
     lines: dict[str, dict[DescribedCurve, list[ComparedChoice]]] = {}
@@ -172,13 +154,13 @@ def described(study: Study) -> list[Figure]:
     for title, by_curve in lines.items():
         data = []
         for curve, choices in by_curve.items():
-            kept = thinned(len(curve.x))
             name = html.escape(_in_common(choices), quote=False)
-            line = _line(study, choices[0], [curve.x[i] for i in kept], [curve.y[i] for i in kept], "")
-            data.append(line | {"name": name, "hovertemplate": f"{name}<br>%{{x}}: %{{y:.4g}}<extra></extra>"})
+            x, y = ([point[i] for point in curve.points] for i in (0, 1))
+            named = {"name": name, "hovertemplate": f"{name}<br>%{{x}}: %{{y:.4g}}<extra></extra>"}
+            data.append(_line(study, choices[0], x, y, "") | named)
         first = next(iter(by_curve))
         alt = f"{first.alt} {len(by_curve)} different lines over {len(study.compared.choices)} choices."
-        figures.append(Figure(title, alt, data, _layout(study, axis(first.x_label), axis(first.y_label))))
+        figures.append(Figure(title, alt, data, layout(study, axis(first.x_label), axis(first.y_label), 360)))
     return figures
 
 

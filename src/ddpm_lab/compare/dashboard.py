@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2 import interface as wr
 
-from ddpm_lab.compare.choices import TARGET, ComparedRun, flat_config, grouped
+from ddpm_lab.compare.choices import ComparedRun, Target, flat_config, grouped
 from ddpm_lab.compare.folders import is_run
 from ddpm_lab.compare.group import Group
 from ddpm_lab.compare.measures import measure_of
@@ -48,7 +48,7 @@ class GroupContent(NamedTuple):
 
 
 DEFAULT_CONTENT = GroupContent(
-    [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")],
+    ["schedule._target_", "loss._target_", "variance._target_"],
     ["bound_bpd", "pixels_fd"],
     ["bound_bpd", "pixels_fd@256"],
 )
@@ -69,8 +69,8 @@ def of_group(runs: Sequence[Any]) -> GroupContent:
 def _content(configs: Sequence[dict[str, Any]], logged: Sequence[str]) -> GroupContent:
     """The axes are those of compare.py: a choice that another determines is no axis."""
     runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flat_config(config), {}) for i, config in enumerate(configs)]
-    keys = {key for run in runs for key in run.flat}
-    axes = [key if key in keys else f"{key}{TARGET}" for key in (grouped(runs, {}).free if runs else [])]
+    targets = {key for run in runs for key, value in run.flat.items() if isinstance(value, Target)}
+    axes = [f"{key}._target_" if key in targets else key for key in (grouped(runs, {}).free if runs else [])]
     validated = _judged(logged, "val/")
     finals = _judged(logged, "final/") or validated
     return GroupContent(axes, finals, validated) if finals else DEFAULT_CONTENT._replace(axes=axes)

@@ -9,8 +9,8 @@ from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column, Verdict
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.numerals import decimal, interval
+from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.study import Study, digits_of
 from ddpm_lab.compare.words import VERDICTS
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
@@ -49,16 +49,20 @@ def crowded(study: Study) -> bool:
     return len(study.compared.choices) > 12
 
 
+def layout(study: Study, x: dict[str, Any], y: dict[str, Any], height: int = 420) -> dict[str, Any]:
+    return {"height": height, "xaxis": x, "yaxis": y, "showlegend": not crowded(study)}
+
+
 def means_figure(study: Study, column: Column) -> Figure:
     """Each choice's mean with its interval, and the value of each seed."""
     choices = [choice for choice in study.compared.choices if choice in column.estimates]
-    label, digits, data = column.measure.label, digits_of(column), []
+    label, digits, data = column.measure.label, column.digits, []
     for choice in choices:
         estimate, numbers, colour = column.estimates[choice], column.numbers[choice], style_of(study, choice)["color"]
         seeds = [f"seed {seed}: {decimal(number.value, digits + 1)}" for seed, number in numbers.items()]
         marker = {"symbol": "line-ns-open", "size": 11, "color": colour, "opacity": 0.9, "line": {"width": 1.5}}
         data.append(_points([n.value for n in numbers.values()], [choice.plotted] * len(seeds), seeds, marker))
-        text = f"mean {decimal(estimate.value, digits)} {interval(estimate.low, estimate.high, digits)}, n = {estimate.n}"
+        text = f"mean {decimal(estimate.value, digits)} {interval(estimate, digits)}, n = {estimate.n}"
         data.append(_dot(choice, text, colour, estimate))
     best = min(choices, key=lambda choice: -column.measure.better * column.estimates[choice].value)
     top = decimal(column.estimates[best].value, digits)
@@ -68,27 +72,24 @@ def means_figure(study: Study, column: Column) -> Figure:
 
 def differences_figure(study: Study, column: Column) -> Figure | None:
     """Each choice's difference to the baseline with its interval."""
-    comparisons = [c for c in study.judged.comparisons if c.measure.key == column.measure.key and c.over_seeds is not None]
-    digits, data, values = digits_of(column), [], []
-    for c in comparisons:
-        assert c.over_seeds is not None
-        estimate, deciding, hollow = c.over_seeds, c.deciding, c.verdict in HOLLOW
-        if deciding is None or c.copy is not None:
-            estimate = estimate._replace(low=None, high=None)
-        else:
-            estimate = estimate._replace(low=deciding.low, high=deciding.high)
-        over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if deciding else "one seed"
+    data, values = [], []
+    estimates = {choice: c.over_seeds for choice, c in column.comparisons.items() if c.over_seeds is not None}
+    for choice, estimate in estimates.items():
+        c, value = column.comparisons[choice], decimal(estimate.value, column.digits, True)
+        decided = None if c.copy is not None else c.deciding
+        shown = estimate._replace(low=decided.low if decided else None, high=decided.high if decided else None)
+        over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if c.deciding else "one seed"
         over = "seeds, unpaired" if c.apart else over
-        span = interval(estimate.low, estimate.high, digits, True)
-        values.append(f"{c.choice.label} {decimal(estimate.value, digits, True)}")
-        text = f"{decimal(estimate.value, digits, True)} {span} over {over}: {VERDICTS[c.verdict]}"
-        data.append(_dot(c.choice, text, NEUTRAL if hollow else style_of(study, c.choice)["color"], estimate, hollow))
+        values.append(f"{choice.label} {value}")
+        text = f"{value} {interval(shown, column.digits, True)} over {over}: {VERDICTS[c.verdict]}"
+        hollow = c.verdict in HOLLOW
+        data.append(_dot(choice, text, NEUTRAL if hollow else style_of(study, choice)["color"], shown, hollow))
     if not data:
         return None
-    layout = _rows([c.choice for c in comparisons], "difference")
-    layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
+    rows = _rows(list(estimates), "difference")
+    rows["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
     alt = f"Difference to {study.baseline.label} in {column.measure.label}: {'; '.join(values[:12])}."
-    return Figure(f"Against {study.baseline.label}; hollow: no difference is supported", alt, data, layout)
+    return Figure(f"Against {study.baseline.label}; hollow: no difference is supported", alt, data, rows)
 
 
 def _points(x: Sequence[float], y: Sequence[Any], text: Sequence[str], marker: dict[str, Any]) -> Trace:
@@ -112,20 +113,20 @@ def _error(name: str, estimate: Interval, colour: str) -> Trace:
 def _rows(choices: Sequence[ComparedChoice], title: str) -> dict[str, Any]:
     """The layout with a row for each choice, the first on top."""
     labels = [choice.plotted for choice in choices][::-1]
-    lines = [_broken(label) for label in labels]
+    texts = [_broken(label) for label in labels]
     y = axis("") | {"categoryorder": "array", "categoryarray": labels, "range": [-0.6, len(labels) - 0.4]}
-    y |= {"tickmode": "array", "tickvals": labels, "ticktext": ["<br>".join(line) for line in lines]}
-    height = 38 if any(len(line) > 1 for line in lines) else 30
+    y |= {"tickmode": "array", "tickvals": labels, "ticktext": texts}
+    height = 38 if any("<br>" in text for text in texts) else 30
     return {"height": 90 + height * max(len(labels), 2), "xaxis": axis(title), "yaxis": y, "showlegend": False}
 
 
-def _broken(label: str) -> list[str]:
+def _broken(label: str) -> str:
     """A long label on two lines, broken at the comma nearest to its middle."""
     commas = [i for i in range(len(label)) if label.startswith(", ", i)]
     if len(label) <= 22 or not commas:
-        return [label]
+        return label
     place = min(commas, key=lambda i: abs(i - len(label) / 2))
-    return [f"{label[:place]},", label[place + 2 :]]
+    return f"{label[:place]},<br>{label[place + 2 :]}"
 
 
 def pareto(study: Study) -> Figure | None:
@@ -134,29 +135,31 @@ def pareto(study: Study) -> Figure | None:
     fd = next((column for column in study.main if column.measure.distance), None)
     if bpd is None or fd is None:
         return None
-    choices = [choice for choice in study.compared.choices if choice in bpd.estimates and choice in fd.estimates]
-    if len(choices) < 2:
+    points = {
+        choice: (fd.estimates[choice].value, bpd.estimates[choice].value)
+        for choice in study.compared.choices
+        if choice in bpd.estimates and choice in fd.estimates
+    }
+    if len(points) < 2:
         return None
-    points = {choice: (fd.estimates[choice].value, bpd.estimates[choice].value) for choice in choices}
     front = [choice for choice, point in points.items() if not any(_dominates(other, point) for other in points.values())]
     x, y = zip(*sorted(points[choice] for choice in front), strict=True)
     steps = {"line": {"color": NEUTRAL, "dash": "dot", "shape": "hv"}, "name": "Pareto front", "hoverinfo": "skip"}
     data: list[Trace] = [{"x": x, "y": y, "mode": "lines"} | steps]
-    for i, choice in enumerate(choices):
+    for i, (choice, point) in enumerate(points.items()):
         colour = style_of(study, choice)["color"]
         pairs = [
-            (html.escape(c.measure.label, quote=False), decimal(c.estimates[choice].value, digits_of(c))) for c in (fd, bpd)
+            f"{html.escape(c.measure.label, quote=False)} {decimal(c.estimates[choice].value, c.digits)}" for c in (fd, bpd)
         ]
-        text = "<br>".join(f"{label} {value}" for label, value in pairs)
         trace = _dot(choice, "", colour, fd.estimates[choice]) | _error("error_y", bpd.estimates[choice], colour)
-        trace |= {"y": [points[choice][1]], "name": choice.plotted}
-        trace |= {"hovertemplate": f"{choice.plotted}<br>{text}<extra></extra>"}
-        trace["marker"] |= {"symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]}
+        trace |= {"y": [point[1]], "name": choice.plotted}
+        trace["hovertemplate"] = "<br>".join([choice.plotted, *pairs]) + "<extra></extra>"
+        trace["marker"]["symbol"] = SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
         data.append(trace)
     labels, best = (bpd.measure.label, fd.measure.label), "; ".join(choice.label for choice in front)
     alt = f"{labels[0]} against {labels[1]}. None of these is beaten on both means: {best}."
-    layout = {"height": 420, "xaxis": axis(labels[1]), "yaxis": axis(labels[0]), "showlegend": not crowded(study)}
-    return Figure(f"{labels[0]} against {labels[1]}: lower left is better", alt, data, layout, wide=True)
+    axes = layout(study, axis(labels[1]), axis(labels[0]))
+    return Figure(f"{labels[0]} against {labels[1]}: lower left is better", alt, data, axes, wide=True)
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:

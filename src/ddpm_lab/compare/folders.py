@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ddpm_lab.compare.run_folder import Arrays, EvaluatedArm, Number, RunFolder, finite, nested
+from ddpm_lab.compare.run_folder import Arrays, EvaluatedArm, Number, RunFolder, finite, leaving_out, nested
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import read_json, read_yaml
 
@@ -85,13 +85,11 @@ def read_run(path: Path) -> RunFolder:
     """Raises UserError with the reason why there is nothing to compare."""
     if not (path / "config.yaml").is_file():
         raise UserError("empty" if not any(path.iterdir()) else "not a run folder (it has no config.yaml)")
-    config = _config(path / "config.yaml")
-    summary = _json(path / "summary.json") if (path / "summary.json").exists() else None
-    problems: list[str] = []
-    evaluated = list(_evaluations(path, problems))
-    if summary is None and not evaluated:
+    config, problems = _config(path / "config.yaml"), []
+    ended = (path / "summary.json").exists()
+    summary, evaluated = _json(path / "summary.json") if ended else {}, _evaluations(path, problems)
+    if not ended and not evaluated:
         raise UserError("has no summary.json: its training has not ended")
-    summary = summary or {}
     run = RunFolder(path, config, summary, _of_summary(summary, path, problems), evaluated, problems)
     if (bound := run.numbers.get("bound_bpd")) is not None:
         run.numbers["bound_bpd"] = bound._replace(per_datum=run.vlb_terms)
@@ -139,27 +137,25 @@ def _of_summary(summary: Mapping[str, Any], path: Path, problems: list[str]) -> 
     return numbers
 
 
-def _evaluations(run: Path, problems: list[str]) -> Iterator[EvaluatedArm]:
+def _evaluations(run: Path, problems: list[str]) -> list[EvaluatedArm]:
     """Of all evaluations, oldest first: a later measurement replaces an earlier one."""
+    arms: list[EvaluatedArm] = []
     for path in sorted((run / "eval").glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime):
-        try:
+        with leaving_out(path, problems, "is not as evaluate.py writes it, so left out"):
             content = _json(path)
             for arm in content["arms"]:
-                yield _evaluated_arm(arm, content, path.parent, problems)
-        except UserError as error:
-            problems.append(f"{path}: {error}, so left out")
-        except (KeyError, TypeError, AttributeError, ValueError):
-            problems.append(f"{path}: is not as evaluate.py writes it, so left out")
+                arms.append(_evaluated_arm(arm, content["weights"], path.parent, problems))
+    return arms
 
 
-def _evaluated_arm(arm: dict[str, Any], content: dict[str, Any], folder: Path, problems: list[str]) -> EvaluatedArm:
+def _evaluated_arm(arm: dict[str, Any], weights: str, folder: Path, problems: list[str]) -> EvaluatedArm:
     numbers = {}
     for result in arm["results"]:
         if (value := finite(result["value"])) is not None:
             file = nested(arm, "per_datum", result["key"])
             arrays = Arrays(folder / Path(file).name, problems) if isinstance(file, str) else None
             numbers[str(result["key"])] = Number(value, finite(result.get("standard_error")), dict(result["record"]), arrays)
-    choice = {"sampler": arm["sampler"], "steps": arm["steps"], "variance": arm["variance"], "weights": content["weights"]}
+    choice = {key: arm[key] for key in ("sampler", "steps", "variance")} | {"weights": weights}
     if arm.get("setting"):
         choice["setting"] = str(arm["setting"])
     picture = folder / Path(arm["picture"]).name if arm.get("picture") else None

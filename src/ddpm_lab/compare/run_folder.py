@@ -2,6 +2,8 @@
 
 import csv
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +11,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_lab.errors import UserError
 from ddpm_lab.files import read_json
 from ddpm_lab.metrics.record import Plain, Record
 
 LARGEST = 1e100
+
+
+@contextmanager
+def leaving_out(path: Path, problems: list[str], malformed: str = "") -> Iterator[None]:
+    """What cannot be read is left out, and said once in `problems`; that a file is missing is not said. `malformed`: what is
+    said where the content has another form than expected."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # zipfile, zlib, struct, csv and numpy each raise their own for a truncated file
+        why = f"not readable ({type(error).__name__}), so left out"
+        if isinstance(error, UserError):
+            why = f"{error}, so left out"
+        elif malformed and not isinstance(error, OSError):
+            why = malformed
+        problems += [f"{path}: {why}"] * (f"{path}: {why}" not in problems)
 
 
 @dataclass
@@ -28,15 +48,9 @@ class Arrays:
 
     def read(self) -> dict[str, np.ndarray]:
         """Not kept. Empty where the file is missing or cannot be read."""
-        try:
-            with self.path.open("rb") as opened, np.load(opened) as file:  # numpy does not close a file that it cannot read
-                return dict(file)
-        except FileNotFoundError:
-            return {}
-        except Exception as error:  # zipfile, zlib, struct and numpy each raise their own for a truncated file
-            problem = _unreadable(self.path, error)
-            self.problems += [problem] * (problem not in self.problems)
-            return {}
+        with leaving_out(self.path, self.problems), self.path.open("rb") as opened, np.load(opened) as file:
+            return dict(file)  # numpy does not close a file that it cannot read
+        return {}
 
 
 class Number(NamedTuple):
@@ -66,8 +80,7 @@ class DescribedCurve(NamedTuple):
     alt: str
     x_label: str
     y_label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    points: tuple[tuple[float, float], ...]
 
 
 @dataclass
@@ -101,20 +114,7 @@ class RunFolder:
     @cached_property
     def history(self) -> dict[str, dict[int, float]]:
         """metrics.csv by column and step, as far as it can be read."""
-        columns: dict[str, dict[int, float]] = {}
-        try:
-            with (self.path / "metrics.csv").open(newline="", encoding="utf-8", errors="replace") as file:
-                for row in csv.DictReader(file):
-                    step = row.pop("step", "") or ""
-                    if step.isdecimal() and len(step) < 16:
-                        values = {name: value for name, text in row.items() if (value := finite(text)) is not None}
-                        for name in filter(None, values):
-                            columns.setdefault(name, {})[int(step)] = values[name]
-        except FileNotFoundError:
-            pass
-        except (OSError, csv.Error) as error:
-            self.problems.append(_unreadable(self.path / "metrics.csv", error))
-        return columns
+        return columns(self.path / "metrics.csv", "step", self.problems)
 
     @property
     def describes_itself(self) -> bool:
@@ -124,12 +124,8 @@ class RunFolder:
     def described(self) -> list[DescribedCurve]:
         """curves.json; empty where it is missing or malformed."""
         path = self.path / "curves.json"
-        try:
-            return [_described(entry) for entry in read_json(path)] if path.exists() else []
-        except OSError as error:
-            self.problems.append(_unreadable(path, error))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            self.problems.append(f"{path}: is not as train.py writes it, so its curves are not plotted")
+        with leaving_out(path, self.problems, "is not as train.py writes it, so its curves are not plotted"):
+            return [_described(entry) for entry in read_json(path)]
         return []
 
     def picture(self) -> Path | None:
@@ -144,11 +140,23 @@ def nested(content: Any, *keys: str) -> Any:
     return content
 
 
+def columns(path: Path, by: str, problems: list[str]) -> dict[str, dict[int, float]]:
+    """The finite numbers of a CSV file, by column and by the whole number in the column `by`, as far as it can be read."""
+    found: dict[str, dict[int, float]] = {}
+    with leaving_out(path, problems), path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            place = row.pop(by, "") or ""
+            if place.isdecimal() and len(place) < 16:
+                for name, text in row.items():
+                    if name and (value := finite(text)) is not None:
+                        found.setdefault(name, {})[int(place)] = value
+    return found
+
+
 def _described(entry: Any) -> DescribedCurve:
-    values = (map(finite, entry[axis]["values"]) for axis in "xy")
-    points = [(a, b) for a, b in zip(*values, strict=True) if a is not None and b is not None]  # log-SNR may be infinite
-    x, y = tuple(a for a, _ in points), tuple(b for _, b in points)
-    return DescribedCurve(str(entry["title"]), str(entry["alt"]), str(entry["x"]["label"]), str(entry["y"]["label"]), x, y)
+    x, y = (map(finite, entry[axis]["values"]) for axis in "xy")
+    points = tuple((a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None)  # log-SNR may be infinite
+    return DescribedCurve(str(entry["title"]), str(entry["alt"]), str(entry["x"]["label"]), str(entry["y"]["label"]), points)
 
 
 def finite(value: object) -> float | None:
@@ -158,7 +166,3 @@ def finite(value: object) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and abs(number) < LARGEST else None
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path}: not readable ({type(error).__name__}), so left out"
