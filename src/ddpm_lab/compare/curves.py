@@ -4,11 +4,12 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
-from ddpm_lab.compare.figures import Figure, Trace, axis, crowded, layout, style_of
+from ddpm_lab.compare.figures import Entry, Figure, axis, crowded, entry
 from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.run_folder import DescribedCurve, columns
@@ -17,40 +18,40 @@ POINTS = 200
 """Of a line at most."""
 BOUND = "val/bound_bpd"
 LOSS = "train/loss"
+Values = Sequence[float] | np.ndarray
 
 
-def learning(study: Study) -> list[Figure]:
+def learning(study: Study) -> list[Figure | None]:
     """Validation and training loss over steps, from metrics.csv."""
     runs = [run for choice in study.compared.choices for run in choice.runs.values()]
     known = dict.fromkeys(name for run in runs for name in run.run.history)
     judged = [name for name in known if measure_of(name.removeprefix("val/")).judged and name != BOUND]
-    curves = (_curve(study, name) for name in (BOUND, *judged, LOSS) if name in known)
-    return [figure for figure in curves if figure is not None]
+    return [_curve(study, name) for name in (BOUND, *judged, LOSS) if name in known]
 
 
 def _curve(study: Study, name: str) -> Figure | None:
-    data: list[Trace] = []
+    data: list[Entry] = []
     for choice in study.compared.choices:
         runs = [curve for run in choice.runs.values() if (curve := run.run.history.get(name))]
         steps = sorted(set.intersection(*map(set, runs))) if runs else []
-        if len(steps) < 2:
-            continue
-        values = np.array([[run[step] for step in steps] for run in runs])
-        if len(runs) > 1 and not crowded(study):
-            data += _band(study, choice, steps, values)
-        data.append(_line(study, choice, steps, values.mean(0), f"mean of {len(runs)}" if len(runs) > 1 else "one seed"))
-    if not data:
-        return None
+        if len(steps) > 1:
+            values = np.array([[run[step] for step in steps] for run in runs])
+            band = (values.min(0), values.max(0)) if len(runs) > 1 and not crowded(study) else None
+            text = f"mean of {len(runs)}" if len(runs) > 1 else "one seed"
+            data.append(_line(study, choice, steps, values.mean(0), text, band=band))
+    shown = [value for line in data for part in ("y", "low", "high") for value in line.get(part, ())]
     title = "training loss" if name == LOSS else f"{measure_of(name.removeprefix('val/')).label} in validation"
     sentence = f"{title[0].upper()}{title[1:]}"
     alt = f"{sentence} over optimiser steps, a line per choice; bands from lowest to highest seed."
-    banded = any("fill" in trace for trace in data)
-    shown = [value for trace in data for value in trace["y"]]
-    wide = min(shown) > 0 and max(shown) > 20 * min(shown)
-    y = axis(title, type="log") if wide else axis(title)
-    return Figure(
-        sentence + "; bands: lowest to highest seed" * banded, alt, data, layout(study, axis("optimiser steps"), y, 360)
-    )
+    sentence += "; bands: lowest to highest seed" * any("low" in line for line in data)
+    log = {"type": "log"} if shown and min(shown) > 0 and max(shown) > 20 * min(shown) else {}
+    return _lines(study, sentence, alt, data, axis("optimiser steps"), axis(title, **log))
+
+
+def _lines(study: Study, title: str, alt: str, data: list[Entry], x: Any, y: Any, height: int = 360) -> Figure | None:
+    """None without a line. The high ones are as wide as the page."""
+    legend = not crowded(study)
+    return Figure("lines", title, alt, data, x, y, height, height > 360, legend) if data else None
 
 
 def thinned(n: int, log: bool = False) -> list[int]:
@@ -61,33 +62,24 @@ def thinned(n: int, log: bool = False) -> list[int]:
     return sorted({round(place) for place in places})
 
 
-def _points(x: Sequence[float], y: Sequence[float] | np.ndarray, log: bool = False) -> Trace:
-    """Thinned. What is not a number leaves a gap."""
-    kept = thinned(len(x), log)
-    return {"x": [x[i] for i in kept], "y": [None if np.isnan(y[i]) else float(f"{y[i]:.6g}") for i in kept]}
+def _rounded(values: Values, kept: Sequence[int]) -> list[float | None]:
+    """To 6 digits. What is not a number leaves a gap."""
+    return [None if np.isnan(values[i]) else float(f"{values[i]:.6g}") for i in kept]
 
 
 def _line(
-    study: Study, choice: ComparedChoice, x: Sequence[float], y: Sequence[float] | np.ndarray, text: str, log: bool = False
-) -> Trace:
-    return _points(x, y, log) | {
-        "mode": "lines+markers" if len(x) <= 12 else "lines",
-        "name": choice.plotted,
-        "legendgroup": choice.plotted,
-        "line": style_of(study, choice),
-        "marker": {"size": 5},
-        "hovertemplate": f"{choice.plotted}, {text}<br>%{{x}}: %{{y:.4g}}<extra></extra>",
-    }
-
-
-def _band(study: Study, choice: ComparedChoice, x: Sequence[float], values: np.ndarray) -> list[Trace]:
-    """From the lowest to the highest of `values`, a row for each seed."""
-    common = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    common["legendgroup"] = choice.plotted
-    colour = style_of(study, choice)["color"]
-    translucent = f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))},0.16)"
-    filled = {"fill": "tonexty", "fillcolor": translucent}
-    return [_points(x, values.min(0)) | common, _points(x, values.max(0)) | common | filled]
+    study: Study,
+    choice: ComparedChoice,
+    x: Sequence[float],
+    y: Values,
+    text: str,
+    log: bool = False,
+    band: tuple[Values, Values] | None = None,
+) -> Entry:
+    """Thinned. `band`: the lowest and the highest at each x."""
+    kept = thinned(len(x), log)
+    ends = dict(zip(("low", "high"), (_rounded(end, kept) for end in band or ()), strict=False))
+    return entry(study, choice, text, x=[x[i] for i in kept], y=_rounded(y, kept), **ends)
 
 
 def terms(study: Study) -> Figure | None:
@@ -100,13 +92,12 @@ def terms(study: Study) -> Figure | None:
             mean = np.mean([terms["terms_bpd"] for terms in files], axis=0)
             positive = np.where(mean > 0, mean, np.nan)
             data.append(_line(study, choice, files[0]["times"].tolist(), positive, f"mean of {len(files)}, t", log=True))
-    if not data:
-        return None
+    title = "Terms of the bound: L_0 at t = 1, then L_(t−1)"
     alt = (
         "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
     )
     x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", dtick=1, exponentformat="power")
-    return Figure("Terms of the bound: L_0 at t = 1, then L_(t−1)", alt, data, layout(study, x, y), wide=True)
+    return _lines(study, title, alt, data, x, y, 420)
 
 
 def _sound(terms: Mapping[str, np.ndarray]) -> bool:
@@ -119,7 +110,7 @@ def _sound(terms: Mapping[str, np.ndarray]) -> bool:
 
 def rate_distortion(study: Study) -> Figure | None:
     """RMSE of x̂_0 against the bits sent so far, from bound_*.csv of evaluations."""
-    lines: dict[Path, Trace] = {}
+    lines: dict[Path, Entry] = {}
     for choice in study.compared.choices:
         if (path := _bound_file(choice.first)) and path not in lines:
             by_time = columns(path, "t", choice.first.run.problems)
@@ -127,11 +118,9 @@ def rate_distortion(study: Study) -> Figure | None:
             times = [t for t in rate if t in rmse]
             if times:
                 lines[path] = _line(study, choice, [rate[t] for t in times], [rmse[t] for t in times], "rate")
-    if not lines:
-        return None
     alt = "Distortion (RMSE of the prediction of x_0, of 255) against rate in bits/dim, a line per choice (its first seed)."
-    axes = axis("rate, bits/dim"), axis("RMSE of x̂_0, of 255")
-    return Figure("Rate and distortion", alt, list(lines.values()), layout(study, *axes), wide=True)
+    x, y = axis("rate, bits/dim"), axis("RMSE of x̂_0, of 255")
+    return _lines(study, "Rate and distortion", alt, list(lines.values()), x, y, 420)
 
 
 def _bound_file(run: ComparedRun) -> Path | None:
@@ -144,7 +133,7 @@ def _bound_file(run: ComparedRun) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def described(study: Study) -> list[Figure]:
+def described(study: Study) -> list[Figure | None]:
     """What models say of themselves in curves.json, as schedules: by title, one line for all choices with the same curve."""
     lines: dict[str, dict[DescribedCurve, list[ComparedChoice]]] = {}
     for choice in study.compared.choices:
@@ -154,13 +143,11 @@ def described(study: Study) -> list[Figure]:
     for title, by_curve in lines.items():
         data = []
         for curve, choices in by_curve.items():
-            name = html.escape(_in_common(choices), quote=False)
             x, y = ([point[i] for point in curve.points] for i in (0, 1))
-            named = {"name": name, "hovertemplate": f"{name}<br>%{{x}}: %{{y:.4g}}<extra></extra>"}
-            data.append(_line(study, choices[0], x, y, "") | named)
+            data.append(_line(study, choices[0], x, y, "") | {"name": html.escape(_in_common(choices), quote=False)})
         first = next(iter(by_curve))
         alt = f"{first.alt} {len(by_curve)} different lines over {len(study.compared.choices)} choices."
-        figures.append(Figure(title, alt, data, layout(study, axis(first.x_label), axis(first.y_label), 360)))
+        figures.append(_lines(study, title, alt, data, axis(first.x_label), axis(first.y_label)))
     return figures
 
 

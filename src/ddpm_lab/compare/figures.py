@@ -1,8 +1,7 @@
-"""Figures of means, differences and the Pareto front, as plotly's script in the page reads them: data and layout."""
+"""Figures of means, differences and the Pareto front: what is shown. page.js makes plotly's traces of it."""
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ddpm_lab.compare.choices import ComparedChoice
@@ -13,35 +12,38 @@ from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval
 from ddpm_lab.compare.words import VERDICTS
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
-"""Okabe and Ito's, which colour-blind readers can tell apart, and two more."""
-DASHES = ("solid", "dash", "dot", "dashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
-NEUTRAL = "#8a8f98"
 LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
 HOLLOW = (Verdict.OPEN, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
-Trace = dict[str, Any]
+Entry = dict[str, Any]
+"""What a figure shows of one choice."""
 
 
 @dataclass
 class Figure:
     """`alt` describes the figure to readers who cannot see it."""
 
+    kind: str
+    """"rows", "lines" or "plane": the function of page.js that draws it."""
     title: str
     alt: str
-    data: list[Trace]
-    layout: dict[str, Any]
+    data: list[Entry]
+    x: dict[str, Any]
+    """The axis: its title, and settings of plotly's."""
+    y: dict[str, Any]
+    height: int = 360
     wide: bool = False
-
-
-def style_of(study: Study, choice: ComparedChoice) -> Trace:
-    """Of a line: a choice looks the same in every figure."""
-    i = study.compared.choices.index(choice)
-    return {"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i // len(COLOURS) % len(DASHES)], "width": 2}
+    legend: bool = False
+    front: list[tuple[float, float]] = field(default_factory=list)
+    """The points of a plane that no other beats on both axes."""
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": html.escape(title, quote=False)}, "automargin": True, **more}
+    return {"title": html.escape(title, quote=False), **more}
+
+
+def entry(study: Study, choice: ComparedChoice, text: str, **shown: Any) -> Entry:
+    """A choice has one colour in all figures, by its place. `text` is shown where the pointer is."""
+    return {"choice": study.compared.choices.index(choice), "name": choice.plotted, "text": text, **shown}
 
 
 def crowded(study: Study) -> bool:
@@ -49,84 +51,49 @@ def crowded(study: Study) -> bool:
     return len(study.compared.choices) > 12
 
 
-def layout(study: Study, x: dict[str, Any], y: dict[str, Any], height: int = 420) -> dict[str, Any]:
-    return {"height": height, "xaxis": x, "yaxis": y, "showlegend": not crowded(study)}
+def _ends(estimate: Interval) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _rows(title: str, alt: str, data: list[Entry], x: dict[str, Any]) -> Figure:
+    """A row for each choice, the first on top."""
+    return Figure("rows", title, alt, data, x, axis(""), height=90 + 34 * max(len(data), 2))
 
 
 def means_figure(study: Study, column: Column) -> Figure:
     """Each choice's mean with its interval, and the value of each seed."""
-    choices = [choice for choice in study.compared.choices if choice in column.estimates]
     label, digits, data = column.measure.label, column.digits, []
-    for choice in choices:
-        estimate, numbers, colour = column.estimates[choice], column.numbers[choice], style_of(study, choice)["color"]
-        seeds = [f"seed {seed}: {decimal(number.value, digits + 1)}" for seed, number in numbers.items()]
-        marker = {"symbol": "line-ns-open", "size": 11, "color": colour, "opacity": 0.9, "line": {"width": 1.5}}
-        data.append(_points([n.value for n in numbers.values()], [choice.plotted] * len(seeds), seeds, marker))
+    estimates = {choice: column.estimates[choice] for choice in study.compared.choices if choice in column.estimates}
+    for choice, estimate in estimates.items():
+        numbers = column.numbers[choice]
+        texts = [f"seed {seed}: {decimal(number.value, digits + 1)}" for seed, number in numbers.items()]
         text = f"mean {decimal(estimate.value, digits)} {interval(estimate, digits)}, n = {estimate.n}"
-        data.append(_dot(choice, text, colour, estimate))
-    best = min(choices, key=lambda choice: -column.measure.better * column.estimates[choice].value)
-    top = decimal(column.estimates[best].value, digits)
-    alt = f"{label} of {len(choices)} choices. Best mean: {best.label}, {top}."
-    return Figure(f"{label} by choice", alt, data, _rows(choices, label))
+        seeds = {"values": [number.value for number in numbers.values()], "texts": texts}
+        data.append(entry(study, choice, text, mean=_ends(estimate), seeds=seeds))
+    best = min(estimates, key=lambda choice: -column.measure.better * estimates[choice].value)
+    alt = f"{label} of {len(data)} choices. Best mean: {best.label}, {decimal(estimates[best].value, digits)}."
+    return _rows(f"{label} by choice", alt, data, axis(label))
 
 
 def differences_figure(study: Study, column: Column) -> Figure | None:
     """Each choice's difference to the baseline with its interval."""
     data, values = [], []
-    estimates = {choice: c.over_seeds for choice, c in column.comparisons.items() if c.over_seeds is not None}
-    for choice, estimate in estimates.items():
-        c, value = column.comparisons[choice], decimal(estimate.value, column.digits, True)
+    for choice, c in column.comparisons.items():
+        if c.over_seeds is None:
+            continue
         decided = None if c.copy is not None else c.deciding
-        shown = estimate._replace(low=decided.low if decided else None, high=decided.high if decided else None)
+        shown = c.over_seeds._replace(low=decided.low if decided else None, high=decided.high if decided else None)
         over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if c.deciding else "one seed"
         over = "seeds, unpaired" if c.apart else over
+        value = decimal(shown.value, column.digits, True)
         values.append(f"{choice.label} {value}")
         text = f"{value} {interval(shown, column.digits, True)} over {over}: {VERDICTS[c.verdict]}"
-        hollow = c.verdict in HOLLOW
-        data.append(_dot(choice, text, NEUTRAL if hollow else style_of(study, choice)["color"], shown, hollow))
+        data.append(entry(study, choice, text, mean=_ends(shown), hollow=c.verdict in HOLLOW))
     if not data:
         return None
-    rows = _rows(list(estimates), "difference")
-    rows["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
+    title = f"Against {study.baseline.label}; hollow: no difference is supported"
     alt = f"Difference to {study.baseline.label} in {column.measure.label}: {'; '.join(values[:12])}."
-    return Figure(f"Against {study.baseline.label}; hollow: no difference is supported", alt, data, rows)
-
-
-def _points(x: Sequence[float], y: Sequence[Any], text: Sequence[str], marker: dict[str, Any]) -> Trace:
-    hover = {"text": list(text), "hovertemplate": "%{y}<br>%{text}<extra></extra>"}
-    return {"x": list(x), "y": list(y), "mode": "markers", "marker": marker} | hover
-
-
-def _dot(choice: ComparedChoice, text: str, colour: str, estimate: Interval, hollow: bool = False) -> Trace:
-    """In the row of a choice."""
-    marker = {"size": 9, "color": colour, "line": {"width": 2, "color": colour}} | ({"symbol": "circle-open"} if hollow else {})
-    return _points([estimate.value], [choice.plotted], [text], marker) | _error("error_x", estimate, colour)
-
-
-def _error(name: str, estimate: Interval, colour: str) -> Trace:
-    if estimate.low is None or estimate.high is None:
-        return {}
-    ends = {"array": [estimate.high - estimate.value], "arrayminus": [estimate.value - estimate.low]}
-    return {name: {"type": "data", "symmetric": False, "color": colour, "thickness": 2, "width": 5} | ends}
-
-
-def _rows(choices: Sequence[ComparedChoice], title: str) -> dict[str, Any]:
-    """The layout with a row for each choice, the first on top."""
-    labels = [choice.plotted for choice in choices][::-1]
-    texts = [_broken(label) for label in labels]
-    y = axis("") | {"categoryorder": "array", "categoryarray": labels, "range": [-0.6, len(labels) - 0.4]}
-    y |= {"tickmode": "array", "tickvals": labels, "ticktext": texts}
-    height = 38 if any("<br>" in text for text in texts) else 30
-    return {"height": 90 + height * max(len(labels), 2), "xaxis": axis(title), "yaxis": y, "showlegend": False}
-
-
-def _broken(label: str) -> str:
-    """A long label on two lines, broken at the comma nearest to its middle."""
-    commas = [i for i in range(len(label)) if label.startswith(", ", i)]
-    if len(label) <= 22 or not commas:
-        return label
-    place = min(commas, key=lambda i: abs(i - len(label) / 2))
-    return f"{label[:place]},<br>{label[place + 2 :]}"
+    return _rows(title, alt, data, axis("difference", zeroline=True, zerolinewidth=1.5, zerolinecolor="#333"))
 
 
 def pareto(study: Study) -> Figure | None:
@@ -135,31 +102,23 @@ def pareto(study: Study) -> Figure | None:
     fd = next((column for column in study.main if column.measure.distance), None)
     if bpd is None or fd is None:
         return None
-    points = {
-        choice: (fd.estimates[choice].value, bpd.estimates[choice].value)
-        for choice in study.compared.choices
-        if choice in bpd.estimates and choice in fd.estimates
-    }
+    shown = [choice for choice in study.compared.choices if choice in bpd.estimates and choice in fd.estimates]
+    points = {choice: (fd.estimates[choice].value, bpd.estimates[choice].value) for choice in shown}
     if len(points) < 2:
         return None
     front = [choice for choice, point in points.items() if not any(_dominates(other, point) for other in points.values())]
-    x, y = zip(*sorted(points[choice] for choice in front), strict=True)
-    steps = {"line": {"color": NEUTRAL, "dash": "dot", "shape": "hv"}, "name": "Pareto front", "hoverinfo": "skip"}
-    data: list[Trace] = [{"x": x, "y": y, "mode": "lines"} | steps]
-    for i, (choice, point) in enumerate(points.items()):
-        colour = style_of(study, choice)["color"]
-        pairs = [
+    data = []
+    for choice in points:
+        x, y = fd.estimates[choice], bpd.estimates[choice]
+        texts = [
             f"{html.escape(c.measure.label, quote=False)} {decimal(c.estimates[choice].value, c.digits)}" for c in (fd, bpd)
         ]
-        trace = _dot(choice, "", colour, fd.estimates[choice]) | _error("error_y", bpd.estimates[choice], colour)
-        trace |= {"y": [point[1]], "name": choice.plotted}
-        trace["hovertemplate"] = "<br>".join([choice.plotted, *pairs]) + "<extra></extra>"
-        trace["marker"]["symbol"] = SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]
-        data.append(trace)
-    labels, best = (bpd.measure.label, fd.measure.label), "; ".join(choice.label for choice in front)
-    alt = f"{labels[0]} against {labels[1]}. None of these is beaten on both means: {best}."
-    axes = layout(study, axis(labels[1]), axis(labels[0]))
-    return Figure(f"{labels[0]} against {labels[1]}: lower left is better", alt, data, axes, wide=True)
+        data.append(entry(study, choice, "<br>".join(texts), x=_ends(x), y=_ends(y)))
+    title = f"{bpd.measure.label} against {fd.measure.label}"
+    alt = f"{title}. None of these is beaten on both means: {'; '.join(choice.label for choice in front)}."
+    made = Figure("plane", f"{title}: lower left is better", alt, data, axis(fd.measure.label), axis(bpd.measure.label), 420)
+    made.wide, made.legend, made.front = True, not crowded(study), sorted(points[choice] for choice in front)
+    return made
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:

@@ -52,8 +52,9 @@ def _resource(package: str, name: str) -> Markup:
 
 
 def figure_json(figure: Figure) -> Markup:
-    """Inside a script element, which only `<` could end."""
-    text = json.dumps({"data": figure.data, "layout": figure.layout}, ensure_ascii=False, allow_nan=False)
+    """What page.js reads, inside a script element, which only `<` could end."""
+    drawn = {name: value for name, value in vars(figure).items() if name not in ("title", "alt", "wide")}
+    text = json.dumps(drawn, ensure_ascii=False, allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 
 
