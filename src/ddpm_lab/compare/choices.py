@@ -18,12 +18,7 @@ OptionNames = Mapping[tuple[str, str], str]
 """(group, _target_) to the option as the user types it."""
 
 NOT_COMPARED = (
-    "seed",
-    "resume",
-    "run.",
-    "logger",
-    "metrics.",
-    "data.root",
+    *("seed", "resume", "run.", "logger", "metrics.", "data.root"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "other_world_size", "fast_dev_run")),
     *(f"trainer.{key}" for key in ("log_every", "validate_every", "channels_last")),
     *(f"callbacks.{name}." for name in ("samples", "vlb_terms", "loss_quartiles", "throughput", "checkpoints")),
@@ -31,18 +26,8 @@ NOT_COMPARED = (
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
-    "data",
-    "model",
-    "schedule",
-    "prediction",
-    "loss",
-    "variance",
-    "timesteps",
-    "sampler",
-    "net",
-    "optim",
-    "ema",
-    "trainer",
+    *("data", "model", "schedule", "prediction", "loss", "variance", "timesteps"),
+    *("sampler", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
 FIRST_MODEL = {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}}
@@ -106,7 +91,11 @@ class ComparedChoices:
 
 
 def as_trained(runs: Sequence[RunFolder]) -> list[ComparedRun]:
-    return [ComparedRun(run, flat_config(run.config), run.numbers, run.picture()) for run in runs if run.numbers]
+    return [ComparedRun(run, flat_config(run.config), run.numbers, _last_samples(run.path)) for run in runs if run.numbers]
+
+
+def _last_samples(run: Path) -> Path | None:
+    return max((run / "samples").glob("step_*.png"), default=None)
 
 
 def as_evaluated(runs: Sequence[RunFolder]) -> list[ComparedRun]:
@@ -115,8 +104,8 @@ def as_evaluated(runs: Sequence[RunFolder]) -> list[ComparedRun]:
     for run in runs:
         trained = {key: value for key, value in flat_config(run.config).items() if key.partition(".")[0] != "sampler"}
         for arm in run.evaluated:
-            flat = trained | {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
-            compared.append(ComparedRun(run, flat, arm.numbers, arm.picture, arm.folder))
+            chosen = {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
+            compared.append(ComparedRun(run, trained | chosen, arm.numbers, arm.picture, arm.folder))
     return compared
 
 
@@ -163,10 +152,11 @@ def _replicates(runs: Sequence[ComparedRun]) -> tuple[list[dict[int, ComparedRun
     notes: dict[str, None] = {}
     for run in runs:
         seeds = groups.setdefault(json.dumps({key: as_yaml(value) for key, value in run.flat.items()}, sort_keys=True), {})
-        if (before := seeds.get(run.run.seed)) is not None:
+        seed = run.run.config["seed"]
+        if (before := seeds.get(seed)) is not None:
             again = "measured again" if before.run is run.run else f"trained again in {run.run.path}"
-            notes[f"{before.run.path}, seed {run.run.seed}: {again}; the later one counts"] = None
-        seeds[run.run.seed] = run
+            notes[f"{before.run.path}, seed {seed}: {again}; the later one counts"] = None
+        seeds[seed] = run
     return [dict(sorted(seeds.items())) for seeds in groups.values()], list(notes)
 
 

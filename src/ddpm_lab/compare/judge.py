@@ -114,6 +114,11 @@ class Column:
     comparisons: dict[ComparedChoice, Comparison] = field(default_factory=dict)
     """Of a judged measure, each other choice against the baseline."""
 
+    @property
+    def first(self) -> Number:
+        """Of the first choice that has one."""
+        return next(iter(next(iter(self.numbers.values())).values()))
+
     def lacking(self, choice: ComparedChoice) -> list[int]:
         """Seeds of which a choice lacks a number that it has of other seeds."""
         numbers = self.numbers.get(choice, {})

@@ -11,16 +11,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ddpm_lab.compare.cells import choice_table, effect_table, head, mean_cell
+from ddpm_lab.compare import figures
 from ddpm_lab.compare.choices import ComparedChoice
-from ddpm_lab.compare.curves import described, learning, rate_distortion, terms
-from ddpm_lab.compare.figures import Figure, differences_figure, means_figure, pareto
 from ddpm_lab.compare.judge import Verdict
 from ddpm_lab.compare.numerals import NONE
+from ddpm_lab.compare.printed import choice_table, effect_table, head, mean_cell
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study
 from ddpm_lab.compare.run_folder import nested
 from ddpm_lab.compare.words import AVERAGED, cautions, statements
-from ddpm_lab.metrics.record import line as record_line
+from ddpm_lab.metrics.record import line
 
 MOST_PICTURES = 24
 """Choices whose samples are shown: each adds its picture to the file."""
@@ -32,7 +31,7 @@ def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
     """Reads pictures and curves: what cannot be read is added to the problems of the runs."""
     loader = PackageLoader("ddpm_lab.compare", ".")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    asked = (cautions, choice_table, effect_table, environment, figure_json, head, matrix, mean_cell, measured, same_noise)
+    asked = (cautions, choice_table, effect_table, environment, figure_json, head, matrix, line, mean_cell, same_noise)
     template.globals |= {function.__name__: function for function in asked}
     return template.get_template(
         "page.html"
@@ -51,7 +50,7 @@ def _resource(package: str, name: str) -> Markup:
     return Markup(importlib.resources.files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
-def figure_json(figure: Figure) -> Markup:
+def figure_json(figure: figures.Figure) -> Markup:
     """What page.js reads, inside a script element, which only `<` could end."""
     drawn = {name: value for name, value in vars(figure).items() if name not in ("title", "alt", "wide")}
     text = json.dumps(drawn, ensure_ascii=False, allow_nan=False)
@@ -60,15 +59,16 @@ def figure_json(figure: Figure) -> Markup:
 
 def _section(study: Study) -> dict[str, Any]:
     """A study with its figures, pictures, and sentences in the order of verdicts."""
-    curves = [rate_distortion(study)]
+    curves = [figures.rate_distortion(study)]
     if study.stage is Stage.TRAINED:
-        curves = [terms(study), *learning(study), *described(study)]
-    estimated = [column for column in study.main if column.estimates]
-    intervals = [figure(study, column) for column in estimated for figure in (means_figure, differences_figure)]
+        curves = [figures.terms(study), *figures.learning(study), *figures.described(study)]
+    columns = [column for column in study.main if column.estimates]
+    intervals = [draw(study, column) for column in columns for draw in (figures.means_figure, figures.differences_figure)]
+    plots = [figures.pareto(study), *curves]
     return {
         "study": study,
         "statements": sorted(statements(study), key=lambda statement: list(Verdict).index(statement.verdict)),
-        "figures": {"Intervals": list(filter(None, intervals)), "Plots": list(filter(None, [pareto(study), *curves]))},
+        "figures": {"Intervals": list(filter(None, intervals)), "Plots": list(filter(None, plots))},
         "pictures": _pictures(study),
     }
 
@@ -113,12 +113,6 @@ def same_noise(study: Study) -> bool:
         return len({str(nested(run.run.config, "callbacks", "samples", "seed")) for run in runs}) == 1
     records = [number.record for run in runs for number in run.numbers.values()]
     return len({str(record.get("seed")) for record in records if record.get("sampler") is not None}) == 1
-
-
-def measured(study: Study) -> list[tuple[str, str]]:
-    """How each judged number was measured, by the record of its first."""
-    firsts = [(column.measure.label, next(iter(column.numbers.values()), {})) for column in study.main]
-    return [(label, record_line(next(iter(numbers.values())).record)) for label, numbers in firsts if numbers]
 
 
 def environment(report: ComparisonReport) -> dict[str, Counter[str]]:

@@ -15,9 +15,8 @@ from ddpm_lab.compare.choices import (
     grouped,
 )
 from ddpm_lab.compare.effects import Effect, effects
-from ddpm_lab.compare.folders import Skipped, read_runs
 from ddpm_lab.compare.judge import Column, Comparison, judge
-from ddpm_lab.compare.run_folder import RunFolder
+from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
 from ddpm_lab.errors import UserError
 
 
@@ -73,7 +72,7 @@ class ComparisonReport:
         """What was left out, with reasons."""
         texts = [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped]
         texts += [problem for run in self.runs for problem in run.problems]
-        older = [run for run in self.runs if run.summary and not run.describes_itself]
+        older = [run for run in self.runs if run.summary and not (run.path / "curves.json").exists()]
         if older:
             others = f" and {len(older) - 1} more" if len(older) > 1 else ""
             texts.append(f"{older[0].path}{others}: written before curves.json, so their schedules are not plotted")

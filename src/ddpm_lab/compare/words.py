@@ -24,12 +24,7 @@ VERDICTS = {
     Verdict.NONE: "nothing is supported",
     Verdict.REFUSED: "not comparable",
 }
-VERBS = {
-    Verdict.BETTER: "beats",
-    Verdict.WORSE: "loses to",
-    Verdict.AHEAD: "is ahead of",
-    Verdict.BEHIND: "is behind",
-}
+VERBS = {Verdict.BETTER: "beats", Verdict.WORSE: "loses to", Verdict.AHEAD: "is ahead of", Verdict.BEHIND: "is behind"}
 
 
 class Statement(NamedTuple):

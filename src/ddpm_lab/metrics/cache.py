@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,20 +12,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from ddpm_lab.files import write_bytes
+from ddpm_lab.files import cache_root, write_bytes
 from ddpm_lab.metrics.frechet import FeatureStats
 
 log = logging.getLogger("ddpm_lab")
 
 
-def root() -> Path:
-    """DDPM_LAB_CACHE, or ~/.cache/ddpm-lab."""
-    return Path(os.environ.get("DDPM_LAB_CACHE") or "~/.cache/ddpm-lab").expanduser()
-
-
 def folder() -> Path:
     """The folder of statistics."""
-    return root() / "stats"
+    return cache_root() / "stats"
 
 
 def read(key: dict[str, Any]) -> FeatureStats | None:
@@ -76,7 +70,7 @@ def _path(key: dict[str, Any]) -> Path:
 
 
 def _extractor_path(key: dict[str, Any]) -> Path:
-    return root() / "extractors" / f"{_name(key)}.pt"
+    return cache_root() / "extractors" / f"{_name(key)}.pt"
 
 
 def _keep(path: Path, key: dict[str, Any], write: Callable[[BinaryIO], object]) -> None:
