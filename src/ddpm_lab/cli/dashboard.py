@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddpm_lab.cli.arguments import read, run
-from ddpm_lab.compare.group import PREFIX, Group, connected, one_line_errors, parse_group, runs_of
+from ddpm_lab.compare.group import Group, connected, one_line_errors, parse_group, runs_of
 from ddpm_lab.errors import UserError, require
 from ddpm_lab.files import write_json
 
@@ -68,7 +68,6 @@ def parsed(argv: list[str]) -> DashboardArguments:
     name = given.get("group") or (folder.resolve().name if folder else "")
     if not name:
         raise UserError("group= is missing: which runs, by the name of their sweep's folder, as in group=2026-01-01_12-00-00")
-    entity = given.get("entity")
-    group = parse_group(PREFIX + "/".join(part for part in (entity, given["project"], name) if part))
+    group = parse_group(str(Group(given.get("entity"), given["project"], name)))
     out = Path(given["out"]).expanduser() if given.get("out") else None
     return DashboardArguments(group, folder, given.get("name") or f"ddpm-lab {name}", out)

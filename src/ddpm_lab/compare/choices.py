@@ -90,23 +90,19 @@ class ComparedChoices:
         return [axis for axis, follows in self.axes.items() if follows is None]
 
 
-def as_trained(runs: Sequence[RunFolder]) -> list[ComparedRun]:
-    return [ComparedRun(run, flat_config(run.config), run.numbers, _last_samples(run.path)) for run in runs if run.numbers]
-
-
-def _last_samples(run: Path) -> Path | None:
-    return max((run / "samples").glob("step_*.png"), default=None)
-
-
-def as_evaluated(runs: Sequence[RunFolder]) -> list[ComparedRun]:
-    """Without the sampler of training, which an evaluation does not use."""
-    compared = []
+def compared_runs(runs: Sequence[RunFolder]) -> tuple[list[ComparedRun], list[ComparedRun]]:
+    """As trained; and as evaluated, without the sampler of training, which an evaluation does not use."""
+    trained, evaluated = [], []
     for run in runs:
-        trained = {key: value for key, value in flat_config(run.config).items() if key.partition(".")[0] != "sampler"}
+        flat = flat_config(run.config)
+        if run.numbers:
+            last_samples = max((run.path / "samples").glob("step_*.png"), default=None)
+            trained.append(ComparedRun(run, flat, run.numbers, last_samples))
+        of_network = {key: value for key, value in flat.items() if key.partition(".")[0] != "sampler"}
         for arm in run.evaluated:
             chosen = {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
-            compared.append(ComparedRun(run, trained | chosen, arm.numbers, arm.picture, arm.folder))
-    return compared
+            evaluated.append(ComparedRun(run, of_network | chosen, arm.numbers, arm.picture, arm.folder))
+    return trained, evaluated
 
 
 def flat_config(config: Mapping[str, Any]) -> Flat:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.construction import Copy, copies
@@ -124,21 +125,22 @@ class Column:
         numbers = self.numbers.get(choice, {})
         return [seed for seed in choice.runs if seed not in numbers] if numbers else []
 
-    @property
+    @cached_property
     def digits(self) -> int:
         """Decimals, from the intervals or else the standard errors."""
         values = [estimate.value for estimate in self.estimates.values()]
         errors = [n.se for numbers in self.numbers.values() for n in numbers.values() if n.se]
         return min(decimals(values, half_widths(self.estimates.values()) or errors), decimals(values) + 1)
 
-    @property
+    @cached_property
     def winners(self) -> list[ComparedChoice]:
         """The best mean; several where equal. Not a choice that lacks a seed, nor a copy; none where all others are copies."""
         better = self.measure.better
         free = {c: e.value * better for c, e in self.estimates.items() if c not in self.copies and not self.lacking(c)}
         if not better or (len(free) == 1 and self.copies):
             return []
-        return [choice for choice, mean in free.items() if mean == max(free.values())]
+        best = max(free.values(), default=0.0)
+        return [choice for choice, mean in free.items() if mean == best]
 
 
 def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> list[Column]:

@@ -5,15 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from ddpm_lab.compare.choices import (
-    ComparedChoice,
-    ComparedChoices,
-    OptionNames,
-    as_evaluated,
-    as_trained,
-    baseline_of,
-    grouped,
-)
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.judge import Column, Comparison, judge
 from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
@@ -88,7 +80,7 @@ def report(
     if not runs:
         where = f"{', '.join(map(str, folders))}: " if folders else ""
         raise UserError("\n".join([f"{where}no run that has ended", *(f"  {problem}" for problem in made.problems)]))
-    for stage, compared in ((Stage.TRAINED, as_trained(runs)), (Stage.EVALUATED, as_evaluated(runs))):
+    for stage, compared in zip(Stage, compared_runs(runs), strict=True):
         if compared:
             choices = grouped(compared, options)
             against = baseline_of(choices, baseline, required=not made.studies)  # it names a choice of the first study
