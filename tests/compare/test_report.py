@@ -10,11 +10,10 @@ import yaml
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
 from ddpm_lab.compare.measures import measure_of
-from ddpm_lab.compare.numerals import decimal, decimals, decimals_of_differences
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import Stage, report
-from ddpm_lab.compare.words import statements
+from ddpm_lab.compare.words import decimal, decimals, decimals_of_differences, statements
 from ddpm_lab.errors import UserError
 
 NAMES = {

@@ -34,6 +34,8 @@ FIRST_MODEL = {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}}
 """What configurations without a model had: they are older than the group."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
+MISSING = "–"
+"""Stands for the value of an axis that a choice lacks."""
 SHOWN_WITHOUT_KEY = (f"{EVALUATED}sampler", f"{EVALUATED}setting")
 
 

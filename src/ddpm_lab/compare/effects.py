@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices
+from ddpm_lab.compare.choices import MISSING, ComparedChoice, ComparedChoices
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import Measure
-from ddpm_lab.compare.numerals import NONE
 from ddpm_lab.compare.statistics import Interval, t_interval
 
 
@@ -57,8 +56,8 @@ def effects(compared: ComparedChoices, columns: Sequence[Column], baseline: Comp
     described = [
         effect
         for axis in compared.free
-        for value in dict.fromkeys(choice.values.get(axis, NONE) for choice in compared.choices)
-        if value != baseline.values.get(axis, NONE)
+        for value in dict.fromkeys(choice.values.get(axis, MISSING) for choice in compared.choices)
+        if value != baseline.values.get(axis, MISSING)
         for column in columns
         if (effect := _effect(compared, axis, value, baseline, column, level)) is not None
     ]
@@ -69,13 +68,13 @@ def _effect(
     compared: ComparedChoices, axis: str, value: str, baseline: ComparedChoice, column: Column, level: float
 ) -> Effect | None:
     """None where no setting has both values with a common seed, or the settings share no seed."""
-    against, numbers = baseline.values.get(axis, NONE), column.numbers
+    against, numbers = baseline.values.get(axis, MISSING), column.numbers
 
     def setting(choice: ComparedChoice) -> tuple[str | None, ...]:
         return tuple(choice.values.get(key) for key in compared.free if key != axis)
 
-    partners = {setting(c): c for c in numbers if c.values.get(axis, NONE) == against}
-    ends = [c for c in compared.choices if c in numbers and c.values.get(axis, NONE) == value and setting(c) in partners]
+    partners = {setting(c): c for c in numbers if c.values.get(axis, MISSING) == against}
+    ends = [c for c in compared.choices if c in numbers and c.values.get(axis, MISSING) == value and setting(c) in partners]
     pairs = [(c, partners[setting(c)]) for c in ends if numbers[c].keys() & numbers[partners[setting(c)]].keys()]
     seeds = sorted(set.intersection(*(set(numbers[end]) for pair in pairs for end in pair))) if pairs else []
     if not seeds:

@@ -12,11 +12,10 @@ import numpy as np
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
 from ddpm_lab.compare.judge import Column, Verdict
 from ddpm_lab.compare.measures import NumberKind, measure_of
-from ddpm_lab.compare.numerals import decimal, interval
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.run_folder import DescribedCurve, columns
 from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.words import VERDICTS
+from ddpm_lab.compare.words import VERDICTS, decimal, digits_of, interval
 
 POINTS = 200
 """Of a line at most."""
@@ -73,7 +72,7 @@ def _rows(title: str, alt: str, data: list[Entry], x: dict[str, Any]) -> Figure:
 
 def means_figure(study: Study, column: Column) -> Figure:
     """Each choice's mean with its interval, and the value of each seed."""
-    label, digits, data = column.measure.label, column.digits, []
+    label, digits, data = column.measure.label, digits_of(column), []
     estimates = {choice: column.estimates[choice] for choice in study.compared.choices if choice in column.estimates}
     for choice, estimate in estimates.items():
         numbers = column.numbers[choice]
@@ -96,9 +95,9 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
         shown = c.over_seeds._replace(low=decided.low if decided else None, high=decided.high if decided else None)
         over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if c.deciding else "one seed"
         over = "seeds, unpaired" if c.apart else over
-        value = decimal(shown.value, column.digits, True)
+        value = decimal(shown.value, digits_of(column), True)
         values.append(f"{choice.label} {value}")
-        text = f"{value} {interval(shown, column.digits, True)} over {over}: {VERDICTS[c.verdict]}"
+        text = f"{value} {interval(shown, digits_of(column), True)} over {over}: {VERDICTS[c.verdict]}"
         data.append(entry(study, choice, text, mean=_ends(shown), hollow=c.verdict in HOLLOW))
     if not data:
         return None
@@ -122,7 +121,7 @@ def pareto(study: Study) -> Figure | None:
     for choice in points:
         x, y = fd.estimates[choice], bpd.estimates[choice]
         texts = [
-            f"{html.escape(c.measure.label, quote=False)} {decimal(c.estimates[choice].value, c.digits)}" for c in (fd, bpd)
+            f"{html.escape(c.measure.label, quote=False)} {decimal(c.estimates[choice].value, digits_of(c))}" for c in (fd, bpd)
         ]
         data.append(entry(study, choice, "<br>".join(texts), x=_ends(x), y=_ends(y)))
     title = f"{bpd.measure.label} against {fd.measure.label}"

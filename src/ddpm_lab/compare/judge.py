@@ -7,7 +7,6 @@ from functools import cached_property
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of
-from ddpm_lab.compare.numerals import decimals, half_widths
 from ddpm_lab.compare.pairing import over_images, unpaired
 from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.compare.statistics import Interval, holm, t_interval, welch_interval
@@ -124,13 +123,6 @@ class Column:
         """Seeds of which a choice lacks a number that it has of other seeds."""
         numbers = self.numbers.get(choice, {})
         return [seed for seed in choice.runs if seed not in numbers] if numbers else []
-
-    @cached_property
-    def digits(self) -> int:
-        """Decimals, from the intervals or else the standard errors."""
-        values = [estimate.value for estimate in self.estimates.values()]
-        errors = [n.se for numbers in self.numbers.values() for n in numbers.values() if n.se]
-        return min(decimals(values, half_widths(self.estimates.values()) or errors), decimals(values) + 1)
 
     @cached_property
     def winners(self) -> list[ComparedChoice]:

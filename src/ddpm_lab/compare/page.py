@@ -12,9 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ddpm_lab.compare import figures
-from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.choices import MISSING, ComparedChoice
 from ddpm_lab.compare.judge import Verdict
-from ddpm_lab.compare.numerals import NONE
 from ddpm_lab.compare.printed import choice_table, effect_table, head, mean_cell
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study
 from ddpm_lab.compare.run_folder import nested
@@ -77,7 +76,7 @@ def matrix(study: Study) -> dict[str, dict[str, ComparedChoice | None]]:
     """Where exactly two axes vary, in the form of DDPM's Table 2: one in blocks, the other in rows. Empty elsewhere."""
     if len(study.compared.free) != 2:
         return {}
-    choices = {tuple(c.values.get(axis, NONE) for axis in study.compared.free): c for c in study.compared.choices}
+    choices = {tuple(c.values.get(axis, MISSING) for axis in study.compared.free): c for c in study.compared.choices}
     outer, inner = (dict.fromkeys(values) for values in zip(*choices, strict=True))
     return {a: {b: choices.get((a, b)) for b in inner} for a in outer}
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddpm_lab.compare import words
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
 from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.judge import Column, Verdict
-from ddpm_lab.compare.numerals import NONE, decimal, decimals_of_differences, half_widths, with_interval
 from ddpm_lab.compare.report import ComparisonReport, Study
-from ddpm_lab.compare.words import AVERAGED, VERDICTS, agreement, by_construction, cautions, effect_sentence, statements
 from ddpm_lab.files import write_text
 
 COPIED = "†"
@@ -38,7 +37,7 @@ TEX = {c: f"\\{c}" for c in "_%&#${}"} | {
 
 
 class Cell(NamedTuple):
-    text: str = NONE
+    text: str = words.NONE
     sort: float | None = None
     """The number, where there is one."""
     note: str = ""
@@ -78,11 +77,11 @@ def mean_cell(choice: ComparedChoice, column: Column) -> Cell:
     estimate = column.estimates.get(choice)
     if estimate is None:
         refused = column.refused.get(choice)
-        return Cell(VERDICTS[Verdict.REFUSED], note="; ".join(map(str, refused))) if refused else Cell()
+        return Cell(words.VERDICTS[Verdict.REFUSED], note="; ".join(map(str, refused))) if refused else Cell()
     copy = column.copies.get(choice)
     one_seed = "one seed: no interval" if estimate.low is None else ""
     note = f"equals {copy.original.label} by construction" if copy else one_seed
-    text = with_interval(estimate.value, estimate, column.digits)
+    text = words.with_interval(estimate.value, estimate, words.digits_of(column))
     return Cell(text, estimate.value, note, choice in column.winners, copy is not None)
 
 
@@ -94,11 +93,11 @@ def _difference_cell(study: Study, choice: ComparedChoice, column: Column) -> Ce
         return Cell()
     value, verdict = comparison.over_seeds.value, comparison.verdict
     if comparison.copy is not None:
-        return Cell(VERDICTS[verdict], value, by_construction(comparison.copy, comparison.measure), verdict=verdict)
+        return Cell(words.VERDICTS[verdict], value, words.by_construction(comparison.copy, comparison.measure), verdict=verdict)
     deciding = None if comparison.identical else comparison.deciding
     over = " (unpaired)" if comparison.apart else " (images)" if deciding and not comparison.replicated else ""
-    note = VERDICTS[verdict] + ("" if comparison.p is None else f", p = {comparison.p:.2g} by Holm")
-    return Cell(f"{with_interval(value, deciding, column.digits, True)}{over}", value, note, verdict=verdict)
+    note = words.VERDICTS[verdict] + ("" if comparison.p is None else f", p = {comparison.p:.2g} by Holm")
+    return Cell(f"{words.with_interval(value, deciding, words.digits_of(column), True)}{over}", value, note, verdict=verdict)
 
 
 def cost_keys(study: Study) -> list[str]:
@@ -124,7 +123,7 @@ def _cost_cell(choice: ComparedChoice, key: str) -> Cell:
         return Cell()
     mean = sum(values) / len(values)
     note = f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
-    return Cell(decimal(mean, 0 if mean >= 10 or all(map(float.is_integer, values)) else 2), mean, note)
+    return Cell(words.decimal(mean, 0 if mean >= 10 or all(map(float.is_integer, values)) else 2), mean, note)
 
 
 def effect_table(study: Study) -> Table:
@@ -133,7 +132,7 @@ def effect_table(study: Study) -> Table:
     for measure in dict.fromkeys(effect.measure for effect in study.effects):
         described = {_effect_name(effect): effect for effect in study.effects if effect.measure == measure}
         estimates = [effect.estimate for effect in described.values()]
-        digits = decimals_of_differences([estimate.value for estimate in estimates], half_widths(estimates))
+        digits = words.decimals_of_differences([estimate.value for estimate in estimates], words.half_widths(estimates))
         heads += [measure.label, "settings"]
         for name, cells in rows.items():
             cells += _effect_cells(described.get(name), digits)
@@ -150,12 +149,13 @@ def _effect_cells(effect: Effect | None, digits: int) -> tuple[Cell, Cell]:
         return Cell(), Cell()
     value, n = effect.estimate.value, len(effect.settings)
     if effect.copy is not None:
-        return Cell(VERDICTS[Verdict.CONSTRUCTION], value, by_construction(effect.copy, effect.measure)), Cell(str(n), n)
-    low, high = (decimal(end, digits, True) for end in (min(effect.settings), max(effect.settings)))
+        why = words.by_construction(effect.copy, effect.measure)
+        return Cell(words.VERDICTS[Verdict.CONSTRUCTION], value, why), Cell(str(n), n)
+    low, high = (words.decimal(end, digits, True) for end in (min(effect.settings), max(effect.settings)))
     note = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {low} to {high}"
-    one_way = f"{agreement(effect)} ({n})" if n > 1 else "1"
+    one_way = f"{words.agreement(effect)} ({n})" if n > 1 else "1"
     settings = f"{effect.lower} of {n} lower: disagree" if effect.disagree else one_way
-    return Cell(with_interval(value, effect.estimate, digits, True), value, note), Cell(settings, n)
+    return Cell(words.with_interval(value, effect.estimate, digits, True), value, note), Cell(settings, n)
 
 
 def console(report: ComparisonReport) -> list[str]:
@@ -165,9 +165,10 @@ def console(report: ComparisonReport) -> list[str]:
         heads, *rows = ["  ".join(cells) for cells in _padded(_marked(choice_table(study, study.main)))]
         table = [heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
         lines += ["", f"{study.stage.value} ({_legend(study)})", "", *table, ""]
-        lines += [f"  {statement.text}" for statement in statements(study)]
-        lines += [f"  {AVERAGED}"] * bool(study.effects) + [f"    {effect_sentence(effect)}" for effect in study.effects]
-        lines += [f"  note: {text}" for text in cautions(study)]
+        lines += [f"  {statement.text}" for statement in words.statements(study)]
+        if study.effects:
+            lines += [f"  {words.AVERAGED}", *(f"    {words.effect_sentence(effect)}" for effect in study.effects)]
+        lines += [f"  note: {text}" for text in words.cautions(study)]
     return lines[1:] + [""] * bool(report.problems) + [f"note: {text}" for text in report.problems]
 
 
@@ -261,8 +262,10 @@ def write_tables(report: ComparisonReport, folder: Path) -> None:
     for study in report.studies:
         table, legend = choice_table(study, study.main), _legend(study)
         md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(table), ""]
-        md += [f"- {statement.text}" for statement in statements(study)]
-        md += ["", AVERAGED, ""] * bool(study.effects) + [f"- {effect_sentence(effect)}" for effect in study.effects] + [""]
+        md += [f"- {statement.text}" for statement in words.statements(study)]
+        if study.effects:
+            md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
+        md.append("")
         latex += [*_tex(table, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
     write_text(folder / "table.md", "\n".join(md))
     write_text(folder / "table.tex", "\n".join(latex))
