@@ -29,12 +29,11 @@ PLOTLY = "package_data/plotly.min.js"
 def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
     """Reads pictures and curves: what cannot be read is added to the problems of the runs."""
     loader = PackageLoader("ddpm_lab.compare", ".")
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    asked = (cautions, choice_table, effect_table, environment, figure_json, head, matrix, line, mean_cell, same_noise)
-    template.globals |= {function.__name__: function for function in asked}
-    return template.get_template(
-        "page.html"
-    ).render(
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    called = (cautions, choice_table, effect_table, environment, figure_json, head, line, matrix, mean_cell, same_noise)
+    pages.globals |= {function.__name__: function for function in called}
+    template = pages.get_template("page.html")
+    return template.render(
         report=report,
         sections=[_section(study) for study in report.studies],  # first: the problems are complete then
         folders=folders,
