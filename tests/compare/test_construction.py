@@ -9,11 +9,10 @@ import pytest
 
 from compare.synthetic import N, T, config, write_evaluation, write_run
 from compare.test_report import comparison
-from ddpm_lab.compare.judge import Verdict, winners
+from ddpm_lab.compare.judge import Verdict
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
-from ddpm_lab.compare.report import ComparisonReport, report
-from ddpm_lab.compare.study import Stage, Study
+from ddpm_lab.compare.report import ComparisonReport, Stage, Study, report
 
 NAMES = {
     ("variance", "ddpm_lab.core.variance.Beta"): "beta",
@@ -43,7 +42,7 @@ def variances(folder: Path, of_beta: dict, of_tilde: dict, seeds: tuple[int, ...
 
 
 def column(study: Study, key: str):
-    return next(column for column in study.judged.columns if column.measure.key == key)
+    return next(column for column in study.columns if column.measure.key == key)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +57,10 @@ def test_samples_whose_sampler_does_not_use_the_variance_are_equal_by_constructi
     made = variances(tmp_path, *records)
     (study,) = made.studies
     fd, bound = comparison(study, "beta_tilde", "pixels_fd"), comparison(study, "beta_tilde")
-    assert (fd.verdict, fd.p, fd.in_family) == (Verdict.CONSTRUCTION, None, False)
+    assert (fd.verdict, fd.p, fd.uncorrected_p) == (Verdict.CONSTRUCTION, None, None)
     assert bound.p == bound.deciding.p  # alone in its family
-    assert winners(column(study, "pixels_fd"), study.compared.choices) == []
-    assert [choice.label for choice in winners(column(study, "bound_bpd"), study.compared.choices)] == ["beta"]
+    assert column(study, "pixels_fd").winners == []
+    assert [choice.label for choice in column(study, "bound_bpd").winners] == ["beta"]
     assert f"beta_tilde and beta on Fréchet distance (pixels): {WHY}." in "\n".join(console(made))
     write_tables(made, tmp_path)
     with (tmp_path / "table.csv").open(newline="") as file:
@@ -91,19 +90,19 @@ def test_choices_that_differ_in_more_than_the_variance_are_not_equal_by_construc
     write_scored(tmp_path / "0", config(1, sampler=dict(DDIM)), 3.0, 9.0, **fields)
     write_scored(tmp_path / "1", config(1, loss="Hybrid", variance="LearnedRange", sampler=dict(DDIM)), 3.0, 9.0, **fields)
     (study,) = report([tmp_path], None, 0.95, NAMES).studies
-    assert {c.verdict for c in study.judged.comparisons} == {Verdict.IDENTICAL}
+    assert {c.verdict for c in study.comparisons} == {Verdict.IDENTICAL}
 
 
 def test_bounds_do_not_depend_on_the_sampler(tmp_path):
     for number, sampler in enumerate((DDIM, DDIM | {"steps": 4}, {"_target_": "ddpm_lab.core.sampler.Ancestral"})):
         write_scored(tmp_path / str(number), config(1, sampler=sampler), 3.0, 9.0 + number, sampler="x", steps=4)
     (study,) = report([tmp_path], None, 0.95, NAMES).studies
-    bounds = [c for c in study.judged.comparisons if c.measure.key == "bound_bpd"]
+    bounds = [c for c in study.comparisons if c.measure.key == "bound_bpd"]
     assert [(c.verdict, c.copy.unused[0], c.copy.sampler) for c in bounds] == [
         (Verdict.CONSTRUCTION, "steps", None),
         (Verdict.CONSTRUCTION, "sampler", None),
     ]
-    assert {c.copy for c in study.judged.comparisons if c.measure.key == "pixels_fd"} == {None}
+    assert {c.copy for c in study.comparisons if c.measure.key == "pixels_fd"} == {None}
 
 
 def test_copies_of_another_row_than_the_baseline_are_marked_and_get_no_star(tmp_path):
@@ -119,7 +118,7 @@ def test_copies_of_another_row_than_the_baseline_are_marked_and_get_no_star(tmp_
         "linear, beta_tilde": "linear, beta",
         "cosine, beta_tilde": "cosine, beta",
     }
-    assert [choice.label for choice in winners(column(study, "pixels_fd"), study.compared.choices)] == ["cosine, beta"]
+    assert [choice.label for choice in column(study, "pixels_fd").winners] == ["cosine, beta"]
     text = "\n".join(console(made))
     assert f"cosine, beta_tilde and cosine, beta on Fréchet distance (pixels): {WHY}." in text
     assert f"variance, beta_tilde instead of beta: Fréchet distance (pixels) {WHY}." in text
@@ -154,14 +153,14 @@ def test_arms_that_share_their_training_are_said_to(tmp_path):
     """One trained network under two variances: numbers are compared as before, and the report says that it is one network."""
     made = variances(tmp_path, {"sampler": "ddim", "variance": None}, {"sampler": "ddim", "variance": None})
     assert made.studies[0].shared_training == []
-    before = [(c.measure.key, c.over_seeds, c.over_images, c.p) for c in made.studies[0].judged.comparisons]
+    before = [(c.measure.key, c.over_seeds, c.over_images, c.p) for c in made.studies[0].comparisons]
     for seed in (1, 2):
         path = tmp_path / f"BetaTilde{seed}" / "summary.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_in": f"/elsewhere/Beta{seed}"}))
     made = report([tmp_path], None, 0.95, NAMES)
     (study,) = made.studies
     assert [[choice.label for choice in shared] for shared in study.shared_training] == [["beta", "beta_tilde"]]
-    assert [(c.measure.key, c.over_seeds, c.over_images, c.p) for c in study.judged.comparisons] == before
+    assert [(c.measure.key, c.over_seeds, c.over_images, c.p) for c in study.comparisons] == before
     assert "beta; beta_tilde share their training" in "\n".join(console(made))
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from compare.synthetic import sweep
-from ddpm_lab.compare.choices import Axis, ComparedChoice, ComparedChoices, ComparedRun
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.judge import judge
 from ddpm_lab.compare.printed import console, write_tables
@@ -33,7 +33,7 @@ def factorial(bpd, leave: tuple[tuple[str, ...], ...] = ()) -> ComparedChoices:
     """All combinations but those that are left out; `bpd(schedule, loss, T, seed)`."""
     rows = [row for row in product(*AXES.values()) if row not in leave]
     choices = [choice(dict(zip(AXES, row, strict=True)), {seed: bpd(*row, seed) for seed in SEEDS}) for row in rows]
-    return ComparedChoices([Axis(key) for key in AXES], choices, [])
+    return ComparedChoices(dict.fromkeys(AXES), choices)
 
 
 def additive(schedule, loss, steps, seed):
@@ -42,7 +42,7 @@ def additive(schedule, loss, steps, seed):
 
 def effects_of(compared: ComparedChoices) -> dict[tuple[str, str], Effect]:
     baseline = compared.choices[0]
-    columns = judge(compared, baseline, 0.95).columns
+    columns = judge(compared, baseline, 0.95)
     return {(effect.axis, effect.value): effect for effect in effects(compared, columns, baseline, 0.95)}
 
 
@@ -121,7 +121,7 @@ def test_settings_without_a_common_seed_say_nothing():
 
 def test_one_axis_has_nothing_to_be_averaged_over():
     choices = [choice({"schedule": value}, {0: 3.0 + SCHEDULE[value]}) for value in SCHEDULE]
-    assert effects_of(ComparedChoices([Axis("schedule")], choices, [])) == {}
+    assert effects_of(ComparedChoices({"schedule": None}, choices)) == {}
 
 
 def test_an_axis_that_another_decides_has_no_effect_of_its_own(tmp_path):
@@ -142,7 +142,8 @@ def test_effects_are_not_of_the_family_that_is_corrected():
     """With them or without, every comparison has the p-value that Holm's correction of the comparisons alone gives it."""
     rng = np.random.default_rng(1)
     compared = factorial(lambda *key: additive(*key) + rng.normal(0, 0.05))
-    comparisons = judge(compared, compared.choices[0], 0.95).comparisons
+    columns = judge(compared, compared.choices[0], 0.95)
+    comparisons = [c for column in columns for c in column.comparisons.values()]
     assert len(comparisons) == 11
     raw = sorted(result.deciding.p for result in comparisons)
     assert min(result.p for result in comparisons) == pytest.approx(min(1, 11 * raw[0]))

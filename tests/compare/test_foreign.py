@@ -1,50 +1,24 @@
 """Whatever lies in the folders, `python compare.py` says in a line what it left out, and compares the rest."""
 
-import contextlib
-import io
 import json
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import yaml
-from helpers import ROOT, arrays, environment
+from helpers import arrays
 
-from compare.synthetic import T, config, sweep, write_evaluation, write_run
-from ddpm_lab.cli.compare import main
+from compare.synthetic import T, config, write_evaluation, write_run
+from compare.test_command import command, said, two
 from ddpm_lab.compare import page
 
-
-def command(*arguments: str | Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr, on a strict terminal."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    code: Any = 0
-    asked = patch.object(sys, "argv", ["compare.py", *map(str, arguments)])
-    with asked, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-    return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
-
-
 RESOURCES = (("plotly", page.PLOTLY), ("ddpm_lab.compare", "page.js"), ("ddpm_lab.compare", "page.css"))
-
-
-def two(folder: Path) -> Path:
-    """linear in a, cosine in b."""
-    write_run(folder / "a", config(1), 3.0)
-    write_run(folder / "b", config(1, "cosine"), 2.9)
-    return folder
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
@@ -83,8 +57,7 @@ CURVES = {
 @pytest.mark.parametrize("change", CONFIGS.values(), ids=CONFIGS)
 def test_a_configuration_that_is_none_is_skipped(change, tmp_path):
     set_config(two(tmp_path) / "a", **change)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert (
         f"note: {tmp_path / 'a'}: config.yaml is not one of a run (it has no seed, or neither schedule nor model); skipped"
         in out
@@ -95,16 +68,14 @@ def test_a_configuration_that_is_none_is_skipped(change, tmp_path):
 @pytest.mark.parametrize("change", ODD.values(), ids=ODD)
 def test_a_configuration_with_odd_parts_is_compared(change, tmp_path):
     set_config(two(tmp_path) / "a", **change)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert "2 runs," in out
 
 
 @pytest.mark.parametrize("content", CURVES.values(), ids=CURVES)
 def test_curves_of_another_kind_are_named_on_the_console_and_on_the_page(content, tmp_path):
     (two(tmp_path) / "a" / "curves.json").write_text(content)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     (note,) = [line for line in out.splitlines() if line.startswith("note:")]
     assert str(tmp_path / "a" / "curves.json") in note
     assert str(tmp_path / "a" / "curves.json") in (tmp_path / "compare" / "index.html").read_text()
@@ -113,8 +84,7 @@ def test_curves_of_another_kind_are_named_on_the_console_and_on_the_page(content
 def test_runs_without_curves_are_named_in_one_line(tmp_path):
     for path in list(two(tmp_path).glob("*/curves.json")):
         path.unlink()
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     (note,) = [line for line in out.splitlines() if "curves.json" in line]
     assert f"{tmp_path / 'a'} and 1 more" in note
 
@@ -130,16 +100,14 @@ def test_yaml_that_holds_itself_or_no_end_is_skipped(content, tmp_path):
 @pytest.mark.parametrize("content", ["[" * 100_000, "", "[]", '{"metrics": [1]}'])
 def test_a_summary_that_is_none_is_no_run(content, tmp_path):
     (two(tmp_path) / "a" / "summary.json").write_text(content)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert "cosine" not in out or "linear" not in out
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, None, "much", [1], 10**400])
 def test_what_is_no_measured_number_is_left_out_and_said(value, tmp_path):
     edit(two(tmp_path) / "a" / "summary.json", lambda c: c["metrics"]["bound_bpd"].update(value=value))
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert f"note: {tmp_path / 'a'}: bound_bpd is no finite number, so left out" in out
 
 
@@ -159,16 +127,14 @@ TERMS = {
 @pytest.mark.parametrize("change", TERMS.values(), ids=TERMS)
 def test_terms_of_another_kind_are_left_out(change, tmp_path):
     set_terms(two(tmp_path) / "a", **change)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert "2 runs," in out
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello"])
 def test_terms_that_cannot_be_read_are_named(content, tmp_path):
     (two(tmp_path) / "a" / "vlb_terms.npz").write_bytes(content)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert out.count("vlb_terms.npz: not readable") == 1
 
 
@@ -205,8 +171,7 @@ def test_an_evaluation_of_another_kind_is_left_out(change, tmp_path):
     for name in "ab":
         write_evaluation(tmp_path / name, {("ancestral", T, "beta"): (3.0, 9.0), ("ddim", 4, "beta"): (4.0, 12.0)})
     edit(tmp_path / "a" / "eval" / "e" / "evaluation.json", change)
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert ("is not as evaluate.py writes it" in out) == (change in ARMS.values())
 
 
@@ -240,8 +205,7 @@ def test_markup_in_names_and_values_stays_text(tmp_path):
     write_run(marked / "b", config(1, "cosine", optim__lr=2), 2.9)
     named = {f"{bad}_fd": {"value": 3, "n": "<b>"}}
     edit(marked / "a" / "summary.json", lambda c: (c["metrics"].update(named), c.update(platform=bad)))
-    code, _, err = command(marked, f"out={tmp_path / 'out'}")
-    assert (code, err) == (0, "")
+    said(marked, f"out={tmp_path / 'out'}")
     text = (tmp_path / "out" / "index.html").read_text()
     assert Active(text).result == ["script", "script"]  # plotly's and ours
     for figure in (part.partition("</script>")[0] for part in text.split('<script type="application/json">')[1:]):
@@ -253,8 +217,7 @@ def test_names_that_are_no_text_are_said_and_written(tmp_path):
     write_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), config(1, optim__lr="größe|*_日本🎉"), 3.0)
     write_run(tmp_path / "new\nline", config(1), 2.9)
     (tmp_path / os.fsdecode(b"\xfe")).mkdir()
-    code, out, err = command(tmp_path, f"out={tmp_path / os.fsdecode(b'out')}")
-    assert (code, err) == (0, "")
+    out = said(tmp_path, f"out={tmp_path / os.fsdecode(b'out')}")
     assert "\\udcfe: empty; skipped" in out
     assert "größe|*_日本🎉" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "table.csv", "table.md", "table.tex"}
@@ -265,8 +228,7 @@ def test_links_that_run_in_circles_are_not_followed(tmp_path):
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.yaml").symlink_to("config.yaml")
-    code, out, err = command(tmp_path)
-    assert (code, err) == (0, "")
+    out = said(tmp_path)
     assert "2 runs," in out
     assert command(tmp_path / "self")[0] == 2
 
@@ -312,50 +274,6 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
     assert "metrics.csv: not readable (PermissionError)" in out
     assert readonly[0] == 2
     assert "cannot be written (Permission denied)" in readonly[2]
-
-
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("out={}/file", "cannot be written (File exists)"),
-        ("out={}/file/below", "cannot be written (Not a directory)"),
-        ("out={}/" + "x" * 300, "cannot be written (File name too long)"),
-        ("baseline=~nobody_of_that_name", "no choice has that"),
-        ("level=0.99999999999999999", "allowed is a number from 0.5 to 0.999"),
-        ("level=0.9999999999999999", "allowed is a number from 0.5 to 0.999"),
-        ("x" * 5_000, "no such folder"),
-    ],
-)
-def test_a_mistake_is_one_line(argument, message, tmp_path):
-    two(tmp_path)
-    (tmp_path / "file").touch()
-    code, _, err = command(tmp_path, argument.format(tmp_path))
-    assert code == 2
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
-
-
-def test_what_cannot_be_written_is_said_all_the_same(tmp_path):
-    (two(tmp_path) / "compare").touch()
-    code, out, _ = command(tmp_path)
-    assert code == 2
-    assert "is ahead of" in out or "nothing is supported" in out
-
-
-def test_a_user_who_is_not_there_is_a_folder_of_that_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert command(two(tmp_path), "out=~nobody_of_that_name/x")[0] == 0
-    assert (tmp_path / "~nobody_of_that_name" / "x" / "index.html").exists()
-
-
-@pytest.mark.slow
-def test_a_reader_who_leaves_early_is_no_failure(tmp_path):
-    line = f"{sys.executable} {ROOT / 'compare.py'} {sweep(tmp_path)} | head -1 >&2; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run([shutil.which("bash") or "sh", "-c", line], capture_output=True, text=True, env=environment())
-    assert done.returncode == 0
-    assert "Traceback" not in done.stderr
-    assert (tmp_path / "compare" / "index.html").exists()
 
 
 def test_numbers_in_words_are_the_same_choice_as_in_figures(tmp_path):

@@ -8,8 +8,7 @@ from compare.synthetic import N, T, config, sweep, write_evaluation, write_run
 from ddpm_lab.compare.judge import Comparison
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console
-from ddpm_lab.compare.report import ComparisonReport, report
-from ddpm_lab.compare.study import Stage
+from ddpm_lab.compare.report import ComparisonReport, Stage, report
 from ddpm_lab.compare.words import sentence
 
 FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ancestral", 4, "beta_tilde")
@@ -17,7 +16,7 @@ FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ances
 
 def comparison(made: ComparisonReport, label: str, key: str, stage: Stage = Stage.EVALUATED) -> Comparison:
     study = next(study for study in made.studies if study.stage is stage)
-    return next(c for c in study.judged.comparisons if c.choice.label == label and c.measure.key == key)
+    return next(c for c in study.comparisons if c.choice.label == label and c.measure.key == key)
 
 
 def images(seed: int, shift: float = 0.0) -> np.ndarray:

@@ -1,10 +1,15 @@
 """Intervals cover what they promise, and pairing, strata and Holm's correction do what they are for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from ddpm_lab.compare.statistics import Interval, bootstrap, holm, normal_interval, t_interval, welch_interval
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
+from ddpm_lab.compare.judge import judge
+from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.statistics import Interval, bootstrap, holm, student, t_interval, welch_interval
 
 EXPERIMENTS = 2_000
 
@@ -63,7 +68,7 @@ def test_one_value_has_no_interval():
 
 def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
     assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2)
-    assert normal_interval(0.0, 0.0, 9, 0.95).p == 1
+    assert student(0.0, 0.0, 8, 0.95, 9).p == 1
     assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4)
 
 
@@ -117,3 +122,26 @@ def test_equal_arms_are_rarely_told_apart(seeds):
         p = [t_interval(arm - arms[0], 0.95).p for arm in arms[1:]]
         wrong += min(holm(p)) <= 0.05
     assert wrong / EXPERIMENTS < 0.065
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seeds):
+    """Four choices alike but for chance, on two measures: the share of such reports in which any sentence claims anything."""
+    rng, claimed, experiments = np.random.default_rng(seeds), 0, 2_000
+    for _ in range(experiments):
+        of_seed, choices = rng.normal(size=(2, seeds)), []
+        for label in "abcd":
+            values = of_seed + rng.normal(size=(2, seeds))
+            runs = {
+                seed: ComparedRun(RunFolder(Path(label), {}, {}, {}), {}, numbers(values[:, seed])) for seed in range(seeds)
+            }
+            choices.append(ComparedChoice({}, label, runs))
+        result = judge(ComparedChoices({}, choices), choices[0], 0.95)
+        comparisons = [c for column in result for c in column.comparisons.values()]
+        assert len(comparisons) == 6
+        claimed += any(c.verdict in ("better", "worse") for c in comparisons)
+    assert claimed / experiments < 0.065
+
+
+def numbers(values):
+    return {key: Number(float(value), None, {}) for key, value in zip(("bound_bpd", "pixels_fd"), values, strict=True)}

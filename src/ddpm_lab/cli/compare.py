@@ -1,6 +1,7 @@
 """`python compare.py FOLDER …`: which choice is better, by how much, and how sure we are."""
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_text
 
 if TYPE_CHECKING:
-    from ddpm_lab.compare.folders import Skipped
+    from ddpm_lab.compare.run_folder import Skipped
 
 USAGE = """\
 Compare trained runs: which choice is better, by how much, and how sure are we?
@@ -29,8 +30,6 @@ What differs between the configurations is found; runs that differ by their seed
 table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to Weights and
 Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only where it has changed.
 """
-
-
 KEYS = ("baseline", "out", "level")
 
 
@@ -51,16 +50,12 @@ def _main(argv: list[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
     from ddpm_lab.compare.page import page_of
     from ddpm_lab.compare.printed import console, write_tables
-    from ddpm_lab.compare.report import options_by_target, report
+    from ddpm_lab.compare.report import report
 
-    targets = {
-        group: {name: target(path) for name, path in options(group, [conf_dir()]).items()} for group in groups([conf_dir()])
-    }
     folders, skipped = _folders(asked.sources)
-    compared = report(folders, asked.baseline, asked.level, options_by_target(targets), skipped)
+    compared = report(folders, asked.baseline, asked.level, _option_names([conf_dir()]), skipped)
     page = page_of(compared, list(map(str, asked.sources)))  # first: it adds to the problems that are printed
     try:
-        asked.out.mkdir(parents=True, exist_ok=True)
         write_tables(compared, asked.out)
         write_text(asked.out / "index.html", page)
     except OSError as error:
@@ -79,44 +74,40 @@ def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped
             folders.append(source)
             continue
         from ddpm_lab.compare.online import fetch_group
-        from ddpm_lab.metrics.cache import root
 
-        fetched = fetch_group(source, root())
+        group, fetched = fetch_group(source)
         folders += fetched.folders
         skipped += fetched.skipped
-        print(
-            f"{fetched.group}: {len(fetched.folders)} run folders, {fetched.loaded} of {fetched.files} files fetched\n",
-            flush=True,
-        )
+        count = f"{len(fetched.folders)} run folders, {fetched.loaded} of {fetched.files} files fetched"
+        print(f"{group}: {count}\n", flush=True)
     return folders, skipped
+
+
+def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
+    """(group, _target_) to the option: of several the shortest name, which the others build on."""
+    files = [(name, group, path) for group in groups(dirs) for name, path in options(group, dirs).items()]
+    names: dict[tuple[str, str], str] = {}
+    for name, group, path in sorted(files, key=lambda file: len(file[0])):
+        names.setdefault((group, target(path) or ""), name)
+    return names
 
 
 def parsed(argv: list[str]) -> Arguments:
     """Folders, groups, and key=value. Raises UserError for anything else."""
     others, given = read(argv, KEYS)
-    sources: list[Path | Group] = []
-    for argument in others:
-        path = Path(os.path.expanduser(argument))
-        if not there(argument) and not argument.startswith(PREFIX):
-            raise UserError(f"{argument}: no such folder; allowed are run folders, and folders above them")
-        sources.append(path if there(argument) else parse_group(argument))
-    if not sources:
+    wrong = [argument for argument in others if not there(argument) and not argument.startswith(PREFIX)]
+    if wrong:
+        raise UserError(f"{wrong[0]}: no such folder; allowed are run folders, and folders above them")
+    if not others:
         raise UserError("which runs? Name a folder, as in: python compare.py outputs/multirun")
-    folders = [source for source in sources if isinstance(source, Path)]
-    groups_named = [source.name for source in sources if isinstance(source, Group)]
-    default = folders[0] / "compare" if folders else Path("outputs/compare", groups_named[0])
-    out = Path(os.path.expanduser(given["out"])) if given.get("out") else default
-    return Arguments(sources, given.get("baseline"), out, _level(given.get("level", "0.95")))
-
-
-def _level(text: str) -> float:
-    try:
-        level = float(text)
-    except ValueError:
-        level = -1.0
-    if not 0.5 <= level <= 0.999:  # beyond it the bootstrap has too few draws
+    sources = [Path(os.path.expanduser(argument)) if there(argument) else parse_group(argument) for argument in others]
+    places = [source / "compare" for source in sources if isinstance(source, Path)]
+    places += [Path("outputs/compare", source.name) for source in sources if isinstance(source, Group)]
+    out = Path(os.path.expanduser(given["out"])) if given.get("out") else places[0]
+    text = given.get("level", "0.95")
+    if not re.fullmatch(r"0?\.\d+", text) or not 0.5 <= float(text) <= 0.999:  # beyond it the bootstrap has too few draws
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
-    return level
+    return Arguments(sources, given.get("baseline"), out, float(text))
 
 
 if __name__ == "__main__":

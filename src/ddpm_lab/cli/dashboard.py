@@ -1,15 +1,12 @@
 """`python dashboard.py project=… group=…`: a dashboard on Weights & Biases for the runs of a sweep."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from ddpm_lab.cli.arguments import read, run
-from ddpm_lab.compare.group import PREFIX, Group, connected, one_line_errors, parse_group, runs_of
+from ddpm_lab.compare.group import Group, connected, one_line_errors, parse_group, runs_of
 from ddpm_lab.errors import UserError, require
 from ddpm_lab.files import write_json
-
-if TYPE_CHECKING:
-    from ddpm_lab.compare.dashboard import GroupContent
 
 USAGE = """\
 A dashboard on Weights & Biases for a group of runs: which choice is better, curves, samples, tables
@@ -41,16 +38,21 @@ def main() -> None:
 def _main(argv: list[str]) -> None:
     asked = parsed(argv)
     require("wandb_workspaces", "dashboards")
-    from ddpm_lab.compare.dashboard import specification, workspace
+    from ddpm_lab.compare.dashboard import content_of, specification, workspace
 
-    if asked.out is not None:
-        _write(specification(workspace(asked.group, asked.name, _content(asked, None))), asked.out)
+    group, runs = asked.group, None
+    if asked.out is None:
+        group, runs = runs_of(group, connected(str(group), ALTERNATIVE))
+    view = workspace(group, asked.name, content_of(asked.folder, runs))
+    if asked.out is None:
+        with one_line_errors(str(group), ALTERNATIVE):
+            print(f"saved: {view.save().url}")
         return
-    api = connected(str(asked.group), ALTERNATIVE)
-    group, runs = runs_of(asked.group, api)
-    view = workspace(group, asked.name, _content(asked, runs))
-    with one_line_errors(str(group), ALTERNATIVE):
-        print(f"saved: {view.save().url}")
+    try:
+        write_json(asked.out, specification(view))
+    except OSError as error:
+        raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
+    print(f"written: {asked.out}")
 
 
 def parsed(argv: list[str]) -> DashboardArguments:
@@ -66,30 +68,6 @@ def parsed(argv: list[str]) -> DashboardArguments:
     name = given.get("group") or (folder.resolve().name if folder else "")
     if not name:
         raise UserError("group= is missing: which runs, by the name of their sweep's folder, as in group=2026-01-01_12-00-00")
-    entity = given.get("entity")
-    group = parse_group(PREFIX + "/".join(part for part in (entity, given["project"], name) if part))
+    group = parse_group(str(Group(given.get("entity"), given["project"], name)))
     out = Path(given["out"]).expanduser() if given.get("out") else None
     return DashboardArguments(group, folder, given.get("name") or f"ddpm-lab {name}", out)
-
-
-def _content(asked: DashboardArguments, runs: list[Any] | None) -> "GroupContent":
-    """From the folder, or from the runs online; else what most sweeps have."""
-    from ddpm_lab.compare.dashboard import DEFAULT_CONTENT, of_folders, of_group
-    from ddpm_lab.compare.folders import read_runs
-
-    if asked.folder is None:
-        return DEFAULT_CONTENT if runs is None else of_group(runs)
-    folders, skipped = read_runs([asked.folder])
-    if not folders:
-        why = [f"  {skip.path}: {skip.why}" for skip in skipped]
-        raise UserError("\n".join([f"{asked.folder}: no run that has ended; without the folder, group= is enough", *why]))
-    return of_folders(folders)
-
-
-def _write(content: dict[str, Any], out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, content)
-    except OSError as error:
-        raise UserError(f"out={out}: cannot be written ({error.strerror})") from error
-    print(f"written: {out}")

@@ -3,7 +3,7 @@
 import html
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,12 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
 
 Flat = dict[str, Plain]
+"""A configuration by dotted keys; a group itself stands for its `_target_`."""
 OptionNames = Mapping[tuple[str, str], str]
 """(group, _target_) to the option as the user types it."""
 
 NOT_COMPARED = (
-    "seed",
-    "resume",
-    "run.",
-    "logger",
-    "metrics.",
-    "data.root",
+    *("seed", "resume", "run.", "logger", "metrics.", "data.root"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "other_world_size", "fast_dev_run")),
     *(f"trainer.{key}" for key in ("log_every", "validate_every", "channels_last")),
     *(f"callbacks.{name}." for name in ("samples", "vlb_terms", "loss_quartiles", "throughput", "checkpoints")),
@@ -30,26 +26,21 @@ NOT_COMPARED = (
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
-    "data",
-    "model",
-    "schedule",
-    "prediction",
-    "loss",
-    "variance",
-    "timesteps",
-    "sampler",
-    "net",
-    "optim",
-    "ema",
-    "trainer",
+    *("data", "model", "schedule", "prediction", "loss", "variance", "timesteps"),
+    *("sampler", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
-TARGET = "._target_"
 FIRST_MODEL = {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}}
 """What configurations without a model had: they are older than the group."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
+MISSING = "–"
+"""Stands for the value of an axis that a choice lacks."""
 SHOWN_WITHOUT_KEY = (f"{EVALUATED}sampler", f"{EVALUATED}setting")
+
+
+class Target(str):
+    """The value of a `_target_`."""
 
 
 @dataclass
@@ -87,85 +78,84 @@ class ComparedChoice:
 
 
 @dataclass
-class Axis:
-    """A key whose value differs, or a group whose option differs."""
-
-    key: str
-    follows: str | None = None
-    """Another axis that determines this one (as the loss its variance), so that the two effects cannot be separated."""
-
-
-@dataclass
 class ComparedChoices:
-    axes: list[Axis]
+    axes: dict[str, str | None]
+    """Each key or group whose value differs, with another axis that determines it (as the loss its variance), if any: the two
+    effects cannot be separated."""
     choices: list[ComparedChoice]
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     options: OptionNames = field(default_factory=dict)
 
     @property
     def free(self) -> list[str]:
         """The axes that no other determines."""
-        return [axis.key for axis in self.axes if axis.follows is None]
+        return [axis for axis, follows in self.axes.items() if follows is None]
 
 
-def as_trained(runs: Sequence[RunFolder]) -> list[ComparedRun]:
-    return [ComparedRun(run, flat_config(run.config), run.numbers, run.picture()) for run in runs if run.numbers]
-
-
-def as_evaluated(runs: Sequence[RunFolder]) -> list[ComparedRun]:
-    """Without the sampler of training, which an evaluation does not use."""
-    compared = []
+def compared_runs(runs: Sequence[RunFolder]) -> tuple[list[ComparedRun], list[ComparedRun]]:
+    """As trained; and as evaluated, without the sampler of training, which an evaluation does not use."""
+    trained, evaluated = [], []
     for run in runs:
-        trained = {key: value for key, value in flat_config(run.config).items() if not key.startswith("sampler.")}
+        flat = flat_config(run.config)
+        if run.numbers:
+            last_samples = max((run.path / "samples").glob("step_*.png"), default=None)
+            trained.append(ComparedRun(run, flat, run.numbers, last_samples))
+        of_network = {key: value for key, value in flat.items() if key.partition(".")[0] != "sampler"}
         for arm in run.evaluated:
-            flat = trained | {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
-            compared.append(ComparedRun(run, flat, arm.numbers, arm.picture, arm.folder))
-    return compared
+            chosen = {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
+            evaluated.append(ComparedRun(run, of_network | chosen, arm.numbers, arm.picture, arm.folder))
+    return trained, evaluated
 
 
 def flat_config(config: Mapping[str, Any]) -> Flat:
     """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
-    return _flattened({**FIRST_MODEL, **config})
+    return dict(_flattened({**FIRST_MODEL, **config}))
 
 
-def _flattened(config: Mapping[str, Any], prefix: str = "") -> Flat:
-    flat: Flat = {}
+def _flattened(config: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Plain]]:
     for key, value in config.items():
-        name = f"{prefix}{key}"
+        name = f"{group}.{key}" if group else key
         if any(name == ignored.rstrip(".") or name.startswith(ignored) for ignored in NOT_COMPARED):
             continue
         if isinstance(value, Mapping):
-            flat |= _flattened(value, f"{name}.")
+            yield from _flattened(value, name)
+        elif key == "_target_":
+            yield group, Target(value)
         elif name == "data.path":
-            flat[name] = Path(str(value)).name
+            yield name, Path(str(value)).name
         else:
-            flat[name] = json.dumps(value, default=str) if isinstance(value, list) else value
-    return flat
+            yield name, json.dumps(value, default=str) if isinstance(value, list) else value
 
 
 def grouped(runs: Sequence[ComparedRun], options: OptionNames) -> ComparedChoices:
     """Runs grouped into choices, in the order in which choices first occur."""
-    groups: dict[str, dict[int, ComparedRun]] = {}
-    notes = []
-    for run in runs:
-        seeds = groups.setdefault(json.dumps({key: as_yaml(value) for key, value in run.flat.items()}, sort_keys=True), {})
-        seed = run.run.seed
-        if (before := seeds.get(seed)) is not None:
-            again = "measured again" if before.run is run.run else f"trained again in {run.run.path}"
-            notes.append(f"{before.run.path}, seed {seed}: {again}; the later one counts")
-        seeds[seed] = run
-    flats = [next(iter(seeds.values())).flat for seeds in groups.values()]
+    groups, notes = _replicates(runs)
+    flats = [next(iter(seeds.values())).flat for seeds in groups]
     keys = _differing(flats)
     words = {key: _words(key, [flat[key] for flat in flats if key in flat], options) for key in keys}
-    values = [{key.removesuffix(TARGET): words[key][as_yaml(flat[key])] for key in keys if key in flat} for flat in flats]
-    axes = _axes([key.removesuffix(TARGET) for key in keys], values)
-    unnamed = {key.removesuffix(TARGET) for key in keys if key.endswith(TARGET)} | set(SHOWN_WITHOUT_KEY)
-    parts = [_parts(each, axes, unnamed) for each in values]
+    values = [{key: words[key][as_yaml(flat[key])] for key in keys if key in flat} for flat in flats]
+    axes = _axes(keys, values)
+    free = [axis for axis, follows in axes.items() if follows is None]
+    targets = {key for key in keys if any(isinstance(flat.get(key), Target) for flat in flats)}
+    parts = [_parts(each, free, targets.union(SHOWN_WITHOUT_KEY)) for each in values]
     labels = [", ".join(each.values()) or "the only choice" for each in parts]
     labels = [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
-    seeds = [dict(sorted(runs.items())) for runs in groups.values()]
-    choices = [ComparedChoice(*each) for each in zip(values, labels, seeds, parts, strict=True)]
-    return ComparedChoices(axes, choices, list(dict.fromkeys(notes)), options)
+    choices = [ComparedChoice(*each) for each in zip(values, labels, groups, parts, strict=True)]
+    return ComparedChoices(axes, choices, notes, options)
+
+
+def _replicates(runs: Sequence[ComparedRun]) -> tuple[list[dict[int, ComparedRun]], list[str]]:
+    """Runs by seed, for each configuration; and notes on those of which a later one counts."""
+    groups: dict[str, dict[int, ComparedRun]] = {}
+    notes: dict[str, None] = {}
+    for run in runs:
+        seeds = groups.setdefault(json.dumps({key: as_yaml(value) for key, value in run.flat.items()}, sort_keys=True), {})
+        seed = run.run.config["seed"]
+        if (before := seeds.get(seed)) is not None:
+            again = "measured again" if before.run is run.run else f"trained again in {run.run.path}"
+            notes[f"{before.run.path}, seed {seed}: {again}; the later one counts"] = None
+        seeds[seed] = run
+    return [dict(sorted(seeds.items())) for seeds in groups.values()], list(notes)
 
 
 def differing_keys(a: Flat, b: Flat) -> list[str]:
@@ -174,21 +164,21 @@ def differing_keys(a: Flat, b: Flat) -> list[str]:
 
 
 def _differing(flats: Sequence[Flat]) -> list[str]:
-    """Keys whose values differ where present. Where the option of a group differs, its other keys may be missing."""
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    differing = [key for key in keys if len({as_yaml(flat[key]) for flat in flats if key in flat}) > 1]
-    of_options = tuple(f"{key.removesuffix(TARGET)}." for key in differing if key.endswith(TARGET))
-    optional = [
-        key
-        for key in keys
-        if key not in differing and any(key not in flat for flat in flats) and not key.startswith(of_options)
-    ]
-    return sorted([*differing, *optional], key=lambda key: (_rank(key), not key.endswith(TARGET)))
+    """Keys whose values differ, in the order of axes. One that some configurations lack differs too, unless it is below a group
+    whose option differs."""
+    values: dict[str, list[Plain]] = {}
+    for key, value in (pair for flat in flats for pair in flat.items()):
+        values.setdefault(key, []).append(value)
+    several = {key for key, each in values.items() if len(set(map(as_yaml, each))) > 1}
+    below = tuple(f"{key}." for key in several)
+    differing = several | {key for key, each in values.items() if len(each) < len(flats) and not key.startswith(below)}
 
+    def rank(key: str) -> tuple[int, bool, bool]:
+        group = key.partition(".")[0]
+        place = GROUPS.index(group) if group in GROUPS else len(GROUPS)
+        return place, not isinstance(values[key][0], Target), key not in several
 
-def _rank(key: str) -> int:
-    group = key.partition(".")[0]
-    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+    return sorted((key for key in values if key in differing), key=rank)
 
 
 def as_yaml(value: Plain) -> str:
@@ -197,52 +187,50 @@ def as_yaml(value: Plain) -> str:
 
 def _words(key: str, values: Sequence[Plain], options: OptionNames) -> dict[str, str]:
     """The name of each value: of a target its option, or its last part where no other target ends in it."""
-    texts = list(dict.fromkeys(map(as_yaml, values)))
-    if not key.endswith(TARGET):
-        return {text: text for text in texts}
-    short = [options.get((key.removesuffix(TARGET), text), text.rpartition(".")[2]) for text in texts]
-    return {text: word if short.count(word) == 1 else text for text, word in zip(texts, short, strict=True)}
+    names = {as_yaml(value): as_yaml(value) for value in values}
+    short = {target: options.get((key, target), target.rpartition(".")[2]) for target in values if isinstance(target, Target)}
+    return names | {target: word for target, word in short.items() if list(short.values()).count(word) == 1}
 
 
-def _axes(keys: Sequence[str], values: Sequence[dict[str, str]]) -> list[Axis]:
+def _axes(keys: Sequence[str], values: Sequence[dict[str, str]]) -> dict[str, str | None]:
     """An axis follows an earlier one, or a later finer one, if each value of that one occurs with one value of it alone."""
 
     def determines(a: str, b: str) -> bool:
         pairs = {(each.get(a), each.get(b)) for each in values}
         return len(pairs) == len({first for first, _ in pairs})
 
-    axes: list[Axis] = []
-    for i, key in enumerate(keys):
-        others = (
-            other
-            for j, other in enumerate(keys)
-            if determines(other, key) and (j < i or (j > i and not determines(key, other)))
-        )
-        axes.append(Axis(key, next(others, None)))
-    return axes
+    def follows(key: str) -> str | None:
+        earlier, later = keys[: keys.index(key)], keys[keys.index(key) + 1 :]
+        others = [*earlier, *(other for other in later if not determines(key, other))]
+        return next((other for other in others if determines(other, key)), None)
+
+    return {key: follows(key) for key in keys}
 
 
-def _parts(values: dict[str, str], axes: Sequence[Axis], unnamed: set[str]) -> dict[str, str]:
+def _parts(values: dict[str, str], free: Sequence[str], unnamed: set[str]) -> dict[str, str]:
     """Of a label, by free axis: the value, after the last part of the key, or the whole key where others share that part."""
-    free = [axis.key for axis in axes if axis.follows is None]
     last = [key.rpartition(".")[2] for key in free]
     names = {key: name if last.count(name) == 1 else key for key, name in zip(free, last, strict=True)}
     return {key: values[key] if key in unnamed else f"{name}={values[key]}" for key, name in names.items() if key in values}
 
 
-def baseline_of(choices: Sequence[ComparedChoice], asked: str | None) -> ComparedChoice:
-    """The first choice, or the one that `asked` names by its label, its values or one of its run folders."""
-    if asked is None:
-        return choices[0]
-    matching = matches(choices, asked)
-    if len(matching) != 1:
+def baseline_of(compared: ComparedChoices, asked: str | None, required: bool) -> ComparedChoice:
+    """The first choice, or the one that `asked` names by its label, its values or one of its run folders. Where it names none
+    or several, raises UserError if `required`; else the first counts, and a note says so."""
+    matching = compared.choices[:1] if asked is None else _matches(compared.choices, asked)
+    if len(matching) == 1:
+        return matching[0]
+    among = matching or compared.choices
+    if required:
         many = f"{len(matching)} choices have that" if matching else "no choice has that"
-        labels = "; ".join(choice.label for choice in matching or choices)
-        raise UserError(f"baseline={asked}: {many}; name one of: {labels}")
-    return matching[0]
+        raise UserError(f"baseline={asked}: {many}; name one of: {'; '.join(choice.label for choice in among)}")
+    many = f"{len(matching)} evaluated choices have that" if matching else "no evaluated choice has that"
+    place = "the first of them" if matching else "the first"
+    compared.notes.append(f"baseline={asked}: {many}; here it is {place}: {among[0].label}")
+    return among[0]
 
 
-def matches(choices: Sequence[ComparedChoice], asked: str) -> list[ComparedChoice]:
+def _matches(choices: Sequence[ComparedChoice], asked: str) -> list[ComparedChoice]:
     """Those that `asked` may mean."""
     folder = Path(os.path.expanduser(asked)).resolve()
     words = [word.strip() for word in asked.split(",")]

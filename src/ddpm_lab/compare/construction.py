@@ -7,7 +7,7 @@ samples depend on the variance only where the sampler uses it, as the record bes
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ddpm_lab.compare.choices import EVALUATED, ComparedChoice, ComparedRun, Flat, OptionNames, as_yaml, differing_keys
+from ddpm_lab.compare.choices import EVALUATED, ComparedChoice, ComparedRun, OptionNames, as_yaml, differing_keys
 from ddpm_lab.compare.measures import Measure, NumberKind
 from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.metrics.record import Record
@@ -40,21 +40,21 @@ def copies(
     measure: Measure, numbers: Mapping[ComparedChoice, Mapping[int, Number]], options: OptionNames
 ) -> dict[ComparedChoice, Copy]:
     """Each choice whose number must equal that of an earlier choice. `numbers`: by choice and seed, the baseline first."""
-    if measure.kind is NumberKind.OTHER:
-        return {}
     originals: dict[frozenset[tuple[str, str]], list[ComparedChoice]] = {}
     made: dict[ComparedChoice, Copy] = {}
-    for choice in numbers:
+    for choice in numbers if measure.kind is not NumberKind.OTHER else ():
         rest = frozenset((key, as_yaml(value)) for key, value in choice.first.flat.items() if _part(key) is None)
         alike = originals.setdefault(rest, [])
-        copy = next(
-            (copy for other in alike if (copy := _copy(measure, choice, other, numbers, options)) is not None),
-            None,
-        )
-        if copy is None:
-            alike.append(choice)
+        for other in alike:
+            pairs = {seed: (number, numbers[other][seed]) for seed, number in numbers[choice].items() if seed in numbers[other]}
+            if unused := _unused(measure.kind, choice, other, pairs):
+                sampler = None
+                if measure.kind is NumberKind.SAMPLES:
+                    sampler = _sampler(choice.first, next(iter(pairs.values()))[0].record, options)
+                made[choice] = Copy(other, unused, sampler)
+                break
         else:
-            made[choice] = copy
+            alike.append(choice)
     return made
 
 
@@ -66,27 +66,19 @@ def _part(key: str) -> str | None:
     return group if group in (VARIANCE, SAMPLER) else None
 
 
-def _copy(
-    measure: Measure,
-    choice: ComparedChoice,
-    other: ComparedChoice,
-    numbers: Mapping[ComparedChoice, Mapping[int, Number]],
-    options: OptionNames,
-) -> Copy | None:
-    seeds = [seed for seed in numbers[choice] if seed in numbers[other]]
-    pairs = [(numbers[choice][seed], numbers[other][seed]) for seed in seeds]
-    identical = all(a.value == b.value for a, b in pairs)
-    one_network = all(choice.runs[seed].run.network == other.runs[seed].run.network for seed in seeds)
+def _unused(
+    kind: NumberKind, choice: ComparedChoice, other: ComparedChoice, pairs: Mapping[int, tuple[Number, Number]]
+) -> tuple[str, ...]:
+    """The parts in which two choices differ, where numbers of the kind depend on none of them; empty else. `pairs`: by seed."""
+    identical = all(a.value == b.value for a, b in pairs.values())
+    one_network = all(choice.runs[seed].run.network == other.runs[seed].run.network for seed in pairs)
+    if not pairs or not (identical or one_network):
+        return ()
     parts = tuple(dict.fromkeys(filter(None, map(_part, differing_keys(choice.first.flat, other.first.flat)))))
-    if not seeds or not parts or not (identical or one_network):
-        return None
-    records = [number.record for pair in pairs for number in pair]
-    unused = set(UNUSED[measure.kind])
-    if measure.kind is NumberKind.SAMPLES and not any(_uses_variance(record, identical) for record in records):
+    unused = set(UNUSED[kind])
+    if kind is NumberKind.SAMPLES and not any(_uses_variance(n.record, identical) for pair in pairs.values() for n in pair):
         unused.add(VARIANCE)
-    if not unused.issuperset(parts):
-        return None
-    return Copy(other, parts, _sampler(choice.first, records[0], options) if measure.kind is NumberKind.SAMPLES else None)
+    return parts if unused.issuperset(parts) else ()
 
 
 def _uses_variance(record: Record, identical: bool) -> bool:
@@ -98,6 +90,5 @@ def _uses_variance(record: Record, identical: bool) -> bool:
 
 def _sampler(run: ComparedRun, record: Record, options: OptionNames) -> str:
     """As the user types it, where known."""
-    flat: Flat = run.flat
-    option = flat.get(f"{EVALUATED}sampler") or options.get(("sampler", str(flat.get("sampler._target_"))))
+    option = run.flat.get(f"{EVALUATED}sampler") or options.get(("sampler", str(run.flat.get("sampler"))))
     return str(option or record.get("sampler"))

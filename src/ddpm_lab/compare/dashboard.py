@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2 import interface as wr
 
-from ddpm_lab.compare.choices import TARGET, ComparedRun, flat_config, grouped
-from ddpm_lab.compare.folders import is_run
+from ddpm_lab.compare.choices import ComparedRun, Target, flat_config, grouped
 from ddpm_lab.compare.group import Group
 from ddpm_lab.compare.measures import measure_of
-from ddpm_lab.compare.run_folder import RunFolder
+from ddpm_lab.compare.run_folder import RunFolder, is_run, read_runs
 from ddpm_lab.errors import UserError
 
 MEDIA = ("samples/grid", "samples/progression", "final/vlb_plot")
@@ -48,20 +47,23 @@ class GroupContent(NamedTuple):
 
 
 DEFAULT_CONTENT = GroupContent(
-    [f"{group}{TARGET}" for group in ("schedule", "loss", "variance")],
-    ["bound_bpd", "pixels_fd"],
-    ["bound_bpd", "pixels_fd@256"],
+    ["schedule._target_", "loss._target_", "variance._target_"], ["bound_bpd", "pixels_fd"], ["bound_bpd", "pixels_fd@256"]
 )
 """Where no run can be read: the choices that most sweeps vary, and the metrics of the default experiment."""
 
 
-def of_folders(runs: Sequence[RunFolder]) -> GroupContent:
-    keys = [f"final/{key}" for run in runs for key in run.numbers] + [key for run in runs for key in run.history]
-    return _content([run.config for run in runs], keys)
-
-
-def of_group(runs: Sequence[Any]) -> GroupContent:
-    """From wandb's runs, those of ddpm-lab. One that has not ended has the numbers of its validations."""
+def content_of(folder: Path | None, runs: Sequence[Any] | None) -> GroupContent:
+    """Of the runs below the folder, else of wandb's runs, else what most sweeps have. A run of wandb that has not ended has the
+    numbers of its validations. Raises UserError for a folder without a run that has ended."""
+    if folder is not None:
+        found, skipped = read_runs([folder])
+        if not found:
+            why = [f"  {skip.path}: {skip.why}" for skip in skipped]
+            raise UserError("\n".join([f"{folder}: no run that has ended; without the folder, group= is enough", *why]))
+        keys = [f"final/{key}" for run in found for key in run.numbers] + [key for run in found for key in run.history]
+        return _content([run.config for run in found], keys)
+    if runs is None:
+        return DEFAULT_CONTENT
     ours = [run for run in runs if is_run(run.config)]
     return _content([run.config for run in ours], [key for run in ours for key in run.summary_metrics])
 
@@ -69,8 +71,8 @@ def of_group(runs: Sequence[Any]) -> GroupContent:
 def _content(configs: Sequence[dict[str, Any]], logged: Sequence[str]) -> GroupContent:
     """The axes are those of compare.py: a choice that another determines is no axis."""
     runs = [ComparedRun(RunFolder(Path(str(i)), config, {}, {}), flat_config(config), {}) for i, config in enumerate(configs)]
-    keys = {key for run in runs for key in run.flat}
-    axes = [key if key in keys else f"{key}{TARGET}" for key in (grouped(runs, {}).free if runs else [])]
+    targets = {key for run in runs for key, value in run.flat.items() if isinstance(value, Target)}
+    axes = [f"{key}._target_" if key in targets else key for key in (grouped(runs, {}).free if runs else [])]
     validated = _judged(logged, "val/")
     finals = _judged(logged, "final/") or validated
     return GroupContent(axes, finals, validated) if finals else DEFAULT_CONTENT._replace(axes=axes)
@@ -86,12 +88,9 @@ def workspace(group: Group, title: str, content: GroupContent) -> ws.Workspace:
     """The view, not saved. Raises UserError for a group whose name the package cannot put into a filter."""
     if unwritable := re.search(UNWRITABLE, group.name):
         raise UserError(f"group={group.name}: wandb-workspaces cannot filter by a name with {unwritable[0]}; rename the group")
-    pinned = [
-        "run:displayName",
-        "config:seed.value",
-        *map(_column, content.axes),
-        *(f"summary:final/{m}" for m in content.measures),
-    ]
+    # a nested configuration has its `value` behind the first part of the key
+    axes = [f"config:{first}.value{dot}{rest}" for first, dot, rest in (axis.partition(".") for axis in content.axes)]
+    results = [f"summary:final/{key}" for key in content.measures]
     return ws.Workspace(
         entity=group.entity or "",
         project=group.project,
@@ -102,36 +101,29 @@ def workspace(group: Group, title: str, content: GroupContent) -> ws.Workspace:
             filters=ws.And(ws.Metric("Group") == group.name),
             groupby=[ws.Config(axis) for axis in content.axes],
             order=[ws.Ordering(ws.Summary(f"final/{content.measures[0]}"), ascending=True)],
-            pinned_columns=pinned,
+            pinned_columns=["run:displayName", "config:seed.value", *axes, *results],
         ),
     )
 
 
-def _column(key: str) -> str:
-    """A nested configuration has its `value` behind the first part of the key."""
-    first, dot, rest = key.partition(".")
-    return f"config:{first}.value{dot}{rest}"
-
-
 def _sections(content: GroupContent) -> list[ws.Section]:
-    axes = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(axis)) for axis in content.axes]
-    finals = [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(f"final/{key}")) for key in content.measures]
     first, *others = content.measures
-    better: list[Any] = [_bars(key) for key in content.measures]
-    better += [_against(first, other) for other in others]
-    better += [wr.ParallelCoordinatesPlot(title="choices and results", columns=[*axes, *finals])]
-    validation: list[Any] = [_line(f"{measure_of(key).label} in validation", (f"val/{key}",)) for key in content.validated]
-    validation += [_line("parts of the bound in validation", BOUND_CURVES)]
-    training: list[Any] = [_line(title, keys) for title, keys in TRAINING_CURVES.items()]
-    samples: list[Any] = [wr.MediaBrowser(title=key, media_keys=[key], grid_x_axis="step", grid_y_axis="run") for key in MEDIA]
-    tables: list[Any] = [*(wr.WeavePanelSummaryTable(table_name=key) for key in TABLES), wr.RunComparer(diff_only="split")]
-    return [
-        ws.Section(name="Which is better", panels=better, is_open=True, pinned=True),
-        ws.Section(name="Validation", panels=validation, is_open=True),
-        ws.Section(name="Samples: a row per run, a column per step", panels=samples, is_open=True),
-        ws.Section(name="Training", panels=training),
-        ws.Section(name="Tables and differences", panels=tables),
-    ]
+    columns = [wr.Config(axis) for axis in content.axes] + [wr.SummaryMetric(f"final/{key}") for key in content.measures]
+    plotted = [wr.ParallelCoordinatesPlotColumn(metric=column) for column in columns]
+    better = [*map(_bars, content.measures), *(_against(first, other) for other in others)]
+    validation = [_line(f"{measure_of(key).label} in validation", (f"val/{key}",)) for key in content.validated]
+    samples = [wr.MediaBrowser(title=key, media_keys=[key], grid_x_axis="step", grid_y_axis="run") for key in MEDIA]
+    tables = [wr.WeavePanelSummaryTable(table_name=key) for key in TABLES]
+    panels: dict[str, list[Any]] = {
+        "Which is better": [*better, wr.ParallelCoordinatesPlot(title="choices and results", columns=plotted)],
+        "Validation": [*validation, _line("parts of the bound in validation", BOUND_CURVES)],
+        "Samples: a row per run, a column per step": samples,
+        "Training": [_line(title, keys) for title, keys in TRAINING_CURVES.items()],
+        "Tables and differences": [*tables, wr.RunComparer(diff_only="split")],
+    }
+    sections = [ws.Section(name=name, panels=content, is_open=i < 3) for i, (name, content) in enumerate(panels.items())]
+    sections[0].pinned = True
+    return sections
 
 
 def _line(title: str, keys: Sequence[str]) -> wr.LinePlot:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices
+from ddpm_lab.compare.choices import MISSING, ComparedChoice, ComparedChoices
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import Measure
-from ddpm_lab.compare.numerals import NONE
 from ddpm_lab.compare.statistics import Interval, t_interval
 
 
@@ -57,8 +56,8 @@ def effects(compared: ComparedChoices, columns: Sequence[Column], baseline: Comp
     described = [
         effect
         for axis in compared.free
-        for value in dict.fromkeys(choice.values.get(axis, NONE) for choice in compared.choices)
-        if value != baseline.values.get(axis, NONE)
+        for value in dict.fromkeys(choice.values.get(axis, MISSING) for choice in compared.choices)
+        if value != baseline.values.get(axis, MISSING)
         for column in columns
         if (effect := _effect(compared, axis, value, baseline, column, level)) is not None
     ]
@@ -69,21 +68,19 @@ def _effect(
     compared: ComparedChoices, axis: str, value: str, baseline: ComparedChoice, column: Column, level: float
 ) -> Effect | None:
     """None where no setting has both values with a common seed, or the settings share no seed."""
-    against, others = baseline.values.get(axis, NONE), [key for key in compared.free if key != axis]
-    by_rest = {
-        end: {tuple(c.values.get(key, NONE) for key in others): c for c in compared.choices if c.values.get(axis, NONE) == end}
-        for end in (value, against)
-    }
-    ends = [(c, by_rest[against][rest]) for rest, c in by_rest[value].items() if rest in by_rest[against]]
-    pairs = [pair for pair in ends if column.numbers.get(pair[0], {}).keys() & column.numbers.get(pair[1], {}).keys()]
-    shared = [column.numbers[a].keys() & column.numbers[b].keys() for a, b in pairs]
-    seeds = sorted(set.intersection(*map(set, shared))) if shared else []
+    against, numbers = baseline.values.get(axis, MISSING), column.numbers
+
+    def setting(choice: ComparedChoice) -> tuple[str | None, ...]:
+        return tuple(choice.values.get(key) for key in compared.free if key != axis)
+
+    partners = {setting(c): c for c in numbers if c.values.get(axis, MISSING) == against}
+    ends = [c for c in compared.choices if c in numbers and c.values.get(axis, MISSING) == value and setting(c) in partners]
+    pairs = [(c, partners[setting(c)]) for c in ends if numbers[c].keys() & numbers[partners[setting(c)]].keys()]
+    seeds = sorted(set.intersection(*(set(numbers[end]) for pair in pairs for end in pair))) if pairs else []
     if not seeds:
         return None
-    numbers = column.numbers
     differences = np.array([[numbers[a][seed].value - numbers[b][seed].value for seed in seeds] for a, b in pairs])
+    made = [copies(column.measure, {b: numbers[b], a: numbers[a]}, compared.options) for a, b in pairs]
+    of_settings = [copy for each in made for copy in each.values()]
     estimate = t_interval(differences.mean(0), level)
-    made = [
-        copy for a, b in pairs for copy in copies(column.measure, {b: numbers[b], a: numbers[a]}, compared.options).values()
-    ]
-    return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist(), made)
+    return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist(), of_settings)

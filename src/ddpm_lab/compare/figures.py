@@ -1,47 +1,59 @@
-"""Figures of means, differences and the Pareto front, as plotly's script in the page reads them: data and layout."""
+"""Figures: what is shown of means, differences, the Pareto front and curves. page.js makes plotly's traces of it."""
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ddpm_lab.compare.choices import ComparedChoice
-from ddpm_lab.compare.judge import Column, Verdict
-from ddpm_lab.compare.measures import NumberKind
-from ddpm_lab.compare.numerals import decimal, interval
-from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.study import Study, digits_of
-from ddpm_lab.compare.words import VERDICTS
+import numpy as np
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
-"""Okabe and Ito's, which colour-blind readers can tell apart, and two more."""
-DASHES = ("solid", "dash", "dot", "dashdot")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
-NEUTRAL = "#8a8f98"
+from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
+from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.measures import NumberKind, measure_of
+from ddpm_lab.compare.report import Study
+from ddpm_lab.compare.run_folder import DescribedCurve, columns
+from ddpm_lab.compare.statistics import Interval
+from ddpm_lab.compare.words import VERDICTS, decimal, digits_of, interval
+
+POINTS = 200
+"""Of a line at most."""
+BOUND = "val/bound_bpd"
+LOSS = "train/loss"
+Values = Sequence[float] | np.ndarray
 LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
 HOLLOW = (Verdict.OPEN, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
-Trace = dict[str, Any]
+Entry = dict[str, Any]
+"""What a figure shows of one choice."""
 
 
 @dataclass
 class Figure:
     """`alt` describes the figure to readers who cannot see it."""
 
+    kind: str
+    """"rows", "lines" or "plane": the function of page.js that draws it."""
     title: str
     alt: str
-    data: list[Trace]
-    layout: dict[str, Any]
+    data: list[Entry]
+    x: dict[str, Any]
+    """The axis: its title, and settings of plotly's."""
+    y: dict[str, Any]
+    height: int = 360
     wide: bool = False
-
-
-def style_of(study: Study, choice: ComparedChoice) -> Trace:
-    """Of a line: a choice looks the same in every figure."""
-    i = study.compared.choices.index(choice)
-    return {"color": COLOURS[i % len(COLOURS)], "dash": DASHES[i // len(COLOURS) % len(DASHES)], "width": 2}
+    legend: bool = False
+    front: list[tuple[float, float]] = field(default_factory=list)
+    """The points of a plane that no other beats on both axes."""
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": html.escape(title, quote=False)}, "automargin": True, **more}
+    return {"title": html.escape(title, quote=False), **more}
+
+
+def entry(study: Study, choice: ComparedChoice, text: str, **shown: Any) -> Entry:
+    """A choice has one colour in all figures, by its place. `text` is shown where the pointer is."""
+    return {"choice": study.compared.choices.index(choice), "name": choice.plotted, "text": text, **shown}
 
 
 def crowded(study: Study) -> bool:
@@ -49,83 +61,49 @@ def crowded(study: Study) -> bool:
     return len(study.compared.choices) > 12
 
 
+def _ends(estimate: Interval) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _rows(title: str, alt: str, data: list[Entry], x: dict[str, Any]) -> Figure:
+    """A row for each choice, the first on top."""
+    return Figure("rows", title, alt, data, x, axis(""), height=90 + 34 * max(len(data), 2))
+
+
 def means_figure(study: Study, column: Column) -> Figure:
     """Each choice's mean with its interval, and the value of each seed."""
-    choices = [choice for choice in study.compared.choices if choice in column.estimates]
     label, digits, data = column.measure.label, digits_of(column), []
-    for choice in choices:
-        estimate, numbers, colour = column.estimates[choice], column.numbers[choice], style_of(study, choice)["color"]
-        seeds = [f"seed {seed}: {decimal(number.value, digits + 1)}" for seed, number in numbers.items()]
-        marker = {"symbol": "line-ns-open", "size": 11, "color": colour, "opacity": 0.9, "line": {"width": 1.5}}
-        data.append(_points([n.value for n in numbers.values()], [choice.plotted] * len(seeds), seeds, marker))
-        text = f"mean {decimal(estimate.value, digits)} {interval(estimate.low, estimate.high, digits)}, n = {estimate.n}"
-        data.append(_dot(choice, text, colour, estimate))
-    best = min(choices, key=lambda choice: -column.measure.better * column.estimates[choice].value)
-    top = decimal(column.estimates[best].value, digits)
-    alt = f"{label} of {len(choices)} choices. Best mean: {best.label}, {top}."
-    return Figure(f"{label} by choice", alt, data, _rows(choices, label))
+    estimates = {choice: column.estimates[choice] for choice in study.compared.choices if choice in column.estimates}
+    for choice, estimate in estimates.items():
+        numbers = column.numbers[choice]
+        texts = [f"seed {seed}: {decimal(number.value, digits + 1)}" for seed, number in numbers.items()]
+        text = f"mean {decimal(estimate.value, digits)} {interval(estimate, digits)}, n = {estimate.n}"
+        seeds = {"values": [number.value for number in numbers.values()], "texts": texts}
+        data.append(entry(study, choice, text, mean=_ends(estimate), seeds=seeds))
+    best = min(estimates, key=lambda choice: -column.measure.better * estimates[choice].value)
+    alt = f"{label} of {len(data)} choices. Best mean: {best.label}, {decimal(estimates[best].value, digits)}."
+    return _rows(f"{label} by choice", alt, data, axis(label))
 
 
 def differences_figure(study: Study, column: Column) -> Figure | None:
     """Each choice's difference to the baseline with its interval."""
-    comparisons = [c for c in study.judged.comparisons if c.measure.key == column.measure.key and c.over_seeds is not None]
-    digits, data, values = digits_of(column), [], []
-    for c in comparisons:
-        assert c.over_seeds is not None
-        estimate, deciding, hollow = c.over_seeds, c.deciding, c.verdict in HOLLOW
-        if deciding is None or c.copy is not None:
-            estimate = estimate._replace(low=None, high=None)
-        else:
-            estimate = estimate._replace(low=deciding.low, high=deciding.high)
-        over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if deciding else "one seed"
+    data, values = [], []
+    for choice, c in column.comparisons.items():
+        if c.over_seeds is None:
+            continue
+        decided = None if c.copy is not None else c.deciding
+        shown = c.over_seeds._replace(low=decided.low if decided else None, high=decided.high if decided else None)
+        over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if c.deciding else "one seed"
         over = "seeds, unpaired" if c.apart else over
-        span = interval(estimate.low, estimate.high, digits, True)
-        values.append(f"{c.choice.label} {decimal(estimate.value, digits, True)}")
-        text = f"{decimal(estimate.value, digits, True)} {span} over {over}: {VERDICTS[c.verdict]}"
-        data.append(_dot(c.choice, text, NEUTRAL if hollow else style_of(study, c.choice)["color"], estimate, hollow))
+        value = decimal(shown.value, digits_of(column), True)
+        values.append(f"{choice.label} {value}")
+        text = f"{value} {interval(shown, digits_of(column), True)} over {over}: {VERDICTS[c.verdict]}"
+        data.append(entry(study, choice, text, mean=_ends(shown), hollow=c.verdict in HOLLOW))
     if not data:
         return None
-    layout = _rows([c.choice for c in comparisons], "difference")
-    layout["xaxis"] |= {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "#333"}
+    title = f"Against {study.baseline.label}; hollow: no difference is supported"
     alt = f"Difference to {study.baseline.label} in {column.measure.label}: {'; '.join(values[:12])}."
-    return Figure(f"Against {study.baseline.label}; hollow: no difference is supported", alt, data, layout)
-
-
-def _points(x: Sequence[float], y: Sequence[Any], text: Sequence[str], marker: dict[str, Any]) -> Trace:
-    hover = {"text": list(text), "hovertemplate": "%{y}<br>%{text}<extra></extra>"}
-    return {"x": list(x), "y": list(y), "mode": "markers", "marker": marker} | hover
-
-
-def _dot(choice: ComparedChoice, text: str, colour: str, estimate: Interval, hollow: bool = False) -> Trace:
-    """In the row of a choice."""
-    marker = {"size": 9, "color": colour, "line": {"width": 2, "color": colour}} | ({"symbol": "circle-open"} if hollow else {})
-    return _points([estimate.value], [choice.plotted], [text], marker) | _error("error_x", estimate, colour)
-
-
-def _error(name: str, estimate: Interval, colour: str) -> Trace:
-    if estimate.low is None or estimate.high is None:
-        return {}
-    ends = {"array": [estimate.high - estimate.value], "arrayminus": [estimate.value - estimate.low]}
-    return {name: {"type": "data", "symmetric": False, "color": colour, "thickness": 2, "width": 5} | ends}
-
-
-def _rows(choices: Sequence[ComparedChoice], title: str) -> dict[str, Any]:
-    """The layout with a row for each choice, the first on top."""
-    labels = [choice.plotted for choice in choices][::-1]
-    lines = [_broken(label) for label in labels]
-    y = axis("") | {"categoryorder": "array", "categoryarray": labels, "range": [-0.6, len(labels) - 0.4]}
-    y |= {"tickmode": "array", "tickvals": labels, "ticktext": ["<br>".join(line) for line in lines]}
-    height = 38 if any(len(line) > 1 for line in lines) else 30
-    return {"height": 90 + height * max(len(labels), 2), "xaxis": axis(title), "yaxis": y, "showlegend": False}
-
-
-def _broken(label: str) -> list[str]:
-    """A long label on two lines, broken at the comma nearest to its middle."""
-    commas = [i for i in range(len(label)) if label.startswith(", ", i)]
-    if len(label) <= 22 or not commas:
-        return [label]
-    place = min(commas, key=lambda i: abs(i - len(label) / 2))
-    return [f"{label[:place]},", label[place + 2 :]]
+    return _rows(title, alt, data, axis("difference", zeroline=True, zerolinewidth=1.5, zerolinecolor="#333"))
 
 
 def pareto(study: Study) -> Figure | None:
@@ -134,30 +112,151 @@ def pareto(study: Study) -> Figure | None:
     fd = next((column for column in study.main if column.measure.distance), None)
     if bpd is None or fd is None:
         return None
-    choices = [choice for choice in study.compared.choices if choice in bpd.estimates and choice in fd.estimates]
-    if len(choices) < 2:
+    shown = [choice for choice in study.compared.choices if choice in bpd.estimates and choice in fd.estimates]
+    points = {choice: (fd.estimates[choice].value, bpd.estimates[choice].value) for choice in shown}
+    if len(points) < 2:
         return None
-    points = {choice: (fd.estimates[choice].value, bpd.estimates[choice].value) for choice in choices}
     front = [choice for choice, point in points.items() if not any(_dominates(other, point) for other in points.values())]
-    x, y = zip(*sorted(points[choice] for choice in front), strict=True)
-    steps = {"line": {"color": NEUTRAL, "dash": "dot", "shape": "hv"}, "name": "Pareto front", "hoverinfo": "skip"}
-    data: list[Trace] = [{"x": x, "y": y, "mode": "lines"} | steps]
-    for i, choice in enumerate(choices):
-        colour = style_of(study, choice)["color"]
-        pairs = [
-            (html.escape(c.measure.label, quote=False), decimal(c.estimates[choice].value, digits_of(c))) for c in (fd, bpd)
+    data = []
+    for choice in points:
+        x, y = fd.estimates[choice], bpd.estimates[choice]
+        texts = [
+            f"{html.escape(c.measure.label, quote=False)} {decimal(c.estimates[choice].value, digits_of(c))}" for c in (fd, bpd)
         ]
-        text = "<br>".join(f"{label} {value}" for label, value in pairs)
-        trace = _dot(choice, "", colour, fd.estimates[choice]) | _error("error_y", bpd.estimates[choice], colour)
-        trace |= {"y": [points[choice][1]], "name": choice.plotted}
-        trace |= {"hovertemplate": f"{choice.plotted}<br>{text}<extra></extra>"}
-        trace["marker"] |= {"symbol": SYMBOLS[i // len(COLOURS) % len(SYMBOLS)]}
-        data.append(trace)
-    labels, best = (bpd.measure.label, fd.measure.label), "; ".join(choice.label for choice in front)
-    alt = f"{labels[0]} against {labels[1]}. None of these is beaten on both means: {best}."
-    layout = {"height": 420, "xaxis": axis(labels[1]), "yaxis": axis(labels[0]), "showlegend": not crowded(study)}
-    return Figure(f"{labels[0]} against {labels[1]}: lower left is better", alt, data, layout, wide=True)
+        data.append(entry(study, choice, "<br>".join(texts), x=_ends(x), y=_ends(y)))
+    title = f"{bpd.measure.label} against {fd.measure.label}"
+    alt = f"{title}. None of these is beaten on both means: {'; '.join(choice.label for choice in front)}."
+    made = Figure("plane", f"{title}: lower left is better", alt, data, axis(fd.measure.label), axis(bpd.measure.label), 420)
+    made.wide, made.legend, made.front = True, not crowded(study), sorted(points[choice] for choice in front)
+    return made
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+
+def learning(study: Study) -> list[Figure | None]:
+    """Validation and training loss over steps, from metrics.csv."""
+    runs = [run for choice in study.compared.choices for run in choice.runs.values()]
+    known = dict.fromkeys(name for run in runs for name in run.run.history)
+    judged = [name for name in known if measure_of(name.removeprefix("val/")).judged and name != BOUND]
+    return [_curve(study, name) for name in (BOUND, *judged, LOSS) if name in known]
+
+
+def _curve(study: Study, name: str) -> Figure | None:
+    data: list[Entry] = []
+    for choice in study.compared.choices:
+        runs = [curve for run in choice.runs.values() if (curve := run.run.history.get(name))]
+        steps = sorted(set.intersection(*map(set, runs))) if runs else []
+        if len(steps) > 1:
+            values = np.array([[run[step] for step in steps] for run in runs])
+            text = f"mean of {len(runs)}" if len(runs) > 1 else "one seed"
+            data.append(_line(study, choice, steps, values.mean(0), text))
+            if len(runs) > 1 and not crowded(study):
+                data[-1] |= {"low": _rounded(_thinned(values.min(0))), "high": _rounded(_thinned(values.max(0)))}
+    shown = [value for line in data for part in ("y", "low", "high") for value in line.get(part, ())]
+    title = "training loss" if name == LOSS else f"{measure_of(name.removeprefix('val/')).label} in validation"
+    sentence = f"{title[0].upper()}{title[1:]}"
+    alt = f"{sentence} over optimiser steps, a line per choice; bands from lowest to highest seed."
+    sentence += "; bands: lowest to highest seed" * any("low" in line for line in data)
+    log = {"type": "log"} if shown and min(shown) > 0 and max(shown) > 20 * min(shown) else {}
+    return _lines(study, sentence, alt, data, axis("optimiser steps"), axis(title, **log))
+
+
+def _lines(study: Study, title: str, alt: str, data: list[Entry], x: Any, y: Any, height: int = 360) -> Figure | None:
+    """None without a line. The high ones are as wide as the page."""
+    legend = not crowded(study)
+    return Figure("lines", title, alt, data, x, y, height, height > 360, legend) if data else None
+
+
+def _line(study: Study, choice: ComparedChoice, x: Values, y: Values, text: str, log: bool = False) -> Entry:
+    return entry(study, choice, text, x=_thinned(x, log), y=_rounded(_thinned(y, log)))
+
+
+def _thinned(values: Values, log: bool = False) -> list[Any]:
+    """At most POINTS of them, evenly on a linear or a logarithmic scale."""
+    if len(values) <= POINTS:
+        return list(values)
+    places = np.geomspace(1, len(values), POINTS) - 1 if log else np.linspace(0, len(values) - 1, POINTS)
+    return [values[i] for i in sorted({round(place) for place in places})]
+
+
+def _rounded(values: Values) -> list[float | None]:
+    """To 6 digits. What is not a number leaves a gap."""
+    return [None if np.isnan(value) else float(f"{value:.6g}") for value in values]
+
+
+def terms(study: Study) -> Figure | None:
+    """Every term of the bound from vlb_terms.npz, the mean over seeds."""
+    data = []
+    for choice in study.compared.choices:
+        files = [terms for run in choice.runs.values() if _sound(terms := run.run.vlb_terms.content)]
+        files = [terms for terms in files if np.array_equal(terms["times"], files[0]["times"])]
+        if files:
+            mean = np.mean([terms["terms_bpd"] for terms in files], axis=0)
+            positive = np.where(mean > 0, mean, np.nan)
+            data.append(_line(study, choice, files[0]["times"].tolist(), positive, f"mean of {len(files)}, t", log=True))
+    title = "Terms of the bound: L_0 at t = 1, then L_(t−1)"
+    alt = (
+        "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
+    )
+    x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", dtick=1, exponentformat="power")
+    return _lines(study, title, alt, data, x, y, 420)
+
+
+def _sound(terms: Mapping[str, np.ndarray]) -> bool:
+    """Whether they are two lists of numbers of one length."""
+    times, bpd = terms.get("times"), terms.get("terms_bpd")
+    if times is None or bpd is None or times.ndim != 1 or times.shape != bpd.shape or not len(times):
+        return False
+    return times.dtype.kind in "iu" and bpd.dtype.kind == "f"
+
+
+def rate_distortion(study: Study) -> Figure | None:
+    """RMSE of x̂_0 against the bits sent so far, from bound_*.csv of evaluations."""
+    lines: dict[Path, Entry] = {}
+    for choice in study.compared.choices:
+        if (path := _bound_file(choice.first)) and path not in lines:
+            by_time = columns(path, "t", choice.first.run.problems)
+            rate, rmse = by_time.get("rate_bits_per_dim", {}), by_time.get("rmse_of_255", {})
+            times = [t for t in rate if t in rmse]
+            if times:
+                lines[path] = _line(study, choice, [rate[t] for t in times], [rmse[t] for t in times], "rate")
+    alt = "Distortion (RMSE of the prediction of x_0, of 255) against rate in bits/dim, a line per choice (its first seed)."
+    x, y = axis("rate, bits/dim"), axis("RMSE of x̂_0, of 255")
+    return _lines(study, "Rate and distortion", alt, list(lines.values()), x, y, 420)
+
+
+def _bound_file(run: ComparedRun) -> Path | None:
+    """Of the longest chain that was measured under the choice's variance."""
+    if run.evaluation is None:
+        return None
+    variance = re.escape(str(run.flat["evaluated.variance"]).replace("/", "_"))
+    files = run.evaluation.glob("bound_*.csv")
+    steps = {int(name[1]): path for path in files if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name))}
+    return steps[max(steps)] if steps else None
+
+
+def described(study: Study) -> list[Figure | None]:
+    """What models say of themselves in curves.json, as schedules: by title, one line for all choices with the same curve."""
+    lines: dict[str, dict[DescribedCurve, list[ComparedChoice]]] = {}
+    for choice in study.compared.choices:
+        for curve in next((run.run.described for run in choice.runs.values() if run.run.described), []):
+            lines.setdefault(curve.title, {}).setdefault(curve, []).append(choice)
+    figures = []
+    for title, by_curve in lines.items():
+        data = []
+        for curve, choices in by_curve.items():
+            x, y = ([point[i] for point in curve.points] for i in (0, 1))
+            data.append(_line(study, choices[0], x, y, "") | {"name": html.escape(_in_common(choices), quote=False)})
+        first = next(iter(by_curve))
+        alt = f"{first.alt} {len(by_curve)} different lines over {len(study.compared.choices)} choices."
+        figures.append(_lines(study, title, alt, data, axis(first.x_label), axis(first.y_label)))
+    return figures
+
+
+def _in_common(choices: Sequence[ComparedChoice]) -> str:
+    """The part of the label that the choices share."""
+    first, *others = choices
+    shared = [word for key, word in first.words.items() if all(other.words.get(key) == word for other in others)]
+    return ", ".join(shared) or "all choices"

@@ -1,8 +1,8 @@
 """Which choice is better: each number of each choice against the baseline's, where their records allow a comparison."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.construction import Copy, copies
@@ -45,12 +45,12 @@ class Comparison:
     baseline: ComparedChoice
     seeds: list[int]
     """Those of both."""
-    wins: int
+    wins: int = 0
     """Seeds in which the choice is the better one."""
-    over_seeds: Interval | None
-    over_images: Interval | None
+    over_seeds: Interval | None = None
+    over_images: Interval | None = None
     """Paired where `paired`; else, at one seed, from both standard errors."""
-    paired: bool
+    paired: bool = False
     apart: tuple[list[int], list[int]] | None = None
     """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
     lacking: dict[ComparedChoice, list[int]] = field(default_factory=dict)
@@ -77,14 +77,9 @@ class Comparison:
         return seeds is not None and seeds.value == 0 and (seeds.n == 1 or seeds.low == seeds.high)
 
     @property
-    def in_family(self) -> bool:
-        deciding = self.deciding
-        return deciding is not None and deciding.p is not None and not self.identical and self.copy is None
-
-    @property
-    def images_object(self) -> bool:
-        """The interval over images includes zero, whatever the seeds."""
-        return self.replicated and self.over_images is not None and not self.over_images.excludes_zero
+    def uncorrected_p(self) -> float | None:
+        """None where the comparison is outside the family that is corrected: there is no interval, or nothing can differ."""
+        return None if self.deciding is None or self.identical or self.copy is not None else self.deciding.p
 
     @property
     def verdict(self) -> Verdict:
@@ -94,7 +89,8 @@ class Comparison:
             return Verdict.IDENTICAL
         if self.deciding is None or self.p is None or self.lacking:
             return Verdict.NONE
-        if not self.holds or self.images_object:
+        images_object = self.over_images is not None and not self.over_images.excludes_zero
+        if not self.holds or (self.replicated and images_object):
             return Verdict.OPEN
         better = self.deciding.value * self.measure.better > 0
         if self.replicated:
@@ -115,42 +111,45 @@ class Column:
     reported: list[Difference] = field(default_factory=list)
     copies: dict[ComparedChoice, Copy] = field(default_factory=dict)
     """Choices whose number equals that of another choice by construction."""
+    comparisons: dict[ComparedChoice, Comparison] = field(default_factory=dict)
+    """Of a judged measure, each other choice against the baseline."""
+
+    @property
+    def first(self) -> Number:
+        """Of the first choice that has one."""
+        return next(iter(next(iter(self.numbers.values())).values()))
 
     def lacking(self, choice: ComparedChoice) -> list[int]:
         """Seeds of which a choice lacks a number that it has of other seeds."""
         numbers = self.numbers.get(choice, {})
         return [seed for seed in choice.runs if seed not in numbers] if numbers else []
 
+    @cached_property
+    def winners(self) -> list[ComparedChoice]:
+        """The best mean; several where equal. Not a choice that lacks a seed, nor a copy; none where all others are copies."""
+        better = self.measure.better
+        free = {c: e.value * better for c, e in self.estimates.items() if c not in self.copies and not self.lacking(c)}
+        if not better or (len(free) == 1 and self.copies):
+            return []
+        best = max(free.values(), default=0.0)
+        return [choice for choice, mean in free.items() if mean == best]
 
-@dataclass
-class Judgement:
-    columns: list[Column]
-    comparisons: list[Comparison]
 
-    def of(self, choice: ComparedChoice, key: str) -> Comparison | None:
-        return next((c for c in self.comparisons if c.choice is choice and c.measure.key == key), None)
-
-
-def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> Judgement:
+def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> list[Column]:
     """All columns; of those that are judged, each other choice against the baseline, with p-values corrected over all."""
     measured = {c: {seed: _numbers(run) for seed, run in c.runs.items()} for c in [baseline, *compared.choices]}
     keys = dict.fromkeys(key for choice in compared.choices for numbers in measured[choice].values() for key in numbers)
     columns = [_column(key, measured, compared, level) for key in keys]
     order = list(BITS_PER_DIM)
     columns.sort(key=lambda c: (not c.measure.judged, c.measure.better == 0, [*order, c.measure.key].index(c.measure.key)))
-    comparisons = [
-        _comparison(column, choice, baseline, level)
-        for column in columns
-        if column.measure.judged and baseline in column.numbers
-        for choice in compared.choices
-        if choice is not baseline and choice in column.numbers
-    ]
-    family = [c for c in comparisons if c.in_family]
-    for comparison, p in zip(
-        family, holm([c.deciding.p for c in family if c.deciding and c.deciding.p is not None]), strict=True
-    ):
+    for column in columns:
+        if column.measure.judged and baseline in column.numbers:
+            others = [choice for choice in compared.choices if choice is not baseline and choice in column.numbers]
+            column.comparisons = {choice: _comparison(column, choice, baseline, level) for choice in others}
+    family = [c for column in columns for c in column.comparisons.values() if c.uncorrected_p is not None]
+    for comparison, p in zip(family, holm([c.uncorrected_p for c in family if c.uncorrected_p is not None]), strict=True):
         comparison.p, comparison.holds = p, p <= 1 - level
-    return Judgement(columns, comparisons)
+    return columns
 
 
 def _numbers(run: ComparedRun) -> dict[str, Number]:
@@ -163,12 +162,9 @@ def _numbers(run: ComparedRun) -> dict[str, Number]:
 
 def _record(run: ComparedRun, number: Number) -> Record:
     """With the data set: splits of different data are not comparable."""
-    data = ", ".join(
-        f"{key.removeprefix('data.')} {value}"
-        for key, value in sorted(run.flat.items())
-        if key.startswith("data.") and key not in OF_TRAINING
-    )
-    return number.record | {"data set": data}
+    keys = sorted(key for key in run.flat if key.partition(".")[0] == "data" and key not in OF_TRAINING)
+    described = [f"{key.partition('.')[2]} {run.flat[key]}".strip() for key in keys]
+    return number.record | {"data set": ", ".join(described)}
 
 
 def _column(
@@ -176,21 +172,17 @@ def _column(
 ) -> Column:
     """Records are compared with that of the baseline, or of the first choice that has the number."""
     reference, column = None, Column(measure_of(key))
-    longer = any(axis.key == "trainer.max_steps" for axis in compared.axes)
+    reported = [field for field in REPORTED if field != "step" or "trainer.max_steps" not in compared.axes]
     for choice, by_seed in measured.items():
         kept = {}
-        for seed, numbers in by_seed.items():
-            if (number := numbers.get(key)) is None:
-                continue
+        for seed, number in ((seed, numbers[key]) for seed, numbers in by_seed.items() if key in numbers):
             record = _record(choice.runs[seed], number)
             reference = reference or record
             if wrong := incomparable(reference, record):
                 column.refused[choice] = wrong
                 continue
             kept[seed] = number
-            differing = [
-                d for d in differences(reference, record) if d.field in REPORTED and not (longer and d.field == "step")
-            ]
+            differing = [d for d in differences(reference, record) if d.field in reported]
             column.reported += [d for d in differing if d not in column.reported]
         if kept:
             column.numbers[choice] = kept
@@ -200,42 +192,25 @@ def _column(
 
 
 def _comparison(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
+    """Paired by the seeds of both; of two that share none, unpaired where each has two or more."""
     ours, theirs = column.numbers[choice], column.numbers[baseline]
-    seeds = sorted(ours.keys() & theirs.keys())
-    if seeds:
-        difference = [ours[seed].value - theirs[seed].value for seed in seeds]
-        wins = sum(d * column.measure.better > 0 for d in difference)
-        images = over_images([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], level)
-        paired = images is not None
-        if images is None and len(seeds) == 1:
-            images = unpaired(ours[seeds[0]], theirs[seeds[0]], level)
-        made = Comparison(column.measure, choice, baseline, seeds, wins, t_interval(difference, level), images, paired)
-    else:
-        made = _apart(column, choice, baseline, level)
+    made = Comparison(column.measure, choice, baseline, sorted(ours.keys() & theirs.keys()))
     made.lacking = {each: lacking for each in (choice, baseline) if (lacking := column.lacking(each))}
-    copy = column.copies.get(choice)
-    made.copy = copy if copy is not None and copy.original is baseline else None
+    if (copy := column.copies.get(choice)) is not None and copy.original is baseline:
+        made.copy = copy
+    if made.seeds:
+        a, b = ([numbers[seed] for seed in made.seeds] for numbers in (ours, theirs))
+        differences = [x.value - y.value for x, y in zip(a, b, strict=True)]
+        made.wins = sum(difference * column.measure.better > 0 for difference in differences)
+        made.over_seeds = t_interval(differences, level)
+    elif min(len(ours), len(theirs)) > 1:
+        a, b = [*ours.values()], [*theirs.values()]
+        made.apart = sorted(ours), sorted(theirs)
+        made.over_seeds = welch_interval([n.value for n in a], [n.value for n in b], level)
+    else:
+        return made
+    made.over_images = over_images(a, b, level)
+    made.paired = made.over_images is not None
+    if not made.paired and len(made.seeds) == 1:
+        made.over_images = unpaired(a[0], b[0], level)
     return made
-
-
-def _apart(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
-    """Of two that share no seed."""
-    ours, theirs = column.numbers[choice], column.numbers[baseline]
-    if min(len(ours), len(theirs)) < 2:
-        return Comparison(column.measure, choice, baseline, [], 0, None, None, False)
-    over_seeds = welch_interval([n.value for n in ours.values()], [n.value for n in theirs.values()], level)
-    images = over_images([*ours.values()], [*theirs.values()], level)
-    seeds = (sorted(ours), sorted(theirs))
-    return Comparison(column.measure, choice, baseline, [], 0, over_seeds, images, images is not None, seeds)
-
-
-def winners(column: Column, choices: Sequence[ComparedChoice]) -> list[ComparedChoice]:
-    """The best mean; several where equal. Not a choice that lacks a seed, nor a copy; none where all others are copies."""
-    means = {
-        choice: column.estimates[choice].value * column.measure.better
-        for choice in choices
-        if choice in column.estimates and choice not in column.copies and not column.lacking(choice)
-    }
-    if not column.measure.better or (len(means) == 1 and column.copies):
-        return []
-    return [choice for choice, mean in means.items() if mean == max(means.values())]

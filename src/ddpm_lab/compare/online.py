@@ -9,15 +9,17 @@ import re
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
-from ddpm_lab.compare.folders import Skipped, natural
 from ddpm_lab.compare.group import Group, connected, one_line_errors, runs_of
+from ddpm_lab.compare.run_folder import Skipped, natural
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import read_json, write_json
+from ddpm_lab.files import cache_root, read_json, write_json
 
 READ = re.compile(
     r"config\.yaml|summary\.json|curves\.json|metrics\.csv|vlb_terms\.npz|samples/step_\d+\.png|eval/[^/]+/[^/]+\.(json|csv|png|npz)"
@@ -29,42 +31,47 @@ AT_A_TIME = 8
 """Runs fetched in parallel: nearly all of the time is spent waiting."""
 
 
-class Fetched(NamedTuple):
-    group: Group
-    folders: list[Path]
+@dataclass
+class Fetched:
+    """What was fetched of a group, or of one of its runs."""
+
+    folders: list[Path] = field(default_factory=list)
     """In natural order of their names, as on the disk."""
-    skipped: list[Skipped]
-    files: int
-    loaded: int
+    skipped: list[Skipped] = field(default_factory=list)
+    files: int = 0
+    loaded: int = 0
     """Of the files, those that were not in the cache."""
 
 
-def fetch_group(group: Group, cache: Path) -> Fetched:
-    """The runs of a group as folders. Raises UserError where the group cannot be reached."""
+def fetch_group(group: Group) -> tuple[Group, Fetched]:
+    """The group with its entity, and its runs as folders. Raises UserError where the group cannot be reached."""
     group, runs = runs_of(group, connected(str(group)))
-    place = cache.joinpath("wandb", *(quote(str(part), safe=" =,@+") for part in group))
+    place = cache_root().joinpath("wandb", *(quote(str(part), safe=" =,@+") for part in group))
+    made = Fetched()
     try:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            fetched = list(pool.map(lambda run: _fetched(run, group, place), runs))
+            for one in pool.map(lambda run: _fetched(run, Path(f"{group}/{run.name or run.id}"), place), runs):
+                made.folders += one.folders
+                made.skipped += one.skipped
+                made.files += one.files
+                made.loaded += one.loaded
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror}); DDPM_LAB_CACHE names another place") from error
-    folders = sorted((folder for each in fetched for folder in each.folders), key=lambda folder: natural(folder.name))
-    skipped = [skip for each in fetched for skip in each.skipped]
-    return Fetched(group, folders, skipped, sum(each.files for each in fetched), sum(each.loaded for each in fetched))
+    made.folders.sort(key=lambda folder: natural(folder.name))
+    return group, made
 
 
-def _fetched(run: Any, group: Group, place: Path) -> Fetched:
-    name = Path(f"{group}/{run.name or run.id}")
+def _fetched(run: Any, name: Path, place: Path) -> Fetched:
     if not re.fullmatch(r"[\w-][\w.-]*", run.id):
-        return Fetched(group, [], [Skipped(name, f"its id {run.id!r} names no folder")], 0, 0)
+        return Fetched(skipped=[Skipped(name, f"its id {run.id!r} names no folder")])
     with one_line_errors(str(name)):
         files = wanted(run.files(per_page=200))
     if not files:
         why = "it has no files of a run folder (config.yaml, summary.json): not sent by ddpm-lab, or not yet"
-        return Fetched(group, [], [Skipped(name, why)], 0, 0)
+        return Fetched(skipped=[Skipped(name, why)])
     loaded = _update(place / run.id, files, str(name))
-    folders = [place / run.id / folder for folder in dict.fromkeys(key.partition("/")[0] for key in files)]
-    return Fetched(group, folders, [], len(files), loaded)
+    folders = dict.fromkeys(place / run.id / key.partition("/")[0] for key in files)
+    return Fetched(list(folders), files=len(files), loaded=loaded)
 
 
 def wanted(files: Iterable[Any]) -> dict[str, Any]:
@@ -85,7 +92,10 @@ def _is_read(name: str) -> bool:
 def _update(place: Path, files: dict[str, Any], run: str) -> int:
     """Fetches what is not here or has changed, removes what is gone; returns how many were fetched."""
     place.mkdir(parents=True, exist_ok=True)
-    known = _known(place / INDEX)
+    try:
+        known = dict(read_json(place / INDEX))
+    except (OSError, ValueError, TypeError):
+        known = {}
     for name in known.keys() - files.keys():
         if _is_read(name):
             (place / name).unlink(missing_ok=True)
@@ -101,14 +111,6 @@ def _update(place: Path, files: dict[str, Any], run: str) -> int:
     return loaded
 
 
-def _known(index: Path) -> dict[str, Any]:
-    try:
-        content = read_json(index)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _version(file: Any) -> list[Any]:
     return [file.updated_at, file.md5, file.size]
 
@@ -122,14 +124,8 @@ def _load(file: Any, place: Path, run: str) -> None:
         path = Path(partial) / file.name
         if file.size and path.stat().st_size != file.size:
             raise UserError(f"{run}: {file.name}: {path.stat().st_size} bytes of {file.size} came; the same command goes on")
-        if (changed := _seconds(file.updated_at)) is not None:
+        with suppress(ValueError):  # a time that the server does not say
+            changed = datetime.fromisoformat(file.updated_at or "").timestamp()
             os.utime(path, (changed, changed))
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-
-
-def _seconds(time: str | None) -> float | None:
-    try:
-        return datetime.fromisoformat(time or "").timestamp()
-    except ValueError:
-        return None

@@ -6,17 +6,101 @@ const BASE = {
   legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
   hoverlabel: { align: "left", namelength: -1 },
 };
-const AXIS = { gridcolor: "#e6e9ed", zeroline: false, linecolor: "#9aa1aa", ticks: "outside", tickcolor: "#c6cbd2" };
-const titled = (axis) => ({ ...AXIS, ...axis, title: { ...axis.title, font: { size: 13 }, standoff: 8 } });
+const AXIS = { gridcolor: "#e6e9ed", zeroline: false, linecolor: "#9aa1aa", ticks: "outside", tickcolor: "#c6cbd2", automargin: true };
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+// Okabe and Ito's colours, which colour-blind readers can tell apart, and two more.
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f"];
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
+const NEUTRAL = "#8a8f98";
+
+// A choice looks the same in every figure: `entry.choice` is its place among all choices.
+const colour = (entry) => entry.hollow ? NEUTRAL : COLOURS[entry.choice % COLOURS.length];
+const further = (list, i) => list[Math.floor(i / COLOURS.length) % list.length];
+const translucent = (hex) => `rgba(${[1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))},0.16)`;
+const hover = (...lines) => `${lines.join("<br>")}<extra></extra>`;
+
+function errorBar(estimate, color) {
+  if (estimate.low === null) return undefined;
+  const ends = { array: [estimate.high - estimate.value], arrayminus: [estimate.value - estimate.low] };
+  return { type: "data", symmetric: false, color, thickness: 2, width: 5, ...ends };
+}
+
+function marked(entry, symbol) {
+  const color = colour(entry);
+  return { mode: "markers", name: entry.name, marker: { size: 9, symbol, color, line: { width: 2, color } } };
+}
+
+// A long label on two lines, broken at the comma nearest to its middle.
+function broken(label) {
+  const commas = [...label.matchAll(/, /g)].map((match) => match.index);
+  if (label.length <= 22 || !commas.length) return label;
+  const off = (i) => Math.abs(i - label.length / 2);
+  const place = commas.reduce((best, i) => off(i) < off(best) ? i : best);
+  return `${label.slice(0, place)},<br>${label.slice(place + 2)}`;
+}
+
+// A row for each choice: its mean with the interval, and a tick for each seed.
+function rows(figure) {
+  const traces = figure.data.flatMap((entry) => {
+    const { name, mean, seeds } = entry;
+    const mark = { symbol: "line-ns-open", size: 11, color: colour(entry), opacity: 0.9, line: { width: 1.5 } };
+    const ticks = (values, texts) => ({
+      x: values, y: values.map(() => name), mode: "markers", marker: mark, hovertemplate: texts.map((text) => hover(name, text)),
+    });
+    return [
+      ...seeds ? [ticks(seeds.values, seeds.texts)] : [],
+      {
+        ...marked(entry, entry.hollow ? "circle-open" : "circle"), x: [mean.value], y: [name],
+        error_x: errorBar(mean, colour(entry)), hovertemplate: hover(name, entry.text),
+      },
+    ];
+  });
+  const names = figure.data.map((entry) => entry.name).reverse();
+  const places = { categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4] };
+  return { traces, yaxis: { ...places, tickmode: "array", tickvals: names, ticktext: names.map(broken) } };
+}
+
+// A line for each choice, and a band from the lowest to the highest seed.
+function lines(figure) {
+  const traces = figure.data.flatMap((entry) => {
+    const { name, x, y, low, high } = entry;
+    const common = { x, name, legendgroup: name };
+    const edge = { ...common, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+    const band = low ? [{ ...edge, y: low }, { ...edge, y: high, fill: "tonexty", fillcolor: translucent(colour(entry)) }] : [];
+    const line = { color: colour(entry), dash: further(DASHES, entry.choice), width: 2 };
+    const head = entry.text ? `${name}, ${entry.text}` : name;
+    const mode = x.length <= 12 ? "lines+markers" : "lines";
+    return [...band, { ...common, y, mode, line, marker: { size: 5 }, hovertemplate: hover(head, "%{x}: %{y:.4g}") }];
+  });
+  return { traces };
+}
+
+// A point for each choice, with the steps of those that no other beats.
+function plane(figure) {
+  const [x, y] = [0, 1].map((i) => figure.front.map((point) => point[i]));
+  const front = { x, y, mode: "lines", line: { color: NEUTRAL, dash: "dot", shape: "hv" }, name: "Pareto front", hoverinfo: "skip" };
+  const points = figure.data.map((entry) => ({
+    ...marked(entry, further(SYMBOLS, entry.choice)), x: [entry.x.value], y: [entry.y.value], hovertemplate: hover(entry.name, entry.text),
+    error_x: errorBar(entry.x, colour(entry)), error_y: errorBar(entry.y, colour(entry)),
+  }));
+  return { traces: [front, ...points] };
+}
+
+const titled = ({ title, ...axis }) => ({ ...AXIS, ...axis, title: { text: title, font: { size: 13 }, standoff: 8 } });
+
+function drawn(figure) {
+  const { traces, yaxis = {} } = { rows, lines, plane }[figure.kind](figure);
+  const axes = { xaxis: titled(figure.x), yaxis: { ...titled(figure.y), ...yaxis } };
+  return { traces, layout: { ...BASE, height: figure.height, showlegend: figure.legend, ...axes } };
+}
 
 function draw(figure) {
   const canvas = figure.querySelector(".canvas");
   if (canvas.dataset.drawn) return;
   canvas.dataset.drawn = "1";
-  const spec = JSON.parse(figure.querySelector("script").textContent);
-  const layout = { ...BASE, ...spec.layout, xaxis: titled(spec.layout.xaxis), yaxis: titled(spec.layout.yaxis) };
-  Plotly.newPlot(canvas, spec.data, layout, CONFIG);
+  const { traces, layout } = drawn(JSON.parse(figure.querySelector("script").textContent));
+  Plotly.newPlot(canvas, traces, layout, CONFIG);
 }
 
 const figures = [...document.querySelectorAll("figure.plot")];

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ddpm_lab.compare.run_folder import Number
-from ddpm_lab.compare.statistics import Floats, Interval, bootstrap, normal_interval
+from ddpm_lab.compare.statistics import Floats, Interval, bootstrap, student
 
 Content = Mapping[str, np.ndarray]
 SAME = ("index", "stride", "data_sha256", "split")
@@ -59,7 +59,7 @@ def _alike(files: Sequence[Content]) -> bool:
 
 def unpaired(a: Number, b: Number, level: float) -> Interval | None:
     """a − b from both standard errors, as if independent: too wide where both were measured on the same images."""
-    n = [number.record.get("n") for number in (a, b)]
-    if a.se is None or b.se is None or not all(isinstance(size, int) and size > 1 for size in n):
+    sizes = [size for size in (a.record.get("n"), b.record.get("n")) if isinstance(size, int) and size > 1]
+    if a.se is None or b.se is None or len(sizes) < 2:
         return None
-    return normal_interval(a.value - b.value, math.hypot(a.se, b.se), min(int(size) for size in n if size is not None), level)
+    return student(a.value - b.value, math.hypot(a.se, b.se), min(sizes) - 1, level, min(sizes))

@@ -1,16 +1,56 @@
 """From folders to studies: what was trained, and what was evaluated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
-from ddpm_lab.compare.choices import ComparedRun, OptionNames, as_evaluated, as_trained, baseline_of, grouped, matches
-from ddpm_lab.compare.effects import effects
-from ddpm_lab.compare.folders import Skipped, read_runs
-from ddpm_lab.compare.judge import judge
-from ddpm_lab.compare.run_folder import RunFolder
-from ddpm_lab.compare.study import Stage, Study
+from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
+from ddpm_lab.compare.effects import Effect, effects
+from ddpm_lab.compare.judge import Column, Comparison, judge
+from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
 from ddpm_lab.errors import UserError
+
+
+class Stage(Enum):
+    TRAINED = "As trained"
+    EVALUATED = "As evaluated"
+
+
+@dataclass
+class Study:
+    """The choices of one stage, of runs as they were trained or as they were evaluated, with all results."""
+
+    stage: Stage
+    compared: ComparedChoices
+    baseline: ComparedChoice
+    columns: list[Column]
+    level: float
+    effects: list[Effect] = field(default_factory=list)
+
+    @property
+    def judged(self) -> list[Column]:
+        return [column for column in self.columns if column.measure.judged]
+
+    @property
+    def main(self) -> list[Column]:
+        """The columns of the table: judged numbers, or all where none is."""
+        return self.judged or self.columns
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        return [comparison for column in self.columns for comparison in column.comparisons.values()]
+
+    @property
+    def shared_training(self) -> list[list[ComparedChoice]]:
+        """Trained choices that were measured on the same networks (one training under several names)."""
+        by_network: dict[Path, list[ComparedChoice]] = {}
+        for choice in self.compared.choices if self.stage is Stage.TRAINED else ():
+            networks = [run.run.network for run in choice.runs.values()]
+            alike = next((by_network[network] for network in networks if network in by_network), [])
+            alike.append(choice)
+            by_network |= dict.fromkeys(networks, alike)
+        return [choices for choices in {id(c): c for c in by_network.values()}.values() if len(choices) > 1]
 
 
 @dataclass
@@ -24,7 +64,7 @@ class ComparisonReport:
         """What was left out, with reasons."""
         texts = [f"{skip.path}: {skip.why}; skipped" for skip in self.skipped]
         texts += [problem for run in self.runs for problem in run.problems]
-        older = [run for run in self.runs if run.summary and not run.describes_itself]
+        older = [run for run in self.runs if run.summary and not (run.path / "curves.json").exists()]
         if older:
             others = f" and {len(older) - 1} more" if len(older) > 1 else ""
             texts.append(f"{older[0].path}{others}: written before curves.json, so their schedules are not plotted")
@@ -40,35 +80,15 @@ def report(
     if not runs:
         where = f"{', '.join(map(str, folders))}: " if folders else ""
         raise UserError("\n".join([f"{where}no run that has ended", *(f"  {problem}" for problem in made.problems)]))
-    for stage, compared in ((Stage.TRAINED, as_trained(runs)), (Stage.EVALUATED, as_evaluated(runs))):
+    for stage, compared in zip(Stage, compared_runs(runs), strict=True):
         if compared:
-            made.studies.append(_study(stage, compared, baseline, level, options, later=bool(made.studies)))
+            choices = grouped(compared, options)
+            against = baseline_of(choices, baseline, required=not made.studies)  # it names a choice of the first study
+            made.studies.append(_study(stage, choices, against, level))
     return made
 
 
-def _study(
-    stage: Stage, runs: Sequence[ComparedRun], baseline: str | None, level: float, options: OptionNames, later: bool
-) -> Study:
-    compared = grouped(runs, options)
-    meant = matches(compared.choices, baseline) if baseline is not None else []
-    if later and baseline is not None and len(meant) != 1:  # it names a choice of the first study
-        against = [*meant, *compared.choices][0]
-        many = f"{len(meant)} evaluated choices have that" if meant else "no evaluated choice has that"
-        place = "the first of them" if meant else "the first"
-        compared.notes.append(f"baseline={baseline}: {many}; here it is {place}: {against.label}")
-    else:
-        against = baseline_of(compared.choices, baseline)
-    judged = judge(compared, against, level)
-    columns = [column for column in judged.columns if column.measure.judged]
-    return Study(stage, compared, against, judged, level, effects(compared, columns, against, level))
-
-
-def options_by_target(files: Mapping[str, Mapping[str, str | None]]) -> OptionNames:
-    """From {group: {option: _target_}}, the option that a target stands for: of several the shortest name, which the others
-    build on."""
-    names: dict[tuple[str, str], str] = {}
-    for group, options in files.items():
-        for option, target in sorted(options.items(), key=lambda pair: len(pair[0])):
-            if target is not None:
-                names.setdefault((group, target), option)
-    return names
+def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float) -> Study:
+    made = Study(stage, compared, baseline, judge(compared, baseline, level), level)
+    made.effects = effects(compared, made.judged, baseline, level)
+    return made

@@ -1,18 +1,41 @@
-"""What a run folder holds: numbers with their records, curves, terms of the bound, evaluations."""
+"""Run folders: what they hold, and how they are found below other folders and read. A folder that cannot be compared is skipped
+with the reason."""
 
 import csv
+import json
 import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
-from ddpm_lab.files import read_json
+from ddpm_lab.errors import UserError
+from ddpm_lab.files import read_json, read_yaml
 from ddpm_lab.metrics.record import Plain, Record
 
-LARGEST = 1e100
+
+@contextmanager
+def leaving_out(path: Path, problems: list[str], malformed: str = "") -> Iterator[None]:
+    """What cannot be read is left out, and said once in `problems`; that a file is missing is not said. `malformed`: what is
+    said where the content has another form than expected."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # zipfile, zlib, struct, csv and numpy each raise their own for a truncated file
+        why = f"not readable ({type(error).__name__}), so left out"
+        if isinstance(error, UserError):
+            why = f"{error}, so left out"
+        elif malformed and not isinstance(error, OSError):
+            why = malformed
+        problems += [f"{path}: {why}"] * (f"{path}: {why}" not in problems)
 
 
 @dataclass
@@ -28,15 +51,9 @@ class Arrays:
 
     def read(self) -> dict[str, np.ndarray]:
         """Not kept. Empty where the file is missing or cannot be read."""
-        try:
-            with self.path.open("rb") as opened, np.load(opened) as file:  # numpy does not close a file that it cannot read
-                return dict(file)
-        except FileNotFoundError:
-            return {}
-        except Exception as error:  # zipfile, zlib, struct and numpy each raise their own for a truncated file
-            problem = _unreadable(self.path, error)
-            self.problems += [problem] * (problem not in self.problems)
-            return {}
+        with leaving_out(self.path, self.problems), self.path.open("rb") as opened, np.load(opened) as file:
+            return dict(file)  # numpy does not close a file that it cannot read
+        return {}
 
 
 class Number(NamedTuple):
@@ -66,8 +83,7 @@ class DescribedCurve(NamedTuple):
     alt: str
     x_label: str
     y_label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    points: tuple[tuple[float, float], ...]
 
 
 @dataclass
@@ -80,10 +96,6 @@ class RunFolder:
     numbers: dict[str, Number]
     evaluated: list[EvaluatedArm] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-    @property
-    def seed(self) -> int:
-        return self.config["seed"]
 
     @property
     def network(self) -> Path:
@@ -101,40 +113,15 @@ class RunFolder:
     @cached_property
     def history(self) -> dict[str, dict[int, float]]:
         """metrics.csv by column and step, as far as it can be read."""
-        columns: dict[str, dict[int, float]] = {}
-        try:
-            with (self.path / "metrics.csv").open(newline="", encoding="utf-8", errors="replace") as file:
-                for row in csv.DictReader(file):
-                    step = row.pop("step", "") or ""
-                    if step.isdecimal() and len(step) < 16:
-                        values = {name: value for name, text in row.items() if (value := finite(text)) is not None}
-                        for name in filter(None, values):
-                            columns.setdefault(name, {})[int(step)] = values[name]
-        except FileNotFoundError:
-            pass
-        except (OSError, csv.Error) as error:
-            self.problems.append(_unreadable(self.path / "metrics.csv", error))
-        return columns
-
-    @property
-    def describes_itself(self) -> bool:
-        return (self.path / "curves.json").exists()
+        return columns(self.path / "metrics.csv", "step", self.problems)
 
     @cached_property
     def described(self) -> list[DescribedCurve]:
         """curves.json; empty where it is missing or malformed."""
         path = self.path / "curves.json"
-        try:
-            return [_described(entry) for entry in read_json(path)] if path.exists() else []
-        except OSError as error:
-            self.problems.append(_unreadable(path, error))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            self.problems.append(f"{path}: is not as train.py writes it, so its curves are not plotted")
+        with leaving_out(path, self.problems, "is not as train.py writes it, so its curves are not plotted"):
+            return [_described(entry) for entry in read_json(path)]
         return []
-
-    def picture(self) -> Path | None:
-        """The last picture of samples."""
-        return max((self.path / "samples").glob("step_*.png"), default=None)
 
 
 def nested(content: Any, *keys: str) -> Any:
@@ -144,11 +131,23 @@ def nested(content: Any, *keys: str) -> Any:
     return content
 
 
+def columns(path: Path, by: str, problems: list[str]) -> dict[str, dict[int, float]]:
+    """The finite numbers of a CSV file, by column and by the whole number in the column `by`, as far as it can be read."""
+    found: dict[str, dict[int, float]] = {}
+    with leaving_out(path, problems), path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            place = row.pop(by, "") or ""
+            if place.isdecimal() and len(place) < 16:
+                for name, text in row.items():
+                    if name and (value := finite(text)) is not None:
+                        found.setdefault(name, {})[int(place)] = value
+    return found
+
+
 def _described(entry: Any) -> DescribedCurve:
-    values = (map(finite, entry[axis]["values"]) for axis in "xy")
-    points = [(a, b) for a, b in zip(*values, strict=True) if a is not None and b is not None]  # log-SNR may be infinite
-    x, y = tuple(a for a, _ in points), tuple(b for _, b in points)
-    return DescribedCurve(str(entry["title"]), str(entry["alt"]), str(entry["x"]["label"]), str(entry["y"]["label"]), x, y)
+    x, y = (map(finite, entry[axis]["values"]) for axis in "xy")
+    points = tuple((a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None)  # log-SNR may be infinite
+    return DescribedCurve(str(entry["title"]), str(entry["alt"]), str(entry["x"]["label"]), str(entry["y"]["label"]), points)
 
 
 def finite(value: object) -> float | None:
@@ -157,8 +156,142 @@ def finite(value: object) -> float | None:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and abs(number) < LARGEST else None
+    return number if math.isfinite(number) and abs(number) < 1e100 else None
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path}: not readable ({type(error).__name__}), so left out"
+class Skipped(NamedTuple):
+    path: Path
+    why: str
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[RunFolder], list[Skipped]]:
+    """All runs in or below the folders, in natural order of their paths, each once."""
+    runs: dict[Path, RunFolder] = {}
+    skipped: dict[Path, Skipped] = {}
+    for folder in folders:
+        if not os.path.isdir(folder):  # pathlib raises for a name that is too long
+            raise UserError(f"{folder}: no such folder; allowed are run folders, and folders above them")
+        for path in _candidates(folder):
+            place = path.resolve()
+            if place in runs or place in skipped:
+                continue
+            try:
+                runs[place] = read_run(path)
+            except (UserError, OSError) as error:
+                why = str(error) if isinstance(error, UserError) else f"cannot be read ({error.strerror})"
+                skipped[place] = Skipped(path, why)
+    return merge_copies(list(runs.values())), list(skipped.values())
+
+
+def merge_copies(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """One folder per run: copies, and evaluations that lie apart from their run, are merged into the run."""
+    known: dict[str, list[RunFolder]] = {}
+    for run in sorted(runs, key=lambda run: not run.summary):  # those with numbers first
+        same = known.setdefault(json.dumps(run.config, default=str), [])
+        if (first := next((other for other in same if run.summary in ({}, other.summary)), None)) is None:
+            same.append(run)
+            continue
+        there = {(arm.folder.name, json.dumps(arm.choice, default=str)) for arm in first.evaluated}
+        first.evaluated += [arm for arm in run.evaluated if (arm.folder.name, json.dumps(arm.choice, default=str)) not in there]
+        first.evaluated.sort(key=lambda arm: (arm.folder / "evaluation.json").stat().st_mtime)
+        first.problems += run.problems
+    kept = {id(run) for same in known.values() for run in same}
+    return [run for run in runs if id(run) in kept]
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """Folders with a config.yaml, none of which is below another; and the lowest folders that have none."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: natural(entry.name), reverse=True)
+        except OSError:
+            yield here
+            continue
+        names = {entry.name for entry in entries}
+        below = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
+        report = names >= {"table.csv", "index.html"}  # of compare.py
+        if "config.yaml" in names or not (below or report):
+            yield here
+        else:
+            waiting += [Path(entry.path) for entry in below]
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sorting key: 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
+
+
+def read_run(path: Path) -> RunFolder:
+    """Raises UserError with the reason why there is nothing to compare."""
+    if not (path / "config.yaml").is_file():
+        raise UserError("empty" if not any(path.iterdir()) else "not a run folder (it has no config.yaml)")
+    config, problems = _read(path / "config.yaml", read_yaml, "YAML"), []
+    if not is_run(config):
+        raise UserError("config.yaml is not one of a run (it has no seed, or neither schedule nor model)")
+    evaluated, summary = _evaluations(path, problems), {}
+    if (path / "summary.json").exists():
+        summary = _read(path / "summary.json", read_json, "JSON (cut short?)")
+    elif not evaluated:
+        raise UserError("has no summary.json: its training has not ended")
+    if not isinstance(summary, dict):
+        raise UserError("summary.json holds no numbers of a run")
+    run = RunFolder(path, config, summary, _of_summary(summary, path, problems), evaluated, problems)
+    if (bound := run.numbers.get("bound_bpd")) is not None:
+        run.numbers["bound_bpd"] = bound._replace(per_datum=run.vlb_terms)
+    planned, step = nested(config, "trainer", "max_steps"), summary.get("step")
+    if isinstance(step, int) and isinstance(planned, int) and step < planned:
+        problems.append(f"{path}: was measured at step {step} of {planned}")
+    return run
+
+
+def is_run(config: Any) -> bool:
+    """Whether a configuration is one of a run: it has a seed, and a schedule or a model."""
+    return type(nested(config, "seed")) is int and any(isinstance(nested(config, key), dict) for key in ("schedule", "model"))
+
+
+def _read(path: Path, reader: Callable[[Path], Any], form: str) -> Any:
+    try:
+        content = reader(path)
+        json.dumps(content, default=str)  # raises for YAML that contains itself
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path.name} is not readable as {form}") from error
+    return content
+
+
+def _of_summary(summary: Mapping[str, Any], path: Path, problems: list[str]) -> dict[str, Number]:
+    metrics = summary.get("metrics")
+    numbers = {}
+    for key, entry in (metrics if isinstance(metrics, dict) else {}).items():
+        if (value := finite(nested(entry, "value"))) is not None:
+            record = {name: field for name, field in entry.items() if name not in ("value", "standard_error")}
+            numbers[key] = Number(value, finite(entry.get("standard_error")), record)
+        else:
+            problems.append(f"{path}: {key} is no finite number, so left out")
+    return numbers
+
+
+def _evaluations(run: Path, problems: list[str]) -> list[EvaluatedArm]:
+    """Of all evaluations, oldest first: a later measurement replaces an earlier one."""
+    arms: list[EvaluatedArm] = []
+    for path in sorted((run / "eval").glob("*/evaluation.json"), key=lambda path: path.stat().st_mtime):
+        with leaving_out(path, problems, "is not as evaluate.py writes it, so left out"):
+            content = _read(path, read_json, "JSON (cut short?)")
+            for arm in content["arms"]:
+                arms.append(_evaluated_arm(arm, content["weights"], path.parent, problems))
+    return arms
+
+
+def _evaluated_arm(arm: dict[str, Any], weights: str, folder: Path, problems: list[str]) -> EvaluatedArm:
+    numbers = {}
+    for result in arm["results"]:
+        if (value := finite(result["value"])) is not None:
+            file = nested(arm, "per_datum", result["key"])
+            arrays = Arrays(folder / Path(file).name, problems) if isinstance(file, str) else None
+            numbers[str(result["key"])] = Number(value, finite(result.get("standard_error")), dict(result["record"]), arrays)
+    choice = {key: arm[key] for key in ("sampler", "steps", "variance")} | {"weights": weights}
+    if arm.get("setting"):
+        choice["setting"] = str(arm["setting"])
+    picture = folder / Path(arm["picture"]).name if arm.get("picture") else None
+    return EvaluatedArm(choice, numbers, folder, picture if picture and picture.exists() else None)

@@ -25,6 +25,13 @@ class Interval(NamedTuple):
     def excludes_zero(self) -> bool:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
+    @property
+    def size(self) -> "Interval":
+        """Of the absolute difference."""
+        if self.value >= 0 or self.low is None or self.high is None:
+            return self._replace(value=abs(self.value))
+        return self._replace(value=-self.value, low=-self.high, high=-self.low)
+
 
 def t_interval(values: ArrayLike, level: float) -> Interval:
     """Student's interval for the mean: mean ± t_{n−1} · s / √n. Of differences by seed, it is the paired one."""
@@ -32,7 +39,7 @@ def t_interval(values: ArrayLike, level: float) -> Interval:
     mean, n = float(x.mean()), len(x)
     if n < 2:
         return Interval(mean, None, None, None, n)
-    return _student(mean, float(x.std(ddof=1)) / math.sqrt(n), n - 1, level, n)
+    return student(mean, float(x.std(ddof=1)) / math.sqrt(n), n - 1, level, n)
 
 
 def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Interval:
@@ -45,15 +52,11 @@ def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Interval:
         return Interval(value, None, None, None, n)
     u, v = (float(z.var(ddof=1)) / len(z) for z in (x, y))
     dof = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1)) if u + v > 0 else n - 2
-    return _student(value, math.sqrt(u + v), dof, level, n)
+    return student(value, math.sqrt(u + v), dof, level, n)
 
 
-def normal_interval(value: float, se: float, n: int, level: float) -> Interval:
-    """From a standard error over n data."""
-    return _student(value, se, n - 1, level, n)
-
-
-def _student(value: float, se: float, dof: float, level: float, n: int) -> Interval:
+def student(value: float, se: float, dof: float, level: float, n: int) -> Interval:
+    """Of a mean with a standard error, over n data."""
     half = se * float(stdtrit(dof, (1 + level) / 2))
     p = (1.0 if value == 0 else 0.0) if se == 0 else float(2 * stdtr(dof, -abs(value) / se))
     return Interval(value, value - half, value + half, p, n)
@@ -79,7 +82,7 @@ def bootstrap(values: ArrayLike, stratum: ArrayLike, level: float, seed: int = 0
     draws = min(draws, max(1_000, 10_000_000 // len(y)))
     drawn = value + _drawn(deviations, np.sqrt(m / (m - 1)) / m, np.repeat(start, size), m, seed, draws)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return _student(value, se, len(y) - len(size), level, len(y))._replace(low=float(low), high=float(high))
+    return student(value, se, len(y) - len(size), level, len(y))._replace(low=float(low), high=float(high))
 
 
 def _drawn(dev: Floats, weight: Floats, start: NDArray[np.int64], m: NDArray[np.int64], seed: int, draws: int) -> Floats:

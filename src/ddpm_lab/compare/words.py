@@ -1,17 +1,19 @@
-"""All text about results: verdicts as sentences, cells of tables, cautions."""
+"""All text about results: numbers, verdicts as sentences, cautions."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.construction import Copy
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.judge import Comparison, Verdict
+from ddpm_lab.compare.judge import Column, Comparison, Verdict
 from ddpm_lab.compare.measures import Measure
-from ddpm_lab.compare.numerals import decimal, decimals, interval
+from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval
-from ddpm_lab.compare.study import Study, effect_digits, half_widths
 
+MINUS = "−"
+NONE = "–"
 AVERAGED = "Each axis, averaged over the others (described, not judged: the intervals are not corrected for their number):"
 VERDICTS = {
     Verdict.BETTER: "better",
@@ -24,6 +26,7 @@ VERDICTS = {
     Verdict.NONE: "nothing is supported",
     Verdict.REFUSED: "not comparable",
 }
+VERBS = {Verdict.BETTER: "beats", Verdict.WORSE: "loses to", Verdict.AHEAD: "is ahead of", Verdict.BEHIND: "is behind"}
 
 
 class Statement(NamedTuple):
@@ -31,10 +34,60 @@ class Statement(NamedTuple):
     text: str
 
 
+def decimals(values: Iterable[float], spreads: Iterable[float] = ()) -> int:
+    """Enough for two digits of the median half-width or, without any, four digits of the largest value; at most 5."""
+    known = sorted(spread for spread in spreads if 0 < spread < math.inf)
+    size = known[len(known) // 2] if known else max((abs(value) for value in values), default=1.0)
+    if size == 0:
+        return 3
+    return max(0, min(5, (1 if known else 3) - math.floor(math.log10(size))))
+
+
+def decimals_of_differences(values: Sequence[float], spreads: Sequence[float]) -> int:
+    """As many as the half-widths ask for and at least two digits of the largest; without any half-width three digits."""
+    few = decimals(values) - (2 if spreads else 1)
+    return max(0, few, decimals(values, spreads) if spreads else 0)
+
+
+def half_widths(estimates: Iterable[Interval | None]) -> list[float]:
+    """Half-widths of the intervals that there are."""
+    return [(e.high - e.low) / 2 for e in estimates if e is not None and e.low is not None and e.high is not None]
+
+
+def decimal(value: float, digits: int, sign: bool = False) -> str:
+    """With a true minus sign, and none before zero."""
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    elif sign and value > 0:
+        text = f"+{text}"
+    return text.replace("-", MINUS)
+
+
+def interval(estimate: Interval, digits: int, sign: bool = False) -> str:
+    """[low, high], or a dash."""
+    if estimate.low is None or estimate.high is None:
+        return NONE
+    return f"[{decimal(estimate.low, digits, sign)}, {decimal(estimate.high, digits, sign)}]"
+
+
+def with_interval(value: float, estimate: Interval | None, digits: int, sign: bool = False) -> str:
+    """The value, and the interval of the estimate where there is one."""
+    text = decimal(value, digits, sign)
+    return text if estimate is None or estimate.low is None else f"{text} {interval(estimate, digits, sign)}"
+
+
+def digits_of(column: Column) -> int:
+    """Decimals of a column, from its intervals or else its standard errors."""
+    values = [estimate.value for estimate in column.estimates.values()]
+    errors = [n.se for numbers in column.numbers.values() for n in numbers.values() if n.se]
+    return min(decimals(values, half_widths(column.estimates.values()) or errors), decimals(values) + 1)
+
+
 def statements(study: Study) -> list[Statement]:
     """One sentence per comparison, per other number that is equal by construction, and per refused number."""
-    made = [Statement(comparison.verdict, sentence(comparison)) for comparison in study.judged.comparisons]
-    for column in (column for column in study.judged.columns if column.measure.judged):
+    made = [Statement(comparison.verdict, sentence(comparison)) for comparison in study.comparisons]
+    for column in study.judged:
         for choice, copy in column.copies.items():
             if copy.original is not study.baseline:
                 made.append(Statement(Verdict.CONSTRUCTION, _copied(choice, copy, column.measure)))
@@ -56,38 +109,67 @@ def _copied(choice: ComparedChoice, copy: Copy, measure: Measure) -> str:
 
 def sentence(comparison: Comparison) -> str:
     a, b, measure = comparison.choice.label, comparison.baseline.label, comparison.measure.label
-    seeds, n, verdict = comparison.over_seeds, len(comparison.seeds), comparison.verdict
-    if seeds is None:
-        why = "they share no seed, and not both have two. Train both with the same seeds."
-        return f"{a} against {b} on {measure}: nothing is supported: {why}"
-    distance = _distance(seeds, _digits(comparison))
+    n, verdict = len(comparison.seeds), comparison.verdict
     match verdict:
         case Verdict.CONSTRUCTION if comparison.copy is not None:
             return _copied(comparison.choice, comparison.copy, comparison.measure)
         case Verdict.IDENTICAL:
             seeds_of_both = f"every seed of both ({n})" if n > 1 else "the one seed of both"
             return f"{a} and {b} have identical values of {measure} in {seeds_of_both}."
-        case Verdict.NONE if comparison.lacking:
-            missing = ", nor for ".join(_lacking(*each) for each in comparison.lacking.items())
-            where = f"there is no such number for {missing}, as where samples are not finite."
-            return f"{a} against {b} on {measure}: {distance} where both have it, but nothing is supported: {where}"
         case Verdict.NONE:
-            why = "one seed, not replicated, and no error over images is known."
-            return f"{a} against {b} on {measure}: {distance}, but nothing is supported: {why}"
-        case Verdict.BETTER | Verdict.WORSE:
-            better = verdict is Verdict.BETTER
-            count = comparison.wins if better else n - comparison.wins
-            how = f", {_unpaired(comparison.apart)}" if comparison.apart else f" in {count} of {n} seeds"
-            verb = "beats" if better else "loses to"
-            return f"{a} {verb} {b} on {measure}{how}: {distance} {_span(comparison, seeds)}.{_of_images(comparison)}"
-        case Verdict.AHEAD | Verdict.BEHIND:
-            verb = "is ahead of" if verdict is Verdict.AHEAD else "is behind"
-            return f"{a} {verb} {b} on {measure}: {distance} {_one_seed(comparison)}"
-    return f"{a} and {b} are not distinguishable on {measure}: {_why_open(comparison)}"
+            return f"{a} against {b} on {measure}: {_why_nothing(comparison)}"
+        case Verdict.OPEN:
+            return f"{a} and {b} are not distinguishable on {measure}: {_why_open(comparison)}"
+    return f"{a} {VERBS[verdict]} {b} on {measure}{_how_sure(comparison)}"
 
 
-def _unpaired(apart: tuple[Sequence[int], Sequence[int]]) -> str:
-    return f"unpaired, seeds {' against '.join(map(_seeds, apart))}"
+def _why_nothing(comparison: Comparison) -> str:
+    if comparison.over_seeds is None:
+        return "nothing is supported: they share no seed, and not both have two. Train both with the same seeds."
+    distance = _distance(comparison.over_seeds, _digits(comparison))
+    if not comparison.lacking:
+        return f"{distance}, but nothing is supported: one seed, not replicated, and no error over images is known."
+    missing = ", nor for ".join(_lacking(*each) for each in comparison.lacking.items())
+    where = f"there is no such number for {missing}, as where samples are not finite."
+    return f"{distance} where both have it, but nothing is supported: {where}"
+
+
+def _how_sure(comparison: Comparison) -> str:
+    """Of a difference that stands: by how much, and over what."""
+    deciding, images, n = comparison.deciding, comparison.over_images, len(comparison.seeds)
+    assert comparison.over_seeds is not None
+    assert deciding is not None
+    digits = _digits(comparison)
+    distance = f"{_distance(comparison.over_seeds, digits)} {interval(deciding.size, digits)}."
+    if not comparison.replicated:
+        return f": {distance} One seed, not replicated: the interval is {_over_images(comparison)}."
+    alone = "" if images is None else f" Over the {images.n:,} images alone: {interval(images.size, digits)}."
+    count = comparison.wins if comparison.verdict is Verdict.BETTER else n - comparison.wins
+    how = f", {_unpaired(comparison)}" if comparison.apart else f" in {count} of {n} seeds"
+    return f"{how}: {distance}{alone}"
+
+
+def _why_open(comparison: Comparison) -> str:
+    deciding, images, n = comparison.deciding, comparison.over_images, len(comparison.seeds)
+    assert deciding is not None
+    over = f"over {n} seeds" if n > 1 else f"{_over_images(comparison)}; one seed, not replicated"
+    over = _unpaired(comparison) if comparison.apart else over
+    digits = _digits(comparison)
+    text = f"difference {decimal(deciding.value, digits, True)} {interval(deciding, digits, True)} {over}"
+    if comparison.holds and images is not None:
+        return f"{text}, but over other images it might vanish: {interval(images, digits, True)} over {images.n:,}."
+    if deciding.excludes_zero:
+        return f"{text}, which does not hold once all comparisons are counted (p = {comparison.p:.2g} by Holm)."
+    return f"{text}."
+
+
+def _over_images(comparison: Comparison) -> str:
+    n = comparison.over_images.n if comparison.over_images else 0
+    return f"over {n:,} images only{'' if comparison.paired else ', unpaired'}"
+
+
+def _unpaired(comparison: Comparison) -> str:
+    return f"unpaired, seeds {' against '.join(map(_seeds, comparison.apart or ()))}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -101,63 +183,21 @@ def _lacking(choice: ComparedChoice, seeds: Sequence[int]) -> str:
 def _distance(estimate: Interval, digits: int) -> str:
     if estimate.value == 0:
         return "no different"
-    return f"{'lower' if estimate.value < 0 else 'higher'} by {decimal(abs(estimate.value), digits)}"
-
-
-def _of_distance(estimate: Interval, digits: int) -> str:
-    """The interval of the absolute difference."""
-    low, high = estimate.low, estimate.high
-    if estimate.value < 0 and low is not None and high is not None:
-        low, high = -high, -low
-    return interval(low, high, digits)
-
-
-def _span(comparison: Comparison, estimate: Interval, signed: bool = False) -> str:
-    """The interval of the absolute difference; of the difference itself where `signed`."""
-    digits = _digits(comparison)
-    return interval(estimate.low, estimate.high, digits, True) if signed else _of_distance(estimate, digits)
+    return f"{'lower' if estimate.value < 0 else 'higher'} by {decimal(estimate.size.value, digits)}"
 
 
 def _digits(comparison: Comparison) -> int:
-    estimates = (comparison.over_seeds, comparison.over_images)
-    spans = half_widths(estimates)
     values = [comparison.over_seeds.value] if comparison.over_seeds else []
-    return max(decimals(values, spans[:1]), decimals(values, []) - 2) if spans else decimals(values, []) - 1
-
-
-def _of_images(comparison: Comparison) -> str:
-    images = comparison.over_images
-    return "" if images is None else f" Over the {images.n:,} images alone: {_span(comparison, images)}."
-
-
-def _one_seed(comparison: Comparison) -> str:
-    images = comparison.over_images
-    assert images is not None
-    how = "" if comparison.paired else ", unpaired"
-    return f"{_span(comparison, images)}. One seed, not replicated: the interval is over {images.n:,} images only{how}."
-
-
-def _why_open(comparison: Comparison) -> str:
-    deciding, images, n = comparison.deciding, comparison.over_images, len(comparison.seeds)
-    assert deciding is not None
-    how = "" if comparison.paired else ", unpaired"
-    over = f"over {n} seeds" if n > 1 else f"over {deciding.n:,} images only{how}; one seed, not replicated"
-    over = _unpaired(comparison.apart) if comparison.apart else over
-    span = _span(comparison, deciding, True)
-    text = f"difference {decimal(deciding.value, _digits(comparison), True)} {span} {over}"
-    if comparison.holds and images is not None:
-        return f"{text}, but over other images it might vanish: {_span(comparison, images, True)} over {images.n:,}."
-    if deciding.excludes_zero:
-        return f"{text}, which does not hold once all comparisons are counted (p = {comparison.p:.2g} by Holm)."
-    return f"{text}."
+    return decimals_of_differences(values, half_widths((comparison.over_seeds, comparison.over_images))[:1])
 
 
 def effect_sentence(effect: Effect) -> str:
     head = f"{effect.axis}, {effect.value} instead of {effect.against}: {effect.measure.label} "
     if effect.copy is not None:
         return f"{head}{by_construction(effect.copy, effect.measure)}."
-    estimate, digits, n = effect.estimate, effect_digits([effect]), len(effect.settings)
-    span = "" if estimate.low is None else f" {_of_distance(estimate, digits)}"
+    estimate, n = effect.estimate, len(effect.settings)
+    digits = decimals_of_differences([estimate.value], half_widths([estimate]))
+    span = "" if estimate.low is None else f" {interval(estimate.size, digits)}"
     over = f"{len(effect.seeds)} seeds" if len(effect.seeds) > 1 else "one seed, so without an interval"
     where = f"on average over {n} settings of the others" if n > 1 else "in the one setting that has both"
     agreed = f"; {agreement(effect)}" if n > 1 else ""
@@ -178,11 +218,11 @@ def agreement(effect: Effect) -> str:
 
 def cautions(study: Study) -> list[str]:
     """What the reader must know beside the numbers."""
-    compared, judged = study.compared, study.judged
+    compared = study.compared
     texts = [
-        f"{axis.key} differs only together with {axis.follows}, so their effects cannot be separated."
-        for axis in compared.axes
-        if axis.follows is not None
+        f"{axis} differs only together with {follows}, so their effects cannot be separated."
+        for axis, follows in compared.axes.items()
+        if follows is not None
     ]
     texts += [
         f"{_listed([c.label for c in shared])} share their training: each was measured on the same networks, so their bits/dim "
@@ -193,9 +233,9 @@ def cautions(study: Study) -> list[str]:
         all_of_them = len(single) == len(compared.choices)
         alone = f"One seed only, so no interval over seeds: {_listed(single)}."
         texts.append("No choice has more than one seed, so there is no interval over seeds." if all_of_them else alone)
-    if lopsided := list(dict.fromkeys(c.choice.label for c in judged.comparisons if c.apart and _lopsided(*map(len, c.apart)))):
+    if lopsided := list(dict.fromkeys(c.choice.label for c in study.comparisons if c.apart and _lopsided(*map(len, c.apart)))):
         texts.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed(lopsided)}.")
-    for column in (column for column in judged.columns if column.measure.judged):
+    for column in study.judged:
         label = column.measure.label
         if gaps := [_lacking(choice, seeds) for choice in compared.choices if (seeds := column.lacking(choice))]:
             texts.append(f"{label}: there is none for {_listed(gaps)}; means are of the other seeds, and so may flatter.")

@@ -12,7 +12,7 @@ from ddpm_lab import ranks
 from ddpm_lab.core.grey import scale, to_levels
 from ddpm_lab.evaluation.store import Piece, Pieces, Store
 from ddpm_lab.evaluation.subject import Choice, Subject
-from ddpm_lab.metrics import cache
+from ddpm_lab.files import cache_root
 from ddpm_lab.metrics.classifier import Classifier
 from ddpm_lab.metrics.extractors import Extractor, extract
 from ddpm_lab.metrics.features import FeatureStore
@@ -70,7 +70,7 @@ def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, s
 def of_data(subject: Subject, split: str, n: int, extractor: Extractor, scratch: Path) -> Features:
     """Features of the first n data of a split, without flips; those of a slow extractor are kept for all runs on these data."""
     identity = {"data": subject.data.fingerprint(), "levels": subject.data.levels, "split": split}
-    kept = Store(cache.root() / "features")
+    kept = Store(cache_root() / "features")
     return _features(n, lambda a, b: subject.x0(split, a, b).float(), extractor, kept, identity, scratch / split)
 
 

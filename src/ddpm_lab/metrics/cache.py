@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_lab.files import cache_root as root
-from ddpm_lab.files import write_bytes
+from ddpm_lab.files import cache_root, write_bytes
 from ddpm_lab.metrics.frechet import FeatureStats
 
 log = logging.getLogger("ddpm_lab")
@@ -55,7 +54,7 @@ def _record(key: dict[str, Any]) -> bytes:
 
 
 def _path(folder: str, key: dict[str, Any], suffix: str) -> Path:
-    return root() / folder / f"{hashlib.sha256(_record(key)).hexdigest()[:32]}{suffix}"
+    return cache_root() / folder / f"{hashlib.sha256(_record(key)).hexdigest()[:32]}{suffix}"
 
 
 def _keep(path: Path, key: dict[str, Any], content: io.BytesIO) -> None:
