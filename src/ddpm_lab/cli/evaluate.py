@@ -7,7 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.cli.arguments import run
-from ddpm_lab.config.options import conf_dir, config_dirs
+from ddpm_lab.config.flags import config_dirs
+from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.protocol import apply_settings
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
@@ -49,8 +50,9 @@ def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
     asked = any(key.startswith("sampler.") for key in typed)
     if not asked or "sampler" in typed or "ckpt" not in typed or "," in typed["ckpt"]:
         return argv
-    from ddpm_lab.config.combinations import option_of, plain
+    from ddpm_lab.config.combinations import option_of
     from ddpm_lab.config.instantiate import permit
+    from ddpm_lab.config.nested import plain
 
     permit(dirs)
     trained = _trained(typed["ckpt"])[0]

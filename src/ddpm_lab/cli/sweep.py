@@ -20,7 +20,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.files import read_json
 from ddpm_lab.sweeps.launcher import Launcher
 from ddpm_lab.sweeps.local import Local
-from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan, Span
+from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan
 from ddpm_lab.sweeps.runner import run_sweep
 from ddpm_lab.sweeps.search import check_search
 from ddpm_lab.sweeps.slurm import Slurm
@@ -134,7 +134,7 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         metric=settings.metric,
         method=settings.method,
         seed=settings.seed,
-        spans={key: Span(span.low, span.high, span.whole, span.step, span.log) for key, span in arms[0].spans.items()},
+        spans=arms[0].spans,
         plan=plan,
         scores=scores,
         direction=lambda key: measure_of(key).better,

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab import processes
 from ddpm_lab.cli.arguments import run
 from ddpm_lab.cli.fit import train
-from ddpm_lab.config.options import config_dirs
+from ddpm_lab.config.flags import config_dirs
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import new_folder
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 import torch
 
 from ddpm_lab import ranks
-from ddpm_lab.config.instantiate import instantiate, node, plain, resolve_target
-from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.config.instantiate import instantiate, node, resolve_target
+from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
@@ -26,29 +26,12 @@ if TYPE_CHECKING:
     from ddpm_lab.training.module import TrainingModule
     from ddpm_lab.training.optim import Optimiser
 
-Config = Mapping[str, Any]
 DIFFUSION = {"_target_": "ddpm_lab.models.diffusion.Diffusion"}
 """What `model` is in configurations of versions before 0.2."""
-COMMON = (
-    "callbacks",
-    "data",
-    "ema",
-    "experiment",
-    "launcher",
-    "logger",
-    "metrics",
-    "model",
-    "names",
-    "optim",
-    "resume",
-    "run",
-    "seed",
-    "sweep",
-    "trainer",
-)
-"""Keys at the root of every configuration. All other groups are parts of a model."""
 NOT_TRAINED = ("callbacks", "experiment", "launcher", "logger", "metrics", "names", "resume", "run", "sweep")
-"""Of these, what changes what is measured, shown or kept, and no weight."""
+"""Keys at the root of every configuration that change what is measured, shown or kept, and no weight."""
+COMMON = (*NOT_TRAINED, "data", "ema", "model", "optim", "seed", "trainer")
+"""Keys at the root of every configuration. All other groups are parts of a model."""
 PLACEMENT = (
     "_target_",
     "accelerator",
@@ -73,6 +56,7 @@ class Built(NamedTuple):
 
 def build(cfg: "DictConfig", run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
+    from ddpm_lab.training.callbacks.frechet import FrechetCurve
     from ddpm_lab.training.loggers import with_csv
     from ddpm_lab.training.module import TrainingModule
 
@@ -83,6 +67,9 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
     names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
     callbacks = [instantiate(config, f"callbacks.{name}", extractor=extractor) for name in names]
+    for callback in callbacks:
+        if isinstance(callback, FrechetCurve):
+            callback.check(module.model)
     callbacks += [instantiate(config, "ema")] if config.get("ema") is not None else []
     trainer = instantiate(config, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
     parts = trainer.world_size * trainer.accumulate_grad_batches
@@ -198,11 +185,6 @@ def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
 def training_identity(cfg: "DictConfig | Config") -> str:
     """A hash of `training_parts`: configurations that share it train the same weights."""
     return hashlib.sha256(json.dumps(training_parts(cfg), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def schedule_of(config: Config) -> NoiseSchedule:
-    """The one that a run's configuration describes."""
-    return instantiate(config, "schedule")
 
 
 def load(run: str | Path, weights: str | None = None) -> Run:

@@ -75,12 +75,19 @@ class Catalog:
 
     def __init__(self, dirs: Sequence[Path]):
         self.dirs = list(dirs)
+        self.evaluates = self.dirs[0].name == "evaluate"
         self.groups = groups(dirs)
         self.options = {group: options(group, dirs) for group in self.groups}
         root = keys_of(dirs[0] / "config.yaml")
         self.root = {key: value for key, value in root.items() if not key.startswith("hydra.")}
         self._keys: dict[tuple[str, str | None], dict[str, Key]] = {}
         self._parts: dict[str, dict[str, set[str]]] = {}
+
+    @staticmethod
+    @cache
+    def of(*dirs: Path) -> "Catalog":
+        """That of these folders, read once."""
+        return Catalog(dirs)
 
     def keys(self, group: str, option: str | None) -> dict[str, Key]:
         """The keys of an option, those that it takes from another one included. A value that is written anew without a comment

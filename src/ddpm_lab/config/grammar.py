@@ -15,6 +15,7 @@ from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
 from ddpm_lab.config.flags import of_hydra
 from ddpm_lab.config.options import aliases, groups, options
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.plan import Span
 
 MOST_RUNS = 1000
 BASE = ("sweep=none", "sweep.arms=[]", "launcher=local")
@@ -44,22 +45,11 @@ def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], lis
     keys = {word.partition("=")[0].lstrip("+~") for word in words}
     data = next((word.partition("=")[2].split(",") for word in words if word.startswith("data=")), [])
     if data and "experiment" in known and not {"experiment", "resume"} & keys:
-        default = Catalog(dirs).chosen({})
+        default = Catalog.of(*dirs).chosen({})
         if others := [name for name in data if name in options("data", dirs) and name != default["data"]]:
             words.append("experiment=none")
             notes.append(f"data={others[0]} is not the data of experiment={default['experiment']}: experiment=none is taken")
     return words, notes
-
-
-class Span(NamedTuple):
-    """All numbers from `low` to `high`; integers, every `step`-th of them, where `whole`; by their logarithm where `log`."""
-
-    low: float
-    high: float
-    whole: bool
-    step: int
-    log: bool
-    typed: str
 
 
 class Setting(NamedTuple):
@@ -215,6 +205,9 @@ def _ends(override: Override, catalog: Catalog, choices: Choices) -> list[Settin
 
     typed, key, interval = str(override.input_line), override.key_or_group, override._value
     assert isinstance(interval, IntervalSweep)
+    if "sweep.trials" not in catalog.keys_for(choices):
+        search = "; or let a search choose: sweep=search" if "sweep" in catalog.groups else ""
+        raise UserError(f"{typed}: an interval has no end of values; list them, or use range(start, stop, step){search}")
     domain = domain_of(key, catalog, choices)
     if (kind := number_of(domain)) is None:
         raise UserError(f"{typed}: an interval is of numbers; list values of this")
@@ -225,7 +218,7 @@ def _ends(override: Override, catalog: Catalog, choices: Choices) -> list[Settin
     if whole and (not low.is_integer() or (high - low) % step or (log and step > 1)):
         of_steps = f"{step} apart or a multiple of it, and it has no logarithm"
         raise UserError(f"{typed}: the ends of this interval are {'integers' if step == 1 else of_steps}")
-    span = Span(low, high, whole, step, log, typed)
+    span = Span(low, high, whole, step, log)
     ends = [int(low), int(high)] if whole else [low, high]
     return [Setting(key, end, f"{override.get_key_element()}={end}", span) for end in ends]
 

@@ -9,16 +9,16 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from ddpm_lab.config.nested import Config, at, plain
 from ddpm_lab.config.options import conf_dir, groups, options, read_mapping
-from ddpm_lab.config.signature import Node, given, inspected
+from ddpm_lab.config.signature import Explain, Node, given, inspected, unexplained
 from ddpm_lab.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-Config = Mapping[str, Any]
 OURS = [conf_dir(), conf_dir() / "evaluate"]
 _permitted: list[Path] = []
 
@@ -73,24 +73,18 @@ def _defined_in(thing: Any, prefix: str) -> bool:
     return f"{getattr(thing, '__module__', '')}.".startswith(f"{prefix.rstrip('.')}.")
 
 
-def plain(cfg: "DictConfig | Config") -> dict[str, Any]:
-    """A configuration as plain containers, resolved."""
-    if isinstance(cfg, dict):
-        return cfg
-    from omegaconf import OmegaConf
-
-    return cast(dict[str, Any], OmegaConf.to_container(cast(Any, cfg), resolve=True))
-
-
 def node(cfg: "DictConfig | Config", key: str) -> Node:
     """What the node at a dotted key names and the values that it gives, held against the signature. Raises UserError."""
-    values: Any = plain(cfg)
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
+    values = at(plain(cfg), key)
     if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
         raise UserError(f"{key}: no _target_, which names the class or function to build")
-    given_values = {name: value for name, value in values.items() if name != "_target_"}
-    return inspected(key, resolve_target(values["_target_"], key), given_values)
+    return described(key, values)
+
+
+def described(key: str, node: Config, explain: Explain = unexplained) -> Node:
+    """The call that a node with a `_target_` stands for. Raises UserError."""
+    values = {name: value for name, value in node.items() if name != "_target_"}
+    return inspected(key, resolve_target(node["_target_"], key), values, explain)
 
 
 def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
