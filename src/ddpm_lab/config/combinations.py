@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ddpm_lab import processes
 from ddpm_lab.config.build import build_model, current
 from ddpm_lab.config.instantiate import instantiate, resolve_target
-from ddpm_lab.config.nested import Config, at, plain
+from ddpm_lab.config.nested import Config, at
 from ddpm_lab.config.options import conf_dir, content, options, target
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError, require_for_logger
@@ -133,45 +133,6 @@ def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None =
         raise UserError(f"variance=auto: {loss.__name__} does not name the variance of its paper; choose one of {listed}")
     cast(MutableMapping[str, Any], cfg)["variance"] = content("variance", name, dirs)
     return name
-
-
-def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
-    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
-    groups = [group for group in ("variance", "sampler") if group in trained]
-    for group in ("variance", "sampler"):
-        if cfg[group]["_target_"] == "auto":
-            cfg[group] = trained.get(group)
-        elif group not in groups:
-            raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
-    before, asked = current(trained), plain(cfg)
-    names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics")}
-    cfg.names = names
-    if "variance" in groups:
-        _check_learned(before, asked, dirs)
-    data = instantiate(before, "data")
-    nll = asked["nll"]
-    if nll["terms"] is not None and nll["stride"] != 1:
-        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
-    if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
-        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
-    kept = {group: asked[group] for group in ("logger", "metrics", "sampler") if group in (*groups, "logger", "metrics")}
-    check_combination({**before, **kept}, dirs)
-
-
-def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
-    """Refuse a variance that the network would have to supply and was not trained to."""
-    variance = resolve_target(asked["variance"]["_target_"], "variance")
-    if getattr(variance, "n_outputs", 1) == 2 and asked["variance"]["_target_"] != before["variance"]["_target_"]:
-        fixed = [
-            f"variance={option}"
-            for option, path in options("variance", dirs).items()
-            if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
-        ]
-        raise UserError(
-            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
-            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
-            f"{' or '.join(fixed)}"
-        )
 
 
 def check_place(values: Mapping[str, Any], sweep: bool) -> None:

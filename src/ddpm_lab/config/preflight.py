@@ -195,7 +195,7 @@ def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good:
 def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog, sweep: bool) -> None:
     """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing. What is
     set of a part that was left out goes with it. Keys of sweeps reach nothing in a single run, and may be of any option."""
-    known, parts = {*catalog.keys_for(choices)}, _left_out(config, choices, catalog)
+    known, parts = {*catalog.keys_for(choices)}, _left_out(config, catalog)
     if not sweep:
         known |= {key for g in ("sweep", "launcher") for name in catalog.options.get(g, ()) for key in catalog.keys(g, name)}
     for key in leaves(cast(dict[str, Any], OmegaConf.to_container(config))):
@@ -208,24 +208,21 @@ def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog,
             raise catalog.unknown_key(source, key, "...", choices)
 
 
-def _left_out(config: DictConfig, choices: Choices, catalog: Catalog) -> set[str]:
+def _left_out(config: DictConfig, catalog: Catalog) -> set[str]:
     """Parts that another option of their group has, and the chosen one has not; they are null from here on."""
     absent: set[str] = set()
-    for group, names in catalog.options.items():
-        for part in {part for name in names for part in catalog.parts(group, name)}:
-            name = part.partition(".")[2]
-            node = config[group].get(name) if group in config else None
-            if node is None or "_target_" not in node:
-                with open_dict(config):
-                    OmegaConf.update(config, part, None, force_add=True)
-                absent.add(part)
+    for part in (part for group in catalog.groups for part in catalog.parts(group)):
+        node = OmegaConf.select(config, part)
+        if node is None or (isinstance(node, DictConfig) and "_target_" not in node):
+            OmegaConf.update(config, part, None, force_add=True)
+            absent.add(part)
     return absent
 
 
 def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Catalog) -> None:
     key, (group, _, name) = setting.key, setting.key.partition(".")
     known = catalog.keys(group, choices.get(group)) if group in catalog.groups else catalog.root
-    part = setting.value is None and any(key in catalog.parts(group, option) for option in catalog.options.get(group, ()))
+    part = setting.value is None and key in catalog.parts(group)
     further = group in OPEN and "." not in name and not any(_much_alike(key, other) for other in known)
     if not (key in known or part or further):
         raise catalog.missing_key(setting.typed, key, choices)
