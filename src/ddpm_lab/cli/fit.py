@@ -3,7 +3,6 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,10 +13,10 @@ from ddpm_lab.errors import UserError
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
     from ddpm_lab import ranks
-    from ddpm_lab.config.build import build, drop_unused, training_identity
+    from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
     from ddpm_lab.files import write_json
     from ddpm_lab.training.results import close
-    from ddpm_lab.training.session import fit_and_report, log, log_to, quiet, read_start, silent, take_over
+    from ddpm_lab.training.session import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
 
     quiet()
     drop_unused(cfg)
@@ -37,8 +36,8 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
                 take_over(start, folder, module, trainer)
     with log_to(folder / "train.log") if trainer.is_global_zero else silent():
         log.info("%s", folder)
-        head = _header(cfg, start, auto, module, trainer.world_size)
-        for line in (*head, *data.notes, *module.model.card(data.scaled("train", 4096))):
+        card = module.model.card(data.scaled("train", 4096))
+        for line in (*head(module, trainer, model_parts(cfg), auto, start), *data.notes, *card):
             log.info("  %s", line)
         code = 1
         try:
@@ -86,23 +85,3 @@ def _try_out(cfg: DictConfig) -> int:
         trainer.fit(module, datamodule=data)
     print("fast_dev_run: one training step and one validation ran; nothing was kept")
     return 0
-
-
-def _header(cfg: DictConfig, start: Any, auto: str | None, module: Any, world: int) -> list[str]:
-    """The lines that a log begins with: of which parts, how large, from where."""
-    from ddpm_lab.config.build import model_parts
-
-    parameters = sum(p.numel() for p in module.model.net.parameters())
-    groups = [name for name in ("data", "model", *model_parts(cfg), "optim") if name in cfg]
-    choices = {group: str(cfg[group]._target_).rpartition(".")[2] for group in groups}
-    if "variance" in choices and module.model.sample_record().get("variance") is None:
-        choices["sampler"] += " (which does not use the variance)"
-    shared = f" on {world} processes" if world > 1 else ""
-    lines = [
-        "   ".join(f"{group} {name}" for group, name in choices.items()),
-        f"{parameters:,} parameters, {cfg.trainer.max_steps} steps of batch {cfg.data.batch_size}{shared}, seed {cfg.seed}",
-    ]
-    lines += [f"variance=auto: {auto}, as the paper of this loss has it"] if auto else []
-    if start is not None:
-        lines.append(f"{'nothing to train: the network of' if start.elsewhere else 'going on from'} {start.checkpoint}")
-    return lines

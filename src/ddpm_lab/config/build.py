@@ -16,7 +16,7 @@ from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
-from ddpm_lab.models.run import Run, load_weights, prefers_channels_last
+from ddpm_lab.models.run import Run, opened
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -193,30 +193,8 @@ def load(run: str | Path, weights: str | None = None) -> Run:
     readable, or of another network."""
     path = Path(run).expanduser()
     checkpoint = read_checkpoint(path / "checkpoints" / "last.ckpt" if path.is_dir() else path)
-    config = checkpoint["config"]
-    model = build_model(config, tuple(checkpoint["shape"]), checkpoint["levels"])
-    averages = [key for key in checkpoint if key.startswith("ema/")]
-    allowed = [*(["ema"] if averages else []), "raw", *averages]
-    if weights not in (*allowed, None):
-        raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
-    chosen = weights if weights not in ("ema", None) else averages[0] if averages else "raw"
-    state = checkpoint["state_dict"]
-    if chosen != "raw":
-        state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
-    load_weights(model, state, path)
-    if _channels_last(config.get("trainer") or {}):
-        model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Run(model, chosen, checkpoint["global_step"])
-
-
-def _channels_last(trainer: Config) -> bool:
-    """As the run itself sampled and measured."""
-    if (given := trainer.get("channels_last", False)) is not None:
-        return given
-    accelerator = trainer.get("accelerator", "cpu")
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    return prefers_channels_last(accelerator, trainer.get("precision", "32-true"))
+    model = build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"])
+    return opened(model, checkpoint, weights, path)
 
 
 def current(cfg: "DictConfig | Config") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +63,26 @@ def take_over(start: Start, folder: Path, module: TrainingModule, trainer: Train
     if start.elsewhere:
         callbacks = {key: state for key, state in start.stored["callbacks"].items() if key != Checkpoints.__qualname__}
         save_checkpoint(start.stored | {"config": module.model.config, "callbacks": callbacks}, folder / LAST)
+
+
+def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: str | None, start: Start | None) -> list[str]:
+    """The lines that a log begins with: of which parts the run is made, how large it is, and from where it goes on. `parts`:
+    the groups of the model; `auto`: the option that variance=auto stands for."""
+    model, config, world = module.model, module.model.config, trainer.world_size
+    groups = [name for name in ("data", "model", *parts, "optim") if name in config]
+    choices = {group: str(config[group]["_target_"]).rpartition(".")[2] for group in groups}
+    if "variance" in choices and model.sample_record().get("variance") is None:
+        choices["sampler"] += " (which does not use the variance)"
+    parameters, steps = sum(p.numel() for p in model.net.parameters()), config["trainer"]["max_steps"]
+    shared = f" on {world} processes" if world > 1 else ""
+    lines = [
+        "   ".join(f"{group} {name}" for group, name in choices.items()),
+        f"{parameters:,} parameters, {steps} steps of batch {config['data']['batch_size']}{shared}, seed {config['seed']}",
+    ]
+    lines += [f"variance=auto: {auto}, as the paper of this loss has it"] if auto else []
+    if start is not None:
+        lines.append(f"{'nothing to train: the network of' if start.elsewhere else 'going on from'} {start.checkpoint}")
+    return lines
 
 
 def fit_and_report(
