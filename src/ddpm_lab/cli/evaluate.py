@@ -6,7 +6,10 @@ from typing import Any
 
 from ddpm_lab.cli.arguments import run
 from ddpm_lab.config.flags import config_dirs
+from ddpm_lab.config.grammar import canonical
+from ddpm_lab.config.nested import plain
 from ddpm_lab.config.options import conf_dir
+from ddpm_lab.config.preflight import preflight
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
 
@@ -23,9 +26,6 @@ def _main(argv: list[str]) -> None:
 
         printed(argv, dirs, EVALUATE)
         return
-    from ddpm_lab.config.grammar import canonical
-    from ddpm_lab.config.preflight import preflight
-
     argv, notes = canonical(argv, dirs)
     typed = {word.partition("=")[0] for word in argv}
 
@@ -50,7 +50,6 @@ def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
     if not asked or "sampler" in typed or "ckpt" not in typed or "," in typed["ckpt"]:
         return argv
     from ddpm_lab.config.evaluated import option_of, trained_by
-    from ddpm_lab.config.nested import plain
 
     own = plain(trained_by(typed["ckpt"])[0])["sampler"]
     values = {f"sampler.{key}": value for key, value in own.items() if key != "_target_"}
