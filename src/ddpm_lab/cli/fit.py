@@ -15,8 +15,8 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     from ddpm_lab import ranks
     from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
     from ddpm_lab.files import write_json
+    from ddpm_lab.training.fit import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
     from ddpm_lab.training.results import close
-    from ddpm_lab.training.session import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
 
     quiet()
     drop_unused(cfg)

@@ -115,7 +115,7 @@ def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) ->
     checked = Checked(catalog)
 
     def step(arm: Arm) -> Arm:
-        if "model" in plain(arm.config):
+        if "model" in arm.config:
             drop_unused(arm.config, arm.typed)
         checked(plain(arm.config), arm.choices, arm.typed)
         return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
