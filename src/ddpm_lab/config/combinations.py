@@ -152,5 +152,5 @@ def check_place(values: Mapping[str, Any], sweep: bool) -> None:
         f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out": placed,
         f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root": shared,
     }
-    for refusal in (message for message, wrong in refusals.items() if wrong):
+    if refusal := next((message for message, wrong in refusals.items() if wrong), None):
         raise UserError(refusal)

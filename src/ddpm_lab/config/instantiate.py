@@ -8,6 +8,7 @@ a folder.
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,9 @@ def permit(folders: Sequence[Path]) -> None:
     _permitted[:] = folders
 
 
-def option_targets(group: str, folders: Sequence[Path]) -> set[str]:
-    """Every `_target_` of a group's files."""
+@cache
+def option_targets(group: str, *folders: Path) -> set[str]:
+    """Every `_target_` of a group's files, which are read once."""
     named: set[Any] = set()
     for path in options(group, folders).values():
         content = read_mapping(path)
@@ -42,14 +44,14 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
     group = key.partition(".")[0]
     folders = [*OURS, *_permitted]
     prefixes = [entry for entry in map(str.strip, os.environ.get("DDPM_LAB_TARGETS", "").split(",")) if entry]
-    named = name in option_targets(group, folders)
+    named = name in option_targets(group, *folders)
     admitted = [entry for entry in prefixes if name == entry or name.startswith(f"{entry.rstrip('.')}.")]
     if not named and not admitted:
         raise UserError(
             f"{key}._target_={name}: allowed is what an option of {group} names; for code of your own type "
             f"--config-dir=FOLDER with FOLDER/{group}/OPTION.yaml, or set DDPM_LAB_TARGETS={name}"
         )
-    if name not in option_targets(group, OURS) and (others := _offered_by(name)):
+    if name not in option_targets(group, *OURS) and (others := _offered_by(name)):
         raise UserError(f"{key}._target_={name}: an option of {', '.join(others)}, and no {group}")
     module, _, attribute = name.rpartition(".")
     try:
@@ -65,7 +67,7 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
 
 def _offered_by(name: str) -> list[str]:
     """The groups of conf/ that have an option of this target."""
-    return [group for group in groups(OURS) if name in option_targets(group, OURS)]
+    return [group for group in groups(OURS) if name in option_targets(group, *OURS)]
 
 
 def _defined_in(thing: Any, prefix: str) -> bool:

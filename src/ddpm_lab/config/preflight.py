@@ -109,15 +109,14 @@ def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) ->
     from ddpm_lab.config.build import drop_unused
     from ddpm_lab.config.ineffective import ineffective
     from ddpm_lab.config.instantiate import permit
-    from ddpm_lab.config.values import Checked
+    from ddpm_lab.config.values import check_values
 
     permit(catalog.dirs)
-    checked = Checked(catalog)
 
     def step(arm: Arm) -> Arm:
         if "model" in arm.config:
             drop_unused(arm.config, arm.typed)
-        checked(plain(arm.config), arm.choices, arm.typed)
+        check_values(catalog, plain(arm.config), arm.choices, arm.typed)
         return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
 
     arms = _each(arms, lambda arm: arm.overrides, step)

@@ -11,6 +11,7 @@ from annotated_types import Ge
 
 from ddpm_lab.config.catalogue import Catalog, Choices
 from ddpm_lab.config.instantiate import described, resolve_target
+from ddpm_lab.config.nested import Config
 from ddpm_lab.config.options import content
 from ddpm_lab.config.signature import Explain, inspected, parameters
 from ddpm_lab.domains import FolderName, FolderPath, NonNegativeInt, PositiveInt, Text
@@ -76,52 +77,39 @@ def sections(evaluation: bool) -> dict[str, type]:
     return {"": Evaluate, "nll": Likelihood, "quality": Quality, "gamma": Gamma}
 
 
-class Checked:
-    """Checks configurations, each node with the same values once."""
+def check_values(catalog: Catalog, config: Config, choices: Choices, typed: Mapping[str, str]) -> None:
+    """Raises UserError for a value or a signature that is not right. `typed`: values as the user wrote them, by key."""
+    meanings = catalog.keys_for(choices)
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-        self._good: set[tuple[str, str]] = set()
+    def explain(key: str) -> tuple[str | None, str]:
+        return typed.get(key), meanings[key].meaning if key in meanings else ""
 
-    def __call__(self, config: Mapping[str, Any], choices: Choices, typed: Mapping[str, str]) -> None:
-        """Raises UserError for a value or a signature that is not right. `typed`: values as the user wrote them, by key."""
-        meanings = self.catalog.keys_for(choices)
+    for place, signature in sections(catalog.evaluates).items():
+        top = {key for key in catalog.root if "." not in key}
+        inspected(place, signature, config[place] if place else {key: config[key] for key in config if key in top}, explain)
+    for group in catalog.groups:
+        if group in config:
+            _check_group(group, config[group], f"{group}={choices.get(group)}", explain)
 
-        def explain(key: str) -> tuple[str | None, str]:
-            return typed.get(key), meanings[key].meaning if key in meanings else ""
 
-        for place, settings in sections(self.catalog.evaluates).items():
-            top = {key for key in self.catalog.root if "." not in key}
-            node = {key: value for key, value in config.items() if key in top} if place == "" else config[place]
-            inspected(place, settings, node, explain)
-        for group in self.catalog.groups:
-            if group in config:
-                self._group(group, config[group], f"{group}={choices.get(group)}", explain)
-
-    def _group(self, group: str, node: Any, chosen: str, explain: Explain) -> None:
-        if not isinstance(node, Mapping):
-            raise UserError(f"{chosen}: {group} holds no keys")
-        if group == "sweep":
-            inspected(group, Search if "trials" in node else Sweep, node, explain)
-            return
-        parts = _parts(group, node)
-        if not node or not all(isinstance(part, Mapping) for part in parts.values()):
-            raise UserError(f"{chosen}: its file has no _target_, which names the class or function to build")
-        for key, part in parts.items():
-            self._node(key, part, chosen, explain)
-
-    def _node(self, key: str, node: Mapping[str, Any], chosen: str, explain: Explain) -> None:
-        if node.get("_target_") == AUTO:
-            return
-        if not isinstance(node.get("_target_"), str):
+def _check_group(group: str, node: Any, chosen: str, explain: Explain) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(f"{chosen}: {group} holds no keys")
+    if group == "sweep":
+        inspected(group, Search if "trials" in node else Sweep, node, explain)
+        return
+    parts = _parts(group, node)
+    if not node or not all(isinstance(part, Mapping) for part in parts.values()):
+        raise UserError(f"{chosen}: its file has no _target_, which names the class or function to build")
+    for key, part in parts.items():
+        if part.get("_target_") == AUTO:
+            continue
+        if not isinstance(part.get("_target_"), str):
             raise UserError(f"{chosen}: {key} has no _target_, which names the class or function to build")
-        if (key, str(node)) in self._good:
-            return
         try:
-            described(key, node, explain)
+            described(key, part, explain)
         except UserError as error:
             raise UserError(str(error) if str(error).startswith(key) else f"{chosen}: {error}") from error
-        self._good.add((key, str(node)))
 
 
 def _parts(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
