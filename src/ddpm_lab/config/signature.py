@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, reduce
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import PydanticUserError, TypeAdapter
 
 from ddpm_lab.config.options import nearest
 from ddpm_lab.domains import accepts, allowed, is_plain, shown
@@ -167,6 +167,10 @@ def _hint(key: str, value: Any, domain: Any) -> str:
 
 
 def schemas(domain: Any) -> list[dict[str, Any]]:
-    """Of each alternative of a domain, null apart, its JSON schema: `type`, `enum` of texts, `multipleOf`."""
-    schema = TypeAdapter(domain).json_schema()
+    """Of each alternative of a domain, null apart, its JSON schema: `type`, `enum` of texts, `multipleOf`. Empty for a domain
+    with a type inside that JSON has not, as the tensors of `tuple[float | Tensor, ...]`."""
+    try:
+        schema = TypeAdapter(domain).json_schema()
+    except PydanticUserError:
+        return []
     return [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
