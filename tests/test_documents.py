@@ -187,9 +187,10 @@ def desk(run_of, tmp_path_factory):
 def parse(program: str, argv: list[str]) -> None:
     """All that happens before anything is trained, measured or fetched."""
     from ddpm_lab.cli import compare, dashboard, evaluate
+    from ddpm_lab.config.flags import config_dirs
     from ddpm_lab.config.grammar import canonical
     from ddpm_lab.config.help import EVALUATE, TRAIN, help_for_group, help_text
-    from ddpm_lab.config.options import conf_dir, config_dirs
+    from ddpm_lab.config.options import conf_dir
     from ddpm_lab.config.preflight import preflight
 
     if program in ("compare", "dashboard"):

@@ -9,7 +9,7 @@ class UserError(Exception):
     code = 2
 
 
-class ToldElsewhere(UserError):
+class AlreadyReported(UserError):
     """Process 0 has reported the error: this process ends with the same exit code and no message."""
 
     def __init__(self, code: int) -> None:

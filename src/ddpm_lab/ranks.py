@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ddpm_lab.errors import ToldElsewhere, UserError
+from ddpm_lab.errors import AlreadyReported, UserError
 
 
 def rank() -> int:
@@ -64,7 +64,7 @@ def agreed(value: Any) -> Any:
 @contextmanager
 def by_first() -> Iterator[None]:
     """Around work of rank 0 alone; every rank enters. Barrier: ranks go on only after rank 0 has finished. If it raises, the
-    others raise ToldElsewhere, which ends them with the same exit code and no message."""
+    others raise AlreadyReported, which ends them with the same exit code and no message."""
     fault = None
     try:
         yield
@@ -74,7 +74,7 @@ def by_first() -> Iterator[None]:
     if fault is not None:
         raise fault
     if code:
-        raise ToldElsewhere(code)
+        raise AlreadyReported(code)
 
 
 def _on_cpu(value: Any) -> Any:

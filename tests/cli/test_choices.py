@@ -87,7 +87,8 @@ def test_names_of_other_codebases_become_ours():
     assert notes == ["schedule=scaled_linear is called quadratic here", "variance=fixedlarge is called beta here"]
 
 
-def test_the_run_says_so_and_takes_it(tmp_path):
-    done = command("experiment=smoke", "schedule=scaled_linear", "trainer.fast_dev_run=true", cwd=tmp_path)
+def test_the_command_says_so_and_takes_it(tmp_path):
+    done = command("experiment=smoke", "schedule=scaled_linear", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "schedule=scaled_linear is called quadratic here" in done.stdout
+    assert "_target_: ddpm_lab.core.schedule.quadratic" in done.stdout

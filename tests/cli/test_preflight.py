@@ -1,26 +1,13 @@
 """What the user sees for each kind of mistake, and which runs a command line means."""
 
 import pytest
+from refusals import refusal, refuses
 
 from ddpm_lab.config.grammar import canonical
 from ddpm_lab.config.options import conf_dir, options
 from ddpm_lab.config.preflight import preflight
-from ddpm_lab.errors import UserError
 
 SCHEDULES = ", ".join(options("schedule", [conf_dir()]))
-
-
-def refusal(*argv: str) -> str:
-    with pytest.raises(UserError) as error:
-        preflight(argv)
-    return str(error.value)
-
-
-def refuses(line: str, *names: str) -> None:
-    """In one line that begins with the argument and holds these words."""
-    message = refusal(*line.split())
-    assert [name for name in names if name not in message] == [], message
-    assert "\n" not in message
 
 
 NAMES = {
@@ -143,75 +130,6 @@ def test_what_cannot_be_read_takes_one_line(argument, message):
     assert refusal(argument) == message
 
 
-@pytest.mark.parametrize(
-    ("argv", "start"),
-    [
-        ("schedule=linear,cosine", "schedule=linear,cosine lists several values: add -m to run one after another"),
-        (
-            "optim.betas=.5,.9",
-            "optim.betas=.5,.9 lists several values: add -m to run one after another, or write optim.betas=[.5,.9]",
-        ),
-        ("-m seed=interval(0,1)", "seed=interval(0,1): an interval"),
-        ("-m seed=shuffle(1,2)", "seed=shuffle(1,2): leave out shuffle"),
-        ("-m seed=glob(*)", "seed=glob(*): glob chooses among the options of a group"),
-        ("-m schedule=glob(x*)", "schedule=glob(x*): no value"),
-        ("-m seed=range(0,3,0)", "seed=range(0,3,0): not readable as a list of values"),
-        ("-m seed=range(0,inf)", "seed=range(0,inf): more than 1000 values"),
-        ("-m seed=range(0,100) split=1", "split=1: no such key."),
-        ("-m seed=range(0,100) schedule.T=range(1,100)", "this sweep has more than 1000 runs"),
-        ("-m schedule=linear,cosin", "schedule=cosin: no such option."),
-        ("-m run.name=a", "run.name=a: the runs of a sweep (-m) would share this folder"),
-        ("-m trainer.num_nodes=2", "trainer.num_nodes=2: a sweep (-m) stays on one machine"),
-        ("sweep.n_jobs=2", "sweep.n_jobs=2: this is about a sweep: add -m"),
-        ("-m sweep=variance,none", "sweep=variance,none: a sweep takes one value of this"),
-        ("launcher=slurm", "launcher=slurm: this is about a sweep: add -m"),
-        ("launcher.minutes=5", "launcher.minutes=5: this is about a sweep: add -m"),
-        ("-m launcher=local,slurm", "launcher=local,slurm: a sweep takes one value of this"),
-        (
-            "-m launcher.minutes=5",
-            "launcher.minutes=5: launcher=local has no such key; it has none. launcher.minutes belongs to launcher=slurm",
-        ),
-        ("-m sweep=varianc", "sweep=varianc: no such option. Did you mean sweep=variance?"),
-        ("-m sweep.n_jobs=0", "sweep.n_jobs=0: allowed is int >= 1"),
-        ("-m sweep.name=a/b", "sweep.name=a/b: allowed is folder name"),
-        ("-m sweep.arms=5", "sweep.arms=5: allowed is list of str"),
-        ("-m sweep.arms=['schedul=linear']", "schedul=linear: no such key. Did you mean schedule=linear?"),
-        ("-m hydra/launcher=joblib seed=1,2", "hydra/launcher=joblib: a sweep starts its own processes"),
-        ("-m experiment=smoke,digits_sweep", "experiment: one of these is a sweep itself"),
-        ("experiment=digits_sweep", "this experiment is a sweep (schedule=linear,cosine loss=simple,hybrid seed=0,1): add -m"),
-        ("hydra.verbose=true", "hydra.verbose=true: Hydra's own settings have no part in a run"),
-        ("hydra.run.dir=x", "hydra.run.dir=x: runs and their logs go where run.name= or run.root= say"),
-        ("hydra.sweep={dir:x}", "hydra.sweep={dir:x}: runs and their logs"),
-        ("hydra/job_logging=default", "hydra/job_logging=default: runs and their logs"),
-        ("hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: add -m"),
-        ("-m hydra.verbose=true,false", "hydra.verbose=true,false: Hydra's own settings have no part in a run"),
-        ("--foo", "--foo: no such flag"),
-        ("--multi", "--multi: no such flag"),
-        ("seed=1 -m seed=2", "seed=2: write all key=value arguments side by side"),
-        ("--config-name=x", "--config-path and --config-name: "),
-        ("--run -m", "choose one of --run, "),
-        ("--resolve", "--resolve belongs to --cfg"),
-        ("--info nothing", "argument --info/-i: invalid choice"),
-        ("--cfg job shedule=x", "shedule=x: no such key."),
-    ],
-)
-def test_sweeps_and_flags(argv, start):
-    assert refusal(*argv.split()).startswith(start)
-
-
-def test_every_bad_run_of_a_sweep_is_listed_before_the_first_starts():
-    message = refusal("-m", "schedule=linear,cosine", "loss=simple,hybrid", "variance=learned_range")
-    head, problem, *runs = message.splitlines()
-    assert head == "2 of the 4 runs of this sweep cannot work, so none was started:"
-    assert "loss=simple" in problem
-    assert "variance=learned_range" in problem
-    assert runs == [f"  schedule={s} loss=simple variance=learned_range" for s in ("linear", "cosine")]
-
-
-def test_a_problem_of_every_run_is_said_once():
-    assert refusal("-m", "seed=1,2,3", "schedule.T=0") == "schedule.T=0: allowed is int >= 1 (number of diffusion steps)"
-
-
 def test_one_run():
     (arm,) = preflight(["schedule=cosine", "schedule.T=177", "++seed=3"])
     assert arm.overrides == ["schedule=cosine", "schedule.T=177", "++seed=3"]
@@ -224,41 +142,6 @@ def test_auto_is_resolved(loss, variance):
     (arm,) = preflight([f"loss={loss}"])
     assert arm.config.variance._target_.endswith(f".{variance}")
     assert arm.choices["variance"] == "auto"
-
-
-def test_a_sweep_unfolds_as_in_hydra():
-    arms = preflight(["-m", "schedule=glob(*ine*)", "seed=range(1,3)", "loss=choice(vlb)"])
-    assert [arm.overrides for arm in arms] == [
-        [f"schedule={schedule}", f"seed={seed}", "loss=vlb"] for schedule in ("cosine", "linear") for seed in (1, 2)
-    ]
-    assert [(arm.choices["schedule"], arm.config.seed) for arm in arms[:3]] == [("cosine", 1), ("cosine", 2), ("linear", 1)]
-    assert arms[0].config is not arms[1].config
-
-
-def test_a_ready_sweep_is_its_lines_and_what_is_typed_wins():
-    arms = preflight(["-m", "sweep=ddpm_table2"])
-    told = [" ".join(arm.overrides) for arm in arms]
-    assert len(set(told)) == len(arms) == 6
-    assert told[0] == "sampler=ancestral sampler.steps=null prediction=mu loss=vlb variance=learned_diagonal"
-    (eps, mu) = preflight(["-m", "sweep=ddpm_table2", "loss=simple", "variance=beta", "prediction=eps,mu", "seed=3"])
-    assert (eps.config.seed, mu.overrides) == (
-        3,
-        [*told[0].split()[:2], "loss=simple", "variance=beta", "prediction=mu", "seed=3"],
-    )
-    assert len(preflight(["-m", "experiment=digits_sweep"])) == 8
-    assert len(preflight(["-m", "experiment=digits_sweep", "sweep=none", "seed=1,2"])) == 2
-    one = preflight(["-m", "sweep.arms=['loss=simple variance=beta,beta_tilde','loss=hybrid']"])
-    assert [" ".join(arm.overrides) for arm in one] == [
-        "loss=simple variance=beta",
-        "loss=simple variance=beta_tilde",
-        "loss=hybrid",
-    ]
-
-
-@pytest.mark.parametrize("sweep", [name for name in options("sweep", [conf_dir()]) if name not in ("none", "search")])
-@pytest.mark.parametrize("size", ["digits", "ddpm_cifar10", "iddpm_cifar10"])
-def test_every_ready_sweep_works_on_digits_and_at_the_size_of_cifar10(sweep, size):
-    assert len(preflight(["-m", f"sweep={sweep}", f"experiment={size}"])) > 1
 
 
 def test_without_an_experiment():

@@ -10,9 +10,8 @@ from ddpm_lab.config.catalogue import Catalog, parse_keys
 from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.options import conf_dir, content, is_global
 from ddpm_lab.config.preflight import preflight
-from ddpm_lab.config.settings import Search, Sweep, sections
 from ddpm_lab.config.signature import parameters
-from ddpm_lab.config.values import domain_of
+from ddpm_lab.config.values import Search, Sweep, domain_of, sections
 from ddpm_lab.domains import accepts, allowed
 from ddpm_lab.errors import UserError
 
@@ -97,7 +96,7 @@ def test_every_key_is_explained(catalog):
     for group, names in catalog.options.items():
         for option in names:
             keys = catalog.keys(group, option)
-            assert [key for key in keys if not keys[key].meaning and key not in catalog.parts(group, option)] == []
+            assert [key for key in keys if not keys[key].meaning and key not in catalog.parts(group)] == []
     assert [key for key, known in catalog.root.items() if not known.meaning] == []
 
 
@@ -150,7 +149,7 @@ def lines(group: str) -> list[str]:
     """A wrong value of each key of each option."""
     typed = []
     for option in CATALOG.options[group]:
-        keys = [key for key in CATALOG.keys(group, option) if key not in CATALOG.parts(group, option)]
+        keys = [key for key in CATALOG.keys(group, option) if key not in CATALOG.parts(group)]
         path = " data.path=FILE" if "data.path" in keys else ""
         for i, key in enumerate(keys):
             values = wrong(key, CATALOG, option)

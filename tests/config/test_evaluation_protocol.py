@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpm_lab.config.protocol import apply_settings
+from ddpm_lab.config.evaluated import apply_settings
 from ddpm_lab.errors import UserError
 
 LINES = [

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import CONF
 
-from ddpm_lab.config.ineffective import RULES, ineffective, ineffective_in_all
+from ddpm_lab.config.ineffective import RULES, ineffective
 
 TRAIN: dict[str, Any] = {
     "schedule": {"T": 100},
@@ -73,32 +73,32 @@ CASES = [
 @pytest.mark.parametrize(("base", "key", "changes", "named"), CASES)
 def test_a_typed_key_that_cannot_act_is_named_with_what_prevents_it(base, key, changes, named):
     cfg = edited(base, changes)
-    (message,) = ineffective(cfg, {key})
+    (message,) = ineffective([(cfg, {key})])
     assert message.startswith(key)
     assert named in message
-    assert ineffective(cfg, set()) == []
+    assert ineffective([(cfg, set())]) == []
 
 
 @pytest.mark.parametrize("base", [TRAIN, EVALUATE])
 def test_keys_that_act_are_not_reported(base):
     active = {key for b, key, _, _ in CASES if b is base} - {"trainer.other_world_size"}
-    assert ineffective(base, active) == []
+    assert ineffective([(base, active)]) == []
 
 
 def test_turning_something_off_needs_nothing_to_act_on():
-    assert ineffective(edited(EVALUATE, {"nll.train_stride": 0, "nll.chain": "sampler"}), {"nll.train_stride"}) == []
+    assert ineffective([(edited(EVALUATE, {"nll.train_stride": 0, "nll.chain": "sampler"}), {"nll.train_stride"})]) == []
 
 
 def test_a_variance_of_other_packages_may_be_estimated_from_gamma():
-    assert ineffective(edited(EVALUATE, {"variance._target_": "mine.Optimal"}), {"gamma.n"}) == []
+    assert ineffective([(edited(EVALUATE, {"variance._target_": "mine.Optimal"}), {"gamma.n"})]) == []
 
 
 def test_a_key_that_acts_in_one_arm_of_a_sweep_is_not_reported():
     fixed, analytic = edited(EVALUATE, {"variance._target_": BETA}), EVALUATE
     typed = {"variance", "gamma.n"}
-    assert ineffective_in_all([(fixed, typed), (analytic, typed)]) == []
-    assert ineffective_in_all([(fixed, typed)] * 2) == ineffective(fixed, typed) != []
-    assert ineffective_in_all([]) == []
+    assert ineffective([(fixed, typed), (analytic, typed)]) == []
+    assert ineffective([(fixed, typed)] * 2) == ineffective([(fixed, typed)]) != []
+    assert ineffective([]) == []
 
 
 def keys_of_files() -> set[str]:

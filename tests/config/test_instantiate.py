@@ -38,8 +38,8 @@ def test_what_no_option_of_the_group_names_is_refused(target, group):
 
 def test_an_option_of_another_group_is_refused():
     for group in groups([conf_dir()]):
-        others = {target for other in groups([conf_dir()]) if other != group for target in option_targets(other, [conf_dir()])}
-        for target in others - option_targets(group, [conf_dir()]) - {"auto"}:
+        others = {target for other in groups([conf_dir()]) if other != group for target in option_targets(other, conf_dir())}
+        for target in others - option_targets(group, conf_dir()) - {"auto"}:
             with pytest.raises(UserError, match=re.escape(f"{group}._target_={target}: allowed is")):
                 resolve_target(target, group)
 

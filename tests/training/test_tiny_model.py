@@ -152,6 +152,12 @@ def test_what_is_typed_of_a_group_that_it_has_not_is_refused(word):
         preflight([*words, word])
 
 
+def test_steps_that_its_samples_have_not_are_refused_before_a_folder_is_made(tmp_path):
+    with pytest.raises(UserError, match=r"^callbacks\.frechet_curve: steps=5: Categorical"):
+        trained(tmp_path / "run", *RUN, "callbacks.frechet_curve.steps=5", config_dir=CONF)
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_that_it_cannot_have_are_answered(tmp_path):
     with pytest.raises(UserError, match="grey levels"):
         trained(tmp_path / "run", *RUN, "data=gaussian_mixture", config_dir=CONF)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from ddpm_lab import processes
 from ddpm_lab.config.options import nearest
-from ddpm_lab.errors import ToldElsewhere, UserError
+from ddpm_lab.errors import AlreadyReported, UserError
 
 
 def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "stopped") -> None:
@@ -34,7 +34,7 @@ def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "s
 
 def refuse(error: UserError) -> NoReturn:
     """One line, from the process that refuses; the others end with the same code."""
-    if not isinstance(error, ToldElsewhere):
+    if not isinstance(error, AlreadyReported):
         process = f" (process {processes.number()})" if processes.number() else ""
         print(f"error{process}: {error}", file=sys.stderr)
     sys.exit(error.code)

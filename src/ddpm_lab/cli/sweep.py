@@ -6,21 +6,21 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import OmegaConf
+from typing import Any
 
 from ddpm_lab import processes
 from ddpm_lab.compare.choices import NOT_COMPARED
 from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.config.grammar import BASE
+from ddpm_lab.config.nested import at, plain
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import Arm, preflight
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import read_json
 from ddpm_lab.sweeps.launcher import Launcher
 from ddpm_lab.sweeps.local import Local
-from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan, Span
+from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan
 from ddpm_lab.sweeps.runner import run_sweep
 from ddpm_lab.sweeps.search import check_search
 from ddpm_lab.sweeps.slurm import Slurm
@@ -72,7 +72,7 @@ def launcher_of(arms: Sequence[Arm], plan: Plan) -> Launcher:
         raise UserError("launcher: the runs of a sweep are started in one way; choose one for all")
     if config._target_ not in LAUNCHERS:
         raise UserError(f"launcher._target_={config._target_}: allowed is one of {', '.join(LAUNCHERS)}")
-    values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    values = plain(config)
     return LAUNCHERS[values.pop("_target_")](**values, plan=plan)
 
 
@@ -81,10 +81,10 @@ def planned(arm: Arm, may_share: bool) -> PlannedRun:
     from ddpm_lab.config.build import training_identity
 
     config, trainer, logger = arm.config, arm.config.trainer, arm.config.logger
-    content = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    content = plain(config)
     typed = {word.lstrip("+").partition("=")[0] for word in arm.overrides}
     free = [key for key in ("group", "name") if key in logger and f"logger.{key}" not in typed]
-    trains = not trainer.fast_dev_run and config.resume is None and OmegaConf.select(config, "run.trained_in") is None
+    trains = not trainer.fast_dev_run and config.resume is None and at(content, "run.trained_in") is None
     return PlannedRun(
         overrides=arm.overrides,
         identity=_identity(content),
@@ -125,7 +125,7 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         raise UserError("resume: a search trains runs from the start: leave resume out")
 
     def plan(overrides: Sequence[str]) -> PlannedRun:
-        (arm,) = preflight([*overrides, "sweep=none", "sweep.arms=[]", "launcher=local", *again])
+        (arm,) = preflight([*overrides, *BASE, *again])
         return planned(arm, may_share=False)
 
     settings = arms[0].config.sweep
@@ -134,7 +134,7 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         metric=settings.metric,
         method=settings.method,
         seed=settings.seed,
-        spans={key: Span(span.low, span.high, span.whole, span.step, span.log) for key, span in arms[0].spans.items()},
+        spans=arms[0].spans,
         plan=plan,
         scores=scores,
         direction=lambda key: measure_of(key).better,

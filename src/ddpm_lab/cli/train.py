@@ -7,12 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import processes
 from ddpm_lab.cli.arguments import run
 from ddpm_lab.cli.fit import train
-from ddpm_lab.config.options import config_dirs
+from ddpm_lab.config.flags import config_dirs
+from ddpm_lab.config.grammar import canonical
+from ddpm_lab.config.preflight import VERSION, Arm, preflight
+from ddpm_lab.config.resume import resumed
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import new_folder
 
@@ -35,9 +39,6 @@ def _main(argv: list[str]) -> None:
 
         printed(argv, dirs, TRAIN)
         return
-    from ddpm_lab.config.grammar import canonical
-    from ddpm_lab.config.preflight import preflight
-
     argv, notes = canonical(argv, dirs)
     arms, in_sweep = preflight(argv), "-m" in argv or "--multirun" in argv
     print("".join(f"{note}\n" for note in notes), end="")
@@ -54,31 +55,22 @@ def _main(argv: list[str]) -> None:
 
 def _shown_by_hydra(argv: list[str], folder: Path) -> None:
     """What --cfg, --info and the like ask for."""
-    import hydra
-
-    from ddpm_lab.config.preflight import VERSION
-
     sys.argv = [sys.argv[0], *argv]
     hydra.main(config_path=str(folder), config_name="config", **VERSION)(lambda cfg: None)()
 
 
-def branched(arm: Any, dirs: list[Path]) -> Any:
+def branched(arm: Arm, dirs: list[Path]) -> Arm:
     """A run of a sweep that goes on from another: with its configuration, in a folder of its own."""
-    from ddpm_lab.config.resume import resumed
-
     kept = {key: arm.config.get(key) for key in ("run", "sweep", "launcher")}
     arm.config.run.name = "new"
     config = resumed(arm.config, arm.overrides, dirs).config
     OmegaConf.set_struct(config, False)
-    for key, value in kept.items():
-        config[key] = value
+    config.update(kept)
     return arm._replace(config=config)
 
 
-def one_run(arm: Any, dirs: list[Path]) -> int:
+def one_run(arm: Arm, dirs: list[Path]) -> int:
     """Trains in a new folder, or goes on in that of resume=."""
-    from ddpm_lab.config.resume import resumed
-
     started, cfg, checkpoint, folder = time.time(), arm.config, None, None
     OmegaConf.set_struct(cfg, False)
     for key in ("sweep", "launcher"):
@@ -97,8 +89,6 @@ def settled(
     if folder is None:
         folder = run_folder(cfg, choices)
         if folder.exists():
-            from ddpm_lab.config.resume import resumed
-
             cfg, checkpoint, _ = resumed(OmegaConf.create({"resume": str(folder), "run": {"name": None}}), [], [])
     return cfg, checkpoint, folder
 

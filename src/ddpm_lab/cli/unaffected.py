@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
+from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options
 from ddpm_lab.config.preflight import Arm
 from ddpm_lab.errors import UserError
@@ -26,7 +25,7 @@ def unaffected(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
     """A line for each choice that cannot change the samples, or the bound, with what to type."""
     from ddpm_lab.config.build import training_identity
 
-    contents = [cast(dict[str, Any], OmegaConf.to_container(arm.config, resolve=True)) for arm in arms]
+    contents = [plain(arm.config) for arm in arms]
     trained = [Trained(arm, content, training_identity(content)) for arm, content in zip(arms, contents, strict=True)]
     samples = _same_samples(_differing_in("variance", trained), dirs)
     return list(dict.fromkeys([*samples, *_same_bounds(_differing_in("sampler", trained))]))
@@ -35,10 +34,10 @@ def unaffected(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
 def _same_samples(sets: Sequence[list[Arm]], dirs: Sequence[Path]) -> list[str]:
     lines = []
     for alike in sets:
-        unused = [arm for arm in alike if not _sampler_uses_variance(arm.config)]
+        unused = [arm for arm in alike if not _sampler_uses_variance(plain(arm.config))]
         if len(unused) > 1:
             sampler = f"sampler={unused[0].choices['sampler']}"
-            better = _samplers_that_use([arm.config for arm in unused], dirs)
+            better = _samplers_that_use([plain(arm.config) for arm in unused], dirs)
             advice = f"; use {' or '.join(f'sampler={name}' for name in better)}" if better else ""
             lines.append(
                 f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: {sampler} does not "
@@ -64,20 +63,19 @@ def _differing_in(group: str, trained: Sequence[Trained]) -> list[list[Arm]]:
     return [[one.arm for one in alike] for alike in differing]
 
 
-def _sampler_uses_variance(config: DictConfig) -> bool:
+def _sampler_uses_variance(config: Config) -> bool:
     from ddpm_lab.config.build import instantiate
 
     return instantiate(config, "sampler").uses(instantiate(config, "variance"))
 
 
-def _samplers_that_use(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> list[str]:
+def _samplers_that_use(configs: Sequence[Config], dirs: Sequence[Path]) -> list[str]:
     """Options of the sampler that use each of these variances. One that cannot be built is none."""
 
     def uses_all(option: str) -> bool:
         sampler = content("sampler", option, dirs)
-        nodes = [OmegaConf.create({"sampler": sampler, "variance": config.variance}) for config in configs]
         try:
-            return all(map(_sampler_uses_variance, nodes))
+            return all(_sampler_uses_variance({**config, "sampler": sampler}) for config in configs)
         except UserError:
             return False
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 import torch
 
 from ddpm_lab import ranks
-from ddpm_lab.config.instantiate import instantiate, node, plain, resolve_target
-from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.config.instantiate import instantiate, node, resolve_target
+from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
-from ddpm_lab.models.run import Run, load_weights, prefers_channels_last
+from ddpm_lab.models.run import Run, opened
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -26,29 +26,12 @@ if TYPE_CHECKING:
     from ddpm_lab.training.module import TrainingModule
     from ddpm_lab.training.optim import Optimiser
 
-Config = Mapping[str, Any]
 DIFFUSION = {"_target_": "ddpm_lab.models.diffusion.Diffusion"}
 """What `model` is in configurations of versions before 0.2."""
-COMMON = (
-    "callbacks",
-    "data",
-    "ema",
-    "experiment",
-    "launcher",
-    "logger",
-    "metrics",
-    "model",
-    "names",
-    "optim",
-    "resume",
-    "run",
-    "seed",
-    "sweep",
-    "trainer",
-)
-"""Keys at the root of every configuration. All other groups are parts of a model."""
 NOT_TRAINED = ("callbacks", "experiment", "launcher", "logger", "metrics", "names", "resume", "run", "sweep")
-"""Of these, what changes what is measured, shown or kept, and no weight."""
+"""Keys at the root of every configuration that change what is measured, shown or kept, and no weight."""
+COMMON = (*NOT_TRAINED, "data", "ema", "model", "optim", "seed", "trainer")
+"""Keys at the root of every configuration. All other groups are parts of a model."""
 PLACEMENT = (
     "_target_",
     "accelerator",
@@ -73,6 +56,7 @@ class Built(NamedTuple):
 
 def build(cfg: "DictConfig", run_dir: Path) -> Built:
     """Everything a run needs. Reads the data; writes nothing. Raises UserError for what does not fit."""
+    from ddpm_lab.training.callbacks.frechet import FrechetCurve
     from ddpm_lab.training.loggers import with_csv
     from ddpm_lab.training.module import TrainingModule
 
@@ -83,6 +67,9 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
     names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
     callbacks = [instantiate(config, f"callbacks.{name}", extractor=extractor) for name in names]
+    for callback in callbacks:
+        if isinstance(callback, FrechetCurve):
+            callback.check(module.model)
     callbacks += [instantiate(config, "ema")] if config.get("ema") is not None else []
     trainer = instantiate(config, "trainer", module=module, callbacks=callbacks, logger=logger, run_dir=run_dir)
     parts = trainer.world_size * trainer.accumulate_grad_batches
@@ -200,41 +187,14 @@ def training_identity(cfg: "DictConfig | Config") -> str:
     return hashlib.sha256(json.dumps(training_parts(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def schedule_of(config: Config) -> NoiseSchedule:
-    """The one that a run's configuration describes."""
-    return instantiate(config, "schedule")
-
-
 def load(run: str | Path, weights: str | None = None) -> Run:
     """A trained run from its folder (its last checkpoint) or from one checkpoint. `weights`: "ema", "raw", or one of several
     averages, as "ema/0.999"; by default the (first) EMA where there is one. Raises UserError for what is not there, not
     readable, or of another network."""
     path = Path(run).expanduser()
     checkpoint = read_checkpoint(path / "checkpoints" / "last.ckpt" if path.is_dir() else path)
-    config = checkpoint["config"]
-    model = build_model(config, tuple(checkpoint["shape"]), checkpoint["levels"])
-    averages = [key for key in checkpoint if key.startswith("ema/")]
-    allowed = [*(["ema"] if averages else []), "raw", *averages]
-    if weights not in (*allowed, None):
-        raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
-    chosen = weights if weights not in ("ema", None) else averages[0] if averages else "raw"
-    state = checkpoint["state_dict"]
-    if chosen != "raw":
-        state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
-    load_weights(model, state, path)
-    if _channels_last(config.get("trainer") or {}):
-        model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Run(model, chosen, checkpoint["global_step"])
-
-
-def _channels_last(trainer: Config) -> bool:
-    """As the run itself sampled and measured."""
-    if (given := trainer.get("channels_last", False)) is not None:
-        return given
-    accelerator = trainer.get("accelerator", "cpu")
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    return prefers_channels_last(accelerator, trainer.get("precision", "32-true"))
+    model = build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"])
+    return opened(model, checkpoint, weights, path)
 
 
 def current(cfg: "DictConfig | Config") -> dict[str, Any]:

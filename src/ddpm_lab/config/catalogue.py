@@ -75,12 +75,19 @@ class Catalog:
 
     def __init__(self, dirs: Sequence[Path]):
         self.dirs = list(dirs)
+        self.evaluates = self.dirs[0].name == "evaluate"
         self.groups = groups(dirs)
         self.options = {group: options(group, dirs) for group in self.groups}
         root = keys_of(dirs[0] / "config.yaml")
         self.root = {key: value for key, value in root.items() if not key.startswith("hydra.")}
         self._keys: dict[tuple[str, str | None], dict[str, Key]] = {}
-        self._parts: dict[str, dict[str, set[str]]] = {}
+        self._parts: dict[str, set[str]] = {}
+
+    @staticmethod
+    @cache
+    def of(*dirs: Path) -> "Catalog":
+        """That of these folders, read once."""
+        return Catalog(dirs)
 
     def keys(self, group: str, option: str | None) -> dict[str, Key]:
         """The keys of an option, those that it takes from another one included. A value that is written anew without a comment
@@ -99,15 +106,14 @@ class Catalog:
         """All keys, once an option is chosen in each group."""
         return self.root | {key: known for group in self.groups for key, known in self.keys(group, choices.get(group)).items()}
 
-    def parts(self, group: str, option: str | None) -> set[str]:
-        """Of a group whose options hold several things to build, the keys of those of one option: callbacks.samples."""
+    def parts(self, group: str) -> set[str]:
+        """Of a group whose options hold several things to build, their keys, as callbacks.samples. Each can be left out."""
         if group not in self._parts:
             named = [name for name, path in self.options.get(group, {}).items() if not is_global(path)]
-            values = {name: content(group, name, self.dirs) for name in named}
-            values = {name: held for name, held in values.items() if "_target_" not in held}
-            several = any(isinstance(v, dict) and "_target_" in v for held in values.values() for v in held.values())
-            self._parts[group] = {name: {f"{group}.{key}" for key in held} for name, held in values.items()} if several else {}
-        return self._parts[group].get(str(option), set())
+            several = [held for held in (content(group, name, self.dirs) for name in named) if "_target_" not in held]
+            built = any(isinstance(part, dict) and "_target_" in part for held in several for part in held.values())
+            self._parts[group] = {f"{group}.{key}" for held in several for key in held} if built else set()
+        return self._parts[group]
 
     def chosen(self, typed: Mapping[str, str]) -> dict[str, str | None]:
         """The option of each group, from the files alone: `typed` wins over the experiment, which wins over the defaults."""

@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 
 from ddpm_lab import processes
 from ddpm_lab.config.build import build_model, current
-from ddpm_lab.config.instantiate import instantiate, plain, resolve_target
+from ddpm_lab.config.instantiate import instantiate, resolve_target
+from ddpm_lab.config.nested import Config, at
 from ddpm_lab.config.options import conf_dir, content, options, target
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError, require_for_logger
 from ddpm_lab.training.trainer import check_precisions
 
-Config = Mapping[str, Any]
 APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
 """What takes no part in any combination."""
 LOCAL = "ddpm_lab.sweeps.local.Local"
@@ -25,55 +25,51 @@ LOCAL = "ddpm_lab.sweeps.local.Local"
 def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[str] | None = None) -> None:
     """Refuse parts that do not go together, with the options that would. `good` collects what was put together."""
     config = {key: value for key, value in current(cfg).items() if key not in APART}
-    if (text := json.dumps(config, sort_keys=True)) in (good or ()):
+    good = set() if good is None else good
+    if (text := json.dumps(config, sort_keys=True)) in good:
         return
     refusal = _refusal(config)
     if refusal is None:
-        return good.add(text) if good is not None else None
-    groups = [group for group in refusal.arguments if group in config]
-    names = " ".join(f"{group}={option_of(group, config[group], dirs)}" for group in groups)
-    advice = []
-    if not any(_goes_by_default(group, config, dirs) for group in groups):
-        advice = [" or ".join(fitting) for group in groups if (fitting := _fitting(group, config, refusal, dirs))]
-    use = f": use {', or choose '.join(advice)}" if advice else ""
-    raise UserError(f"{names}: {str(refusal).rstrip('.')}{use}") from refusal
+        good.add(text)
+        return
+    if not isinstance(refusal, Incompatible):
+        raise refusal
+    chosen = {group: option_of(group, config[group], dirs) for group in refusal.arguments if group in config}
+    advice = ""
+    # where an option would do with the values of its file, a value is at fault, which the message names
+    if all(_refusal_with(group, option, config, dirs) for group, option in chosen.items()):
+        fitting = [" or ".join(fit) for group in chosen if (fit := _fitting(group, chosen[group], config, refusal, dirs))]
+        advice = f": use {', or choose '.join(fitting)}" if fitting else ""
+    names = " ".join(f"{group}={option}" for group, option in chosen.items())
+    raise UserError(f"{names}: {str(refusal).rstrip('.')}{advice}") from refusal
 
 
-def _refusal(config: Config) -> Incompatible | None:
-    """The first two parts that do not go together. Raises UserError for one that is wrong alone."""
+def _refusal(config: Config) -> Incompatible | UserError | None:
+    """The first two parts that do not go together, or one that is wrong alone."""
     try:
         assemble(config)
     except Incompatible as error:
         return error
     except UserError as error:
-        if isinstance(error.__cause__, Incompatible):
-            return error.__cause__
-        raise
+        return error.__cause__ if isinstance(error.__cause__, Incompatible) else error
     return None
 
 
-def _goes_by_default(group: str, config: Config, dirs: Sequence[Path]) -> bool:
-    """Whether the chosen option would do with the values of its file: then a value is at fault, which the message names."""
-    option = option_of(group, config[group], dirs)
-    if option not in options(group, dirs):
-        return False
+def _refusal_with(group: str, option: str, config: Config, dirs: Sequence[Path]) -> Incompatible | UserError | None:
+    """The same with an option as its file has it."""
     try:
-        return _refusal({**config, group: content(group, option, dirs)}) is None
-    except (UserError, TypeError, ValueError):  # an option that needs values of its own
-        return False
+        return _refusal({**config, group: content(group, option, dirs)})
+    except (UserError, TypeError, ValueError) as error:  # no option, or one that needs values of its own
+        return UserError(str(error))
 
 
-def _fitting(group: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:
+def _fitting(group: str, chosen: str, config: Config, refusal: Incompatible, dirs: Sequence[Path]) -> list[str]:
     """The options of a group with which all goes together; if there are none, those with which that refusal does not come."""
-    good: dict[bool, list[str]] = {True: [], False: []}
-    for option in options(group, dirs).keys() - {option_of(group, config[group], dirs)}:
-        try:
-            other = _refusal({**config, group: content(group, option, dirs)})
-        except (UserError, TypeError, ValueError):  # one that needs values of its own, or is wrong alone
-            continue
-        if other is None or other.arguments != refusal.arguments:
-            good[other is None].append(f"{group}={option}")
-    return sorted(good[True] or good[False])
+    others = {f"{group}={name}": _refusal_with(group, name, config, dirs) for name in options(group, dirs) if name != chosen}
+    elsewhere = [
+        name for name, other in others.items() if isinstance(other, Incompatible) and other.arguments != refusal.arguments
+    ]
+    return [name for name, other in others.items() if other is None] or elsewhere
 
 
 def option_of(group: str, node: Any, dirs: Sequence[Path]) -> str:
@@ -93,17 +89,16 @@ def option_of(group: str, node: Any, dirs: Sequence[Path]) -> str:
 def assemble(config: Config) -> None:
     """Puts together what was chosen, as training will, but for the data, which are not read. Raises Incompatible."""
     data = instantiate(config, "data")
-    _check_features(config, data)
+    extractor = resolve_target(config["metrics"]["_target_"], "metrics")
+    if hasattr(extractor, "check"):  # whether it takes such data
+        extractor.check(data)
     _check_model(config, data)
     if config["ema"] is not None:
         instantiate(config, "ema")
-    _check_packages(config)
-    _check_trainer(config["trainer"])
-
-
-def _check_trainer(trainer: Config) -> None:
+    for package in getattr(resolve_target(config["logger"]["_target_"], "logger"), "packages", ()):
+        require_for_logger(package)
     try:
-        check_precisions(trainer["precision"], trainer["sample_precision"])
+        check_precisions(config["trainer"]["precision"], config["trainer"]["sample_precision"])
     except ValueError as error:
         raise UserError(f"trainer: {error}") from error
 
@@ -124,21 +119,6 @@ def _check_model(config: Config, data: Any) -> None:
     build_model({**config, "seed": 0}, (2,) if vectors else (1, size or 1, size or 1), data.levels, net)
 
 
-def _check_features(config: Config, data: Any) -> None:
-    """What features are computed of must be what the data give."""
-    extractor = resolve_target(config["metrics"]["_target_"], "metrics")
-    takes, gives = getattr(extractor, "accepts", None), getattr(data, "gives", None)
-    if takes is not None and gives is not None and takes != gives:
-        raise Incompatible(f"the features are those of {takes}, and the data are {gives}", "metrics", "data")
-    if getattr(extractor, "needs_labels", False) and getattr(data, "classes", None) is None:
-        raise Incompatible("the extractor is trained on labels, and the data have none", "metrics", "data")
-
-
-def _check_packages(config: Config) -> None:
-    for package in getattr(resolve_target(config["logger"]["_target_"], "logger"), "packages", ()):
-        require_for_logger(package)
-
-
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:
     """Put in place of `variance=auto` the variance that the loss's paper used, and return its option's name."""
     if (cfg.get("variance") or {}).get("_target_") != "auto":
@@ -155,74 +135,22 @@ def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None =
     return name
 
 
-def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
-    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
-    groups = [group for group in ("variance", "sampler") if group in trained]
-    for group in ("variance", "sampler"):
-        if cfg[group]["_target_"] == "auto":
-            cfg[group] = trained.get(group)
-        elif group not in groups:
-            raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
-    before, asked = current(trained), plain(cfg)
-    names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics")}
-    cfg.names = names
-    if "variance" in groups:
-        _check_learned(before, asked, dirs)
-    data = instantiate(before, "data")
-    nll = asked["nll"]
-    if nll["terms"] is not None and nll["stride"] != 1:
-        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
-    if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
-        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
-    kept = {group: asked[group] for group in ("logger", "metrics", "sampler") if group in (*groups, "logger", "metrics")}
-    check_combination({**before, **kept}, dirs)
-
-
-def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
-    """Refuse a variance that the network would have to supply and was not trained to."""
-    variance = resolve_target(asked["variance"]["_target_"], "variance")
-    if getattr(variance, "n_outputs", 1) == 2 and asked["variance"]["_target_"] != before["variance"]["_target_"]:
-        fixed = [
-            f"variance={option}"
-            for option, path in options("variance", dirs).items()
-            if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
-        ]
-        raise UserError(
-            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
-            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
-            f"{' or '.join(fixed)}"
-        )
-
-
-def _at(values: Mapping[str, Any], key: str) -> Any:
-    node: Any = values
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
 def check_place(values: Mapping[str, Any], sweep: bool) -> None:
     """What a single key's rule cannot say: where runs and their processes have a place."""
-    devices, nodes, name = (_at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
-    if sweep and nodes != 1:
-        raise UserError(
-            f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m"
-        )
-    if not sweep and (ready := _at(values, "sweep.arms")):
-        raise UserError(f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep.arms=[] for its base alone")
-    if not sweep and _at(values, "launcher._target_") not in (None, LOCAL):
-        raise UserError("this experiment chooses a launcher, which is for a sweep: add -m, or launcher=local")
-    if _at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1):
-        raise UserError("trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1")
-    if nodes != 1 and not processes.in_torchrun() and not processes.in_slurm():
-        raise UserError(
-            f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait"
-        )
-    if sweep and (experiment := _at(values, "run.experiment")) is not None:
-        raise UserError(
-            f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out"
-        )
-    if sweep and name is not None:
-        raise UserError(
-            f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root"
-        )
+    devices, nodes, name = (at(values, key) for key in ("trainer.devices", "trainer.num_nodes", "run.name"))
+    ready, experiment = at(values, "sweep.arms") or [], at(values, "run.experiment")
+    launched = not sweep and at(values, "launcher._target_") not in (None, LOCAL)
+    several = at(values, "trainer.fast_dev_run") is True and (devices, nodes) != (1, 1)
+    alone = nodes != 1 and not processes.in_torchrun() and not processes.in_slurm()
+    spread, placed, shared = (sweep and wrong for wrong in (nodes != 1, experiment is not None, name is not None))
+    refusals = {
+        f"trainer.num_nodes={nodes}: a sweep (-m) stays on one machine; start these runs one by one, without -m": spread,
+        f"this experiment is a sweep ({'; '.join(ready)}): add -m, or sweep.arms=[] for its base alone": ready and not sweep,
+        "this experiment chooses a launcher, which is for a sweep: add -m, or launcher=local": launched,
+        "trainer.fast_dev_run=true tries one step in one process: use trainer.devices=1 trainer.num_nodes=1": several,
+        f"trainer.num_nodes={nodes}: start this by torchrun or srun on each of {nodes} machines; alone it would wait": alone,
+        f"run.experiment={experiment}: the runs of a sweep (-m) go to <run.root>/multirun/<sweep.name>: leave it out": placed,
+        f"run.name={name}: the runs of a sweep (-m) would share this folder; leave run.name out, or set run.root": shared,
+    }
+    if refusal := next((message for message, wrong in refusals.items() if wrong), None):
+        raise UserError(refusal)

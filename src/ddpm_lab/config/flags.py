@@ -2,13 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from hydra._internal.utils import get_args_parser  # there is no public one
+
+from ddpm_lab.config.options import conf_dir
 from ddpm_lab.errors import UserError
 
-_LEFT_TO_HYDRA = {"--hydra-help", "--version", "--shell-completion", "-sc"}
-_FLAGS = ("--run -r", "--multirun -m", "--resolve", "--experimental-rerun=", "--cfg -c=", "--package -p=", "--info -i",
-          "--config-path -cp=", "--config-name -cn=", "--config-dir -cd=")  # fmt: skip
+_LEFT_TO_HYDRA = {"--hydra-help", "--version", "--shell-completion", "-sc", "--help", "-h"}
 
 
 class CommandLine(NamedTuple):
@@ -19,11 +21,21 @@ class CommandLine(NamedTuple):
     arguments: list[str]
 
 
+def config_dirs(argv: Sequence[str]) -> list[Path]:
+    """The project's folder, then the one of --config-dir. The first that has a file wins, as in Hydra."""
+    given = _parsed(argv)[0].config_dir
+    if given is None:
+        return [conf_dir()]
+    if not Path(given).is_dir():
+        raise UserError(f"--config-dir={given}: no such folder")
+    return [conf_dir(), Path(given).absolute()]
+
+
 def read_command_line(argv: Sequence[str]) -> CommandLine | None:
     """Read Hydra's flags and the key=value arguments; None where there is nothing to check."""
-    if _LEFT_TO_HYDRA & set(argv) or {"--help", "-h"} & set(argv):
+    if not _LEFT_TO_HYDRA.isdisjoint(argv):
         return None
-    args, unknown = _flags().parse_known_args(list(argv))
+    args, unknown = _parsed(argv)
     for word in unknown:
         why = "no such flag; see --help" if word.startswith("-") else "write all key=value arguments side by side"
         raise UserError(f"{word}: {why}")
@@ -39,25 +51,16 @@ def read_command_line(argv: Sequence[str]) -> CommandLine | None:
     return CommandLine(args.multirun, runs, [word for word in args.overrides if runs or not of_hydra(word)])
 
 
-def _flags() -> argparse.ArgumentParser:
-    """Hydra's, as `hydra.main` reads them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = _bad_flag
-    parser.add_argument("overrides", nargs="*")
-    for flag in _FLAGS:
-        names = flag.rstrip("=").split()
-        if "--info" in names:
-            kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-            parser.add_argument(*names, const="all", nargs="?", choices=kinds)
-        elif flag.endswith("="):
-            parser.add_argument(*names, choices=("job", "hydra", "all") if "--cfg" in names else None)
-        else:
-            parser.add_argument(*names, action="store_true")
-    return parser
-
-
 def of_hydra(word: str) -> bool:
+    """Whether an argument is about Hydra itself."""
     return word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))
+
+
+def _parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags, and what was not understood. Raises UserError for a flag without its value."""
+    parser = get_args_parser()
+    parser.allow_abbrev, parser.error = False, _bad_flag  # type: ignore[method-assign]
+    return parser.parse_known_args([word for word in argv if word != "--version"])  # which prints and exits
 
 
 def _bad_flag(message: str) -> NoReturn:

@@ -15,6 +15,7 @@ from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
 from ddpm_lab.config.flags import of_hydra
 from ddpm_lab.config.options import aliases, groups, options
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.plan import Span
 
 MOST_RUNS = 1000
 BASE = ("sweep=none", "sweep.arms=[]", "launcher=local")
@@ -44,22 +45,11 @@ def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], lis
     keys = {word.partition("=")[0].lstrip("+~") for word in words}
     data = next((word.partition("=")[2].split(",") for word in words if word.startswith("data=")), [])
     if data and "experiment" in known and not {"experiment", "resume"} & keys:
-        default = Catalog(dirs).chosen({})
+        default = Catalog.of(*dirs).chosen({})
         if others := [name for name in data if name in options("data", dirs) and name != default["data"]]:
             words.append("experiment=none")
             notes.append(f"data={others[0]} is not the data of experiment={default['experiment']}: experiment=none is taken")
     return words, notes
-
-
-class Span(NamedTuple):
-    """All numbers from `low` to `high`; integers, every `step`-th of them, where `whole`; by their logarithm where `log`."""
-
-    low: float
-    high: float
-    whole: bool
-    step: int
-    log: bool
-    typed: str
 
 
 class Setting(NamedTuple):
@@ -169,7 +159,7 @@ def _check_form(override: Override, catalog: Catalog, choices: Choices) -> None:
     typed, key = str(override.input_line), override.key_or_group
     group = key.partition(".")[0]
     if override.is_delete():
-        if typed == "~experiment" or (typed == f"~{key}" and _is_part(key, catalog)):
+        if typed == "~experiment" or (typed == f"~{key}" and key in catalog.parts(group)):
             return
         raise UserError(f"{typed}: nothing can be taken away; choose another value, {key}=...")
     if override.package is not None:
@@ -182,12 +172,6 @@ def _check_form(override: Override, catalog: Catalog, choices: Choices) -> None:
         raise UserError(f"{typed}: leave out the + (it adds keys, and this one is there)")
     if key.endswith("_target_"):
         raise UserError(f"{typed}: a class is chosen by its option, {group}=...; see --help")
-
-
-def _is_part(key: str, catalog: Catalog) -> bool:
-    """Whether it is one of several things that an option of a group builds, which can be left out."""
-    group = key.partition(".")[0]
-    return any(key in catalog.parts(group, option) for option in catalog.options.get(group, ()))
 
 
 def _settings(override: Override, catalog: Catalog, choices: Choices) -> list[Setting]:
@@ -210,22 +194,27 @@ def _settings(override: Override, catalog: Catalog, choices: Choices) -> list[Se
 
 def _ends(override: Override, catalog: Catalog, choices: Choices) -> list[Setting]:
     """Of an interval, the two values that stand for it until a search chooses others."""
-    from ddpm_lab.config.signature import multiple_of, number_of
+    from ddpm_lab.config.signature import schemas
     from ddpm_lab.config.values import domain_of
 
     typed, key, interval = str(override.input_line), override.key_or_group, override._value
     assert isinstance(interval, IntervalSweep)
+    if "sweep.trials" not in catalog.keys_for(choices):
+        search = "; or let a search choose: sweep=search" if "sweep" in catalog.groups else ""
+        raise UserError(f"{typed}: an interval has no end of values; list them, or use range(start, stop, step){search}")
     domain = domain_of(key, catalog, choices)
-    if (kind := number_of(domain)) is None:
+    allowed = [] if domain is None else schemas(domain)
+    kinds = {schema.get("type") for schema in allowed}
+    if kinds not in ({"integer"}, {"number"}):
         raise UserError(f"{typed}: an interval is of numbers; list values of this")
     low, high, log = float(interval.start or 0), float(interval.end or 0), "log" in interval.tags
     if not low < high or (log and low <= 0) or interval.tags - {"log"}:
         raise UserError(f"{typed}: allowed is interval(low, high), or tag(log, interval(low, high)) with 0 < low < high")
-    whole, step = kind is int, multiple_of(domain)
+    whole, step = kinds == {"integer"}, allowed[0].get("multipleOf", 1)
     if whole and (not low.is_integer() or (high - low) % step or (log and step > 1)):
         of_steps = f"{step} apart or a multiple of it, and it has no logarithm"
         raise UserError(f"{typed}: the ends of this interval are {'integers' if step == 1 else of_steps}")
-    span = Span(low, high, whole, step, log, typed)
+    span = Span(low, high, whole, step, log)
     ends = [int(low), int(high)] if whole else [low, high]
     return [Setting(key, end, f"{override.get_key_element()}={end}", span) for end in ends]
 

@@ -47,13 +47,9 @@ def printed(argv: Sequence[str], dirs: Sequence[Path], top: str) -> None:
     print(help_for_group(named[0], dirs, top) if named else help_text(dirs, top), end="")
 
 
-def _script(top: str) -> str:
-    return "evaluate.py" if top == EVALUATE else "train.py"
-
-
 def help_text(dirs: Sequence[Path], top: str = TRAIN) -> str:
     """Usage, every group with its options, and the keys that stand outside the groups. Imports none of the options."""
-    catalog = Catalog(dirs)
+    catalog = Catalog.of(*dirs)
     parts = [top, "Groups and their options (* default):", ""]
     for group, default in catalog.groups.items():
         files = catalog.options[group]
@@ -66,13 +62,14 @@ def help_text(dirs: Sequence[Path], top: str = TRAIN) -> str:
 
 def help_for_group(group: str, dirs: Sequence[Path], top: str = TRAIN) -> str:
     """Every option of a group with its keys: value, what is allowed, meaning."""
-    catalog = Catalog(dirs)
+    catalog = Catalog.of(*dirs)
     if group not in catalog.groups:
         close = nearest(group, catalog.groups)
         question = f" Did you mean --help {close}?" if close else ""
         raise UserError(f"--help {group}: no such group.{question} Groups: {', '.join(catalog.groups)}")
     permit(dirs)
-    parts = [f"python {_script(top)} {group}=OPTION (* default)"]
+    script = "evaluate.py" if top == EVALUATE else "train.py"
+    parts = [f"python {script} {group}=OPTION (* default)"]
     for name, path in catalog.options[group].items():
         made = choices_made(path) if is_global(path) else {}
         keys = keys_of(path) if is_global(path) else catalog.keys(group, name)

@@ -1,47 +1,23 @@
 """Keys that were typed and cannot act under the rest of a configuration. Values of files and defaults are never reported."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ddpm_lab.config.nested import Config, at
 from ddpm_lab.domains import shown
 
-OURS = "ddpm_lab."
 ANALYTIC = "ddpm_lab.core.analytic.Analytic"
 MLP = "ddpm_lab.nets.mlp.MLP"
 
-
-class Values:
-    """A nested configuration, read by dotted keys."""
-
-    def __init__(self, cfg: Mapping[str, Any]) -> None:
-        self._cfg = cfg
-
-    def __call__(self, key: str) -> Any:
-        """None where there is no such key."""
-        node: Any = self._cfg
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return node
-
-    def typed(self, key: str) -> str:
-        """`key=value`; a group by its name alone."""
-        value = self(key)
-        return key if isinstance(value, Mapping) else f"{key}={shown(value)}"
-
-    def among(self, key: str, *values: object) -> str | None:
-        """`key=value` where the key is there and has one of the values."""
-        known = all(isinstance(self(parent), Mapping) for parent in [key.rpartition(".")[0]] if parent)
-        return self.typed(key) if known and self(key) in values else None
-
-    def target(self, group: str) -> str | None:
-        return self(f"{group}._target_")
+Cause = Callable[[Config], str | None]
+"""From a configuration to what in it prevents a key from acting, in words; None where nothing does."""
 
 
 class Rule(NamedTuple):
     """`keys` cannot act where `cause` gives what prevents it. A key that ends in "." stands for all keys below."""
 
     keys: tuple[str, ...]
-    cause: Callable[[Values], str | None]
+    cause: Cause
     advice: str
     """What to type instead. {key} is the key that was typed."""
 
@@ -49,102 +25,103 @@ class Rule(NamedTuple):
         return any(key == name or (name.endswith(".") and f"{key}.".startswith(name)) for name in self.keys)
 
 
-def _above(key: str, *limits: str) -> Callable[[Values], str | None]:
-    """Where the value of `key` exceeds the first limit that is set."""
+def given(config: Config, key: str) -> str:
+    """`key=value`; a group by its name alone."""
+    value = at(config, key)
+    return key if isinstance(value, Mapping) else f"{key}={shown(value)}"
 
-    def cause(at: Values) -> str | None:
-        limit = next((limit for limit in limits if at(limit) is not None), None)
-        value = at(key)
-        exceeds = limit is not None and value is not None and value > at(limit)
-        return at.typed(limit) if exceeds and limit is not None else None
+
+def _has(key: str, *values: object) -> Cause:
+    """Where the key has one of the values; without values, where it is set. Not where its group is absent."""
+
+    def cause(config: Config) -> str | None:
+        value, above = at(config, key), key.rpartition(".")[0]
+        there = (not above or isinstance(at(config, above), Mapping)) and (value in values if values else value is not None)
+        return given(config, key) if there else None
 
     return cause
 
 
-def _no_gap(at: Values) -> str | None:
-    """The bound of training data is measured beside the full bound of held-out data alone."""
-    if not at("nll.train_stride"):
-        return None
-    terms = at.typed("nll.terms") if at("nll.terms") is not None else None
-    return at.among("nll.chain", "sampler") or terms or at.among("nll.split", "train")
+def _above(key: str, *limits: str) -> Cause:
+    """Where the value of `key` exceeds the first limit that is set."""
+
+    def cause(config: Config) -> str | None:
+        limit = next((limit for limit in limits if at(config, limit) is not None), None)
+        value = at(config, key)
+        exceeds = limit is not None and value is not None and value > at(config, limit)
+        return given(config, limit) if exceeds and limit is not None else None
+
+    return cause
 
 
-def _no_gamma(at: Values) -> str | None:
-    target = at.target("variance")
-    fixed = target is not None and target.startswith(OURS) and target != ANALYTIC
+def _any(*causes: Cause, of: str) -> Cause:
+    """The first of several causes. Where the key `of` is off there is nothing to act on, and none is named."""
+    return lambda config: next(filter(None, (cause(config) for cause in causes)), None) if at(config, of) else None
+
+
+def _no_gamma(config: Config) -> str | None:
+    target = at(config, "variance._target_")
+    fixed = target is not None and target.startswith("ddpm_lab.") and target != ANALYTIC
     return "a variance that is not estimated from Γ" if fixed else None
 
 
-def _all_times(at: Values) -> str | None:
+def _all_times(config: Config) -> str | None:
     """A chain of all T steps is the same under every spacing."""
-    if at("sampler.spacing") is None:
-        return None
-    whole = at("schedule.T") is not None and at("sampler.steps") == at("schedule.T")
-    return at.typed("sampler.steps") if whole else at.among("sampler.steps", None)
-
-
-def _published(at: Values) -> str | None:
-    return at.typed("quality.statistics") if at("quality.statistics") is not None else None
-
-
-def _vectors(at: Values) -> str | None:
-    return "net=mlp" if at.target("net") == MLP else None
+    T = at(config, "schedule.T")
+    return _has("sampler.steps", None, *([] if T is None else [T]))(config)
 
 
 RULES = (
-    Rule(("nll.train_stride",), _no_gap, "leave {key} out, or measure nll.split=val nll.chain=full nll.terms=null"),
-    Rule(("nll.ode_probes", "nll.ode_tolerance"), lambda at: at.among("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
+    Rule(
+        ("nll.train_stride",),  # the bound of training data is measured beside the full bound of held-out data alone
+        _any(_has("nll.chain", "sampler"), _has("nll.terms"), _has("nll.split", "train"), of="nll.train_stride"),
+        "leave {key} out, or measure nll.split=val nll.chain=full nll.terms=null",
+    ),
+    Rule(("nll.ode_probes", "nll.ode_tolerance"), _has("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
     Rule(("gamma.n",), _no_gamma, "use variance=analytic, or leave {key} out"),
     Rule(
         ("quality.reference", "quality.statistics", "quality.grid", "metrics."),
-        lambda at: at.among("quality.n", 0),
+        _has("quality.n", 0),
         "set quality.n to 2 or more, or leave {key} out",
     ),
     Rule(("quality.grid",), _above("quality.grid", "quality.n"), "a picture shows at most the samples that are drawn"),
-    Rule(("quality.reference",), _published, "leave one of the two out"),
-    Rule(("sampler.spacing",), _all_times, "set sampler.steps below T, or leave {key} out"),
-    Rule(
-        ("callbacks.samples.rows",),
-        _above("callbacks.samples.rows", "callbacks.samples.n"),
-        "a picture shows at most the samples that are drawn",
+    Rule(("quality.reference",), _has("quality.statistics"), "leave one of the two out"),
+    Rule(("sampler.spacing",), _any(_all_times, of="sampler.spacing"), "set sampler.steps below T, or leave {key} out"),
+    *(
+        Rule((key,), _above(key, *limits), advice)
+        for key, advice, *limits in (
+            ("callbacks.samples.rows", "a picture shows at most the samples that are drawn", "callbacks.samples.n"),
+            ("callbacks.samples.frames", "a chain has one frame for each step", "sampler.steps", "schedule.T"),
+            ("callbacks.vlb_terms.stride", "a stride is at most T", "schedule.T"),
+            ("callbacks.vlb_terms.final_stride", "a stride is at most T", "schedule.T"),
+        )
     ),
+    Rule(("trainer.tf32",), _has("trainer.accelerator", "cpu"), "use trainer=gpu, or leave {key} out"),
     Rule(
-        ("callbacks.samples.frames",),
-        _above("callbacks.samples.frames", "sampler.steps", "schedule.T"),
-        "a chain has one frame for each step",
+        ("trainer.channels_last",),
+        lambda config: "net=mlp" if at(config, "net._target_") == MLP else None,
+        "vectors have no memory format: leave {key} out",
     ),
-    Rule(("callbacks.vlb_terms.stride",), _above("callbacks.vlb_terms.stride", "schedule.T"), "a stride is at most T"),
-    Rule(
-        ("callbacks.vlb_terms.final_stride",), _above("callbacks.vlb_terms.final_stride", "schedule.T"), "a stride is at most T"
-    ),
-    Rule(("trainer.tf32",), lambda at: at.among("trainer.accelerator", "cpu"), "use trainer=gpu, or leave {key} out"),
-    Rule(("trainer.channels_last",), _vectors, "vectors have no memory format: leave {key} out"),
-    Rule(("trainer.other_world_size",), lambda at: at.among("resume", None), "add resume=RUN, or leave {key} out"),
+    Rule(("trainer.other_world_size",), _has("resume", None), "add resume=RUN, or leave {key} out"),
     Rule(
         ("logger.project", "logger.entity", "logger.group", "logger.tags", "logger.name", "logger.artifact"),
-        lambda at: at.among("logger.mode", "disabled"),
+        _has("logger.mode", "disabled"),
         "use logger.mode=online or offline, or leave {key} out",
     ),
 )
 
 
-def ineffective(cfg: Mapping[str, Any], typed: Set[str]) -> list[str]:
-    """One message for each typed key that cannot act: it names the key, what prevents it, and what to type."""
-    return list(_messages(cfg, typed).values())
+def ineffective(arms: Sequence[tuple[Config, Set[str]]]) -> list[str]:
+    """One message for each key that acts in none of the arms (configuration, keys that were typed): it names the key, what
+    prevents it, and what to type."""
+    messages = [_messages(config, typed) for config, typed in arms]
+    return [message for key, message in (messages[0] if messages else {}).items() if all(key in of for of in messages)]
 
 
-def ineffective_in_all(arms: Sequence[tuple[Mapping[str, Any], Set[str]]]) -> list[str]:
-    """The same of a sweep: a key is reported where it acts in no arm."""
-    messages = [_messages(cfg, typed) for cfg, typed in arms]
-    keys = set.intersection(*(set(of_arm) for of_arm in messages)) if messages else set()
-    return [message for key, message in messages[0].items() if key in keys] if messages else []
-
-
-def _messages(cfg: Mapping[str, Any], typed: Set[str]) -> dict[str, str]:
-    at, messages = Values(cfg), {}
+def _messages(config: Config, typed: Set[str]) -> dict[str, str]:
+    messages: dict[str, str] = {}
     for rule in RULES:
-        for key in sorted(filter(rule.covers, typed)):
-            cause = rule.cause(at)
-            if cause is not None and key not in messages:
-                messages[key] = f"{at.typed(key)} has no effect beside {cause}: {rule.advice.format(key=key)}"
+        cause = rule.cause(config)
+        for key in sorted(filter(rule.covers, typed)) if cause else ():
+            messages.setdefault(key, f"{given(config, key)} has no effect beside {cause}: {rule.advice.format(key=key)}")
     return messages

@@ -8,17 +8,18 @@ a folder.
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from ddpm_lab.config.nested import Config, at, plain
 from ddpm_lab.config.options import conf_dir, groups, options, read_mapping
-from ddpm_lab.config.signature import Node, given, inspected
+from ddpm_lab.config.signature import Explain, Node, given, inspected, unexplained
 from ddpm_lab.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-Config = Mapping[str, Any]
 OURS = [conf_dir(), conf_dir() / "evaluate"]
 _permitted: list[Path] = []
 
@@ -28,8 +29,9 @@ def permit(folders: Sequence[Path]) -> None:
     _permitted[:] = folders
 
 
-def option_targets(group: str, folders: Sequence[Path]) -> set[str]:
-    """Every `_target_` of a group's files."""
+@cache
+def option_targets(group: str, *folders: Path) -> set[str]:
+    """Every `_target_` of a group's files, which are read once."""
     named: set[Any] = set()
     for path in options(group, folders).values():
         content = read_mapping(path)
@@ -42,14 +44,14 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
     group = key.partition(".")[0]
     folders = [*OURS, *_permitted]
     prefixes = [entry for entry in map(str.strip, os.environ.get("DDPM_LAB_TARGETS", "").split(",")) if entry]
-    named = name in option_targets(group, folders)
+    named = name in option_targets(group, *folders)
     admitted = [entry for entry in prefixes if name == entry or name.startswith(f"{entry.rstrip('.')}.")]
     if not named and not admitted:
         raise UserError(
             f"{key}._target_={name}: allowed is what an option of {group} names; for code of your own type "
             f"--config-dir=FOLDER with FOLDER/{group}/OPTION.yaml, or set DDPM_LAB_TARGETS={name}"
         )
-    if name not in option_targets(group, OURS) and (others := _offered_by(name)):
+    if name not in option_targets(group, *OURS) and (others := _offered_by(name)):
         raise UserError(f"{key}._target_={name}: an option of {', '.join(others)}, and no {group}")
     module, _, attribute = name.rpartition(".")
     try:
@@ -65,7 +67,7 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
 
 def _offered_by(name: str) -> list[str]:
     """The groups of conf/ that have an option of this target."""
-    return [group for group in groups(OURS) if name in option_targets(group, OURS)]
+    return [group for group in groups(OURS) if name in option_targets(group, *OURS)]
 
 
 def _defined_in(thing: Any, prefix: str) -> bool:
@@ -73,24 +75,18 @@ def _defined_in(thing: Any, prefix: str) -> bool:
     return f"{getattr(thing, '__module__', '')}.".startswith(f"{prefix.rstrip('.')}.")
 
 
-def plain(cfg: "DictConfig | Config") -> dict[str, Any]:
-    """A configuration as plain containers, resolved."""
-    if isinstance(cfg, dict):
-        return cfg
-    from omegaconf import OmegaConf
-
-    return cast(dict[str, Any], OmegaConf.to_container(cast(Any, cfg), resolve=True))
-
-
 def node(cfg: "DictConfig | Config", key: str) -> Node:
     """What the node at a dotted key names and the values that it gives, held against the signature. Raises UserError."""
-    values: Any = plain(cfg)
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, Mapping) else None
+    values = at(plain(cfg), key)
     if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
         raise UserError(f"{key}: no _target_, which names the class or function to build")
-    given_values = {name: value for name, value in values.items() if name != "_target_"}
-    return inspected(key, resolve_target(values["_target_"], key), given_values)
+    return described(key, values)
+
+
+def described(key: str, node: Config, explain: Explain = unexplained) -> Node:
+    """The call that a node with a `_target_` stands for. Raises UserError."""
+    values = {name: value for name, value in node.items() if name != "_target_"}
+    return inspected(key, resolve_target(node["_target_"], key), values, explain)
 
 
 def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:

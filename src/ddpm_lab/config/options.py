@@ -1,7 +1,7 @@
 """The folders of conf/: which groups there are, their options, and what each file says about itself."""
 
-import argparse
 import difflib
+import itertools
 import posixpath
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -20,21 +20,6 @@ def conf_dir() -> Path:
     """The project's own configuration: inside the package in a wheel, at the repository's root in a clone."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
-
-
-def config_dirs(argv: Sequence[str]) -> list[Path]:
-    """The project's folder, then the one of --config-dir. The first that has a file wins, as in Hydra."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config-dir", "-cd")
-    try:
-        given = parser.parse_known_args(list(argv))[0].config_dir
-    except argparse.ArgumentError as error:
-        raise UserError("--config-dir needs a folder: --config-dir=FOLDER") from error
-    if given is None:
-        return [conf_dir()]
-    if not Path(given).is_dir():
-        raise UserError(f"--config-dir={given}: no such folder")
-    return [conf_dir(), Path(given).absolute()]
 
 
 @cache
@@ -120,26 +105,28 @@ def content(group: str, option: str, dirs: Sequence[Path]) -> dict[str, Any]:
     return values
 
 
+@cache
+def _head(path: Path) -> list[str]:
+    """The comments that a file begins with."""
+    lines = filter(str.strip, path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+
+
 def is_global(path: Path) -> bool:
     """Whether the file's keys stand at the root, as an experiment's do, and not under its group's name."""
-    return path.read_text(encoding="utf-8", errors="replace").lstrip().startswith("# @package _global_")
+    return any(line.startswith("# @package _global_") for line in _head(path)[:1])
 
 
 def description(path: Path) -> str:
     """The first comment line: what the option is."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            break
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").strip()
-    return ""
+    return next((line.lstrip("# ").strip() for line in _head(path) if not line.startswith("# @package")), "")
 
 
 def aliases(group: str, dirs: Sequence[Path]) -> dict[str, str]:
     """Names that other codebases give to the options of a group, from the files' second comment, "# also called: a, b"."""
     known: dict[str, str] = {}
     for option, path in options(group, dirs).items():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:3]:
+        for line in _head(path):
             if line.startswith(ALSO):
                 known |= {name.strip(): option for name in line.removeprefix(ALSO).split(",")}
     return known

@@ -3,10 +3,9 @@ and combinations, of the classes and functions that were chosen."""
 
 import copy
 import itertools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -19,10 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ddpm_lab.config.catalogue import OPEN, Catalog, Choices
-from ddpm_lab.config.flags import read_command_line
-from ddpm_lab.config.grammar import Setting, Span, columns, expand, of_sweep
-from ddpm_lab.config.options import config_dirs
+from ddpm_lab.config.flags import config_dirs, read_command_line
+from ddpm_lab.config.grammar import Setting, columns, expand, of_sweep
+from ddpm_lab.config.nested import first_line, leaves, plain
 from ddpm_lab.errors import UserError
+from ddpm_lab.sweeps.plan import Span
 
 
 class Arm(NamedTuple):
@@ -55,12 +55,10 @@ def preflight(argv: Sequence[str], dirs: Sequence[Path] | None = None, check: Ch
     if line is None:
         return []
     dirs, check = dirs or config_dirs(argv), check or partial(_can_be_trained, good=set())
-    catalog = Catalog(dirs)
-    composer = _Composer(catalog)
-    with initialize_config_dir(str(dirs[0]), job_name="ddpm_lab", **VERSION):
-        typed = columns(line.arguments, line.sweep, catalog)
-        runs = expand(typed, _ready(typed, composer) if line.sweep else [], catalog)
-        arms = _each(runs, _overrides, lambda settings: _named(settings, composer, line.sweep))
+    catalog = Catalog.of(*dirs)
+    typed = columns(line.arguments, line.sweep, catalog)
+    runs = expand(typed, _ready(typed, catalog) if line.sweep else [], catalog)
+    arms = _each(runs, _overrides, lambda settings: _named(settings, catalog, line.sweep))
     return _valued(arms, catalog, check, line.sweep) if line.runs else []
 
 
@@ -93,19 +91,15 @@ def _overrides(settings: Sequence[Setting]) -> list[str]:
     return [setting.typed for setting in settings if not of_sweep(setting.key)]
 
 
-def _named(settings: Sequence[Setting], composer: "_Composer", sweep: bool) -> Arm:
+def _named(settings: Sequence[Setting], catalog: Catalog, sweep: bool) -> Arm:
     """A run whose groups, options and keys all exist."""
-    catalog = composer.catalog
-    config, choices = composer([setting.typed for setting in settings if setting.key in catalog.groups])
+    words = sorted(setting.typed for setting in settings if setting.key in catalog.groups)
+    config, choices = copy.deepcopy(_composed(catalog, *words))
     _check_keys_of_files(config, choices, catalog, sweep)
     typed = [setting for setting in settings if setting.key not in catalog.groups]
     for setting in typed:
         _apply(setting, config, choices, catalog)
     spans = {setting.key: setting.span for setting in settings if setting.span}
-    if spans and "trials" not in (config.get("sweep") or {}):
-        search = "; or let a search choose: sweep=search" if "sweep" in config else ""
-        span = next(iter(spans.values()))
-        raise UserError(f"{span.typed}: an interval has no end of values; list them, or use range(start, stop, step){search}")
     texts = {setting.key: setting.typed.partition("=")[2] for setting in settings}
     return Arm(_overrides(settings), config, choices, spans, texts)
 
@@ -113,33 +107,32 @@ def _named(settings: Sequence[Setting], composer: "_Composer", sweep: bool) -> A
 def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) -> list[Arm]:
     """Values and combinations of each run; what was chosen is imported here."""
     from ddpm_lab.config.build import drop_unused
-    from ddpm_lab.config.ineffective import ineffective_in_all
+    from ddpm_lab.config.ineffective import ineffective
     from ddpm_lab.config.instantiate import permit
-    from ddpm_lab.config.values import Checked
+    from ddpm_lab.config.values import check_values
 
     permit(catalog.dirs)
-    checked = Checked(catalog)
 
     def step(arm: Arm) -> Arm:
-        if "model" in resolved(arm.config):
+        if "model" in arm.config:
             drop_unused(arm.config, arm.typed)
-        checked(resolved(arm.config), arm.choices, arm.typed)
+        check_values(catalog, plain(arm.config), arm.choices, arm.typed)
         return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
 
     arms = _each(arms, lambda arm: arm.overrides, step)
-    if idle := ineffective_in_all([(resolved(arm.config), set(arm.typed)) for arm in arms]):
+    if idle := ineffective([(plain(arm.config), set(arm.typed)) for arm in arms]):
         raise UserError("\n".join(idle))
     return arms
 
 
-def _ready(typed: Mapping[str, list[Setting]], composer: "_Composer") -> list[str]:
+def _ready(typed: Mapping[str, list[Setting]], catalog: Catalog) -> list[str]:
     """The lines of the sweep that was chosen, by name or by an experiment."""
-    if "sweep" not in composer.catalog.groups:  # of evaluate.py
+    if "sweep" not in catalog.groups:  # of evaluate.py
         return []
     if "sweep.arms" in typed:
         return _lines(typed["sweep.arms"][0].value)
     choices = ([setting.typed for setting in typed.get(group, [])] or [None] for group in ("experiment", "sweep"))
-    each = [_lines(composer([word for word in pair if word])[0].sweep.arms) for pair in itertools.product(*choices)]
+    each = [_lines(_composed(catalog, *filter(None, pair))[0].sweep.arms) for pair in itertools.product(*choices)]
     if any(lines != each[0] for lines in each):
         raise UserError("experiment: one of these is a sweep itself, which goes alone")
     return each[0]
@@ -150,46 +143,34 @@ def _lines(value: Any) -> list[str]:
     try:
         lines = list(value) if isinstance(value, list | ListConfig) else []
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
-        raise UserError(f"sweep.arms: {_first_line(error)}") from error
+        raise UserError(f"sweep.arms: {first_line(error)}") from error
     return lines if all(isinstance(line, str) for line in lines) else []
 
 
-class _Composer:
-    """Hydra's compose, once for each choice of options: it takes 0.1 s, and a sweep asks for many alike."""
-
-    def __init__(self, catalog: Catalog):
-        self.catalog = catalog
-        self._known: dict[tuple[str, ...], Composed] = {}
-
-    def __call__(self, choices: Sequence[str]) -> Composed:
-        key = tuple(sorted(choices))
-        if key not in self._known:
-            self._known[key] = self._compose(key)
-        config, chosen = self._known[key]
-        return copy.deepcopy(config), chosen
-
-    def _compose(self, choices: Sequence[str]) -> Composed:
-        own = ",".join(QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in self.catalog.dirs[1:])
-        self.catalog.check_files(
-            self.catalog.chosen({word.partition("=")[0].lstrip("+~"): word.partition("=")[2] for word in choices})
-        )
-        search = [f"hydra.searchpath=[{own}]"] if own else []
-        try:
+@cache
+def _composed(catalog: Catalog, *choices: str) -> Composed:
+    """Hydra's compose, once for each choice of options: it takes 0.1 s, and a sweep asks for many alike. To be copied."""
+    typed = (word.lstrip("+~").partition("=") for word in choices)
+    catalog.check_files(catalog.chosen({group: option for group, _, option in typed}))
+    own = ",".join(QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in catalog.dirs[1:])
+    search = [f"hydra.searchpath=[{own}]"] if own else []
+    try:
+        with initialize_config_dir(str(catalog.dirs[0]), job_name="ddpm_lab", **VERSION):
             config = compose("config", [*choices, *search], return_hydra_config=True)
-        except MissingConfigException as error:  # an experiment chose what is not there
-            group, _, option = str(error.missing_cfg_file).partition("/")
-            raise self.catalog.unknown_option(group, option, "chosen in a file: ") from error
-        except YAMLError as error:  # names the file at its end
-            raise UserError(" ".join(str(error).split())) from error
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-            raise UserError(_first_line(error)) from error
-        except RecursionError as error:
-            raise UserError(f"{' '.join(choices)}: an option that builds on itself, in its defaults") from error
-        with open_dict(config):
-            chosen = config.pop("hydra").runtime.choices
-        if "sweep" in self.catalog.groups:
-            _check_sweep(config.get("sweep"), str(chosen.get("sweep")), self.catalog)
-        return config, {group: chosen.get(group) for group in self.catalog.groups}
+    except MissingConfigException as error:  # an experiment chose what is not there
+        group, _, option = str(error.missing_cfg_file).partition("/")
+        raise catalog.unknown_option(group, option, "chosen in a file: ") from error
+    except YAMLError as error:  # names the file at its end
+        raise UserError(" ".join(str(error).split())) from error
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        raise UserError(first_line(error)) from error
+    except RecursionError as error:
+        raise UserError(f"{' '.join(choices)}: an option that builds on itself, in its defaults") from error
+    with open_dict(config):
+        chosen = config.pop("hydra").runtime.choices
+    if "sweep" in catalog.groups:
+        _check_sweep(config.get("sweep"), str(chosen.get("sweep")), catalog)
+    return config, {group: chosen.get(group) for group in catalog.groups}
 
 
 def _check_sweep(given: Any, option: str, catalog: Catalog) -> None:
@@ -200,38 +181,24 @@ def _check_sweep(given: Any, option: str, catalog: Catalog) -> None:
         raise UserError(f"sweep={option}: {catalog.options['sweep'][option]} needs a line: defaults: [{base}, _self_]")
 
 
-def _first_line(error: BaseException) -> str:
-    while not str(error).strip() and error.__cause__:
-        error = error.__cause__
-    return re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0] or type(error).__name__
-
-
 def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good: set[str]) -> str | None:
     from ddpm_lab.config.combinations import check_combination, check_place, resolve_auto
 
-    check_place(resolved(config), sweep)
+    check_place(plain(config), sweep)
     auto = resolve_auto(config, dirs)
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
         check_combination(config, dirs, good)
     return auto
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif key != "_target_":
-            yield f"{prefix}{key}"
-
-
 def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog, sweep: bool) -> None:
     """Refuse a key that an experiment sets and the chosen option lacks: Hydra would add it, and it would reach nothing. What is
     set of a part that was left out goes with it. Keys of sweeps reach nothing in a single run, and may be of any option."""
-    known, parts = {*catalog.keys_for(choices)}, _left_out(config, choices, catalog)
+    known, parts = {*catalog.keys_for(choices)}, _left_out(config, catalog)
     if not sweep:
         known |= {key for g in ("sweep", "launcher") for name in catalog.options.get(g, ()) for key in catalog.keys(g, name)}
-    for key in _leaves(cast(dict[str, Any], OmegaConf.to_container(config))):
-        if key not in known | parts:
+    for key in leaves(cast(dict[str, Any], OmegaConf.to_container(config))):
+        if key not in known | parts and key.rpartition(".")[2] != "_target_":
             source = f"experiment={choices.get('experiment')} sets {key}"
             if key.startswith("sweep."):
                 source = f"sweep={choices.get('sweep')} sets {key}"
@@ -240,24 +207,21 @@ def _check_keys_of_files(config: DictConfig, choices: Choices, catalog: Catalog,
             raise catalog.unknown_key(source, key, "...", choices)
 
 
-def _left_out(config: DictConfig, choices: Choices, catalog: Catalog) -> set[str]:
+def _left_out(config: DictConfig, catalog: Catalog) -> set[str]:
     """Parts that another option of their group has, and the chosen one has not; they are null from here on."""
     absent: set[str] = set()
-    for group, names in catalog.options.items():
-        for part in {part for name in names for part in catalog.parts(group, name)}:
-            name = part.partition(".")[2]
-            node = config[group].get(name) if group in config else None
-            if node is None or "_target_" not in node:
-                with open_dict(config):
-                    OmegaConf.update(config, part, None, force_add=True)
-                absent.add(part)
+    for part in (part for group in catalog.groups for part in catalog.parts(group)):
+        node = OmegaConf.select(config, part)
+        if node is None or (isinstance(node, DictConfig) and "_target_" not in node):
+            OmegaConf.update(config, part, None, force_add=True)
+            absent.add(part)
     return absent
 
 
 def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Catalog) -> None:
     key, (group, _, name) = setting.key, setting.key.partition(".")
     known = catalog.keys(group, choices.get(group)) if group in catalog.groups else catalog.root
-    part = setting.value is None and any(key in catalog.parts(group, option) for option in catalog.options.get(group, ()))
+    part = setting.value is None and key in catalog.parts(group)
     further = group in OPEN and "." not in name and not any(_much_alike(key, other) for other in known)
     if not (key in known or part or further):
         raise catalog.missing_key(setting.typed, key, choices)
@@ -267,18 +231,9 @@ def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Cata
     try:
         OmegaConf.update(config, key, setting.value, merge=False, force_add=True)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise UserError(f"{setting.typed}: {_first_line(error)}") from error
+        raise UserError(f"{setting.typed}: {first_line(error)}") from error
 
 
 def _much_alike(key: str, known: str) -> bool:
     """Whether a key is a misspelt one rather than another."""
     return SequenceMatcher(None, key, known).ratio() > 0.9
-
-
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """As plain containers. Raises UserError for ${...} that leads nowhere."""
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except (OmegaConfBaseException, ValueError) as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{key}: {_first_line(error)}" if key else _first_line(error)) from error

@@ -36,18 +36,21 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
 
     checkpoint, folder = located(Path(cfg.resume).expanduser(), "resume")
     stored = configuration(checkpoint, folder)
-    pairs = (override.lstrip("+").partition("=") for override in overrides)
-    typed = {key: value for key, _, value in pairs}
+    typed = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
     _choose(stored, typed, dirs)
     _apply(cfg, stored, [key for key in typed if key not in FREE])
     check_combination(stored, dirs)
     stored.resume = str(checkpoint)
     in_place = folder is not None and checkpoint.name == "last.ckpt" and cfg.run.name is None
-    if in_place and folder is not None:
-        _refuse_finished(folder, stored)
-    else:
+    if folder is None or not in_place:
         stored.run.name = cfg.run.name
-    return Resumed(stored, checkpoint, folder if in_place else None)
+        return Resumed(stored, checkpoint, None)
+    if finished(folder, steps := stored.trainer.max_steps):
+        raise UserError(
+            f"resume={folder}: that run is complete at step {steps}; "
+            f"a larger trainer.max_steps, e.g. trainer.max_steps={2 * steps}, goes on."
+        )
+    return Resumed(stored, checkpoint, folder)
 
 
 def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
@@ -95,42 +98,28 @@ def _choose(stored: DictConfig, typed: dict[str, str], dirs: Sequence[Path]) -> 
     for group in (group for group in FREE if group in typed):
         new = content(group, typed[group], dirs)
         if group == "trainer":
-            new |= {key: stored.trainer[key] for key in LENGTH}
-            for key in (key.partition(".")[2] for key in HELD):
-                new[key] = stored.trainer[key]
+            new |= {key: stored.trainer[key] for key in (*LENGTH, *(key.partition(".")[2] for key in HELD))}
         OmegaConf.update(stored, group, new, merge=False)
 
 
 def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
+    """Put the values of typed keys in place. Raises UserError for those that differ and may not."""
     refused = []
     for key in keys:
         group = key.split(".")[0]
-        if group in ("resume", "sweep", "launcher", "hydra") or key.startswith("hydra/"):
-            continue
         if group == "experiment":
             raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")
         new, old = OmegaConf.select(cfg, key), OmegaConf.select(stored, key)
         if group in FREE and key not in HELD:
             OmegaConf.update(stored, key, new, merge=False, force_add=True)
-        elif new != old:
-            refused += _differences(key, new, old)
+        elif isinstance(new, DictConfig) and isinstance(old, DictConfig):
+            pairs = [(f"{key}.{name}", new.get(name), old.get(name)) for name in dict.fromkeys([*new, *old])]
+            refused += [pair for pair in pairs if pair[1] != pair[2]]
+        elif new != old and group != "resume":
+            refused.append((key, new, old))
     if refused:
+        listed = "; ".join(f"{key}={new} but the checkpoint has {old}" for key, new, old in refused)
         raise UserError(
-            f"resume={cfg.resume}: {'; '.join(refused)}. Leave that away to go on with the run as it was, or leave resume "
-            f"away to start anew. May change on resume: {', '.join(FREE)}."
-        )
-
-
-def _differences(key: str, new: object, old: object) -> list[str]:
-    if isinstance(new, DictConfig) and isinstance(old, DictConfig):
-        pairs = [(k, new.get(k), old.get(k)) for k in dict.fromkeys([*new, *old])]
-        return [f"{key}.{k}={a} but the checkpoint has {b}" for k, a, b in pairs if a != b]
-    return [f"{key}={new} but the checkpoint has {old}"]
-
-
-def _refuse_finished(folder: Path, stored: DictConfig) -> None:
-    if finished(folder, stored.trainer.max_steps):
-        raise UserError(
-            f"resume={folder}: that run is complete at step {stored.trainer.max_steps}; "
-            f"a larger trainer.max_steps, e.g. trainer.max_steps={2 * stored.trainer.max_steps}, goes on."
+            f"resume={cfg.resume}: {listed}. Leave that away to go on with the run as it was, or leave resume away to start "
+            f"anew. May change on resume: {', '.join(FREE)}."
         )

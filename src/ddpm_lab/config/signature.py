@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cache, reduce
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from pydantic import PydanticUserError, TypeAdapter
+
 from ddpm_lab.config.options import nearest
 from ddpm_lab.domains import accepts, allowed, is_plain, shown
 from ddpm_lab.errors import UserError
@@ -158,28 +160,17 @@ def _hint(key: str, value: Any, domain: Any) -> str:
         return f"a list is written {key}=[{shown(value)}]"
     if isinstance(value, int | float) and not isinstance(value, bool) and accepts(domain, str(value)):
         return f"""in quotes it is text: {key}="'{value}'\""""
-    if (close := nearest(shown(value), literals(domain))) is not None:
+    texts = [text for schema in schemas(domain) for text in schema.get("enum", [schema.get("const")]) if isinstance(text, str)]
+    if (close := nearest(shown(value), texts)) is not None:
         return f"did you mean {key}={close}?"
     return ""
 
 
-def literals(domain: Any) -> list[str]:
-    """The texts that a domain lists."""
-    if get_origin(domain) is Literal:
-        return [choice for choice in get_args(domain) if isinstance(choice, str)]
-    inner = get_args(domain)[:1] if get_origin(domain) is Annotated else get_args(domain)
-    return [text for part in inner for text in literals(part)] if get_origin(domain) is not None else []
-
-
-def number_of(domain: Any) -> type[int] | type[float] | None:
-    """Whether a domain is one of integers or of real numbers, null apart."""
-    if get_origin(domain) in (Union, types.UnionType):
-        kinds = {number_of(part) for part in get_args(domain) if part is not types.NoneType}
-        return kinds.pop() if len(kinds) == 1 else None
-    base = get_args(domain)[0] if get_origin(domain) is Annotated else domain
-    return base if base in (int, float) else None
-
-
-def multiple_of(domain: Any) -> int:
-    """Of integers, the step between those allowed."""
-    return next((bound.multiple_of for bound in getattr(domain, "__metadata__", ()) if hasattr(bound, "multiple_of")), 1)
+def schemas(domain: Any) -> list[dict[str, Any]]:
+    """Of each alternative of a domain, null apart, its JSON schema: `type`, `enum` of texts, `multipleOf`. Empty for a domain
+    with a type inside that JSON has not, as the tensors of `tuple[float | Tensor, ...]`."""
+    try:
+        schema = TypeAdapter(domain).json_schema()
+    except PydanticUserError:
+        return []
+    return [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]

@@ -55,6 +55,14 @@ class Arm(NamedTuple):
         return ", ".join([*sampled, f"{self.steps} steps", *others, *filter(None, [self.setting])])
 
 
+def device_of(name: str) -> torch.device:
+    """`name`: auto, cpu or cuda. Under torchrun, each process has a GPU of its own. Raises UserError for an absent one."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("device=cuda: torch finds no CUDA device here; use device=cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if available and name != "cpu" else torch.device("cpu")
+
+
 def join(device: torch.device) -> None:
     """Under torchrun, the group of processes that share the pieces of work through the disk."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():

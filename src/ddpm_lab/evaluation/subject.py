@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddpm_lab.core.grey import scale
 from ddpm_lab.data.memory import InMemory
+from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Store
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Conditions, Likelihood
@@ -72,6 +73,18 @@ class Subject:
 
     def size(self, split: str) -> int:
         return len(self.data.raw(split))
+
+    def check_sizes(self, nll: Likelihood, n_samples: int, n_gamma: int | None) -> None:
+        """Raises UserError where more data are asked for than there are, or too few for a statistic. `n_gamma`: data for Γ."""
+        size, train = self.size(nll.split), self.size("train")
+        if nll.n is not None and nll.n > size:
+            raise UserError(f"nll.n={nll.n}: the {nll.split} split has {size} data; null takes all")
+        if nll.ode_n > size or nll.ode_n == 1:
+            raise UserError(f"nll.ode_n={nll.ode_n}: allowed is 0, or 2 to the {size} data of the {nll.split} split")
+        if n_samples == 1:
+            raise UserError("quality.n=1: one sample has no covariance; allowed is 0 for none, or 2 and more")
+        if n_gamma is not None and n_gamma > train:
+            raise UserError(f"gamma.n={n_gamma}: there are {train} training data")
 
     def x0(self, split: str, start: int, stop: int) -> Tensor:
         """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""

@@ -1,8 +1,10 @@
 """The table over choices: numbers whose records allow a comparison stand together."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from ddpm_lab import domains
 from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
 from ddpm_lab.evaluation.report import shown
 from ddpm_lab.metrics.record import Record, incomparable
@@ -20,6 +22,23 @@ class Table(NamedTuple):
     title: str
     cells: list[list[str]]
     notes: list[str]
+
+
+def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each configuration, where it differs from those with the same sampler, steps and variance, as "seed=1". They come
+    as values by dotted key."""
+    names = [tuple(config.get(key) for key in ("names.sampler", "sampler.steps", "names.variance")) for config in configs]
+
+    def setting(i: int) -> str:
+        peers = [config for config, name in zip(configs, names, strict=True) if name == names[i]]
+        keys = [key for key in dict.fromkeys(key for peer in peers for key in peer) if key not in ("ckpt", "folder")]
+        different = {key: configs[i].get(key) for key in keys if any(peer.get(key) != configs[i].get(key) for peer in peers)}
+        different = {key: value for key, value in different.items() if f"names.{key.partition('.')[0]}" not in different}
+        if "checkpoint" in different:
+            different["checkpoint"] = Path(str(different["checkpoint"])).stem
+        return " ".join(f"{key.removeprefix('names.')}={domains.shown(value)}" for key, value in different.items())
+
+    return [setting(i) for i in range(len(configs))]
 
 
 def tables(arms: Sequence[Evaluated]) -> list[Table]:

@@ -53,14 +53,12 @@ class Classifier:
     """
 
     slow = True
-    accepts = "images"
-    needs_labels = True
 
     def __init__(
         self, seed: NonNegativeInt = 0, epochs: PositiveInt | None = None, batch: PositiveInt = 1024, *, data: Labelled
     ) -> None:
-        if data.classes is None or data.levels is None:
-            raise Incompatible("a classifier is trained on labels of images, and these data have none", "metrics", "data")
+        self.check(data)
+        assert data.levels is not None
         self.batch, self._levels, self._classes = batch, data.levels, data.classes
         epochs = default_epochs(len(data.train_images)) if epochs is None else epochs
         training = {
@@ -77,6 +75,12 @@ class Classifier:
         self.sha256 = _hash(self._net.state_dict())
         self.name = f"classifier@{self.sha256[:8]}"
         self.record: dict[str, Any] = training | {"held_out_accuracy": held_out, "weights_sha256": self.sha256}
+
+    @staticmethod
+    def check(data: Any) -> None:
+        """Raises Incompatible. Needs nothing of the data that has to be read."""
+        if data.classes is None or data.levels is None:
+            raise Incompatible("a classifier is trained on labels of images, and these data have none", "metrics", "data")
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.judged(x).features

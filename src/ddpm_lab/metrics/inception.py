@@ -29,11 +29,10 @@ class Inception:
     """
 
     name, slow = "inception", True
-    accepts = "images"
 
     def __init__(self, weights: File | None = None, batch: PositiveInt = 64, *, data: Any = None) -> None:
-        if data is not None and data.gives != self.accepts:
-            raise Incompatible(f"the Inception network takes images, and these data are {data.gives}", "metrics", "data")
+        if data is not None:
+            self.check(data)
         self.batch = batch
         path = _cached() if weights is None else Path(weights).expanduser()
         self.sha256 = sha256(path)
@@ -44,6 +43,12 @@ class Inception:
             "resize": "TensorFlow 1 bilinear, 299",
             "weights_sha256": self.sha256,
         }
+
+    @staticmethod
+    def check(data: Any) -> None:
+        """Raises Incompatible. Needs nothing of the data that has to be read."""
+        if data.gives != "images":
+            raise Incompatible(f"the Inception network takes images, and these data are {data.gives}", "metrics", "data")
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A trained run in Python: `ddpm_lab.load("outputs/digits/...")`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,33 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: Path) -> No
                 f"{here.get(name, 'missing')} in the network of this configuration."
             )
     model.load_state_dict(state)
+
+
+def opened(model: Model, checkpoint: Mapping[str, Any], weights: str | None, source: Path) -> Run:
+    """The run of a checkpoint whose configuration made `model`. `weights` as in `ddpm_lab.load`. Raises UserError for weights
+    that the checkpoint, at `source`, has not, and for those of another network."""
+    averages = [key for key in checkpoint if key.startswith("ema/")]
+    allowed = [*(["ema"] if averages else []), "raw", *averages]
+    if weights not in (*allowed, None):
+        raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
+    chosen = weights if weights not in ("ema", None) else averages[0] if averages else "raw"
+    state = checkpoint["state_dict"]
+    if chosen != "raw":
+        state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
+    load_weights(model, state, source)
+    if _channels_last(checkpoint["config"].get("trainer") or {}):
+        model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Run(model, chosen, checkpoint["global_step"])
+
+
+def _channels_last(trainer: Mapping[str, Any]) -> bool:
+    """As the run itself sampled and measured."""
+    if (given := trainer.get("channels_last", False)) is not None:
+        return given
+    accelerator = trainer.get("accelerator", "cpu")
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    return prefers_channels_last(accelerator, trainer.get("precision", "32-true"))
 
 
 def prefers_channels_last(accelerator: str, precision: str) -> bool:

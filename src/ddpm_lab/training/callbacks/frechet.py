@@ -144,14 +144,16 @@ class FrechetCurve(Callback):
         key = self.reference.extractor.key(self.n)
         return key if "@" in key else f"{key}@{self.n}"
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.every:
-            return
-        check_shares("frechet_curve", self.n)
+    def check(self, model: Model) -> None:
+        """Raises UserError for steps or an eta that samples of this model do not have. Called before a run has a folder."""
         try:
-            parts(trainer, pl_module).module.model.sampling(**self.settings)
+            model.sampling(**self.settings if self.every else {})
         except ValueError as error:
             raise UserError(f"callbacks.frechet_curve: {error}") from error
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every:
+            check_shares("frechet_curve", self.n)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         validations = trainer.global_step * trainer.accumulate_grad_batches // (trainer.val_check_batch or 1)

@@ -1,0 +1,109 @@
+"""What evaluate.py may ask of a trained network: its own choices in place of `auto`, the values of a protocol, and what is
+refused.
+
+A protocol holds values for whichever options are chosen, as lines of words that could be typed:
+
+    settings:
+      - sampler.spacing=linspace
+      - variance=analytic schedule=cosine variance.max_last_noise=1
+
+A line applies where the options that it names, as `group=option`, are those of the configuration; its other words are then set.
+A value that was typed wins. A later line wins over an earlier one.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.config.build import current
+from ddpm_lab.config.combinations import check_combination, option_of
+from ddpm_lab.config.instantiate import instantiate, resolve_target
+from ddpm_lab.config.nested import Config, plain
+from ddpm_lab.config.options import options, target
+from ddpm_lab.config.resume import configuration, located
+from ddpm_lab.errors import UserError
+
+WORK = "work"
+"""Beside the results: what was measured, in pieces."""
+
+
+def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
+    """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol but
+    for `typed` keys. Refuses what its model does not allow."""
+    if cfg.name == WORK:
+        raise UserError(f"name={WORK}: allowed is a folder name other than {WORK}, which holds what was measured, in pieces")
+    trained, checkpoint, folder = trained_by(cfg.ckpt)
+    OmegaConf.set_struct(cfg, False)
+    cfg.checkpoint = str(checkpoint)
+    cfg.folder = str(folder or checkpoint.parent)
+    check_evaluated(cfg, trained, dirs)
+    own = plain(trained)
+    chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
+    apply_settings(cfg, cfg.settings, chosen | dict(cfg.names), typed)
+    if (artifact := cfg.logger.get("artifact", "none")) != "none":
+        raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
+
+
+def trained_by(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
+    """The configuration that the network was trained by, its checkpoint, and its run folder where there is one."""
+    checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
+    return configuration(checkpoint, folder), checkpoint, folder
+
+
+def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
+    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+    groups = [group for group in ("variance", "sampler") if group in trained]
+    for group in ("variance", "sampler"):
+        if cfg[group]["_target_"] == "auto":
+            cfg[group] = trained.get(group)
+        elif group not in groups:
+            raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
+    before, asked = current(trained), plain(cfg)
+    names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics")}
+    cfg.names = names
+    if "variance" in groups:
+        _check_learned(before, asked, dirs)
+    data = instantiate(before, "data")
+    nll = asked["nll"]
+    if nll["terms"] is not None and nll["stride"] != 1:
+        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
+    if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
+        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
+    kept = {group: asked[group] for group in ("logger", "metrics", "sampler") if group in (*groups, "logger", "metrics")}
+    check_combination({**before, **kept}, dirs)
+
+
+def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
+    """Refuse a variance that the network would have to supply and was not trained to."""
+    variance = resolve_target(asked["variance"]["_target_"], "variance")
+    if getattr(variance, "n_outputs", 1) == 2 and asked["variance"]["_target_"] != before["variance"]["_target_"]:
+        fixed = [
+            f"variance={option}"
+            for option, path in options("variance", dirs).items()
+            if (name := target(path)) not in (None, "auto") and getattr(resolve_target(name, "variance"), "n_outputs", 1) == 1
+        ]
+        raise UserError(
+            f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
+            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
+            f"{' or '.join(fixed)}"
+        )
+
+
+def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str], typed: Set[str]) -> None:
+    """Sets values in place, in a mapping or a DictConfig. `chosen`: the option of each group; `typed`: keys that keep their
+    values. Raises UserError for a key that the chosen option lacks."""
+    for line in lines:
+        words = [word.partition("=")[::2] for word in line.split()]
+        conditions = {group: option for group, option in words if "." not in group}
+        if any(chosen.get(group) != option for group, option in conditions.items()):
+            continue
+        for key, value in words:
+            group, _, name = key.partition(".")
+            if not name or key in typed:
+                continue
+            if name not in (config.get(group) or {}):
+                raise UserError(f"{key}={value} of the protocol: {group}={chosen.get(group)} has no such key")
+            config[group][name] = yaml.safe_load(value)
