@@ -4,23 +4,18 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
+from ddpm_lab.evaluation.evaluate import Arm, Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
-from ddpm_lab.evaluation.quality import Quality
 from ddpm_lab.evaluation.report import lines, log, term_columns, write_columns, write_numbers, write_per_datum
-from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.evaluation.tables import markdown, tables
 from ddpm_lab.files import write_text
-from ddpm_lab.metrics.extractors import Extractor
-from ddpm_lab.metrics.published import PublishedStats
-from ddpm_lab.models.measurement import Likelihood
 
 WRITTEN = {
     "evaluation.json": "every number with its record",
@@ -33,26 +28,6 @@ WRITTEN = {
     "gamma*.csv": "Γ and the variance of x_0 given x_t",
     "samples_*.png": "samples",
 }
-
-
-class Arm(NamedTuple):
-    """One choice to measure, checked. `subject` loads the model and `choice` completes it when its turn comes."""
-
-    subject: Callable[[], Subject]
-    choice: Callable[[Subject], Choice]
-    names: dict[str, str]
-    steps: int
-    setting: str
-    nll: Likelihood
-    quality: Quality
-    extractor: Extractor
-    stats: PublishedStats | None
-
-    @property
-    def line(self) -> str:
-        sampled = [f"sampler {self.names['sampler']}"] if "sampler" in self.names else []
-        others = [f"{group} {name}" for group, name in self.names.items() if group not in ("sampler", "metrics")]
-        return ", ".join([*sampled, f"{self.steps} steps", *others, *filter(None, [self.setting])])
 
 
 def join(device: torch.device) -> None:
@@ -85,8 +60,8 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
             _print([f"  {previous}", *(f"  {note}" for note in subject.data.notes)])
         if len(arms) > 1:
             _print([f"{i + 1} of {len(arms)}: {arm.line}"])
-        trained, choice = subject.run.config, arm.choice(subject)
-        evaluated.append(evaluate(subject, choice, arm.nll, arm.quality, arm.extractor, arm.stats, folder, arm.setting))
+        trained = subject.run.config
+        evaluated.append(evaluate(arm, subject, folder))
         if ranks.rank() == 0:
             _print(lines(evaluated[-1].results, brief=len(arms) > 1))
             _write(evaluated, folder)

@@ -23,7 +23,7 @@ from ddpm_lab.domains import Given
 from ddpm_lab.likelihood.bound import BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
-from ddpm_lab.models.diffusion_measurements import Tallied, of_diffusion
+from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 
 
@@ -182,28 +182,13 @@ class DiffusionMeter(Tallied, Meter):
         self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))
 
     def parts(self) -> list[Part]:
-        bound = self.result()
-        return [
-            Part("prior_bpd", "L_T, prior", bound.prior_bpd, None),
-            Part("kl_bpd", f"L_1 .. L_{len(bound.times) - 1}, divergences", bound.kl_bpd, None),
-            Part("decoder_bpd", "L_0, decoder", bound.decoder_bpd, float(bound.terms_se[0])),
-        ]
+        return [part._replace(key=f"{part.key}_bpd") for part in bound_parts(self.result()) if part.level == 1]
 
     def arrays(self) -> dict[str, Any]:
         bound, tally = self.result(), self.tally
-        order = tally.index.argsort()
-        return {
-            "times": list(bound.times),
-            "terms_bpd": bound.terms_bpd,
-            "terms_se": bound.terms_se,
-            "terms_n": bound.terms_n,
-            "prior_bpd": bound.prior_bpd,
-            "n": bound.n,
-            "stride": bound.stride,
-            "per_datum_bpd": tally.per_datum[order],
-            "per_datum_prior_bpd": tally.priors[order],
-            "index": tally.index[order],
-        }
+        along = ("times", "terms_bpd", "terms_se", "terms_n", "prior_bpd", "n", "stride")
+        per_datum = in_order(tally.per_datum, tally.priors, tally.index, bound.stride)
+        return {name: getattr(bound, name) for name in along} | per_datum._asdict()
 
 
 def initialised(net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int) -> nn.Module:
