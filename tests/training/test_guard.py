@@ -13,8 +13,7 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Positions
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.guard import NonFiniteGuard
-from ddpm_lab.training.trained import Trained
+from ddpm_lab.training.guard import NonFiniteGuard, Trained
 
 from .support import Recorder, T, adam, fit, module, quiet, weights_of
 

@@ -13,9 +13,10 @@ from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.evaluate import Arm, Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
-from ddpm_lab.evaluation.report import lines, log, term_columns, write_columns, write_numbers, write_per_datum
-from ddpm_lab.evaluation.tables import markdown, tables
+from ddpm_lab.evaluation.report import log, term_columns, write_columns, write_numbers, write_per_datum
+from ddpm_lab.evaluation.tables import tables
 from ddpm_lab.files import write_text
+from ddpm_lab.metrics.record import aligned
 
 WRITTEN = {
     "evaluation.json": "every number with its record",
@@ -47,9 +48,7 @@ def leave() -> None:
 def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[dict[str, Any]], Any]) -> None:
     """Measures every arm into one folder. `config`: its config.yaml; `logger`: made from the configuration of the run."""
     started = time.time()
-    with ranks.by_first():
-        if ranks.rank() == 0:
-            _clear(folder, config)
+    ranks.on_first(_clear, folder, config)
     _print([str(folder)])
     evaluated: list[Evaluated] = []
     previous, trained = "", {}
@@ -63,12 +62,17 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
         trained = subject.run.config
         evaluated.append(evaluate(arm, subject, folder))
         if ranks.rank() == 0:
-            _print(lines(evaluated[-1].results, brief=len(arms) > 1))
+            _print(aligned([result for result in evaluated[-1].results if len(arms) == 1 or not result.level]).lines)
             _write(evaluated, folder)
     if ranks.rank() == 0:
-        _write_tables(evaluated, folder)
+        if len(arms) > 1:
+            text = [line for table in tables(evaluated) for line in ["", *table]]
+            write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
+            _print([*text, ""])
+            plot_sweep(evaluated, folder / "sweep.png")
         log(logger(trained), evaluated, folder, trained)
-        _print([f"{time.time() - started:,.0f} s; written to {folder}:", *_written(folder)])
+        written = [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
+        _print([f"{time.time() - started:,.0f} s; written to {folder}:", *written])
 
 
 def _clear(folder: Path, config: str) -> None:
@@ -96,19 +100,6 @@ def _write(evaluated: Sequence[Evaluated], folder: Path) -> None:
         name = arm.file_name("_".join(["bound", str(steps), *([variance] if variance else [])]))
         plot_bound(bound, f"{steps} steps" + (f", σ²: {variance}" if variance else ""), folder / f"{name}.png")
         write_columns(term_columns(bound), folder / f"{name}.csv")
-
-
-def _write_tables(evaluated: Sequence[Evaluated], folder: Path) -> None:
-    """The tables over choices, on the console and as a file."""
-    if len(evaluated) > 1:
-        text = [line for table in tables(evaluated) for line in ["", *markdown(table)]]
-        write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
-        _print([*text, ""])
-        plot_sweep(evaluated, folder / "sweep.png")
-
-
-def _written(folder: Path) -> list[str]:
-    return [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
 
 
 def _print(text: Sequence[str]) -> None:

@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab import ranks
+from ddpm_lab.training.guard import Trained
 from ddpm_lab.training.module import TrainingModule
-from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
-from ddpm_lab.training.trained import Trained
+from ddpm_lab.training.results import log, row_is_due, step_is_whole
 
 logger = logging.getLogger("ddpm_lab")
 
@@ -27,11 +27,10 @@ class LossQuartiles(Callback):
         self._since: list[Trained] = []  # steps not in the sums yet: adding them up together costs a step less
         self._by_quarter = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sums = self._sums.to(pl_module.device)
+    def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:
+        self._sums = self._sums.to(module.device)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        module, _ = parts(trainer, pl_module)
+    def on_train_batch_end(self, trainer: Trainer, module: TrainingModule, *_: Any) -> None:
         assert module.trained is not None
         self._since.append(module.trained)
         if row_is_due(trainer):
@@ -96,13 +95,13 @@ class Throughput(Callback):
     def on_validation_end(self, *_: Any) -> None:
         self._last = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: TrainingModule, outputs: Any, batch: Any, *_: Any) -> None:
         now = time.perf_counter()
         self.seconds, self._last = self.seconds + now - self._last, now
         if not step_is_whole(trainer):
             return
         self.images += batch.size
-        if trainer.global_step - self._start[0] == FORETOLD_AFTER and pl_module.device.type == "cpu":
+        if trainer.global_step - self._start[0] == FORETOLD_AFTER and module.device.type == "cpu":
             self._foretell(trainer)
         if row_is_due(trainer):
             images, seconds = self.images - self._row[0], self.seconds - self._row[1]
