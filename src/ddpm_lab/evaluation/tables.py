@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
-from ddpm_lab.metrics.record import Record, incomparable
+from ddpm_lab.metrics.record import incomparable
 from ddpm_lab.models.measurement import SPLITS
 
 SPACING = (
@@ -28,16 +28,14 @@ def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
 
 def comparable(arms: Sequence[Evaluated], score: str) -> list[list[Evaluated]]:
     """The choices that have the score, in groups whose records allow to compare it."""
-    groups: list[tuple[Record, list[Evaluated]]] = []
-    for arm in arms:
-        if score not in arm.scores:
-            continue
+    groups: list[list[Evaluated]] = []
+    for arm in (arm for arm in arms if score in arm.scores):
         record = arm.scores[score].record
-        group = next((group for other, group in groups if not incomparable(other, record)), None)
+        group = next((group for group in groups if not incomparable(group[0].scores[score].record, record)), None)
         if group is None:
-            groups.append((record, group := []))
+            groups.append(group := [])
         group.append(arm)
-    return [group for _, group in groups]
+    return groups
 
 
 def few_steps(group: Sequence[Evaluated], score: str) -> bool:

@@ -142,13 +142,10 @@ class Diffusion(Model):
     def card(self, x0: Tensor) -> list[str]:
         lines = card.schedule_card(self.diffusion, self.loss, x0)
         if not self.sampler.uses(self.diffusion.variance):
-            lines.append(f"sampler={self._sampler_name} does not use the variance: samples are the same for every variance")
+            eta = getattr(self.sampler, "eta", None)
+            name = named(self.sampler) + ("" if eta is None else f" (eta={eta})")
+            lines.append(f"sampler={name} does not use the variance: samples are the same for every variance")
         return lines
-
-    @property
-    def _sampler_name(self) -> str:
-        eta = getattr(self.sampler, "eta", None)
-        return named(self.sampler) + ("" if eta is None else f" (eta={eta})")
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance

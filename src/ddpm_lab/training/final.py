@@ -66,11 +66,12 @@ def summary(trainer: Trainer, module: TrainingModule, results: list[Result], sta
 
 def table(results: list[Result], summary: dict[str, Any]) -> list[str]:
     """Lines of the final table."""
-    facts = [("wall time", f"{summary['wall_seconds']:,.0f} s")]
-    if summary["images_per_s"] is not None:
-        facts.insert(0, ("throughput in training", f"{summary['images_per_s']:,.0f} images/s"))
-    if summary["images_seen"] is not None:
-        facts.insert(0, ("images seen", f"{summary['images_seen']:,}"))
+    shown = {
+        "images_seen": ("images seen", "{:,}"),
+        "images_per_s": ("throughput in training", "{:,.0f} images/s"),
+        "wall_seconds": ("wall time", "{:,.0f} s"),
+    }
+    facts = [(label, form.format(summary[key])) for key, (label, form) in shown.items() if summary[key] is not None]
     lines, width = aligned(results, facts)
     rule = "─" * (width + 10)
     return [rule, *lines, rule]

@@ -149,8 +149,8 @@ class Wandb(RunLogger):
         except Exception as error:
             if self.mode == "offline":
                 raise
-            self.mode, reason = "offline", _first_line(error)
-        log.warning("wandb: %s; offline instead, to be sent with: wandb sync %s/offline-run-*", reason, self.folder)
+            self.mode, way = "offline", f"offline instead, to be sent with: wandb sync {self.folder}/offline-run-*"
+            log.warning("wandb: %s; %s", _first_line(error), way)
         wandb.teardown()  # its service still holds the id of the run that did not begin
         return self._open(wandb)
 

@@ -25,7 +25,6 @@ class LossQuartiles(Callback):
     def __init__(self) -> None:
         self._sums = torch.zeros(2, 4)
         self._since: list[Trained] = []  # steps not in the sums yet: adding them up together costs a step less
-        self._by_quarter = False
 
     def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:
         self._sums = self._sums.to(module.device)
@@ -34,7 +33,7 @@ class LossQuartiles(Callback):
         assert module.trained is not None
         self._since.append(module.trained)
         if row_is_due(trainer):
-            self._write(trainer, module)
+            self._write(trainer, module, module.trained)
         elif len(self._since) >= 100:
             self._add_up()
 
@@ -46,18 +45,17 @@ class LossQuartiles(Callback):
         self._since = []
         losses = losses.float()
         weights = weight.to(losses)  # 1 but for a choice of t that is not uniform: the mean stays one over t
-        self._by_quarter = bool(positions)
         quarter = torch.zeros(len(losses), dtype=torch.long)
         if positions:
             quarter = (torch.cat([position.values for position in positions]) - 1) * 4 // positions[0].count
         self._sums.index_add_(1, quarter.to(self._sums.device), torch.stack([weights * losses, weights]))
 
-    def _write(self, trainer: Trainer, module: TrainingModule) -> None:
+    def _write(self, trainer: Trainer, module: TrainingModule, trained: Trained) -> None:
         self._add_up()
         sums, counts = ranks.summed(self._sums).double().cpu()
         self._sums.zero_()
         metrics = {"train/loss": float(sums.sum() / counts.sum())}
-        if self._by_quarter:
+        if trained.positions is not None:
             metrics |= {f"train/loss_q{i + 1}": float(sums[i] / counts[i]) for i in range(4) if counts[i] > 0}
         metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         if module.grad_norm is not None:
