@@ -19,7 +19,6 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
-from ddpm_lab.domains import Given
 from ddpm_lab.likelihood.bound import BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
@@ -40,18 +39,15 @@ class Diffusion(Model):
         timesteps: Timesteps,
         sampler: Sampler,
         net: Callable[..., nn.Module],
-        *,
-        shape: Given[tuple[int, ...]],
-        levels: Given[int | None],
-        seed: Given[int],
-        config: Given[dict[str, Any]],
+        **of_data: Any,
     ) -> None:
-        super().__init__(shape=shape, levels=levels, seed=seed, config=config)
-        self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
+        """`of_data`: what every `Model` is given."""
+        super().__init__(**of_data)
+        self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
         self.loss, self.timesteps, self.sampler = loss, timesteps, sampler
         loss.check(self.diffusion)
         sampler.check(self.diffusion)
-        self.net = initialised(net, self.shape, variance.n_outputs, seed)
+        self.net = initialised(net, self.shape, variance.n_outputs, self.seed)
 
     @classmethod
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:

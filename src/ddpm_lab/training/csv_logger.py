@@ -51,8 +51,7 @@ class CsvLogger(RunLogger):
                 reader = csv.DictReader(file)
                 self.columns = [name for name in reader.fieldnames or ["step"] if name == "step" or name.startswith(only)]
                 rows = [{k: row[k] for k in self.columns if row[k] != ""} for row in reader]
-                rows = [row for row in rows if len(row) > 1]
-            self.rows = [{**row, "step": int(row["step"])} for row in rows if int(row["step"]) <= step]
+            self.rows = [{**row, "step": int(row["step"])} for row in rows if len(row) > 1 and int(row["step"]) <= step]
             self._rewrite()
 
     def _rewrite(self) -> None:
