@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -13,16 +12,17 @@ from torch import Tensor
 from ddpm_lab.core.grey import to_uint8
 from ddpm_lab.files import replacing
 
-DIVERGED = (
-    "%d of %d samples are not finite: the sampler diverged, so their quality is not measured; try more sampler.steps, or "
-    "sampler.clip=true"
-)
-"""A warning, to be formatted with how many of how many."""
-
 
 def not_finite(x: Tensor) -> int:
     """How many of N × … have a value that is not finite."""
     return int((~x.flatten(1).isfinite().all(1)).sum())
+
+
+def diverged(broken: int, n: int, levels: int | None) -> str:
+    """A warning about samples that are not finite. `levels`: grey levels of the data; only x̂_0 of such can be clipped."""
+    clip = "" if levels is None else ", or sampler.clip=true"
+    what = f"{broken} of {n} samples are not finite: the sampler diverged, so their quality is not measured"
+    return f"{what}; try more sampler.steps{clip}"
 
 
 def save_grid(x: Tensor, path: Path, columns: int | None = None) -> Path:
@@ -59,7 +59,6 @@ def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Pat
     canvas = tiled(torch.stack(frames, 1).flatten(0, 1), columns=len(frames))
     height, width = canvas.shape[:2]
     figure = Figure(figsize=((width + 20) / 100, (height + 40) / 100))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((10 / (width + 20), 10 / (height + 40), width / (width + 20), height / (height + 40)))
     axes.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     column = width / len(frames)
@@ -77,7 +76,6 @@ def _save_figure(figure: Figure, path: Path) -> Path:
 
 def _save_scatter(clouds: list[Tensor], path: Path, labels: list[str] | None = None) -> Path:
     figure = Figure(figsize=(3.2 * len(clouds), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
     finite = clouds[-1][clouds[-1].isfinite().all(1)]
     reach = 1.1 * float(finite[:, :2].abs().max()) if len(finite) and finite.any() else 1.0
     for i, cloud in enumerate(clouds):

@@ -3,7 +3,7 @@
 With one process the slice is the whole, and every collective returns its argument.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,6 +75,13 @@ def by_first() -> Iterator[None]:
         raise fault
     if code:
         raise AlreadyReported(code)
+
+
+def on_first(work: Callable[..., object], *arguments: Any) -> None:
+    """Calls `work` on rank 0 alone, as `by_first` says."""
+    with by_first():
+        if rank() == 0:
+            work(*arguments)
 
 
 def _on_cpu(value: Any) -> Any:

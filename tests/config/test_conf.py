@@ -39,7 +39,7 @@ def of(name: str) -> dict[str, Any]:
     """The parameters that the keys of a node are."""
     node, group = nodes()[name], name.partition("=")[0].partition(".")[0]
     target = resolve_target(node["_target_"], group)
-    hidden = {*HIDDEN.get(node["_target_"], ()), *getattr(target, "passed", ())}
+    hidden = {*HIDDEN.get(node["_target_"], ()), *(set(getattr(target, "passed", ())) - set(node))}
     return {key: p for key, p in parameters(target).items() if p.domain is not None and key not in hidden}
 
 

@@ -70,8 +70,7 @@ def test_a_failing_rename_or_sync_leaves_the_last_one_whole(step, last, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), fail)
-    message = f"{last}: could not be written (No space left on device); what was saved before is intact."
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=rf"{re.escape(str(last))}.*No space left on device"):
         write(last, 2)
     monkeypatch.undo()
     only_step_one_is_there(last)
@@ -116,10 +115,9 @@ def test_what_is_not_a_checkpoint_is_answered_and_neighbours_are_named(last):
     bad = last.with_name("bad.ckpt")
     for case in (last.read_bytes()[:-200], last.read_bytes()[:300], b"", b"hello, world\n"):
         bad.write_bytes(case)
-        message = f"{bad}: not a readable checkpoint (cut short, or not one of ours). Beside it: {last}."
-        with pytest.raises(UserError, match=re.escape(message)):
+        with pytest.raises(UserError, match=rf"{re.escape(str(bad))}.*{re.escape(str(last))}"):
             read_checkpoint(bad)
-    with pytest.raises(UserError, match=re.escape(f"{last.with_name('none.ckpt')}: there is no such checkpoint. Beside it:")):
+    with pytest.raises(UserError, match=rf"none\.ckpt.*{re.escape(str(last))}"):
         read_checkpoint(last.with_name("none.ckpt"))
 
 

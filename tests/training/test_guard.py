@@ -13,8 +13,7 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Positions
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.guard import NonFiniteGuard
-from ddpm_lab.training.trained import Trained
+from ddpm_lab.training.guard import NonFiniteGuard, Trained
 
 from .support import Recorder, T, adam, fit, module, quiet, weights_of
 
@@ -67,9 +66,8 @@ def test_a_loss_that_is_not_finite_at_some_t_is_traced_and_leaves_no_trace(value
     t = model.trained.positions.values
     wrong = int(((t == 3) | (t == 5)).sum())
     assert 0 < wrong < len(t)
-    assert "the loss is not finite at step 4 (batch 4): its part 'spike' is" in message
-    assert f"for {wrong} of 16 examples, t in [3, 5]. It changed no weight" in message
-    assert "optim.lr" in message
+    named = ("loss is not finite", "step 4 (batch 4)", "'spike'", f"{wrong} of 16", "t in [3, 5]", "optim.lr")
+    assert all(word in message for word in named)
 
 
 class Overflow(torch.autograd.Function):
@@ -103,7 +101,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_caught_too(clip, tmp_path):
     good, after, message = failed_fit(tmp_path, module(net=net, optim=adam(clip=clip)))
     assert len(good) == 2
     assert all(torch.equal(a, b) for a, b in zip(good[-1], after, strict=True))
-    assert "a gradient is not finite at step 2 (batch 2), though the loss is (its parts are, with means 'mse'" in message
+    assert all(word in message for word in ("gradient is not finite", "step 2 (batch 2)", "'mse'", "optim.lr"))
     assert re.search(r"t in \[1, \d\]", message)
 
 
@@ -155,7 +153,7 @@ def test_a_finite_step_passes_and_lowers_the_flag_again():
     bad, good = trained(mse=torch.tensor([1.0, float("nan")])), trained(mse=torch.ones(2))
     guard.watch(0, [good], torch.tensor(2.0), optimizer)
     assert (float(optimizer.found_inf), optimizer.grad_scale) == (0, None)
-    with pytest.raises(UserError, match=r"step 1 \(batch 7\): its part 'mse' is nan for 1 of 2 examples, t in \[2, 2\]"):
+    with pytest.raises(UserError, match=r"step 1 \(batch 7\).*'mse' is nan.* 1 of 2 .*t in \[2, 2\]"):
         guard.watch(1, [bad], torch.tensor(2.0), optimizer)
     assert float(optimizer.found_inf) == 1
     guard.watch(2, [good], torch.tensor(2.0), optimizer)
@@ -178,10 +176,10 @@ def test_parts_that_overflow_only_together_are_called_a_loss():
 
 def test_a_bad_piece_of_a_batch_is_named_whichever_it_is():
     bad, good = trained(mse=torch.tensor([1.0, float("nan")])), trained(mse=torch.ones(2))
-    with pytest.raises(UserError, match=r"the loss is not finite at step 0 \(batch 7\): its part 'mse' is nan"):
+    with pytest.raises(UserError, match=r"step 0 \(batch 7\).*'mse' is nan"):
         NonFiniteGuard(every=1).watch(0, [bad, good], torch.tensor(float("nan")), Optimizer())
 
 
 def test_a_piece_of_a_batch_that_was_not_finite_stops_training(tmp_path):
-    with pytest.raises(UserError, match=r"the loss is not finite at step 2 \(batch 2\): its part 'spike' is nan"):
+    with pytest.raises(UserError, match=r"step 2 \(batch 2\).*'spike' is nan"):
         fit(tmp_path, module(loss=Trap(float("nan"), times=(3, 5), after=4)), steps=6, accumulate=2)

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.training.callbacks.samples import Samples
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.loggers import every, with_csv
-from ddpm_lab.training.results import log
+from ddpm_lab.training.results import close, log, log_folder, log_picture, log_table
 from ddpm_lab.training.tensorboard_logger import LONGEST_TEXT, TensorBoard
 
 from .logging_support import callbacks, curves, no_account, offline, whole_run  # noqa: F401
@@ -85,7 +86,7 @@ def test_events_are_on_disk_at_once(tmp_path):
 
 
 def test_metrics_csv_is_the_same_beside_them(tmp_path):
-    chosen = every("offline", "p", None, None, [], None, "none", run_dir=tmp_path / "all")
+    chosen = every(mode="offline", project="p", run_dir=tmp_path / "all")
     whole_run(tmp_path / "all", *chosen)
     whole_run(tmp_path / "csv")
     assert (tmp_path / "all" / "metrics.csv").read_bytes() == (tmp_path / "csv" / "metrics.csv").read_bytes()
@@ -107,13 +108,15 @@ def test_a_missing_package_is_answered_with_what_to_install(tmp_path, monkeypatc
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    for logger in [CsvLogger(tmp_path), *every("offline", "p", None, None, [], None, "none", run_dir=tmp_path)]:
+    loggers = [CsvLogger(tmp_path), *every(mode="offline", project="p", run_dir=tmp_path)]
+    for logger in loggers:  # what Lightning calls itself
         logger.log_hyperparams({"a": 1})
         logger.log_metrics({"a": 1.0}, 1)
-        for method, what in {"log_picture": [tmp_path], "log_table": [["a"], [[1]]]}.items():
-            if hasattr(logger, method):
-                getattr(logger, method)("key", *what, 1)
-        logger.close(0)
+    other = SimpleNamespace(loggers=loggers, is_global_zero=False, global_step=1, default_root_dir=tmp_path)
+    log_picture(other, "key", tmp_path)
+    log_table(other, "key", ["a"], [[1]])
+    log_folder(other)
+    close(other, 0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -85,7 +85,7 @@ def test_weights_alone_are_not_resumed(tmp_path):
     cfg = configuration(copy / "checkpoints" / "last.ckpt", copy)
     cfg.resume, cfg.run.name, cfg.trainer.max_steps = str(copy), None, 4
     going_on = resumed(cfg, ["trainer.max_steps=4"], [])
-    with pytest.raises(UserError, match=r"holds weights alone, .* logger.artifact=checkpoint keeps it"):
+    with pytest.raises(UserError, match=r"weights.*logger\.artifact=checkpoint"):
         train(going_on.config, tmp_path / "new", going_on.checkpoint, None, 0.0)
     assert not (tmp_path / "new").exists()
 
@@ -131,7 +131,7 @@ def test_an_evaluation_is_asked_for_no_artifact(run_of, capsys):
     with patch.object(sys, "argv", argv), pytest.raises(SystemExit) as ended:
         evaluate()
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: logger.artifact=weights: an evaluation makes no network")
+    assert capsys.readouterr().err.startswith("error: logger.artifact=weights: ")
 
 
 def test_long_names_are_cut_to_what_wandb_takes(tmp_path):

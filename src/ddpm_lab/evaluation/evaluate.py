@@ -1,24 +1,46 @@
 """Everything that is measured of one model under one choice of its parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from ddpm_lab import ranks
 from ddpm_lab.core.grey import scale
-from ddpm_lab.evaluation import likelihood
 from ddpm_lab.evaluation.quality import Quality, scores
 from ddpm_lab.evaluation.samples import drawn
+from ddpm_lab.evaluation.store import Piece
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.likelihood.bound import Bound
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.metrics.published import PublishedStats
-from ddpm_lab.metrics.record import Result
+from ddpm_lab.metrics.record import Result, record
 from ddpm_lab.models.measurement import Likelihood, Measurement, PerDatum
 from ddpm_lab.pictures import save_grid
 
 BOUND, DISTANCE = "bound", "distance"
 """The scores of the tables over choices."""
+
+
+class Arm(NamedTuple):
+    """One choice to measure, checked. `subject` loads the model and `choice` completes it when its turn comes."""
+
+    subject: Callable[[], Subject]
+    choice: Callable[[Subject], Choice]
+    names: dict[str, str]
+    steps: int
+    setting: str
+    nll: Likelihood
+    quality: Quality
+    extractor: Extractor
+    stats: PublishedStats | None
+
+    @property
+    def line(self) -> str:
+        sampled = [f"sampler {self.names['sampler']}"] if "sampler" in self.names else []
+        others = [f"{group} {name}" for group, name in self.names.items() if group not in ("sampler", "metrics")]
+        return ", ".join([*sampled, f"{self.steps} steps", *others, *filter(None, [self.setting])])
 
 
 @dataclass
@@ -47,24 +69,15 @@ class Evaluated:
         return (f"{name}_{self.setting}" if self.setting else name).replace("/", "_").replace(" ", "_")
 
 
-def evaluate(
-    subject: Subject,
-    choice: Choice,
-    nll: Likelihood,
-    quality: Quality,
-    extractor: Extractor,
-    stats: PublishedStats | None,
-    folder: Path,
-    setting: str = "",
-) -> Evaluated:
+def evaluate(arm: Arm, subject: Subject, folder: Path) -> Evaluated:
     """Likelihoods, then scores of samples; their picture goes to `folder`."""
-    run = subject.run
+    choice, quality, run = arm.choice(subject), arm.quality, subject.run
     origin = {"checkpoint": str(subject.checkpoint), "weights": run.weights, "step": run.step, "seed": subject.seed}
-    evaluated = Evaluated(choice, setting, origin)
-    _add_likelihoods(evaluated, subject, choice.model.measurements(subject.conditions(nll, choice.parts)))
+    evaluated = Evaluated(choice, arm.setting, origin)
+    _add_likelihoods(evaluated, subject, choice.model.measurements(subject.conditions(arm.nll, choice.parts)))
     if quality.n:
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
-            of_samples = scores(subject, choice, quality, extractor, stats, Path(scratch))
+            of_samples = scores(subject, choice, quality, arm.extractor, arm.stats, Path(scratch))
         evaluated.results += of_samples
         if of_samples:
             evaluated.scores[DISTANCE] = of_samples[0]
@@ -78,14 +91,36 @@ def evaluate(
 
 
 def _add_likelihoods(evaluated: Evaluated, subject: Subject, measurements: list[Measurement]) -> None:
-    done: likelihood.Meters = {}
+    meters: dict[Measurement, Any] = {}
     for measurement in measurements:
-        results = likelihood.results(subject, measurement, done)
-        meter = done[id(measurement)]
+        meter = _measured(subject, measurement, meters)
+        fields: dict[str, Any] = {**subject.record, **measurement.fields(meter)}
+        how = record(n=measurement.n, split=measurement.split, **fields)
+        parts = measurement.numbers(meter, *(meters[other] for other in measurement.requires))
+        results = [Result(part.key, part.label, part.value, part.se, how, part.level) for part in parts]
         evaluated.results += results
-        if measurement.of_samples and BOUND not in evaluated.scores:
-            evaluated.scores[BOUND] = results[0]
-        if (per_datum := measurement.per_datum(meter)) is not None:
-            evaluated.per_datum[measurement.key] = per_datum
-        if (bound := measurement.bound(meter)) is not None:
-            evaluated.bounds.append(bound)
+        if measurement.of_samples:
+            evaluated.scores.setdefault(BOUND, results[0])
+        if measurement.per_datum is not None:
+            evaluated.per_datum[measurement.key] = measurement.per_datum(meter)
+        if measurement.is_bound:
+            evaluated.bounds.append(meter.result())
+
+
+def _measured(subject: Subject, measurement: Measurement, meters: dict[Measurement, Any]) -> Any:
+    """The meter of a measurement with all its data, piece by piece through the store; those in `meters` are not read again."""
+    if measurement in meters:
+        return meters[measurement]
+    required = [_measured(subject, other, meters) for other in measurement.requires]
+
+    def work(start: int, stop: int) -> Piece:
+        meter = measurement.meter(*required)
+        meter.add(subject.x0(measurement.split, start, stop), start)
+        return meter.state()
+
+    whole, identity = measurement.meter(*required), subject.identity | dict(measurement.identity)
+    pieces = subject.store.pieces(measurement.kind, identity, measurement.n, measurement.piece, work, measurement.title)
+    for piece in pieces:
+        whole.merge(piece)
+    meters[measurement] = whole
+    return whole

@@ -4,23 +4,19 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.evaluate import Evaluated, evaluate
+from ddpm_lab.evaluation.evaluate import Arm, Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
-from ddpm_lab.evaluation.quality import Quality
-from ddpm_lab.evaluation.report import lines, log, term_columns, write_columns, write_numbers, write_per_datum
-from ddpm_lab.evaluation.subject import Choice, Subject
-from ddpm_lab.evaluation.tables import markdown, tables
+from ddpm_lab.evaluation.report import log, term_columns, write_columns, write_numbers, write_per_datum
+from ddpm_lab.evaluation.tables import tables
 from ddpm_lab.files import write_text
-from ddpm_lab.metrics.extractors import Extractor
-from ddpm_lab.metrics.published import PublishedStats
-from ddpm_lab.models.measurement import Likelihood
+from ddpm_lab.metrics.record import aligned
 
 WRITTEN = {
     "evaluation.json": "every number with its record",
@@ -33,26 +29,6 @@ WRITTEN = {
     "gamma*.csv": "Γ and the variance of x_0 given x_t",
     "samples_*.png": "samples",
 }
-
-
-class Arm(NamedTuple):
-    """One choice to measure, checked. `subject` loads the model and `choice` completes it when its turn comes."""
-
-    subject: Callable[[], Subject]
-    choice: Callable[[Subject], Choice]
-    names: dict[str, str]
-    steps: int
-    setting: str
-    nll: Likelihood
-    quality: Quality
-    extractor: Extractor
-    stats: PublishedStats | None
-
-    @property
-    def line(self) -> str:
-        sampled = [f"sampler {self.names['sampler']}"] if "sampler" in self.names else []
-        others = [f"{group} {name}" for group, name in self.names.items() if group not in ("sampler", "metrics")]
-        return ", ".join([*sampled, f"{self.steps} steps", *others, *filter(None, [self.setting])])
 
 
 def device_of(name: str) -> torch.device:
@@ -80,9 +56,7 @@ def leave() -> None:
 def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[dict[str, Any]], Any]) -> None:
     """Measures every arm into one folder. `config`: its config.yaml; `logger`: made from the configuration of the run."""
     started = time.time()
-    with ranks.by_first():
-        if ranks.rank() == 0:
-            _clear(folder, config)
+    ranks.on_first(_clear, folder, config)
     _print([str(folder)])
     evaluated: list[Evaluated] = []
     previous, trained = "", {}
@@ -93,15 +67,20 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
             _print([f"  {previous}", *(f"  {note}" for note in subject.data.notes)])
         if len(arms) > 1:
             _print([f"{i + 1} of {len(arms)}: {arm.line}"])
-        trained, choice = subject.run.config, arm.choice(subject)
-        evaluated.append(evaluate(subject, choice, arm.nll, arm.quality, arm.extractor, arm.stats, folder, arm.setting))
+        trained = subject.run.config
+        evaluated.append(evaluate(arm, subject, folder))
         if ranks.rank() == 0:
-            _print(lines(evaluated[-1].results, brief=len(arms) > 1))
+            _print(aligned([result for result in evaluated[-1].results if len(arms) == 1 or not result.level]).lines)
             _write(evaluated, folder)
     if ranks.rank() == 0:
-        _write_tables(evaluated, folder)
+        if len(arms) > 1:
+            text = [line for table in tables(evaluated) for line in ["", *table]]
+            write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
+            _print([*text, ""])
+            plot_sweep(evaluated, folder / "sweep.png")
         log(logger(trained), evaluated, folder, trained)
-        _print([f"{time.time() - started:,.0f} s; written to {folder}:", *_written(folder)])
+        written = [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
+        _print([f"{time.time() - started:,.0f} s; written to {folder}:", *written])
 
 
 def _clear(folder: Path, config: str) -> None:
@@ -129,19 +108,6 @@ def _write(evaluated: Sequence[Evaluated], folder: Path) -> None:
         name = arm.file_name("_".join(["bound", str(steps), *([variance] if variance else [])]))
         plot_bound(bound, f"{steps} steps" + (f", σ²: {variance}" if variance else ""), folder / f"{name}.png")
         write_columns(term_columns(bound), folder / f"{name}.csv")
-
-
-def _write_tables(evaluated: Sequence[Evaluated], folder: Path) -> None:
-    """The tables over choices, on the console and as a file."""
-    if len(evaluated) > 1:
-        text = [line for table in tables(evaluated) for line in ["", *markdown(table)]]
-        write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
-        _print([*text, ""])
-        plot_sweep(evaluated, folder / "sweep.png")
-
-
-def _written(folder: Path) -> list[str]:
-    return [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
 
 
 def _print(text: Sequence[str]) -> None:

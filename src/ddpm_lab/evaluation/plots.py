@@ -4,23 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
 from ddpm_lab.likelihood.bound import Bound
 
-
-def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(4.6 * columns, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, np.atleast_1d(figure.subplots(1, columns)).tolist()
+SIZE = (9.2, 3.6)
 
 
 def plot_bound(bound: Bound, title: str, path: Path) -> Path:
     """Each term with its share by means and by variances; and rate against distortion."""
-    figure, (left, right) = _figure(2)
+    figure = Figure(figsize=SIZE, layout="constrained")
+    left, right = figure.subplots(1, 2)
     times = np.array(bound.times)
     for values, name, style in (
         (bound.terms_bpd, "L_0 at t = 1, then L_(t−1)", "-"),
@@ -42,9 +37,9 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     """Bound and Fréchet distance against steps, a line per choice; None where nothing varies."""
     if len({arm.steps for arm in arms}) < 2:
         return None
-    figure, axes = _figure(2)
+    figure = Figure(figsize=SIZE, layout="constrained")
     labels = {BOUND: "bits/dim, bound on the sampler's chain", DISTANCE: "Fréchet distance"}
-    for ax, (score, label) in zip(axes, labels.items(), strict=True):
+    for ax, (score, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         lines: dict[str, dict[int, float]] = {}
         for arm in arms:
             result, choice = arm.scores.get(score), arm.choice
@@ -54,7 +49,9 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
         for name, points in lines.items():
             steps = sorted(points)
             ax.plot(steps, [points[n] for n in steps], marker="o", markersize=3, label=name)
-        _scaled(ax, [value for points in lines.values() for value in points.values()])
+        values = [value for points in lines.values() for value in points.values()]
+        if values and max(values) > 5 * min(values):  # they differ by more than a few times
+            ax.set_yscale("log")
         every = sorted({arm.steps for arm in arms})
         ax.set(xscale="log", xlabel="steps", ylabel=label)
         ax.set_xticks(every, list(map(str, every)))
@@ -63,9 +60,3 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
             ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     return path
-
-
-def _scaled(ax: Axes, values: Sequence[float]) -> None:
-    """On a log scale where they differ by more than a few times."""
-    if values and max(values) > 5 * min(values):
-        ax.set_yscale("log")

@@ -1,10 +1,9 @@
 """Quality of samples by every score that the extractor allows, each with its record, and of real data at the same n."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import torch
 
 from ddpm_lab import ranks
 from ddpm_lab.domains import File, NonNegativeInt
@@ -80,28 +79,30 @@ class _Scored(NamedTuple):
     def moments(self) -> Moments:
         return self.stats or self.real.stats
 
-    def record(self, n: int, with_reference: bool = True, **settings: Any) -> Record:
-        """Of a score of the samples."""
-        fields = self.subject.record | self.choice.record_of_samples | (self.reference if with_reference else {})
+    @property
+    def reference(self) -> Record:
+        """The fields of the record that name what samples are compared with."""
+        if self.stats is not None:
+            return {"reference": "published", "n_reference": self.stats.n, "reference_sha256": self.stats.sha256}
+        return {"reference": self.split, "n_reference": self.real.n, "reference_sha256": self.subject.identity["data"]}
+
+    def record(self, n: int, **settings: Any) -> Record:
+        """Of a score of the first n samples."""
+        fields = self.subject.record | self.choice.record_of_samples
         return record(self.extractor, n=n, split="samples", **fields, **settings)
 
-    @property
-    def reference(self) -> dict[str, Any]:
-        """The fields of the record that name what samples are compared with."""
-        stats, sha256 = self.stats, self.subject.identity["data"]
-        if stats is not None:
-            return {"reference": "published", "n_reference": stats.n, "reference_sha256": stats.sha256}
-        return {"reference": self.split, "n_reference": self.real.n, "reference_sha256": sha256}
-
-    def result(self, n: int, metric: Metric, suffix: str, score: Score, fields: Record) -> Result:
-        fields = fields if score.std is None else fields | {"std": score.std}
-        label = f"{self.extractor.label(n, metric)}{suffix}"
-        return Result(self.extractor.key(n, metric), label, score.value, score.se, fields)
+    def result(self, metric: Metric, score: Score, suffix: str = "", n: int | None = None, **settings: Any) -> Result:
+        """A score of the first n samples (None: of all)."""
+        n = n or self.n
+        reference = {} if metric == "is" else self.reference
+        how = self.record(n, **reference, **settings) | ({} if score.std is None else {"std": score.std})
+        key, label = self.extractor.key(n, metric), f"{self.extractor.label(n, metric)}{suffix}"
+        return Result(key, label, score.value, score.se, how)
 
     def frechet(self) -> Iterator[Result]:
         to = "published statistics" if self.stats else f"{self.real.n:,} {SPLITS[self.split]} data"
-        distance = Score(frechet_distance(self.samples.stats, self.moments), None)
-        yield self.result(self.n, "fd", f" to {to} ({self.n:,} samples)", distance, self.record(self.n))
+        distance = frechet_distance(self.samples.stats, self.moments)
+        yield self.result("fd", Score(distance, None), f" to {to} ({self.n:,} samples)")
 
     def floor(self, floor: Features | None, split: str) -> Iterator[Result]:
         """The distance of real data; where there are fewer of them, that of as many samples too."""
@@ -113,46 +114,42 @@ class _Scored(NamedTuple):
         yield Result(f"{key}_real", label, distance, None, record(self.extractor, n=n, split=split, **fields), 1)
         if n < self.n:
             fewer = frechet_distance(stats_of(self.samples.rows[:n].split(4096)), self.moments)
-            yield Result(f"{key}_first_{n}", f"the same of the first {n:,} samples", fewer, None, self.record(n), 1)
+            label, how = f"the same of the first {n:,} samples", self.record(n, **self.reference)
+            yield Result(f"{key}_first_{n}", label, fewer, None, how, 1)
 
     def extrapolated(self) -> Iterator[Result]:
-        try:
+        with suppress(UserError):  # too few samples for a line
             score = fd_infinity(self.samples.rows, self.moments)
-        except UserError:  # too few samples for a line
-            return
-        yield self.result(self.n, "fd_inf", f" (from {self.n:,} samples)", score, self.record(self.n, fd_inf_points=15))
+            yield self.result("fd_inf", score, f" (from {self.n:,} samples)", fd_inf_points=15)
 
     def kernel(self) -> Iterator[Result]:
         size = min(KID_SIZE, self.n, self.real.n)
         if size >= 2:
             score = kid(self.samples.rows, self.real.rows, size=size)
-            yield self.result(self.n, "kid", "", score, self.record(self.n, kid_subsets=100, kid_subset_size=size))
+            yield self.result("kid", score, kid_subsets=100, kid_subset_size=size)
 
     def manifolds(self) -> Iterator[Result]:
         n = min(self.n, self.real.n)
-        if n <= 3:
-            return
-        both, fields = precision_recall(self.samples.rows[:n], self.real.rows[:n]), self.record(n, neighbours=3)
-        yield self.result(n, "precision", f" ({n:,} samples, as many data)", both.precision, fields)
-        yield self.result(n, "recall", "", both.recall, fields)
+        if n > 3:
+            both = precision_recall(self.samples.rows[:n], self.real.rows[:n])
+            yield self.result("precision", both.precision, f" ({n:,} samples, as many data)", n, neighbours=3)
+            yield self.result("recall", both.recall, "", n, neighbours=3)
 
     def by_class(self) -> Iterator[Result]:
         """The Inception Score; of a classifier of the data's own classes also the share of samples that it recognises."""
         logits, recognised, extractor = self.samples.logits, self.samples.recognised, self.extractor
         if logits is None or self.n < IS_SPLITS:
             return
-        score = inception_score(ClassSums.empty(logits.shape[1], IS_SPLITS).add(logits, 0))
-        yield self.result(self.n, "is", "", score, self.record(self.n, with_reference=False, is_splits=IS_SPLITS))
+        yield self.result(
+            "is", inception_score(ClassSums.empty(logits.shape[1], IS_SPLITS).add(logits, 0)), is_splits=IS_SPLITS
+        )
         if isinstance(extractor, Classifier) and recognised is not None:
-            fields, shares = self.record(self.n, with_reference=False), class_shares(logits)
-            for name, label, value in (
+            fields, shares = self.record(self.n), class_shares(logits)
+            for name, label, share in (
                 ("recognised", "recognises", recognised.double().mean()),
                 ("smallest_class", "smallest share of a class", shares.min()),
                 ("largest_class", "largest share of a class", shares.max()),
             ):
-                key, error = extractor.share_key(self.n, name), _binomial(value, self.n)
-                yield Result(key, f"{extractor.name} {label}", float(value), error, fields)
-
-
-def _binomial(share: torch.Tensor, n: int) -> float:
-    return float((share * (1 - share) / n).sqrt())
+                binomial = float((share * (1 - share) / self.n).sqrt())
+                key = extractor.share_key(self.n, name)
+                yield Result(key, f"{extractor.name} {label}", float(share), binomial, fields)

@@ -1,8 +1,8 @@
-"""The files of an evaluation, and its numbers as lines of text."""
+"""The files of an evaluation, and what loggers are told of it."""
 
 import csv
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,7 @@ from torch import Tensor
 from ddpm_lab.evaluation.evaluate import Evaluated
 from ddpm_lab.files import write_json
 from ddpm_lab.likelihood.bound import Bound
-from ddpm_lab.metrics.record import PACKAGES, Result
-
-
-def lines(results: Sequence[Result], brief: bool = False) -> list[str]:
-    """One line per number; `brief` leaves out the parts of others."""
-    rows = [(r.indented, f"{r.value:.4f}", r) for r in results if not (brief and r.level)]
-    wide, right = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
-    return [f"{label.ljust(wide)}  {' ' * (right - len(value))}{shown(r.value, r.se)}" for label, value, r in rows]
-
-
-def shown(value: float, se: float | None) -> str:
-    number = f"{value:.4f}"
-    return number if se is None else f"{number} ± {se:.4f}"
+from ddpm_lab.metrics.record import PACKAGES
 
 
 def plain(arm: Evaluated, number: int) -> dict[str, Any]:
@@ -36,23 +24,12 @@ def plain(arm: Evaluated, number: int) -> dict[str, Any]:
         "variance": arm.choice.names.get("variance"),
         "setting": arm.setting,
         "results": [
-            {
-                "key": result.key,
-                "label": result.label,
-                "level": result.level,
-                "value": result.value,
-                "standard_error": result.se,
-                "record": result.record,
-            }
-            for result in arm.results
+            {"key": r.key, "label": r.label, "level": r.level, "value": r.value, "standard_error": r.se, "record": r.record}
+            for r in arm.results
         ],
         "picture": arm.grid.name if arm.grid else None,
-        "per_datum": {key: _per_datum_name(number, key) for key in arm.per_datum},
+        "per_datum": {key: f"per_datum_{number}_{key}.npz" for key in arm.per_datum},
     }
-
-
-def _per_datum_name(number: int, key: str) -> str:
-    return f"per_datum_{number}_{key}.npz"
 
 
 def write_per_datum(arm: Evaluated, number: int, folder: Path) -> None:
@@ -62,7 +39,7 @@ def write_per_datum(arm: Evaluated, number: int, folder: Path) -> None:
     for key, values in arm.per_datum.items():
         record: dict[str, Any] = records[key]
         fields = {name: record[name] for name in ("data_sha256", "seed", "terms") if record.get(name) is not None}
-        np.savez(folder / _per_datum_name(number, key), split=record["split"], **values._asdict(), **fields)
+        np.savez(folder / f"per_datum_{number}_{key}.npz", split=record["split"], **values._asdict(), **fields)
 
 
 def write_numbers(arms: Sequence[Evaluated], origin: Mapping[str, Any], folder: Path) -> None:
@@ -76,10 +53,7 @@ def write_numbers(arms: Sequence[Evaluated], origin: Mapping[str, Any], folder: 
         for result in arm.results
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (folder / "evaluation.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "evaluation.csv", columns, ([row.get(name) for name in columns] for row in rows))
 
 
 def term_columns(bound: Bound) -> dict[str, Tensor]:
@@ -97,10 +71,15 @@ def term_columns(bound: Bound) -> dict[str, Tensor]:
 
 
 def write_columns(columns: Mapping[str, Tensor], path: Path) -> None:
+    write_csv(path, columns, zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
+    """None is an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+        writer.writerows(rows)
 
 
 COMPARED = ("samples_*.png", "per_datum_*.npz", "bound_*.csv")
@@ -111,9 +90,9 @@ def log(logger: Any, arms: Sequence[Evaluated], folder: Path, trained: dict[str,
     """Tables, pictures, files and the run's configuration to each logger that takes them."""
     columns = ["sampler", "steps", "variance", "setting", "key", "value", "standard error"]
     rows = [
-        [entry["sampler"], entry["steps"], entry["variance"], entry["setting"], r["key"], r["value"], r["standard_error"]]
-        for entry in (plain(arm, i) for i, arm in enumerate(arms))
-        for r in entry["results"]
+        [arm.choice.names.get("sampler"), arm.steps, arm.choice.names.get("variance"), arm.setting, r.key, r.value, r.se]
+        for arm in arms
+        for r in arm.results
     ]
     for one in logger if isinstance(logger, list) else [logger]:
         if not hasattr(one, "log_table"):  # metrics.csv is that of training

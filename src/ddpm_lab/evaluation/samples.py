@@ -17,7 +17,7 @@ from ddpm_lab.metrics.classifier import Classifier
 from ddpm_lab.metrics.extractors import Extractor, extract
 from ddpm_lab.metrics.features import FeatureStore
 from ddpm_lab.metrics.frechet import FeatureStats
-from ddpm_lab.pictures import DIVERGED, not_finite
+from ddpm_lab.pictures import diverged, not_finite
 
 log = logging.getLogger("ddpm_lab")
 PIECE = 256
@@ -57,7 +57,7 @@ def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, s
     samples, levels = drawn(subject, choice, n), choice.model.levels
     if broken := sum(int(piece["not_finite"]) for piece in samples):
         if ranks.rank() == 0:
-            log.warning(DIVERGED, broken, n)
+            log.warning(diverged(broken, n, levels))
         return None
 
     def x(start: int, stop: int) -> Tensor:

@@ -6,7 +6,6 @@ all of them: with any number of processes every number is the same to the bit.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import write_text
+from ddpm_lab.files import replacing, write_text
 
 Piece = dict[str, Tensor]
 METHOD = 3
@@ -100,12 +99,8 @@ def read(path: Path) -> Piece:
 
 
 def _write(piece: Piece, path: Path) -> None:
-    """Writes beside the target, then renames."""
-    partial = path.with_suffix(f".tmp{os.getpid()}")
     try:
-        torch.save({name: value.cpu() for name, value in piece.items()}, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            torch.save({name: value.cpu() for name, value in piece.items()}, partial)
     except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
         raise UserError(f"{path}: could not be written ({error}); earlier pieces are kept") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -40,32 +40,19 @@ class Subject:
             "weights": self.run.weights,
             "seed": self.seed,
             "data": self.data.fingerprint(),
-            "precision": self.precision,
+            "precision": self.run.model.numerics()["precision"],
         }
 
     @property
     def record(self) -> dict[str, Any]:
         """The fields that the records of all its numbers share."""
-        identity = self.identity
-        return {
-            "seed": self.seed,
-            "weights": self.run.weights,
-            "checkpoint_sha256": identity["checkpoint_sha256"],
-            "step": self.run.step,
-            "levels": self.run.model.levels,
-            "precision": self.precision,
-            "tf32": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
-            "data_sha256": identity["data"],
-        }
+        of_run = {"seed": self.seed, "weights": self.run.weights, "step": self.run.step}
+        files = {"checkpoint_sha256": self.identity["checkpoint_sha256"], "data_sha256": self.identity["data"]}
+        return of_run | files | self.run.model.numerics()
 
     @property
     def line(self) -> str:
         return f"{self.checkpoint}, step {self.run.step}, weights {self.run.weights}, seed {self.seed}"
-
-    @property
-    def precision(self) -> str:
-        """Of the network: the bound and samples are measured without autocast."""
-        return str(self.run.model.dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:

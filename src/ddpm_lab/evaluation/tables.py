@@ -2,26 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ddpm_lab import domains
 from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
-from ddpm_lab.evaluation.report import shown
-from ddpm_lab.metrics.record import Record, incomparable
+from ddpm_lab.metrics.record import incomparable
 from ddpm_lab.models.measurement import SPLITS
 
 SPACING = (
     "The spacing decides few-step numbers as much as the variance does: linspace starts its chain at t = 1, as the published "
     "tables do, while trailing decodes straight from t = T/n."
 )
-
-
-class Table(NamedTuple):
-    """A title, cells with the head first, and notes below."""
-
-    title: str
-    cells: list[list[str]]
-    notes: list[str]
 
 
 def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -41,36 +32,30 @@ def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [setting(i) for i in range(len(configs))]
 
 
-def tables(arms: Sequence[Evaluated]) -> list[Table]:
-    """Bounds, then Fréchet distances."""
+def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
+    """The lines of each table, as markdown that reads as text too: bounds, then Fréchet distances."""
     made = []
     for score in (BOUND, DISTANCE):
         groups = comparable(arms, score)
         for group in groups:
             notes = [SPACING] if few_steps(group, score) else []
-            notes += [] if group is groups[0] else [f"({apart(group, groups[0], score)})"]
-            made.append(Table(title(group, score), cells(group, score), notes))
+            if group is not groups[0]:
+                differences = incomparable(groups[0][0].scores[score].record, group[0].scores[score].record)
+                notes.append(f"(not comparable with the first of these tables: {'; '.join(map(str, differences))})")
+            made.append([title(group, score), "", *aligned(cells(group, score)), *(["", *notes] if notes else [])])
     return made
 
 
 def comparable(arms: Sequence[Evaluated], score: str) -> list[list[Evaluated]]:
     """The choices that have the score, in groups whose records allow to compare it."""
-    groups: list[tuple[Record, list[Evaluated]]] = []
-    for arm in arms:
-        if score not in arm.scores:
-            continue
+    groups: list[list[Evaluated]] = []
+    for arm in (arm for arm in arms if score in arm.scores):
         record = arm.scores[score].record
-        group = next((group for other, group in groups if not incomparable(other, record)), None)
+        group = next((group for group in groups if not incomparable(group[0].scores[score].record, record)), None)
         if group is None:
-            groups.append((record, group := []))
+            groups.append(group := [])
         group.append(arm)
-    return [group for _, group in groups]
-
-
-def apart(group: Sequence[Evaluated], first: Sequence[Evaluated], score: str) -> str:
-    """Why a group has a table of its own."""
-    differences = incomparable(first[0].scores[score].record, group[0].scores[score].record)
-    return "not comparable with the first of these tables: " + "; ".join(map(str, differences))
+    return groups
 
 
 def few_steps(group: Sequence[Evaluated], score: str) -> bool:
@@ -91,25 +76,22 @@ def title(group: Sequence[Evaluated], score: str) -> str:
 
 
 def cells(arms: Sequence[Evaluated], score: str) -> list[list[str]]:
-    """The variance (and for samples the sampler) down, steps across. Parts that the model lacks, and settings where there are
-    none, have no column."""
+    """Head first: the variance (and for samples the sampler) down, steps across. Parts that the model lacks, and settings where
+    there are none, have no column."""
     steps, with_setting = sorted({arm.steps for arm in arms}), any(arm.setting for arm in arms)
-    groups = [
-        group for group in (("variance",) if score == BOUND else ("sampler", "variance")) if group in arms[0].choice.names
-    ]
+    groups = ("variance",) if score == BOUND else ("sampler", "variance")
+    groups = [group for group in groups if group in arms[0].choice.names]
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: arm.choice.names.get("sampler", "")):
         result, names = arm.scores[score], arm.choice.names if score == BOUND else arm.choice.names_of_samples
         row = (*(names.get(group, "") for group in groups), *([arm.setting] if with_setting else []))
-        rows.setdefault(row, {})[arm.steps] = shown(result.value, result.se)
+        rows.setdefault(row, {})[arm.steps] = result.shown
     head = [*groups, *(["setting"] if with_setting else []), *map(str, steps)]
     return [head, *([*row, *(values.get(n, "") for n in steps)] for row, values in rows.items())]
 
 
-def markdown(table: Table) -> list[str]:
-    """Aligned, so that it reads as text too."""
-    width = [max(len(row[i]) for row in table.cells) for i in range(len(table.cells[0]))]
-    rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) + " |" for row in table.cells]
-    rule = "|" + "|".join("-" * (w + 2) for w in width) + "|"
-    notes = ["", *table.notes] if table.notes else []
-    return [table.title, "", rows[0], rule, *rows[1:], *notes]
+def aligned(cells: list[list[str]]) -> list[str]:
+    """The lines of a table in markdown."""
+    width = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) + " |" for row in cells]
+    return [rows[0], "|" + "|".join("-" * (w + 2) for w in width) + "|", *rows[1:]]

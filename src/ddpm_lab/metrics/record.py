@@ -5,27 +5,50 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # who only reads records needs no torch
+    from collections.abc import Sequence
+
     from ddpm_lab.metrics.extractors import Extractor
 
 Plain = str | int | float | bool | None
 """What a record holds: JSON takes it, and two of them can be told apart."""
 Record = dict[str, Plain]
 
-MODEL = ("seed", "weights", "checkpoint_sha256", "step")
-CHAIN = ("sampler", "steps", "spacing", "eta", "variance", "clip", "T", "stride")
-ARITHMETIC = ("precision", "tf32")
-REFERENCE = ("data_sha256", "reference", "n_reference", "reference_sha256")
-FIELDS = ("unit", "n", "split", *MODEL, *CHAIN, "levels", *ARITHMETIC, *REFERENCE)
-"""What every record has, in this order; None where it does not apply, as `sampler` to real data.
+MAY_DIFFER, MUST_AGREE = True, False
+"""Between two numbers. What may differ is what one compares, or what changes a number by chance or rounding alone."""
+FIELDS = {
+    "unit": MUST_AGREE,
+    "n": MUST_AGREE,
+    "split": MUST_AGREE,
+    "seed": MAY_DIFFER,
+    "weights": MAY_DIFFER,
+    "checkpoint_sha256": MAY_DIFFER,
+    "step": MAY_DIFFER,
+    "sampler": MAY_DIFFER,
+    "steps": MAY_DIFFER,
+    "spacing": MAY_DIFFER,
+    "eta": MAY_DIFFER,
+    "variance": MAY_DIFFER,
+    "clip": MAY_DIFFER,
+    "T": MAY_DIFFER,
+    "stride": MAY_DIFFER,
+    "levels": MUST_AGREE,
+    "precision": MAY_DIFFER,
+    "tf32": MAY_DIFFER,
+    "data_sha256": MUST_AGREE,
+    "reference": MUST_AGREE,
+    "n_reference": MUST_AGREE,
+    "reference_sha256": MUST_AGREE,
+}
+"""What every record has, in this order, and whether it may differ; None where it does not apply, as `sampler` to real data.
 
 `split`: "samples", or the part of the data that was measured ("train", "val"). `weights`: "ema/0.9999" or "raw". `steps`: of
 the chain that was sampled or measured. `variance`: None for samples of a sampler that does not use it. `levels`: grey levels of
 the data, to which samples are quantised. `reference`: the part of the data, or the file, that `reference_sha256` is the hash
 of.
 """
-OUTCOMES = ("terms", "calls", "squared_error_per_call", "std", "gamma_n", "gamma_times", "cov_clipped_at_0", "cov_clipped_at_1")
-MAY_DIFFER = (*MODEL, *CHAIN, *ARITHMETIC, *OUTCOMES)
-"""What one compares, or what changes a number by chance or rounding alone. All else is how it is measured, and must agree."""
+OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std"), MAY_DIFFER)
+OF_SOME |= dict.fromkeys(("gamma_n", "gamma_times", "cov_clipped_at_0", "cov_clipped_at_1"), MAY_DIFFER)
+"""The same of fields that some records have. All that is named in neither is how a number is measured, and must agree."""
 PACKAGES = ("ddpm-lab", "torch", "torch-fidelity")
 EARLIER = {"data": "split", "quantised_levels": "levels"}
 """Fields of records that versions before 0.2 wrote, and their names now."""
@@ -69,7 +92,8 @@ def differences(a: Record, b: Record) -> list[Difference]:
 
 def incomparable(a: Record, b: Record) -> list[Difference]:
     """The differences for which the two numbers may not be held against each other; empty where they may."""
-    return [d for d in differences(a, b) if d.field not in MAY_DIFFER and not d.field.startswith(_version(""))]
+    may_differ = FIELDS | OF_SOME
+    return [d for d in differences(a, b) if not may_differ.get(d.field) and not d.field.startswith(_version(""))]
 
 
 def line(record: Record) -> str:
@@ -105,6 +129,27 @@ class Result(NamedTuple):
         return self.value if math.isfinite(self.value) else None
 
     @property
-    def indented(self) -> str:
-        """The label in a table of text."""
-        return "    " * self.level + self.label
+    def number(self) -> str:
+        """The value as text has it."""
+        return "–" if self.known is None else f"{self.value:.4f}"
+
+    @property
+    def shown(self) -> str:
+        """The value with its standard error, as text."""
+        return self.number if self.se is None else f"{self.number} ± {self.se:.4f}"
+
+
+class Aligned(NamedTuple):
+    lines: list[str]
+    width: int
+    """Up to the end of the values, without their standard errors."""
+
+
+def aligned(results: "Sequence[Result]", facts: "Sequence[tuple[str, str]]" = ()) -> Aligned:
+    """A line per result, parts of others indented, then one per fact, a label and its text. Values end in one column."""
+    labels = ["    " * result.level + result.label for result in results]
+    wide = max(map(len, [*labels, *(label for label, _ in facts)]), default=0)
+    right = max((len(result.number) for result in results), default=0)
+    rows = zip(labels, results, strict=True)
+    lines = [f"{label:<{wide}}  {' ' * (right - len(result.number))}{result.shown}" for label, result in rows]
+    return Aligned([*lines, *(f"{label:<{wide}}  {fact}" for label, fact in facts)], wide + 2 + right)

@@ -19,13 +19,9 @@ POINTS = 400
 def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
     """DDPM Eq. 12 for t = 2..T: what multiplies ‖ε − ε̂‖² in L_{t−1}. A variance that the network supplies counts as at its
     start, raw = 0. Empty where T = 1."""
-    step = diffusion.chain.step(*_times(diffusion))
+    t = torch.arange(2, diffusion.schedule.T + 1)
+    step = diffusion.chain.step(t, torch.zeros(len(t), 1, dtype=torch.float64))
     return eps_weight(step, diffusion.variance.log_var(step.t * 0, step)).squeeze(1)
-
-
-def _times(diffusion: GaussianDiffusion) -> tuple[Tensor, Tensor]:
-    t = diffusion.schedule.alphas_bar.new_tensor(range(2, diffusion.schedule.T + 1)).long()
-    return t, diffusion.schedule.alphas_bar.new_zeros(len(t), 1)
 
 
 def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[str]:
@@ -72,13 +68,8 @@ def curves(schedule: NoiseSchedule) -> list[Curve]:
     inner = log_snr.isfinite()
 
     def curve(title: str, alt: str, x: Tensor, label: str, y: Tensor) -> Curve:
-        values = [float(f"{value:.6g}") for value in y.tolist()]
-        return Curve(
-            title,
-            f"{alt} against t/T.",
-            {"label": "t / T", "values": x.double().numpy().round(5).tolist()},
-            {"label": label, "values": values},
-        )
+        across = {"label": "t / T", "values": x.double().numpy().round(5).tolist()}
+        return Curve(title, f"{alt} against t/T.", across, {"label": label, "values": [float(f"{v:.6g}") for v in y.tolist()]})
 
     return [
         curve("ᾱ: what is left of the signal's variance", "ᾱ", u, "ᾱ", ab),

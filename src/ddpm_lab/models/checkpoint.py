@@ -8,26 +8,20 @@ from typing import Any
 import torch
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import replacing
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Writes beside the target, syncs, and renames: another folder might be another file system, where a move is a copy. Raises
     UserError where there is no room."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         raise UserError(f"{path}: could not be written ({cause.strerror}); what was saved before is intact.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
@@ -57,5 +51,5 @@ def write_weights(source: Path, target: Path) -> None:
 
 
 def _others(path: Path) -> str:
-    others = sorted(str(other) for other in path.parent.glob("*.ckpt") if other != path and zipfile.is_zipfile(other))
+    others = sorted(str(other) for other in path.parent.glob("[!.]*.ckpt") if other != path and zipfile.is_zipfile(other))
     return f" Beside it: {', '.join(others)}." if others else ""

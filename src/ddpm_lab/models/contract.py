@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddpm_lab import ranks
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.domains import Given
-from ddpm_lab.models.measurement import Conditions, Measurement, Plain, of_any_model
+from ddpm_lab.models.measurement import Conditions, Measurement, Part, Plain, of_any_model
 
 
 class Positions(NamedTuple):
@@ -43,15 +43,6 @@ class State(NamedTuple):
     label: str
     x: Tensor
     x0: Tensor
-
-
-class Part(NamedTuple):
-    """A summand of a likelihood, in bits/dim."""
-
-    key: str
-    label: str
-    value: float
-    se: float | None
 
 
 class Measured(Protocol):
@@ -232,6 +223,12 @@ class Model(nn.Module, ABC):
     def bound_record(self) -> dict[str, Plain]:
         """The same of the likelihood, but for what is a meter's choice."""
         return {}
+
+    def numerics(self, samples: bool = False) -> dict[str, Plain]:
+        """With how many digits the model computes, and the grey levels of its data: fields of the same records."""
+        precision = "bf16-mixed" if samples and self.sample_in_bf16 else str(self.dtype).removeprefix("torch.")
+        tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+        return {"levels": self.levels, "precision": precision, "tf32": tf32}
 
     @property
     def device(self) -> torch.device:

@@ -19,11 +19,10 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
-from ddpm_lab.domains import Given
 from ddpm_lab.likelihood.bound import BoundMeter, Tally
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
-from ddpm_lab.models.diffusion_measurements import Tallied, of_diffusion
+from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 
 
@@ -40,18 +39,15 @@ class Diffusion(Model):
         timesteps: Timesteps,
         sampler: Sampler,
         net: Callable[..., nn.Module],
-        *,
-        shape: Given[tuple[int, ...]],
-        levels: Given[int | None],
-        seed: Given[int],
-        config: Given[dict[str, Any]],
+        **of_data: Any,
     ) -> None:
-        super().__init__(shape=shape, levels=levels, seed=seed, config=config)
-        self.diffusion = GaussianDiffusion(schedule, prediction, variance, levels)
+        """`of_data`: what every `Model` is given."""
+        super().__init__(**of_data)
+        self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
         self.loss, self.timesteps, self.sampler = loss, timesteps, sampler
         loss.check(self.diffusion)
         sampler.check(self.diffusion)
-        self.net = initialised(net, self.shape, variance.n_outputs, seed)
+        self.net = initialised(net, self.shape, variance.n_outputs, self.seed)
 
     @classmethod
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
@@ -142,13 +138,10 @@ class Diffusion(Model):
     def card(self, x0: Tensor) -> list[str]:
         lines = card.schedule_card(self.diffusion, self.loss, x0)
         if not self.sampler.uses(self.diffusion.variance):
-            lines.append(f"sampler={self._sampler_name} does not use the variance: samples are the same for every variance")
+            eta = getattr(self.sampler, "eta", None)
+            name = named(self.sampler) + ("" if eta is None else f" (eta={eta})")
+            lines.append(f"sampler={name} does not use the variance: samples are the same for every variance")
         return lines
-
-    @property
-    def _sampler_name(self) -> str:
-        eta = getattr(self.sampler, "eta", None)
-        return named(self.sampler) + ("" if eta is None else f" (eta={eta})")
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance
@@ -182,28 +175,13 @@ class DiffusionMeter(Tallied, Meter):
         self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))
 
     def parts(self) -> list[Part]:
-        bound = self.result()
-        return [
-            Part("prior_bpd", "L_T, prior", bound.prior_bpd, None),
-            Part("kl_bpd", f"L_1 .. L_{len(bound.times) - 1}, divergences", bound.kl_bpd, None),
-            Part("decoder_bpd", "L_0, decoder", bound.decoder_bpd, float(bound.terms_se[0])),
-        ]
+        return [part._replace(key=f"{part.key}_bpd") for part in bound_parts(self.result()) if part.level == 1]
 
     def arrays(self) -> dict[str, Any]:
         bound, tally = self.result(), self.tally
-        order = tally.index.argsort()
-        return {
-            "times": list(bound.times),
-            "terms_bpd": bound.terms_bpd,
-            "terms_se": bound.terms_se,
-            "terms_n": bound.terms_n,
-            "prior_bpd": bound.prior_bpd,
-            "n": bound.n,
-            "stride": bound.stride,
-            "per_datum_bpd": tally.per_datum[order],
-            "per_datum_prior_bpd": tally.priors[order],
-            "index": tally.index[order],
-        }
+        along = ("times", "terms_bpd", "terms_se", "terms_n", "prior_bpd", "n", "stride")
+        per_datum = in_order(tally.per_datum, tally.priors, tally.index, bound.stride)
+        return {name: getattr(bound, name) for name in along} | per_datum._asdict()
 
 
 def initialised(net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int) -> nn.Module:

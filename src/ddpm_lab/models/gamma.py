@@ -1,7 +1,7 @@
 """Γ of a diffusion model, from which its analytic variance follows: how it is measured, and what records say of it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,21 +19,10 @@ class GammaAtTimes:
     """Γ over the first n training data (Bao et al. 2022 section 3.1) at every time of the chains that are measured or sampled.
     Times are independent of each other: their `sums` are columns."""
 
-    kind, split = "gamma", "train"
-
     def __init__(self, model: "Diffusion", conditions: Conditions, n: int) -> None:
         self.model, self.conditions, self.n = model, conditions, n
         full, sampled = model.diffusion.chain, model.sampler.chain(model.diffusion.schedule)
-        times = set(sampled.times) | (set() if conditions.likelihood.chain == "sampler" else set(full.times))
-        self.times: Sequence[int] = sorted(times)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"n": self.n, "split": self.split}
-
-    @property
-    def title(self) -> str:
-        return f"Γ of {self.n} training data"
+        self.times = sorted({*sampled.times, *(() if conditions.likelihood.chain == "sampler" else full.times)})
 
     def sums(self, times: Sequence[int], x0: Tensor) -> Tensor:
         """4×len(times), from all n data."""

@@ -1,15 +1,14 @@
 """What evaluation measures of a trained model: measurements over data that are made piece by piece, kept on disk, and reported.
 A model offers them (`Model.measurements`); evaluation knows no more of the model."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge
 from torch import Tensor
 
 from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt
-from ddpm_lab.likelihood.bound import Bound
 
 if TYPE_CHECKING:
     from ddpm_lab.models.contract import Model
@@ -53,15 +52,14 @@ class Conditions(NamedTuple):
         return min(self.likelihood.n or size, size)
 
 
-class Number(NamedTuple):
-    """A measured value. `level`: depth below the number that it is a part of; `fields`: its own fields of the record."""
+class Part(NamedTuple):
+    """A likelihood in bits/dim, or a summand of one. `level`: how deep it stands below the number that it is a part of."""
 
     key: str
     label: str
     value: float
     se: float | None
-    level: int = 0
-    fields: Mapping[str, Plain] = {}
+    level: int = 1
 
 
 class PerDatum(NamedTuple):
@@ -76,103 +74,67 @@ class PerDatum(NamedTuple):
     """Data whose indices agree modulo this share their terms; 1 where each datum has all of them."""
 
 
-class PieceMeter(Protocol):
-    """Measures data in pieces whose states add up."""
-
-    def add(self, x0: Tensor, first: int) -> None:
-        """Data in [−1, 1] with the indices first, first + 1, …"""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """The sums and lists so far."""
-        ...
-
-    def merge(self, state: dict[str, Tensor]) -> None:
-        """Add those of a later piece."""
-        ...
-
-    def result(self) -> Any: ...
-
-
-class Measurement(ABC):
+@dataclass(frozen=True, eq=False)
+class Measurement:
     """One likelihood of the first n data of a split."""
 
-    kind: ClassVar[str]
+    kind: str
     """Folder of its pieces."""
-    piece: ClassVar[int] = PIECE
-    """Data of one piece."""
     key: str
     split: str
     n: int
-    requires: Sequence["Measurement"] = ()
-    """Measurements whose meters this one needs."""
+    identity: Mapping[str, Any]
+    """All that the values depend on besides checkpoint, weights, seed and data."""
+    title: str
+    """For a progress bar."""
+    meter: Callable[..., Any]
+    """Makes a meter without data (`add`, `state`, `merge` and `result` of `contract.Meter`), given the meters of `requires`."""
+    numbers: Callable[..., list[Part]]
+    """Of the meter and those of `requires`: the value, then what it is made of. Raises ValueError for fewer data than a
+    standard error needs."""
+    fields: Callable[[Any], Mapping[str, Plain]]
+    """Of the meter: what is particular to these numbers in their records."""
+    per_datum: Callable[[Any], PerDatum] | None = None
+    """Of the meter."""
+    is_bound: bool = False
+    """Whether the meter's result is a `Bound`, whose terms are plotted and tabulated."""
     of_samples: bool = False
     """Whether this is the likelihood of the chain on which samples are drawn."""
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """All that the values depend on besides checkpoint, weights, seed and data."""
-
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """For a progress bar."""
-
-    @abstractmethod
-    def meter(self, *required: Any) -> Any:
-        """A `PieceMeter` without data, given the meters of `requires`."""
-
-    @abstractmethod
-    def numbers(self, meter: Any, *required: Any) -> list[Number]:
-        """The value, then what it is made of. Raises ValueError for fewer data than a standard error needs."""
-
-    def per_datum(self, meter: Any) -> PerDatum | None:
-        return None
-
-    def bound(self, meter: Any) -> Bound | None:
-        """The terms along a chain, where there are such."""
-        return None
-
-
-class ModelBound(Measurement):
-    """The likelihood that `Model.bound_meter` measures."""
-
-    kind, key, of_samples = "bound", "bound", True
-
-    def __init__(self, model: "Model", conditions: Conditions) -> None:
-        self.model, self.conditions = model, conditions
-        self.split, self.n = conditions.likelihood.split, conditions.n
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"split": self.split, "stride": self.conditions.likelihood.stride, "parts": dict(self.conditions.parts)}
-
-    @property
-    def title(self) -> str:
-        return f"likelihood of {self.n} {self.split} data"
-
-    def meter(self, *required: Any) -> Any:
-        return self.model.bound_meter(self.conditions.likelihood.stride, self.conditions.seed)
-
-    def numbers(self, meter: Any, *required: Any) -> list[Number]:
-        result, fields = meter.result(), {"unit": "bits/dim", "stride": self.conditions.likelihood.stride}
-        fields |= self.model.bound_record()
-        label = f"bits/dim, {meter.label} ({self.n} {SPLITS[self.split]} data)"
-        parts = [Number(f"bound_{part.key}", part.label, part.value, part.se, 1, fields) for part in meter.parts()]
-        return [Number("bound", label, result.total_bpd, result.total_se, 0, fields), *parts]
-
-    def per_datum(self, meter: Any) -> PerDatum | None:
-        arrays = meter.arrays()
-        return PerDatum(*(arrays[name] for name in PerDatum._fields))
+    piece: int = PIECE
+    """Data of one piece."""
+    requires: Sequence["Measurement"] = ()
+    """Measurements whose meters this one needs."""
 
 
 def of_any_model(model: "Model", conditions: Conditions) -> list[Measurement]:
-    """Its bound. Raises ValueError for settings that are those of a diffusion model."""
-    likelihood = conditions.likelihood
+    """The likelihood that `Model.bound_meter` measures. Raises ValueError for settings that are those of a diffusion model."""
+    likelihood, split, n = conditions.likelihood, conditions.likelihood.split, conditions.n
     for name in ("terms", "clip"):
         if getattr(likelihood, name) is not None:
             raise ValueError(f"nll.{name}={getattr(likelihood, name)}: {type(model).__name__} has no such setting")
     if likelihood.ode_n:
         raise ValueError(f"nll.ode_n={likelihood.ode_n}: {type(model).__name__} has no probability flow")
-    return [ModelBound(model, conditions)]
+
+    def numbers(meter: Any) -> list[Part]:
+        result, label = meter.result(), f"bits/dim, {meter.label} ({n} {SPLITS[split]} data)"
+        parts = [part._replace(key=f"bound_{part.key}") for part in meter.parts()]
+        return [Part("bound", label, result.total_bpd, result.total_se, 0), *parts]
+
+    def per_datum(meter: Any) -> PerDatum:
+        arrays = meter.arrays()
+        return PerDatum(*(arrays[name] for name in PerDatum._fields))
+
+    bound = Measurement(
+        kind="bound",
+        key="bound",
+        split=split,
+        n=n,
+        identity={"split": split, "stride": likelihood.stride, "parts": dict(conditions.parts)},
+        title=f"likelihood of {n} {split} data",
+        meter=lambda: model.bound_meter(likelihood.stride, conditions.seed),
+        numbers=numbers,
+        fields=lambda meter: {"unit": "bits/dim", "stride": likelihood.stride, **model.bound_record()},
+        per_datum=per_datum,
+        of_samples=True,
+    )
+    return [bound]

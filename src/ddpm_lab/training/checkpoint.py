@@ -2,6 +2,7 @@
 
 import logging
 import math
+import operator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,15 +80,12 @@ class Checkpoints(Checkpoint):
                 "callbacks.checkpoints.monitor=%s: not logged yet, so there is no best.ckpt; logged are %s", self.monitor, known
             )
             self._warned = True
-        if value is not None and self._is_better(float(value)):
+        better = operator.lt if self.mode == "min" else operator.gt
+        if value is not None and math.isfinite(value) and (self.best is None or better(float(value), self.best)):
             self.best = float(value)
             self._save(trainer, "best")
         self._save_last(trainer, again=True)
         self.interrupt.check()
-
-    def _is_better(self, value: float) -> bool:
-        best = self.best
-        return math.isfinite(value) and (best is None or (value < best if self.mode == "min" else value > best))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save_last(trainer)

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from ddpm_lab.domains import Given
+from ddpm_lab.files import replacing
 from ddpm_lab.training.run_logger import RunLogger
 
 
@@ -41,7 +42,6 @@ class CsvLogger(RunLogger):
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
                 file.truncate()
 
-    @rank_zero_only
     def keep_until(self, step: int, source: Path | None = None, only: str = "") -> None:
         """Take over the rows up to `step` that an earlier run wrote (to `source`, by default here), and no later ones; of their
         columns those that begin with `only`."""
@@ -51,16 +51,13 @@ class CsvLogger(RunLogger):
                 reader = csv.DictReader(file)
                 self.columns = [name for name in reader.fieldnames or ["step"] if name == "step" or name.startswith(only)]
                 rows = [{k: row[k] for k in self.columns if row[k] != ""} for row in reader]
-                rows = [row for row in rows if len(row) > 1]
-            self.rows = [{**row, "step": int(row["step"])} for row in rows if int(row["step"]) <= step]
+            self.rows = [{**row, "step": int(row["step"])} for row in rows if len(row) > 1 and int(row["step"]) <= step]
             self._rewrite()
 
     def _rewrite(self) -> None:
-        partial = self.path.with_suffix(".csv.tmp")
-        with partial.open("w", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             for row in self.rows:
                 self._last = file.tell()
                 writer.writerow(row)
-        os.replace(partial, self.path)

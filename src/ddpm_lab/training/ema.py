@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from ddpm_lab.domains import HalfOpenUnit, checked
 from ddpm_lab.models.contract import Model
@@ -32,21 +32,19 @@ class EMA(Callback):
         """d for the update after n updates."""
         return min(decay, (1 + n) / (10 + n)) if self.ramp else decay
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        assert isinstance(pl_module, TrainingModule)
-        self.models = {decay: copy.deepcopy(pl_module.model).eval().requires_grad_(False) for decay in self.decays}
+    def setup(self, trainer: Trainer, module: TrainingModule, stage: str) -> None:
+        self.models = {decay: copy.deepcopy(module.model).eval().requires_grad_(False) for decay in self.decays}
         for decay, model in self.models.items():
-            pl_module.keep_average(key(decay), model)
+            module.averages[key(decay)] = model
         self._updated = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, TrainingModule)
-        self._weights = [p.data for p in pl_module.model.net.parameters()]
+    def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:
+        self._weights = [p.data for p in module.model.net.parameters()]
         for model in self.models.values():
             model.to(self._weights[0])  # the device and the precision of the weights
         self._averages = {decay: [p.data for p in model.net.parameters()] for decay, model in self.models.items()}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:
         self._updated = trainer.global_step  # of a resumed run; not known any earlier
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -56,10 +54,10 @@ class EMA(Callback):
                 torch._foreach_lerp_(average, self._weights, change)  # pyright: ignore[reportPrivateImportUsage]
             self._updated = trainer.global_step
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, module: TrainingModule, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {key(decay): model.net.state_dict() for decay, model in self.models.items()}
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: TrainingModule, checkpoint: dict[str, Any]) -> None:
         for decay, model in self.models.items():
             model.net.load_state_dict(checkpoint[key(decay)])
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from ddpm_lab.metrics.record import Result
+from ddpm_lab.metrics.record import Result, aligned
 from ddpm_lab.training.callbacks.progress import Throughput
 from ddpm_lab.training.module import TrainingModule
 
@@ -66,17 +66,14 @@ def summary(trainer: Trainer, module: TrainingModule, results: list[Result], sta
 
 def table(results: list[Result], summary: dict[str, Any]) -> list[str]:
     """Lines of the final table."""
-    numbers = [(r.indented, "–" if r.known is None else f"{r.value:.4f}", f" ± {r.se:.4f}" if r.se else "") for r in results]
-    facts = [("wall time", f"{summary['wall_seconds']:,.0f} s")]
-    if summary["images_per_s"] is not None:
-        facts.insert(0, ("throughput in training", f"{summary['images_per_s']:,.0f} images/s"))
-    if summary["images_seen"] is not None:
-        facts.insert(0, ("images seen", f"{summary['images_seen']:,}"))
-    wide = max(len(row[0]) for row in (*numbers, *facts))
-    right = max((len(value) for _, value, _ in numbers), default=0)
-    lines = [f"{label.ljust(wide)}  {value.rjust(right)}{error}" for label, value, error in numbers]
-    lines += [f"{label.ljust(wide)}  {fact}" for label, fact in facts]
-    rule = "─" * (wide + right + 12)
+    shown = {
+        "images_seen": ("images seen", "{:,}"),
+        "images_per_s": ("throughput in training", "{:,.0f} images/s"),
+        "wall_seconds": ("wall time", "{:,.0f} s"),
+    }
+    facts = [(label, form.format(summary[key])) for key, (label, form) in shown.items() if summary[key] is not None]
+    lines, width = aligned(results, facts)
+    rule = "─" * (width + 10)
     return [rule, *lines, rule]
 
 

@@ -5,14 +5,27 @@ is read at once on a CPU and every 50 steps elsewhere, so a GPU never waits for 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.trained import Trained
+from ddpm_lab.models.contract import Positions
+
+
+class Trained(NamedTuple):
+    """What a training step of this process leaves for callbacks and for the guard, detached."""
+
+    counter: int
+    """The number of the batch in the run."""
+    parts: dict[str, Tensor]
+    weight: Tensor
+    per_example: Tensor
+    """The sum of the parts."""
+    positions: Positions | None
+    loss: Tensor
 
 
 class NonFiniteGuard:
@@ -38,40 +51,36 @@ class NonFiniteGuard:
         pending, self._pending = self._pending, []
         if any(torch.stack([flag for _, _, flag in pending]).tolist() if pending else []):
             step, pieces = next((step, pieces) for step, pieces, flag in pending if flag)
-            cause = next(filter(None, (_of_a_part(step, piece) for piece in pieces)), "")
+            cause = next(filter(None, map(_bad_part, pieces)), "")
             causes = ranks.gather(cause)  # one process may have seen it
-            raise UserError(next(filter(None, causes), _of_the_whole(step, pieces[-1])))
+            where, what = f"step {step} (batch {pieces[-1].counter})", next(filter(None, causes), None)
+            if what is not None:
+                remedy = "A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, and so may prediction=v."
+                raise UserError(f"the loss is not finite at {where}: {what}. It changed no weight. {remedy}")
+            of_gradient = pieces[-1].loss.isfinite()
+            means = f"its parts are, with means {_means(pieces[-1])}"
+            what = f"a gradient is not finite at {where}, though the loss is ({means})"
+            what = what if of_gradient else f"the loss is not finite at {where}, though {means}"
+            raise UserError(f"{what}. It changed no weight. A lower optim.lr or a longer optim.warmup often helps.")
 
 
-def _of_a_part(step: int, trained: Trained) -> str | None:
-    """The message where a part of the loss is not finite."""
-    where = f"step {step} (batch {trained.counter})"
+def _bad_part(trained: Trained) -> str | None:
+    """The first part of the loss that is not finite, in words."""
     for name, values in trained.parts.items():
         wrong = ~values.isfinite().cpu()
         if wrong.any():
-            return (
-                f"the loss is not finite at {where}: its part '{name}' is {values[wrong.to(values.device)][0]:.3g} for "
-                f"{int(wrong.sum())} of {len(values)} examples{_range(trained, wrong)}. "
-                "It changed no weight. A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, "
-                "and so may prediction=v."
-            )
+            value, count = values[wrong.to(values.device)][0], int(wrong.sum())
+            return f"its part '{name}' is {value:.3g} for {count} of {len(values)} examples{_range(trained, wrong)}"
     return None
 
 
-def _range(trained: Trained, rows: Tensor | None = None) -> str:
+def _means(trained: Trained) -> str:
+    return ", ".join(f"'{name}' {values.mean():.3g}" for name, values in trained.parts.items()) + _range(trained)
+
+
+def _range(trained: Trained, rows: Tensor | slice = slice(None)) -> str:
     """Where on the model's axis the examples were."""
     if trained.positions is None:
         return ""
-    values = trained.positions.values if rows is None else trained.positions.values[rows]
+    values = trained.positions.values[rows]
     return f", {trained.positions.name} in [{values.min()}, {values.max()}]"
-
-
-def _of_the_whole(step: int, trained: Trained) -> str:
-    """The message where no part of the loss gives the reason."""
-    where = f"step {step} (batch {trained.counter})"
-    parts = ", ".join(f"'{name}' {values.mean():.3g}" for name, values in trained.parts.items())
-    means = f"its parts are, with means {parts}{_range(trained)}"
-    remedy = "It changed no weight. A lower optim.lr or a longer optim.warmup often helps."
-    if trained.loss.isfinite():
-        return f"a gradient is not finite at {where}, though the loss is ({means}). {remedy}"
-    return f"the loss is not finite at {where}, though {means}. {remedy}"

@@ -1,33 +1,22 @@
 """Loggers together."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
 from ddpm_lab.core.types import states
-from ddpm_lab.domains import Given, Text, checked
+from ddpm_lab.domains import Given, checked
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.tensorboard_logger import TensorBoard
-from ddpm_lab.training.wandb_logger import Artifact, Mode, Wandb
+from ddpm_lab.training.wandb_logger import Wandb
 
 
 @checked
-@states(packages=("tensorboard",))
-def every(
-    mode: Mode = "online",
-    project: Text | None = None,
-    entity: Text | None = None,
-    group: Text | None = None,
-    tags: tuple[Text, ...] = (),
-    name: Text | None = None,
-    artifact: Artifact = "none",
-    *,
-    run_dir: Given[str | Path],
-    evaluation: Given[bool] = False,
-) -> list[Logger]:
+@states(packages=("tensorboard",), further=Wandb, passed=("mode", "project", "entity", "group", "tags", "name", "artifact"))
+def every(*, run_dir: Given[str | Path], evaluation: Given[bool] = False, **of_wandb: Any) -> list[Logger]:
     """TensorBoard and Weights & Biases."""
-    wandb = Wandb(mode, project, entity, group, tags, name, artifact, run_dir=run_dir, evaluation=evaluation)
-    return [TensorBoard(run_dir), wandb]
+    return [TensorBoard(run_dir), Wandb(**of_wandb, run_dir=run_dir, evaluation=evaluation)]
 
 
 def with_csv(chosen: Logger | list[Logger], run_dir: str | Path) -> list[Logger]:

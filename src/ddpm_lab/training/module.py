@@ -10,9 +10,8 @@ from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.models.contract import Model
-from ddpm_lab.training.guard import NonFiniteGuard
+from ddpm_lab.training.guard import NonFiniteGuard, Trained
 from ddpm_lab.training.optim import Optimiser
-from ddpm_lab.training.trained import Trained
 
 
 def reseed(seed: int, device: torch.device) -> None:
@@ -27,7 +26,7 @@ class TrainingModule(LightningModule):
     """A model with its optimiser. The state dict is the model's own.
 
     `averages` holds averaged models by their keys in a checkpoint. They are not submodules, so neither the optimiser nor the
-    raw state dict sees them; `keep_average` adds one.
+    raw state dict sees them. Evaluation uses the first.
     """
 
     def __init__(self, model: Model, optim: Optimiser) -> None:
@@ -103,9 +102,10 @@ class TrainingModule(LightningModule):
 
     # --- evaluation -----------------------------------------------------------------------------------------------------
 
-    def keep_average(self, key: str, model: Model) -> None:
-        """Evaluation uses the first that is kept."""
-        self.averages[key] = model
+    @property
+    def data(self) -> Any:
+        """The data module that it is trained and measured on."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
     def weights(self) -> str:

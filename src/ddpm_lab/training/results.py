@@ -1,12 +1,12 @@
 """The way of numbers, pictures and tables to the loggers: each takes what it has a method for (see `run_logger.py`)."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
-from ddpm_lab.metrics.record import Record, Result
+from ddpm_lab.metrics.record import Result
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.run_logger import RunLogger
 
@@ -53,15 +53,16 @@ def keep_until(trainer: Trainer, step: int, source: Path, only: str = "") -> Non
 
 
 def _send(trainer: Trainer, method: str, *content: Any) -> None:
+    """Process 0 alone writes."""
     for logger in trainer.loggers:
-        if hasattr(logger, method):
+        if trainer.is_global_zero and hasattr(logger, method):
             getattr(logger, method)(*content, step=trainer.global_step)
 
 
 def close(trainer: Trainer, code: int) -> None:
     """Nothing more will come; `code` is the exit code of the run."""
     for logger in trainer.loggers:
-        if isinstance(logger, RunLogger):
+        if trainer.is_global_zero and isinstance(logger, RunLogger):
             logger.close(code)
 
 
@@ -75,21 +76,7 @@ def row_is_due(trainer: Trainer) -> bool:
     return step_is_whole(trainer) and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
 
-class Parts(NamedTuple):
-    """What is trained, and on what."""
-
-    module: TrainingModule
-    data: Any
-
-
-def parts(trainer: Trainer, module: LightningModule) -> Parts:
-    """The module and its data module, as what they are."""
-    assert isinstance(module, TrainingModule)
-    return Parts(module, trainer.datamodule)  # type: ignore[attr-defined]
-
-
-def numerics(module: TrainingModule, samples: bool = False) -> Record:
-    """With how many digits the model computes, and the grey levels of its data: fields of a record."""
-    precision = "bf16-mixed" if samples and module.model.sample_in_bf16 else str(module.dtype).removeprefix("torch.")
-    tf32 = module.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return {"levels": module.model.levels, "precision": precision, "tf32": tf32}
+def how_measured(module: TrainingModule, seed: int) -> dict[str, Any]:
+    """Fields of a record: which weights were measured, when, by which draws and on which data."""
+    sha256 = module.data.state_dict()["sha256"]
+    return {"seed": seed, "weights": module.weights, "step": module.global_step, "data_sha256": sha256}

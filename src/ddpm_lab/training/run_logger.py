@@ -1,4 +1,4 @@
-"""What the loggers of a run share: they write into its folder, in one process, and hold what they can.
+"""What the loggers of a run share: they write into its folder, on process 0, and hold what they can.
 
 Besides Lightning's `log_metrics` and `log_hyperparams` (the configuration) a logger may have `log_picture`, `log_table`,
 `log_summary`, `log_files` and `log_model`; `results.py` asks each for what it has.

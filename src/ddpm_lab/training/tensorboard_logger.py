@@ -50,20 +50,17 @@ class TensorBoard(RunLogger):
             self._events.add_scalar(key, value, step)
         self._events.flush()
 
-    @rank_zero_only
     def log_picture(self, key: str, path: Path, step: int) -> None:
         with Image.open(path) as picture:
             self._events.add_image(key, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         self._events.flush()
 
-    @rank_zero_only
     def log_table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
         if len(rows) <= LONGEST_TEXT:
             lines = [columns, ["---"] * len(columns), *rows]
             cells = [["" if cell is None else str(cell) for cell in line] for line in lines]
             self._text(key, "\n".join(f"| {' | '.join(line)} |" for line in cells), step)
 
-    @rank_zero_only
     def close(self, code: int) -> None:
         if self._writer is not None:
             self._writer.close()

@@ -1,6 +1,5 @@
 """Lightning's Trainer with everything that is not a choice, and the choices of where and how fast."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -92,25 +91,19 @@ def make(
     layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
     _prepare(module, precision, tf32, layout, compile)
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
-    length = _length(*((1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)), accumulate, more)
+    steps, validations, rows = (1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)
     settings: dict[str, Any] = {
+        "accumulate_grad_batches": accumulate,
+        "max_steps": steps,
+        "max_epochs": 1 if "limit_train_batches" in more else -1,  # the one epoch ends there
+        "val_check_interval": validations * accumulate,  # Lightning counts pieces of batches
+        "log_every_n_steps": rows,
         "callbacks": [*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "plugins": [AtomicCheckpointIO()],
         "profiler": NoProfiler(),
     }
-    return Trainer(**ALWAYS | place | length | settings | more, precision=precision, logger=logger, default_root_dir=run_dir)
-
-
-def _length(steps: int, validate_every: int, log_every: int, accumulate: int, more: Mapping[str, Any]) -> dict[str, Any]:
-    """In optimiser steps; Lightning counts pieces of batches between validations."""
-    return {
-        "accumulate_grad_batches": accumulate,
-        "max_steps": steps,
-        "max_epochs": 1 if "limit_train_batches" in more else -1,  # the one epoch ends there
-        "val_check_interval": validate_every * accumulate,
-        "log_every_n_steps": log_every,
-    }
+    return Trainer(**ALWAYS | place | settings | more, precision=precision, logger=logger, default_root_dir=run_dir)
 
 
 def check_precisions(precision: str, sample_precision: str) -> None:

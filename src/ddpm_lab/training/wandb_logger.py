@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,20 +74,16 @@ class Wandb(RunLogger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._send(lambda wandb, run: run.log(metrics, step=step))
 
-    @rank_zero_only
     def log_picture(self, key: str, path: Path, step: int) -> None:
         self._send(lambda wandb, run: run.log({key: wandb.Image(str(path))}, step=step))
 
-    @rank_zero_only
     def log_table(self, key: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
         with self._staging():
             self._send(lambda wandb, run: run.log({key: wandb.Table(columns, rows)}, step=step))
 
-    @rank_zero_only
     def log_summary(self, values: dict[str, float], step: int) -> None:
         self._send(lambda wandb, run: run.summary.update(values))
 
-    @rank_zero_only
     def log_files(self, files: list[Path], step: int) -> None:
         """Copies of files of the run folder, in a folder of its name: wandb itself writes a config.yaml."""
 
@@ -100,7 +96,6 @@ class Wandb(RunLogger):
 
         self._send(send)
 
-    @rank_zero_only
     def log_model(self, step: int) -> None:
         """The last checkpoint, or its weights, in a folder that loads like a run folder."""
 
@@ -119,11 +114,17 @@ class Wandb(RunLogger):
             with self._staging():
                 self._send(send)
 
-    def _staging(self) -> AbstractContextManager[None]:
-        """Keeps tables and artifacts in the run folder until they are sent."""
-        return _environment("WANDB_DATA_DIR", str(self.folder))
+    @contextmanager
+    def _staging(self) -> Iterator[None]:
+        """Within the block, tables and artifacts are kept in the run folder until they are sent, unless the user says where."""
+        before = os.environ.get("WANDB_DATA_DIR")
+        os.environ.setdefault("WANDB_DATA_DIR", str(self.folder))
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["WANDB_DATA_DIR"]
 
-    @rank_zero_only
     def close(self, code: int) -> None:
         if self._run is not None:
             self._send(lambda wandb, run: run.finish(exit_code=code))
@@ -148,8 +149,8 @@ class Wandb(RunLogger):
         except Exception as error:
             if self.mode == "offline":
                 raise
-            self.mode, reason = "offline", _first_line(error)
-        log.warning("wandb: %s; offline instead, to be sent with: wandb sync %s/offline-run-*", reason, self.folder)
+            self.mode, way = "offline", f"offline instead, to be sent with: wandb sync {self.folder}/offline-run-*"
+            log.warning("wandb: %s; %s", _first_line(error), way)
         wandb.teardown()  # its service still holds the id of the run that did not begin
         return self._open(wandb)
 
@@ -166,9 +167,8 @@ class Wandb(RunLogger):
             **self._identity,
         )
         if run.sweep_id and not self._named:
-            run.name = " ".join(f"{key}={value}" for key, value in run.config.items())[
-                :LONGEST_NAME
-            ]  # the parameters of the agent
+            of_agent = " ".join(f"{key}={value}" for key, value in run.config.items())
+            run.name = of_agent[:LONGEST_NAME]
         if online:
             log.info("wandb: %s", run.url)
         return run
@@ -187,16 +187,3 @@ class Wandb(RunLogger):
 
 def _first_line(error: BaseException) -> str:
     return str(error).split("\n")[0].rstrip(".") or type(error).__name__
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Sets a variable within the block, unless the user has set it."""
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]

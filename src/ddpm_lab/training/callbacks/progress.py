@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab import ranks
+from ddpm_lab.training.guard import Trained
 from ddpm_lab.training.module import TrainingModule
-from ddpm_lab.training.results import log, parts, row_is_due, step_is_whole
-from ddpm_lab.training.trained import Trained
+from ddpm_lab.training.results import log, row_is_due, step_is_whole
 
 logger = logging.getLogger("ddpm_lab")
 
@@ -25,17 +25,15 @@ class LossQuartiles(Callback):
     def __init__(self) -> None:
         self._sums = torch.zeros(2, 4)
         self._since: list[Trained] = []  # steps not in the sums yet: adding them up together costs a step less
-        self._by_quarter = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sums = self._sums.to(pl_module.device)
+    def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:
+        self._sums = self._sums.to(module.device)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        module, _ = parts(trainer, pl_module)
+    def on_train_batch_end(self, trainer: Trainer, module: TrainingModule, *_: Any) -> None:
         assert module.trained is not None
         self._since.append(module.trained)
         if row_is_due(trainer):
-            self._write(trainer, module)
+            self._write(trainer, module, module.trained)
         elif len(self._since) >= 100:
             self._add_up()
 
@@ -47,18 +45,17 @@ class LossQuartiles(Callback):
         self._since = []
         losses = losses.float()
         weights = weight.to(losses)  # 1 but for a choice of t that is not uniform: the mean stays one over t
-        self._by_quarter = bool(positions)
         quarter = torch.zeros(len(losses), dtype=torch.long)
         if positions:
             quarter = (torch.cat([position.values for position in positions]) - 1) * 4 // positions[0].count
         self._sums.index_add_(1, quarter.to(self._sums.device), torch.stack([weights * losses, weights]))
 
-    def _write(self, trainer: Trainer, module: TrainingModule) -> None:
+    def _write(self, trainer: Trainer, module: TrainingModule, trained: Trained) -> None:
         self._add_up()
         sums, counts = ranks.summed(self._sums).double().cpu()
         self._sums.zero_()
         metrics = {"train/loss": float(sums.sum() / counts.sum())}
-        if self._by_quarter:
+        if trained.positions is not None:
             metrics |= {f"train/loss_q{i + 1}": float(sums[i] / counts[i]) for i in range(4) if counts[i] > 0}
         metrics["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         if module.grad_norm is not None:
@@ -96,13 +93,13 @@ class Throughput(Callback):
     def on_validation_end(self, *_: Any) -> None:
         self._last = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: TrainingModule, outputs: Any, batch: Any, *_: Any) -> None:
         now = time.perf_counter()
         self.seconds, self._last = self.seconds + now - self._last, now
         if not step_is_whole(trainer):
             return
         self.images += batch.size
-        if trainer.global_step - self._start[0] == FORETOLD_AFTER and pl_module.device.type == "cpu":
+        if trainer.global_step - self._start[0] == FORETOLD_AFTER and module.device.type == "cpu":
             self._foretell(trainer)
         if row_is_due(trainer):
             images, seconds = self.images - self._row[0], self.seconds - self._row[1]

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from ddpm_lab import ranks
 from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
 from ddpm_lab.metrics.record import Result
 from ddpm_lab.pictures import save_grid, save_progression
-from ddpm_lab.training.results import log_picture, parts
+from ddpm_lab.training.module import TrainingModule
+from ddpm_lab.training.results import log_picture
 
 
 @checked
@@ -30,18 +31,18 @@ class Samples(Callback):
     ) -> None:
         self.n, self.rows, self.frames, self.seed, self.batch = n, min(rows, n), frames, seed, max(batch, min(rows, n))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.draw(trainer, pl_module)
+    def on_validation_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:
+        self.draw(trainer, module)
 
-    def final(self, trainer: Trainer, pl_module: LightningModule) -> list[Result]:
+    def final(self, trainer: Trainer, module: TrainingModule) -> list[Result]:
         """Draws once more unless a validation at this step has."""
         if not _picture(trainer, "step").exists():
-            self.draw(trainer, pl_module)
+            self.draw(trainer, module)
         return []
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def draw(self, trainer: Trainer, module: TrainingModule) -> None:
         """Both pictures from one pass of the sampler."""
-        model = parts(trainer, pl_module).module.eval_model
+        model = module.eval_model
         last, count = model.sample_steps - 1, min(self.frames, model.sample_steps)
         none, (first, end) = torch.empty(0, *model.shape), ranks.share(self.n)
         frames = {round(i * last / max(count - 1, 1)): none for i in range(count)}
@@ -54,12 +55,14 @@ class Samples(Callback):
             finals.append(final.cpu())
         words = next(filter(any, ranks.gather(list(labels.values()))), list(labels.values()))  # a process may have no sample
         samples, shown = ranks.rows(torch.cat(finals)), [ranks.rows(frame)[: self.rows] for frame in frames.values()]
-        with ranks.by_first():
-            if ranks.rank() == 0:
-                log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
-                if model.sample_steps > 1:
-                    progression = save_progression(shown, words, _picture(trainer, "progression"))
-                    log_picture(trainer, "samples/progression", progression)
+
+        def write() -> None:
+            log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
+            if model.sample_steps > 1:
+                progression = save_progression(shown, words, _picture(trainer, "progression"))
+                log_picture(trainer, "samples/progression", progression)
+
+        ranks.on_first(write)
 
 
 def _picture(trainer: Trainer, name: str) -> Path:
