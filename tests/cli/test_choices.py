@@ -1,7 +1,7 @@
 """The project's own options: which combinations are refused, with what to type instead, and names of other codebases."""
 
 import pytest
-from helpers import command
+from helpers import command_here
 
 from ddpm_lab.config.grammar import canonical
 from ddpm_lab.config.options import aliases, conf_dir, groups, options
@@ -88,6 +88,6 @@ def test_names_of_other_codebases_become_ours():
 
 
 def test_the_run_says_so_and_takes_it(tmp_path):
-    done = command("experiment=smoke", "schedule=scaled_linear", "trainer.fast_dev_run=true", cwd=tmp_path)
+    done = command_here("experiment=smoke", "schedule=scaled_linear", "trainer.fast_dev_run=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "schedule=scaled_linear is called quadratic here" in done.stdout
