@@ -31,22 +31,26 @@ def inception_weights(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """Digest of everything a run gave, by its overrides; each set of overrides is trained once. The plot of the bound, half of
-    such a run's time, is one pixel."""
-    from helpers import digest, trained
+    """Digest of everything a run gave, by its overrides; each set of overrides is trained once. Few data are
+    held out, and plots are one pixel: else they take half of such a run's time."""
+    from helpers import FEW_HELD_OUT, digest, trained
     from PIL import Image
 
-    def plot(arrays, total_bpd, step, path):
-        Image.new("L", (1, 1)).save(path)
+    def plot(*arguments):
+        Image.new("L", (1, 1)).save(arguments[-1])
+        return arguments[-1]
 
     known: dict[tuple[str, ...], str] = {}
 
     def result(*overrides: str) -> str:
         if overrides not in known:
-            with patch("ddpm_lab.training.callbacks.bound.plot", plot):
-                known[overrides] = digest(trained(tmp_path_factory.mktemp("run"), *overrides))
+            with (
+                patch("ddpm_lab.training.callbacks.bound.plot", plot),
+                patch("ddpm_lab.training.callbacks.samples.save_progression", plot),
+            ):
+                known[overrides] = digest(trained(tmp_path_factory.mktemp("run"), *FEW_HELD_OUT, *overrides))
         return known[overrides]
 
     return result

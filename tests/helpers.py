@@ -1,18 +1,22 @@
 """Shared by tests: compose and train in this process, or run the command as a user does."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.cli.fit import train
+from ddpm_lab.cli.train import main
 from ddpm_lab.config.combinations import resolve_auto
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -32,6 +36,8 @@ TINY = [
     "callbacks.vlb_terms.final_stride=5",
 ]
 """Two steps and one validation that fires every callback."""
+FEW_HELD_OUT = ["data.val_fraction=0.05"]
+"""For runs whose numbers are compared with each other alone: 90 digits instead of 360."""
 
 
 def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
@@ -60,6 +66,17 @@ def command(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.Complete
     """`python train.py ARGUMENTS`, as a user types it, in another folder."""
     arguments = (sys.executable, str(ROOT / "train.py"), *arguments)
     return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, env=environment(threads))
+
+
+def command_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported everything. Any exception but the command's own exit is raised."""
+    printed, told, code = io.StringIO(), io.StringIO(), 0
+    with chdir(cwd), redirect_stdout(printed), redirect_stderr(told), patch.object(sys, "argv", ["train.py", *arguments]):
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(arguments, code, printed.getvalue(), told.getvalue())
 
 
 def environment(threads: int = 1) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from helpers import ROOT, TINY, command, environment
+from helpers import ROOT, TINY, command, command_here, environment
 from omegaconf import OmegaConf
 
 NAMES = {
@@ -19,7 +19,7 @@ NAMES = {
     "seed=1,2": ("seed=1,2", "-m"),
 }
 """Answered from the yaml files alone."""
-MISTAKES = NAMES | {
+MISTAKES = {
     "schedule.T=-1": ("schedule.T=-1", "int >= 1"),
     "optim.lr=abc": ("optim.lr=abc", "float > 0"),
     "variance=learned_range loss=simple": ("loss=simple", "variance=learned_range", "loss=hybrid", "variance=beta"),
@@ -44,17 +44,23 @@ def assert_refused(done, *said: str) -> None:
         assert text in done.stderr
 
 
-@pytest.mark.parametrize("arguments", MISTAKES)
-def test_a_mistake_is_answered_and_leaves_nothing(arguments, tmp_path):
+@pytest.mark.parametrize("arguments", NAMES)
+def test_a_wrong_name_is_answered_before_anything_heavy_is_imported(arguments, tmp_path):
     done = subprocess.run(
         [sys.executable, "-X", "importtime", ROOT / "train.py", *arguments.split()],
         cwd=tmp_path, capture_output=True, text=True, env=environment(),
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "ddpm_lab.config.preflight" in imported
-    assert arguments not in NAMES or not imported & {"torch", "lightning", "numpy", "sklearn", "pydantic"}
+    assert not imported & {"torch", "lightning", "numpy", "sklearn", "pydantic"}
     done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time:"))
-    assert_refused(done, *MISTAKES[arguments])
+    assert_refused(done, *NAMES[arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_answered_and_leaves_nothing(arguments, tmp_path):
+    assert_refused(command_here(*arguments.split(), cwd=tmp_path), *MISTAKES[arguments])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,8 +104,8 @@ def test_a_run_leaves_what_it_says(finished):
 
 def test_nothing_is_overwritten(finished):
     folder, run, _ = finished
-    assert_refused(command(*TINY, "run.name=one", cwd=folder), "run.name=one", "exists", "resume=")
-    assert_refused(command(f"resume={run}", cwd=folder), "complete at step 2", "trainer.max_steps")
+    assert_refused(command_here(*TINY, "run.name=one", cwd=folder), "run.name=one", "exists", "resume=")
+    assert_refused(command_here(f"resume={run}", cwd=folder), "complete at step 2", "trainer.max_steps")
 
 
 @pytest.mark.parametrize(
@@ -117,17 +123,19 @@ def test_nothing_is_overwritten(finished):
     ],
 )
 def test_another_model_cannot_go_on_from_a_checkpoint(change, said, copied, tmp_path):
-    assert_refused(command(f"resume={copied}", change, cwd=tmp_path), *said)
+    assert_refused(command_here(f"resume={copied}", change, cwd=tmp_path), *said)
 
 
 def test_a_configuration_that_cannot_be_read_is_refused_on_resume(copied, tmp_path):
     (copied / "config.yaml").write_text("{{")
-    assert_refused(command(f"resume={copied}", cwd=tmp_path), "config.yaml: not readable as a configuration")
+    assert_refused(command_here(f"resume={copied}", cwd=tmp_path), "config.yaml: not readable as a configuration")
 
 
 def test_an_option_named_on_resume_is_that_of_its_file_and_no_other_run(copied, tmp_path):
     """Not as the default experiment would have it; and how long the run is stays its own."""
-    done = command(f"resume={copied}", "trainer=cpu", "sampler=ddim", "sampler.steps=4", "trainer.max_steps=3", cwd=tmp_path)
+    done = command_here(
+        f"resume={copied}", "trainer=cpu", "sampler=ddim", "sampler.steps=4", "trainer.max_steps=3", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     config = OmegaConf.load(copied / "config.yaml")
     assert (config.trainer.max_steps, config.trainer.validate_every, config.trainer.log_every) == (3, 2, 1)
@@ -138,7 +146,7 @@ def test_an_option_named_on_resume_is_that_of_its_file_and_no_other_run(copied, 
 def test_a_damaged_checkpoint_is_named_and_a_readable_one_beside_it(damage, copied, tmp_path):
     last = copied / "checkpoints" / "last.ckpt"
     last.write_bytes(damage(last.read_bytes()))
-    done = command(f"resume={copied}", cwd=tmp_path)
+    done = command_here(f"resume={copied}", cwd=tmp_path)
     assert_refused(done, str(last), "not a readable checkpoint", str(copied / "checkpoints" / "best.ckpt"))
 
 
@@ -146,18 +154,18 @@ def test_weights_of_another_network_are_refused(copied, tmp_path):
     """A checkpoint put where another run's was: its weights have other shapes than config.yaml says."""
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("channels: 8", "channels: 16"))
-    assert_refused(command(f"resume={copied}", cwd=tmp_path), "another network", "net.")
+    assert_refused(command_here(f"resume={copied}", cwd=tmp_path), "another network", "net.")
 
 
 def test_a_loss_that_explodes_stops_the_run_and_says_where(tmp_path):
     exploding = ["optim.lr=1e30", "optim.warmup=0", "optim.clip=null", "trainer.max_steps=9"]
-    done = command("experiment=smoke", "schedule.T=10", "run.name=explodes", *exploding, cwd=tmp_path)
+    done = command_here("experiment=smoke", "schedule.T=10", "run.name=explodes", *exploding, cwd=tmp_path)
     assert_refused(done, "not finite at step", "t in [")
     assert "not finite at step" in (tmp_path / "outputs" / "smoke" / "explodes" / "train.log").read_text()
 
 
 def test_fast_dev_run_tries_everything_and_keeps_nothing(tmp_path):
-    done = command("schedule=cosine", "loss=vlb", "trainer.fast_dev_run=true", cwd=tmp_path)
+    done = command_here(*TINY, "schedule=cosine", "loss=vlb", "trainer.fast_dev_run=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing was kept" in done.stdout
     assert list(tmp_path.iterdir()) == []

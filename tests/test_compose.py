@@ -42,13 +42,13 @@ def test_weights_of_another_network_are_answered_by_the_first_that_differs():
     assert equal(module.state_dict(), good)
     first, second, *_ = sorted(good)
     cases = {
-        "is missing there and": {name: value for name, value in good.items() if name != first},
-        r"is \(7,\) there and": {**good, first: torch.zeros(7), second: torch.zeros(7)},
+        "missing": {name: value for name, value in good.items() if name != first},
+        r"\(7,\)": {**good, first: torch.zeros(7), second: torch.zeros(7)},
     }
-    for message, wrong in cases.items():
-        with pytest.raises(UserError, match=rf"^there: holds the weights of another network: {re.escape(first)} {message}"):
+    for found, wrong in cases.items():
+        with pytest.raises(UserError, match=rf"^there: .*{re.escape(first)} .*{found}"):
             load_weights(module, wrong, Path("there"))
-    with pytest.raises(UserError, match=r"net\.aaa is \(1,\) there and missing in the network of this configuration"):
+    with pytest.raises(UserError, match=r"net\.aaa .*\(1,\).*missing"):
         load_weights(module, {**good, "net.aaa": torch.zeros(1)}, Path("there"))
     assert equal(module.state_dict(), good)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, arrays, command, environment
+from helpers import ROOT, arrays, command, command_here, environment
 from PIL import Image
 
 from ddpm_lab.data.memory import OrderedBatches, Slice, TrainStream
@@ -42,8 +42,10 @@ STRATIFIED = [*(o for o in RUN if not o.startswith("timesteps")), "timesteps=str
 
 
 def run(folder: Path, name: str, *more: str, start: list[str] = RUN) -> Path:
+    """The folder of a run: of two processes, or of this one alone."""
     values = dict(argument.split("=", 1) for argument in (*start, *more))  # the later one wins
-    done = command(*(f"{key}={value}" for key, value in values.items()), f"run.name={name}", cwd=folder)
+    words = [*(f"{key}={value}" for key, value in values.items()), f"run.name={name}"]
+    done = command(*words, cwd=folder) if "trainer=ddp" in more else command_here(*words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "outputs" / "smoke" / name
 
@@ -172,7 +174,7 @@ def test_pieces_of_a_batch_equal_the_whole(place):
 
 def test_two_processes_resume_exactly_and_one_only_if_told_to(place, two):
     half = run(place, "half", *TWO, "net.dropout=0.1", "trainer.max_steps=8")
-    done = command(f"resume={half}", "trainer.max_steps=12", "trainer.devices=1", cwd=place)
+    done = command_here(f"resume={half}", "trainer.max_steps=12", "trainer.devices=1", cwd=place)
     assert done.returncode == 2
     assert "that run had 2 processes and this one has 1" in done.stderr
     assert "trainer.other_world_size=true" in done.stderr
@@ -186,7 +188,7 @@ def test_two_processes_resume_exactly_and_one_only_if_told_to(place, two):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
-    done = command(*RUN, *TWO, "data.batch_size=15", cwd=tmp_path)
+    done = command_here(*RUN, *TWO, "data.batch_size=15", cwd=tmp_path)
     assert done.returncode == 2
     assert "data.batch_size=15" in done.stderr
     assert "multiple of 2" in done.stderr

@@ -77,7 +77,7 @@ def test_raw_weights_are_others(run, digits_run):
     assert raw.weights == "raw"
     assert all(torch.equal(value, stored[f"net.{name}"]) for name, value in raw.net.state_dict().items())
     assert not torch.equal(raw.sample(2), run.sample(2))
-    with pytest.raises(UserError, match="weights=best: this checkpoint has ema, raw, ema/"):
+    with pytest.raises(UserError, match=r"weights=best.*\bema, raw, ema/"):
         ddpm_lab.load(digits_run, weights="best")
 
 
@@ -113,18 +113,18 @@ def test_grey_levels_and_floats_on_their_grid_are_the_same_images(run, val):
 def test_images_off_the_grid_are_refused(run, val):
     floats = val[:20].float() / 8 - 1
     for wrong in (floats + 0.06, floats * 1.125, (floats + 1) / 2 + 0.01, val[:20] * 2, val[:20].float()):
-        with pytest.raises(UserError, match=r"must lie on the 17 grey levels in \[-1, 1\]"):
+        with pytest.raises(UserError, match=r"\b17\b.*\[-1, 1\]"):
             run.bound(wrong)
 
 
 def test_images_of_another_shape_are_refused(run, val):
     for wrong in (val[:20, 0], val[:20, :, :4], val[:20].expand(20, 3, 8, 8)):
-        with pytest.raises(UserError, match=re.escape(f"{tuple(wrong.shape[1:])}; this run was trained on (1, 8, 8)")):
+        with pytest.raises(UserError, match=rf"{re.escape(str(tuple(wrong.shape[1:])))}.*\(1, 8, 8\)"):
             run.bound(wrong)
 
 
 def test_too_few_images_for_a_stride_are_refused(run, val):
-    with pytest.raises(UserError, match="stride=4 needs at least 8 data, and there are 7"):
+    with pytest.raises(UserError, match=r"stride=4.*\b8\b.*\b7\b"):
         run.bound(val[:7], stride=4)
 
 
@@ -198,16 +198,16 @@ def test_vectors_run_too(points_run):
     assert metrics["known_bpd"]["value"] == pytest.approx(data.known_bpd(), rel=1e-9)
     assert bound.total_bpd == pytest.approx(metrics["bound_bpd"]["value"], rel=1e-5)
     assert run.sample(5).shape == (5, 2)
-    with pytest.raises(UserError, match=re.escape("shape (3,); this run was trained on (2,)")):
+    with pytest.raises(UserError, match=r"\(3,\).*\(2,\)"):
         run.bound(torch.zeros(10, 3))
 
 
 def test_what_is_not_there_is_answered(tmp_path, digits_run):
-    with pytest.raises(UserError, match="nowhere: there is no such checkpoint"):
+    with pytest.raises(UserError, match="nowhere"):
         ddpm_lab.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"last\.ckpt: there is no such checkpoint"):
+    with pytest.raises(UserError, match=r"last\.ckpt"):
         ddpm_lab.load(tmp_path)
-    with pytest.raises(UserError, match=r"config\.yaml: not a readable checkpoint"):
+    with pytest.raises(UserError, match=r"config\.yaml.*checkpoint"):
         ddpm_lab.load(digits_run / "config.yaml")
 
 
@@ -215,7 +215,7 @@ def test_weights_of_another_network_are_answered(digits_run, tmp_path):
     content = torch.load(digits_run / "checkpoints" / "last.ckpt", weights_only=True)
     content["config"]["net"]["channels"] = 16
     torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match=r"holds the weights of another network: net\.\S+ is \(.*\) there and \("):
+    with pytest.raises(UserError, match=r"other\.ckpt.*\bnet\.\S+ .*\(.*\).*\("):
         ddpm_lab.load(tmp_path / "other.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""What the user sees for each kind of mistake, and which runs a command line means."""
+"""What the user sees for each kind of mistake; options and experiments of a user's own."""
 
 import pytest
 from refusals import refusal, refuses
@@ -128,33 +128,6 @@ def test_a_file_must_be_named_and_exist(tmp_path):
 )
 def test_what_cannot_be_read_takes_one_line(argument, message):
     assert refusal(argument) == message
-
-
-def test_one_run():
-    (arm,) = preflight(["schedule=cosine", "schedule.T=177", "++seed=3"])
-    assert arm.overrides == ["schedule=cosine", "schedule.T=177", "++seed=3"]
-    assert (arm.config.schedule.T, arm.config.seed, arm.choices["schedule"]) == (177, 3, "cosine")
-    assert "hydra" not in arm.config
-
-
-@pytest.mark.parametrize(("loss", "variance"), [("simple", "Beta"), ("vlb", "Beta"), ("hybrid", "LearnedRange")])
-def test_auto_is_resolved(loss, variance):
-    (arm,) = preflight([f"loss={loss}"])
-    assert arm.config.variance._target_.endswith(f".{variance}")
-    assert arm.choices["variance"] == "auto"
-
-
-def test_without_an_experiment():
-    (arm,) = preflight(["~experiment"])
-    assert arm.choices["experiment"] is None
-    assert arm.choices["ema"] == "constant"  # experiment=digits chooses ramp
-
-
-@pytest.mark.parametrize(
-    "argv", [["--help"], ["--hydra-help"], ["--version"], ["-sc", "install=bash"], ["--cfg", "job"], ["--info"]]
-)
-def test_where_hydra_only_shows_something_there_is_no_run(argv):
-    assert preflight(argv) == []
 
 
 def own(tmp_path, **files: str) -> str:

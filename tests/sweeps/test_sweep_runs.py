@@ -77,13 +77,18 @@ def start(cwd: Path) -> subprocess.Popen:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """Where the sweep ran that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert command(*SWEEP, cwd=folder).returncode == 0
+    return folder
+
+
 @pytest.mark.slow
-def test_killed_and_started_again_equals_unbroken(tmp_path):
+def test_killed_and_started_again_equals_unbroken(whole, tmp_path):
     """First an arm alone is killed, then all of the sweep, then the sweep but not its arm."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    assert command(*SWEEP, cwd=whole).returncode == 0
+    broken = tmp_path
     process = start(broken)
     os.kill(pid_of(until_checkpoint(process, broken, "0", 6)), signal.SIGKILL)
     run = until_checkpoint(process, broken, "1", 9)
@@ -109,10 +114,8 @@ def test_killed_and_started_again_equals_unbroken(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_the_same_command_equal_unbroken(tmp_path):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    for folder in (whole, stopped):
-        folder.mkdir()
+def test_ctrl_c_and_the_same_command_equal_unbroken(whole, tmp_path):
+    stopped = tmp_path
     process = start(stopped)
     until_checkpoint(process, stopped, "0", 9)
     process.send_signal(signal.SIGINT)
@@ -120,8 +123,7 @@ def test_ctrl_c_and_the_same_command_equal_unbroken(tmp_path):
     assert process.returncode == 130
     assert "stopped, 0 of 2 done; the same command goes on from here" in printed
     assert "stopped at step" in (only(stopped) / "0" / "train.log").read_text()
-    for folder in (whole, stopped):
-        assert command(*SWEEP, cwd=folder).returncode == 0
+    assert command(*SWEEP, cwd=stopped).returncode == 0
     assert [digest(only(whole) / arm) for arm in "01"] == [digest(only(stopped) / arm) for arm in "01"]
 
 

@@ -18,8 +18,8 @@ pytestmark = quiet
 
 
 @pytest.fixture(scope="module")
-def beta(tmp_path_factory) -> Path:
-    return trained(tmp_path_factory.mktemp("trained") / "beta", *TINY)
+def beta(run_of) -> Path:
+    return run_of(*TINY)
 
 
 def summary(folder: Path) -> dict:
