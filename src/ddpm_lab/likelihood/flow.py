@@ -24,7 +24,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
 from ddpm_lab.core.path import Marginal, Mean, Step
 from ddpm_lab.core.types import Data, PerExample
-from ddpm_lab.likelihood.meter import Meter, concatenated, summary
+from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, summary
 
 Drift = Callable[[float, Data], Data]
 """(λ, x) → dx/dλ."""
@@ -113,12 +113,10 @@ class FlowLikelihood:
 class FlowTally(NamedTuple):
     """Lists of data."""
 
-    index: Int[Tensor, " n"]
-    bpd: Float64[Tensor, " n"]
-    calls: Float64[Tensor, " n"]
-
-    def plus(self, other: "FlowTally") -> "FlowTally":
-        return concatenated(self, other)
+    index: Int[Tensor, " n"] = NO_INDEX
+    bpd: Float64[Tensor, " n"] = NO_DATA
+    calls: Float64[Tensor, " n"] = NO_DATA
+    plus = plus
 
 
 @dataclass
@@ -136,15 +134,13 @@ class FlowMeter(Meter):
     rtol: float = 1e-5
     atol: float = 1e-5
     seed: int = 0
-    tally: FlowTally = field(init=False, repr=False)
+    tally: FlowTally = field(init=False, repr=False, default=FlowTally())
     differentiates = True
 
     def __post_init__(self) -> None:
         if self.probes is not None and self.probes < 1:
             raise ValueError(f"probes={self.probes}: allowed is int >= 1, or null for the exact trace")
         self.path = Path(self.diffusion)
-        none = torch.zeros(0, dtype=torch.float64)
-        self.tally = FlowTally(torch.zeros(0, dtype=torch.int64), none, none)
 
     def _part(self, net: Network, x0: Data, start: int, stop: int) -> FlowTally:
         """Raises RuntimeError where the solver fails."""
