@@ -31,16 +31,6 @@ class Gamma:
     cov_se: Float64[Tensor, " N"]
     n: int
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors alone, for a file."""
-        floats = {name: getattr(self, name) for name in ("alphas_bar", "mean", "se", "cov", "cov_se")}
-        return {"times": torch.tensor(self.times), "n": torch.tensor(self.n), **floats}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> "Gamma":
-        times, n = tuple(state["times"].tolist()), int(state["n"])
-        return cls(**{**state, "times": times, "n": n})  # pyright: ignore[reportArgumentType]
-
 
 class Clipped(NamedTuple):
     """At how many times the covariance was cut, at 0 and at 1."""

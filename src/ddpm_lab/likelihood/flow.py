@@ -69,10 +69,9 @@ class Path:
         def drift(log_snr: float, x: Data) -> Data:
             t = self.time(log_snr)
             step = self.step(log_snr, t)
-            out = net(x, torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)).to(
-                x.dtype
-            )
-            x0 = self.diffusion.prediction.x0(self.diffusion.split(out, x)[0], x, step)
+            times = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+            out, _ = self.diffusion.split(net(x, times).to(x.dtype), x)
+            x0 = self.diffusion.prediction.x0(out, x, step)
             return 0.5 * step.at_t.signal_scale * (x0 - step.at_t.signal_scale * x)
 
         return drift

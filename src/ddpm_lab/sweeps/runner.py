@@ -183,11 +183,11 @@ class _Runner:
 
     def _look(self, process: Started) -> None:
         code = process.poll()
-        self.report.show(process.entry, process.printed, process.begin)
+        self.report.show(process)
         if code is not None:
             self.running.remove(process)
             process.entry.seconds, self.last_end = round(process.seconds(), 2), time.monotonic()
-            self._over(process.entry, code, process.reason(code, process.printed(process.begin).decode(errors="replace")))
+            self._over(process.entry, code, process.reason(code))
 
     def _over(self, entry: Entry, code: int, why: str) -> None:
         done = code == 0 and (entry.fast_dev_run or finished(self.sweep.place(entry), entry.max_steps))
