@@ -15,6 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pretend_sweep import only, starts, states
 
 import ddpm_lab.sweeps.local as local
+from ddpm_lab.cli.sweep import launcher_of, plan_of
+from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 from ddpm_lab.sweeps.launcher import reason
@@ -197,6 +199,18 @@ def test_trying_out_every_arm_keeps_no_run(run):
     assert run("seed=1,2 trainer.fast_dev_run=true")[0] == 0
     assert states(only()) == [("done", 0)] * 2
     assert not (only() / "0").exists()
+
+
+def test_a_launcher_of_ones_own_is_built_as_any_option(tmp_path, monkeypatch):
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "mine.yaml").write_text("# ours\n_target_: my_launcher.Mine\nn: 3\n")
+    (tmp_path / "my_launcher.py").write_text(
+        "from ddpm_lab.sweeps.plan import Plan\n\n\nclass Mine:\n"
+        "    def __init__(self, n: int, plan: Plan) -> None:\n        self.at_once = n * len(plan.runs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arms = preflight(["-m", f"--config-dir={tmp_path}", "launcher=mine", "seed=1,2"])
+    assert launcher_of(arms, plan_of(arms, [], [tmp_path, conf_dir()])).at_once == 6
 
 
 def test_torchrun_around_a_sweep_is_refused(run, monkeypatch):

@@ -8,9 +8,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ddpm_lab import processes
+from ddpm_lab.cli.unaffected import unaffected
 from ddpm_lab.compare.choices import NOT_COMPARED
 from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.config.grammar import BASE
 from ddpm_lab.config.instantiate import instantiate, plain
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import Arm, preflight
@@ -38,8 +40,6 @@ def sweep(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path] = ()) 
 
 
 def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> Plan:
-    from ddpm_lab.cli.unaffected import unaffected
-
     settings, run = arms[0].config.sweep, arms[0].config.run
     if len({arm.config.run.root for arm in arms}) > 1:
         raise UserError("run.root: the runs of a sweep share one place; give it once")
@@ -50,6 +50,7 @@ def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> 
         runs=distinct,
         place=Path(run.root) / "multirun",
         program=[*program(), *again],
+        alone=BASE,
         name=settings.name,
         n_jobs=settings.n_jobs,
         show=settings.show,
@@ -106,7 +107,7 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         raise UserError("resume: a search trains runs from the start: leave resume out")
 
     def plan(overrides: Sequence[str]) -> PlannedRun:
-        (arm,) = preflight([*overrides, "sweep=none", "sweep.arms=[]", "launcher=local", *again])
+        (arm,) = preflight([*overrides, *BASE, *again])
         return planned(arm, may_share=False)
 
     settings = arms[0].config.sweep
@@ -125,10 +126,9 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
 def _distinct(runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[str]]:
     """Each run once, and a note on each that is the same as one before."""
     first: dict[str, PlannedRun] = {}
-    pairs = [(first.setdefault(run.identity, run), run) for run in runs]
-    notes = [
-        f"left out, as it is the same run as {' '.join(one.overrides)}: {' '.join(other.overrides)}"
-        for one, other in pairs
-        if one is not other
-    ]
+    notes = []
+    for run in runs:
+        one = first.setdefault(run.identity, run)
+        if one is not run:
+            notes.append(f"left out, as it is the same run as {' '.join(one.overrides)}: {' '.join(run.overrides)}")
     return list(first.values()), notes

@@ -63,6 +63,8 @@ class Plan:
     """Folder of the sweep folders."""
     program: list[str]
     """Command that trains one run, up to its overrides."""
+    alone: Sequence[str]
+    """Arguments behind the overrides, by which a run is no sweep itself."""
     name: str | None = None
     n_jobs: int | None = None
     show: bool = False

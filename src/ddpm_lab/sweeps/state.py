@@ -99,7 +99,8 @@ def opened(plan: Plan) -> Sweep:
     name, search = plan.name, space(plan.runs, plan.search) if plan.search else None
     trials = plan.search.trials if plan.search else 0
     new = [] if search else [entry_of(i, run) for i, run in enumerate(plan.runs)]
-    folders = [plan.place / name] if name else sorted((path.parent for path in plan.place.glob(f"*/{NAME}")), key=_age)
+    latest_first = sorted(plan.place.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = [plan.place / name] if name else [path.parent for path in latest_first]
     for folder in folders:
         entries, searched = _read(folder)
         same = searched == search and (search or sorted(e.config for e in entries) == sorted(e.config for e in new))
@@ -149,7 +150,3 @@ def _read(folder: Path) -> tuple[list[Entry], str | None]:
         elif entry.state == "running" or (entry.state == "done" and not entry.fast_dev_run):
             entry.state = "stopped"
     return stored.arms, stored.search
-
-
-def _age(folder: Path) -> float:
-    return -(folder / NAME).stat().st_mtime
