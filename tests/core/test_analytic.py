@@ -116,15 +116,6 @@ def test_gamma_does_not_ask_the_variance_in_use():
     assert_close(meter.result().mean, measured(model, (1, 9, 33), 20).result().mean)
 
 
-def test_gamma_survives_a_file(tmp_path):
-    gamma = measured(LinearModel(schedule_of()), (1, 9, 33), 10).result()
-    torch.save(gamma.state(), tmp_path / "gamma.pt")
-    again = Gamma.from_state(torch.load(tmp_path / "gamma.pt", weights_only=True))
-    for name in (f.name for f in dataclasses.fields(Gamma)):
-        one, other = getattr(gamma, name), getattr(again, name)
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-
-
 def theorem1(alphas_bar, gamma, s: int, t: int, lambda2: float) -> float:
     """Bao et al. 2022, Theorem 1, in its own terms: the score's norm, α and β̄ = 1 − ᾱ of the step."""
     abar_s, abar_t = float(alphas_bar[s]), float(alphas_bar[t])

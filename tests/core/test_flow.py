@@ -176,12 +176,11 @@ def test_whole_times_are_the_chains_own(prediction):
     schedule = linear(10, beta_end=0.6)
     diffusion = vectors(schedule, prediction)
     path, x = Path(diffusion), normal_like(torch.zeros(2, 3, dtype=F64), 0)
-    drift = path.drift(bent)
     for t, log_snr in enumerate(path.log_snr.tolist(), 1):
         assert path.time(log_snr) == pytest.approx(t, abs=1e-9)
         ab, chain = float(schedule.alphas_bar[t]), diffusion.chain
         x0 = diffusion.prediction.x0(bent(x, torch.full((2,), t, dtype=F64)), x, chain[t])
-        assert_close(drift(log_snr, x), 0.5 * math.sqrt(ab) * (x0 - math.sqrt(ab) * x), rtol=1e-7)
+        assert_close(path.drift(bent, log_snr, x), 0.5 * math.sqrt(ab) * (x0 - math.sqrt(ab) * x), rtol=1e-7)
     between = [path.time(a * 0.25 + b * 0.75) for a, b in itertools.pairwise(path.log_snr.tolist())]
     assert_close(between, [t + 0.75 for t in range(1, 10)])
 

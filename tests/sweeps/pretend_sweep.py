@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,20 +52,29 @@ if task == "wait":
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command line; returns exit code and what was printed."""
-    script = tmp_path / "train.py"
-    script.write_text(PRETENDS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
-    monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.01)
+def pretending(tmp_path, monkeypatch, capsys):
+    """From a script that takes the place of train.py to a function that runs a command line, tells runs by number what they
+    shall do, and returns exit code and what was printed."""
 
-    def start(line: str, **tasks: str) -> tuple[int, str]:
-        monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))
-        code = sweep(preflight(["-m", *line.split()]), [])
-        return code, capsys.readouterr().out
+    def with_script(script: str, *flags: str) -> Callable[..., tuple[int, str]]:
+        (tmp_path / "train.py").write_text(script)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, *flags, str(tmp_path / "train.py")])
+        monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.01)
 
-    return start
+        def start(line: str, **tasks: str) -> tuple[int, str]:
+            monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))
+            code = sweep(preflight(["-m", *line.split()]), [])
+            return code, capsys.readouterr().out
+
+        return start
+
+    return with_script
+
+
+@pytest.fixture
+def run(pretending):
+    return pretending(PRETENDS)
 
 
 def only() -> Path:

@@ -4,7 +4,7 @@ pretend to train: their number is a known function of what was typed."""
 import importlib.util
 import json
 import math
-import sys
+import re
 from pathlib import Path
 from statistics import median
 
@@ -21,14 +21,14 @@ from pathlib import Path
 words = dict(word.split("=", 1) for word in sys.argv[1:])
 value = lambda key: words[key].strip("'")
 folder = Path(os.path.join(*map(value, ("run.root", "run.experiment", "run.name"))))
-fate = dict(pair.split(":") for pair in os.environ["FATES"].split()).get(folder.name)
-if fate == "fails":
+task = json.loads(os.environ["TASKS"]).get(folder.name)
+if task == "fail":
     sys.exit("error: out of memory")
 bowl = (math.log10(float(words.get("optim.lr", 1e-3))) + 2.5) ** 2 + (words.get("schedule") == "linear") \\
     + (int(words.get("schedule.T", 200)) / 100 - 2) ** 2
 folder.mkdir(parents=True)
 metrics = {"bound_bpd": {"value": bowl}, "pixels_precision": {"value": -bowl}}
-if fate == "diverges":
+if task == "diverge":
     metrics["pixels_precision"]["value"] = None
 (folder / "summary.json").write_text(json.dumps({"step": 1900, "metrics": metrics}))
 """
@@ -36,20 +36,10 @@ SPACE = "schedule=linear,cosine optim.lr=tag(log,interval(1e-4,1e-1)) schedule.T
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a search; returns exit code and what was printed."""
-    script = tmp_path / "train.py"
-    script.write_text(PRETENDS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, "-S", str(script)])
-    monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.01)
-
-    def start(line: str, fates: str = "") -> tuple[int, str]:
-        monkeypatch.setenv("FATES", fates)
-        code = sweep(preflight(["-m", "sweep=search", *line.split()]), [])
-        return code, capsys.readouterr().out
-
-    return start
+def run(pretending):
+    """Runs a search."""
+    start = pretending(PRETENDS, "-S")
+    return lambda line, **tasks: start(f"sweep=search {line}", **tasks)
 
 
 def arms(name: str) -> list[dict]:
@@ -75,10 +65,9 @@ def test_it_finds_the_bottom_of_a_bowl(run):
     assert median(values[15:]) < median(values[:10]) / 2
     best = min(range(30), key=values.__getitem__)
     assert values[best] < 0.02
-    assert f"best of 30 by bound_bpd:\n  {values[best]:.4f}  [{best}] " in printed
-    assert printed.splitlines()[-1].endswith(
-        f"python train.py -m {' '.join(f'{k}={v}' for k, v in proposals[best].items())} seed=1,2,3"
-    )
+    assert re.search(rf"best of 30 .*bound_bpd.*\n *{values[best]:.4f} *\[{best}\] ", printed)
+    words = " ".join(f"{key}={value}" for key, value in proposals[best].items())
+    assert printed.splitlines()[-1].endswith(f"python train.py -m {words} seed=1,2,3")
 
 
 def test_chance_alone_is_uniform_in_the_logarithm(run):
@@ -92,7 +81,7 @@ def test_a_search_that_was_stopped_proposes_what_it_would_have(run):
     run(f"{SPACE} sweep.trials=7 sweep.name=parts")
     code, printed = run(f"{SPACE} sweep.trials=13 sweep.name=parts")
     assert code == 0
-    assert printed.startswith("going on with outputs/multirun/parts: 7 of 13 runs done")
+    assert re.search(r"outputs/multirun/parts.* 7 of 13 ", printed.splitlines()[0])
     assert proposed("parts") == proposed("whole")
     assert "best of 13" in run(f"{SPACE} sweep.trials=13 sweep.name=parts")[1]  # complete: nothing is trained
     assert len(arms("parts")) == 13
@@ -105,13 +94,13 @@ def test_the_seed_of_a_search_is_its_own(run):
 
 
 def test_what_fails_is_no_evidence_and_is_tried_again(run):
-    code, printed = run(f"{SPACE} sweep.trials=4 sweep.name=f", fates="1:fails 3:fails")
+    code, printed = run(f"{SPACE} sweep.trials=4 sweep.name=f", _1="fail", _3="fail")
     assert (code, [arm["state"] for arm in arms("f")]) == (1, ["done", "failed", "done", "failed"])
-    assert "best of 2 by bound_bpd" in printed
+    assert "best of 2 " in printed
     before = proposed("f")
     code, printed = run(f"{SPACE} sweep.trials=4 sweep.name=f")
     assert (code, proposed("f")) == (0, before)
-    assert "best of 4 by bound_bpd" in printed
+    assert "best of 4 " in printed
 
 
 def test_two_at_a_time(run):
@@ -121,10 +110,10 @@ def test_two_at_a_time(run):
 
 def test_a_run_without_the_number_is_no_evidence_and_ends_no_search(run):
     line = f"{SPACE} sweep.trials=4 sweep.metric=pixels_precision sweep.name=d"
-    code, printed = run(line, fates="0:diverges 2:diverges")
+    code, printed = run(line, _0="diverge", _2="diverge")
     assert (code, [arm["state"] for arm in arms("d")]) == (0, ["done"] * 4)
-    assert "best of 2 by pixels_precision" in printed
-    assert "best of 2 by pixels_precision" in run(line)[1]
+    assert "best of 2 " in printed
+    assert "best of 2 " in run(line)[1]
 
 
 def test_a_small_space_is_not_tried_twice(run):
@@ -144,11 +133,11 @@ def test_a_search_of_fewer_is_complete(run):
     run(f"{SPACE} sweep.trials=3 sweep.name=a")
     code, printed = run(f"{SPACE} sweep.trials=2 sweep.name=a")
     assert code == 0
-    assert printed.startswith("outputs/multirun/a is complete: 3 runs")
+    assert re.search(r"outputs/multirun/a .*complete.* 3 ", printed.splitlines()[0])
 
 
 def test_an_experiment_may_be_a_search(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("FATES", "")
+    monkeypatch.setenv("TASKS", "{}")
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\ndefaults: [/experiment/smoke, override /sweep: search]\nsweep: {trials: 3, name: own}\n"
@@ -162,16 +151,16 @@ def test_an_experiment_may_be_a_search(run, tmp_path, monkeypatch):
 def test_more_is_better_for_some_numbers(run):
     _, printed = run(f"{SPACE} sweep.trials=3 sweep.metric=pixels_precision sweep.name=p")
     values = [-bowl(words) for words in proposed("p")]
-    assert f"by pixels_precision:\n  {max(values):.4f}  [{values.index(max(values))}]" in printed
+    assert re.search(rf"pixels_precision.*\n *{max(values):.4f} *\[{values.index(max(values))}\]", printed)
 
 
 def test_a_number_that_no_run_has(run):
-    with pytest.raises(UserError, match=r"^sweep\.metric=fid@50: .*/0 has no such number; it has bound_bpd, pixels_precision$"):
+    with pytest.raises(UserError, match=r"^sweep\.metric=fid@50: .*/0 .*bound_bpd, pixels_precision"):
         run(f"{SPACE} sweep.metric=fid@50")
 
 
 @pytest.mark.parametrize(
-    ("line", "start"),
+    ("line", "names"),
     [
         ("seed=1,2", "seed: "),
         ("optim.lr=0.1", "sweep=search: nothing"),
@@ -179,10 +168,7 @@ def test_a_number_that_no_run_has(run):
         ("schedule.T=interval(100,104)", "sweep.trials=20: these are 5 runs"),
         ("optim.lr=interval(0.1,0.01)", "optim.lr=interval(0.1,0.01): allowed is interval(low, high)"),
         ("optim.lr=tag(log,interval(0,1))", "optim.lr=tag(log,interval(0,1)): allowed is interval(low, high)"),
-        (
-            "optim.lr=interval(-1,1)",
-            "1 of the 2 runs of this sweep cannot work, so none was started:\noptim.lr=-1.0: allowed is",
-        ),
+        ("optim.lr=interval(-1,1)", "1 of the 2 runs|optim.lr=-1.0: allowed is"),
         ("schedule.T=interval(100,200.5)", "schedule.T=interval(100,200.5): the ends of this interval are integers"),
         ("schedule=interval(1,2)", "schedule=interval(1,2): an interval is of numbers"),
         ("schedule=linear,linear optim.lr=0.1", "sweep=search: nothing"),
@@ -199,10 +185,12 @@ def test_a_number_that_no_run_has(run):
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(run, line, start):
+def test_what_cannot_be_searched_is_refused(run, line, names):
     with pytest.raises(UserError) as refused:
         run(line)
-    assert str(refused.value).startswith(start)
+    first, *others = names.split("|")
+    assert str(refused.value).startswith(first)
+    assert all(name in str(refused.value) for name in others)
     assert not Path("outputs").exists()
 
 

@@ -9,18 +9,13 @@ import threading
 import time
 from pathlib import Path
 
-import pretend_slurm
 import pytest
 import torch
 from helpers import ROOT, TINY, environment
 from pretend_sweep import PRETENDS, only, starts, states
 
-from ddpm_lab.cli.sweep import launcher_of, plan_of, sweep
-from ddpm_lab.config.options import conf_dir
-from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
-from ddpm_lab.sweeps.slurm import Slurm
 
 pytest.importorskip("submitit")
 SWEEP = """
@@ -34,32 +29,13 @@ sys.exit(sweep.sweep(preflight.preflight(["-m", "launcher=slurm", *sys.argv[1:]]
 
 
 @pytest.fixture
-def queue(tmp_path, monkeypatch) -> Path:
-    """Where the pretended SLURM keeps what it knows."""
-    pretend_slurm.install(tmp_path / "bin")
-    (tmp_path / "queue").mkdir()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("PRETEND_SLURM", str(tmp_path / "queue"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "queue"
-
-
-@pytest.fixture
-def run(queue, monkeypatch, capsys):
-    """Runs a command line; returns exit code and what was printed."""
-    script = queue.parent / "train.py"
-    script.write_text(PRETENDS)
-    monkeypatch.setattr("ddpm_lab.cli.sweep.program", lambda: [sys.executable, str(script)])
+def run(queue, pretending, monkeypatch):
+    """Runs a command line whose runs are jobs."""
+    start = pretending(PRETENDS)
     monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.05)
     monkeypatch.setattr("ddpm_lab.sweeps.runner.TRY_AGAIN", 1.0)
     monkeypatch.setattr("ddpm_lab.sweeps.slurm.LOOK_EVERY", 0.05)
-
-    def start(line: str, launcher: str = "slurm", **tasks: str) -> tuple[int, str]:
-        monkeypatch.setenv("TASKS", json.dumps({name.strip("_"): task for name, task in tasks.items()}))
-        code = sweep(preflight(["-m", f"launcher={launcher}", *line.split()]), [])
-        return code, capsys.readouterr().out
-
-    return start
+    return lambda line, launcher="slurm", **tasks: start(f"launcher={launcher} {line}", **tasks)
 
 
 def until(pattern: str) -> Path:
@@ -122,54 +98,6 @@ def test_a_job_that_measures_is_submitted_when_the_one_that_trains_has_ended(run
             f"run.trained_in='{folder}/{trained}'" in start["words"] or f"run.trained_in={folder}/{trained}" in start["words"]
         )
     assert submitted[2] > min((folder / number / "summary.json").stat().st_mtime for number in "01")
-
-
-def flags(script: str) -> dict[str, str]:
-    return pretend_slurm.options(script)
-
-
-def script_of(*words: str) -> str:
-    """What sbatch would get for the first arm."""
-    default = [] if any(word.startswith("launcher=") for word in words) else ["launcher=slurm"]
-    arms = preflight(["-m", *words, *default, "seed=1"])
-    plan = plan_of(arms, [], [conf_dir()])
-    return launcher_of(arms, plan).executor(Path("x"), "s.0", plan.runs[0])._make_submission_file_text("true", "")
-
-
-@pytest.mark.parametrize(
-    ("trainer", "tasks", "gpus"), [(["cpu"], "1", None), (["gpu"], "1", "1"), (["ddp", "trainer.devices=2"], "2", "2")]
-)
-def test_what_a_job_asks_for(queue, trainer, tasks, gpus):
-    choice, *more = trainer
-    script = script_of(f"trainer={choice}", *more, "launcher.minutes=90", "launcher.partition=gpu", "launcher.cpus=6")
-    found = flags(script)
-    assert found["ntasks-per-node"] == tasks
-    assert found["nodes"] == "1"
-    assert found.get("gpus-per-node") == gpus
-    assert (found["time"], found["partition"], found["cpus-per-task"]) == ("90", "gpu", "6")
-    assert (found["job-name"], found["signal"], found["no-requeue"]) == ("s.0", "TERM@120", "")
-    assert not {"mem", "account", "qos", "constraint"} & found.keys()
-    assert "--cpus-per-task=6" in next(line for line in script.splitlines() if line.startswith("srun "))
-
-
-def test_the_rest_of_what_a_job_asks_for(queue):
-    words = [
-        "launcher.account=physics", "launcher.qos=long", "launcher.memory_gb=1.5", "launcher.gpu=a100", "launcher.notice=300",
-        "launcher.constraint='a|b'", "launcher.more=['--nice=100',--exclusive]", "launcher.setup=['module load cuda']",
-    ]  # fmt: skip
-    text = script_of("trainer=gpu", "trainer.devices=2", *words)
-    found = flags(text)
-    assert (found["account"], found["qos"], found["mem"], found["constraint"]) == ("physics", "long", "1536M", "a|b")
-    assert (found["gpus-per-node"], found["signal"], found["nice"], found["exclusive"]) == ("a100:2", "TERM@300", "100", "")
-    assert "time" not in found
-    assert text.index("\nmodule load cuda\n") < text.index("\nsrun ")
-
-
-def test_a_file_of_ones_own_is_a_launcher(queue):
-    Path("own/launcher").mkdir(parents=True)
-    Path("own/launcher/cluster.yaml").write_text("# ours\ndefaults: [slurm, _self_]\npartition: short\nminutes: 30\n")
-    found = flags(script_of("--config-dir=own", "launcher=cluster", "launcher.minutes=45"))
-    assert (found["partition"], found["time"]) == ("short", "45")
 
 
 def test_within_an_allocation_its_description_is_not_handed_on(run, queue, monkeypatch):
@@ -295,43 +223,6 @@ def test_what_slurm_refuses_is_one_line(run, queue):
     assert run("seed=1,2")[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "start"),
-    [
-        ("launcher.more=[nice]", "launcher.more: nice: allowed is "),
-        ("launcher.more=['--time=5']", "launcher.more: --time=5: write launcher.minutes=... instead"),
-        ("launcher.more=[--requeue]", "launcher.more: --requeue: "),
-        ("launcher.gpu=a100", "launcher.gpu=a100: "),
-        ("trainer=ddp", "trainer.devices=null: "),
-        ("launcher.minutes=0", "launcher.minutes=0: allowed is int >= 1 or null"),
-        ("launcher.minute=5", "launcher.minute=5: launcher=slurm has no such key"),
-    ],
-)
-def test_nonsense_is_refused_before_anything_is_made(run, words, start):
-    with pytest.raises(UserError) as refusal:
-        run(f"seed=1 {words}")
-    assert str(refusal.value).startswith(start)
-    assert not Path("outputs").exists()
-
-
-def test_without_slurm_or_submitit(run, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match=r"^launcher=slurm: .*sbatch, srun, scancel, squeue, sacct"):
-        run("seed=1")
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match=r"^launcher=slurm: .* pip install 'ddpm-lab\[slurm\]'$"):
-        run("seed=1")
-    assert not Path("outputs").exists()
-
-
-def test_an_experiment_that_chooses_a_launcher_is_a_sweep(queue):
-    Path("own/experiment").mkdir(parents=True)
-    Path("own/experiment/mine.yaml").write_text("# @package _global_\n# ours\ndefaults:\n  - override /launcher: slurm\n")
-    with pytest.raises(UserError, match=r"^this experiment chooses a launcher, .* add -m, or launcher=local"):
-        preflight(["--config-dir=own", "experiment=mine"])
-    assert len(preflight(["--config-dir=own", "experiment=mine", "launcher=local"])) == 1
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_arms_of_one_and_of_two_processes_train(queue):
@@ -350,9 +241,3 @@ def test_arms_of_one_and_of_two_processes_train(queue):
         assert all(torch.equal(value, y["state_dict"][key]) for key, value in x["state_dict"].items())
         assert not {"sweep", "launcher"} & x["config"].keys()
         assert (ours / "summary.json").exists()
-
-
-@pytest.mark.parametrize(("name", "value"), [("notice", 29), ("minutes", 0), ("cpus", 1.5), ("partition", ""), ("more", [1])])
-def test_a_setting_outside_its_domain_is_refused_for_python_callers(queue, name, value):
-    with pytest.raises(ValueError, match=f"^{name}="):
-        Slurm(**{name: value}, plan=plan_of(preflight(["-m", "seed=1"]), [], [conf_dir()]))

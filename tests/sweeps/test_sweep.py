@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pretend_sweep import only, starts, states
 
 import ddpm_lab.sweeps.local as local
+from ddpm_lab.cli.sweep import launcher_of, plan_of
+from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
 from ddpm_lab.sweeps.launcher import reason
@@ -78,10 +81,10 @@ def test_a_failed_arm_stops_no_other_and_is_tried_again_by_the_same_command(run)
     assert code == 1
     assert states(folder) == [("done", 0), ("failed", 2), ("done", 0)]
     assert f"[1] seed=2: exit code 2: error: the loss is not finite\n    {folder}/1.log\n" in printed
-    assert f"\n2 of 3 done: {folder}; the same command tries the others again\n" in printed
+    assert f"\n2 of 3 done: {folder}" in printed
     code, printed = run("seed=1,2,3")
     assert (code, only()) == (0, folder)
-    assert printed.startswith(f"going on with {folder}: 2 of 3 runs done")
+    assert f"{folder}: 2 of 3 " in printed.splitlines()[0]
     assert [len(starts(folder, i)) for i in range(3)] == [1, 2, 1]
     assert [start["folder_was_there"] for start in starts(folder, 1)] == [False, False]  # it had no checkpoint
 
@@ -98,7 +101,7 @@ def test_a_name_is_one_sweep(run):
     assert run("sweep.name=mine seed=2,1 sweep.n_jobs=2")[0] == 0  # the same arms, in another order
     code, printed = run("seed=1,2 sweep.name=mine")
     assert code == 0
-    assert printed.startswith("outputs/multirun/mine is complete: 2 runs")
+    assert re.search(r"outputs/multirun/mine .*complete.* 2 ", printed.splitlines()[0])
     assert [len(starts(Path("outputs/multirun/mine"), i)) for i in range(2)] == [2, 1]
     with pytest.raises(UserError, match=r"^sweep\.name=mine: outputs/multirun/mine "):
         run("seed=1,3 sweep.name=mine")
@@ -131,7 +134,7 @@ def test_a_signal_lets_the_arm_save_and_the_same_command_goes_on(number, run, he
     folder = only()
     assert code == 128 + number
     assert states(folder) == [("stopped", 128 + (2 if number == signal.SIGINT else 15)), ("waiting", None)]
-    assert printed.splitlines()[-1] == "stopped, 0 of 2 done; the same command goes on from here"
+    assert "0 of 2 done" in printed.splitlines()[-1]
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
     code, printed = run("seed=1,2")
     assert code == 0
@@ -196,6 +199,18 @@ def test_trying_out_every_arm_keeps_no_run(run):
     assert run("seed=1,2 trainer.fast_dev_run=true")[0] == 0
     assert states(only()) == [("done", 0)] * 2
     assert not (only() / "0").exists()
+
+
+def test_a_launcher_of_ones_own_is_built_as_any_option(tmp_path, monkeypatch):
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "mine.yaml").write_text("# ours\n_target_: my_launcher.Mine\nn: 3\n")
+    (tmp_path / "my_launcher.py").write_text(
+        "from ddpm_lab.sweeps.plan import Plan\n\n\nclass Mine:\n"
+        "    def __init__(self, n: int, plan: Plan) -> None:\n        self.at_once = n * len(plan.runs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arms = preflight(["-m", f"--config-dir={tmp_path}", "launcher=mine", "seed=1,2"])
+    assert launcher_of(arms, plan_of(arms, [], [tmp_path, conf_dir()])).at_once == 6
 
 
 def test_torchrun_around_a_sweep_is_refused(run, monkeypatch):

@@ -75,7 +75,7 @@ def test_a_disk_that_is_full_leaves_nobody_unwatched(run, monkeypatch):
 def test_what_is_the_same_run_is_trained_once(run):
     code, printed = run("seed=1,1,2 variance=auto,beta")  # of loss=simple auto is beta
     assert code == 0
-    assert printed.count("left out, as it is the same run as") == 4
+    assert printed.count("the same run") == 4
     assert len(states(only())) == 2
 
 

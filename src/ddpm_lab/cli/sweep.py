@@ -1,31 +1,26 @@
 """`python train.py -m`: from checked configurations to the plan of a sweep, with what sweeps/ itself does not know."""
 
-import hashlib
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ddpm_lab import processes
+from ddpm_lab.cli.unaffected import unaffected
 from ddpm_lab.compare.choices import NOT_COMPARED
 from ddpm_lab.compare.judge import OF_TRAINING
 from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.config.grammar import BASE
+from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import at, plain
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import Arm, preflight
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import read_json
 from ddpm_lab.sweeps.launcher import Launcher
-from ddpm_lab.sweeps.local import Local
-from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan
+from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan, hashed
 from ddpm_lab.sweeps.runner import run_sweep
 from ddpm_lab.sweeps.search import check_search
-from ddpm_lab.sweeps.slurm import Slurm
 
-LAUNCHERS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (Local, Slurm)}
 NOT_RANKED = ("data.", *(key for key in NOT_COMPARED if key not in ("resume", "seed")))
 """Beginnings of keys that change what is measured or how."""
 
@@ -44,8 +39,6 @@ def sweep(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path] = ()) 
 
 
 def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> Plan:
-    from ddpm_lab.cli.unaffected import unaffected
-
     settings, run = arms[0].config.sweep, arms[0].config.run
     if len({arm.config.run.root for arm in arms}) > 1:
         raise UserError("run.root: the runs of a sweep share one place; give it once")
@@ -56,6 +49,7 @@ def plan_of(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path]) -> 
         runs=distinct,
         place=Path(run.root) / "multirun",
         program=[*program(), *again],
+        alone=BASE,
         name=settings.name,
         n_jobs=settings.n_jobs,
         show=settings.show,
@@ -70,10 +64,7 @@ def launcher_of(arms: Sequence[Arm], plan: Plan) -> Launcher:
     config = arms[0].config.launcher
     if any(arm.config.launcher != config for arm in arms):
         raise UserError("launcher: the runs of a sweep are started in one way; choose one for all")
-    if config._target_ not in LAUNCHERS:
-        raise UserError(f"launcher._target_={config._target_}: allowed is one of {', '.join(LAUNCHERS)}")
-    values = plain(config)
-    return LAUNCHERS[values.pop("_target_")](**values, plan=plan)
+    return instantiate(arms[0].config, "launcher", plan=plan)
 
 
 def planned(arm: Arm, may_share: bool) -> PlannedRun:
@@ -82,12 +73,13 @@ def planned(arm: Arm, may_share: bool) -> PlannedRun:
 
     config, trainer, logger = arm.config, arm.config.trainer, arm.config.logger
     content = plain(config)
+    identity = hashed({key: value for key, value in content.items() if key not in ("run", "sweep", "launcher")})
     typed = {word.lstrip("+").partition("=")[0] for word in arm.overrides}
     free = [key for key in ("group", "name") if key in logger and f"logger.{key}" not in typed]
     trains = not trainer.fast_dev_run and config.resume is None and at(content, "run.trained_in") is None
     return PlannedRun(
         overrides=arm.overrides,
-        identity=_identity(content),
+        identity=identity,
         training=training_identity(content) if may_share and trains else "",
         max_steps=trainer.max_steps,
         fast_dev_run=trainer.fast_dev_run,
@@ -97,21 +89,10 @@ def planned(arm: Arm, may_share: bool) -> PlannedRun:
     )
 
 
-def _identity(config: Mapping[str, Any]) -> str:
-    """Hash of a configuration without what says where it is written."""
-    content = {key: value for key, value in config.items() if key not in ("run", "sweep", "launcher")}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def program() -> list[str]:
     """The command that starts this program again."""
     script = Path(sys.argv[0])
     return [sys.executable, *([str(script)] if script.is_file() else ["-m", "ddpm_lab.cli.train"])]
-
-
-def scores(folder: Path) -> dict[str, float | None]:
-    """The numbers in a run's summary."""
-    return {key: number.get("value") for key, number in read_json(folder / "summary.json").get("metrics", {}).items()}
 
 
 def changes_measurement(key: str) -> bool:
@@ -136,7 +117,6 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         seed=settings.seed,
         spans=arms[0].spans,
         plan=plan,
-        scores=scores,
         direction=lambda key: measure_of(key).better,
         changes_measurement=changes_measurement,
     )
@@ -145,10 +125,9 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
 def _distinct(runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[str]]:
     """Each run once, and a note on each that is the same as one before."""
     first: dict[str, PlannedRun] = {}
-    pairs = [(first.setdefault(run.identity, run), run) for run in runs]
-    notes = [
-        f"left out, as it is the same run as {' '.join(one.overrides)}: {' '.join(other.overrides)}"
-        for one, other in pairs
-        if one is not other
-    ]
+    notes = []
+    for run in runs:
+        one = first.setdefault(run.identity, run)
+        if one is not run:
+            notes.append(f"left out, as it is the same run as {' '.join(one.overrides)}: {' '.join(run.overrides)}")
     return list(first.values()), notes

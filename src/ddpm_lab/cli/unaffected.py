@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options
 from ddpm_lab.config.preflight import Arm
@@ -25,32 +26,20 @@ def unaffected(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
     """A line for each choice that cannot change the samples, or the bound, with what to type."""
     from ddpm_lab.config.build import training_identity
 
-    contents = [plain(arm.config) for arm in arms]
-    trained = [Trained(arm, content, training_identity(content)) for arm, content in zip(arms, contents, strict=True)]
-    samples = _same_samples(_differing_in("variance", trained), dirs)
-    return list(dict.fromkeys([*samples, *_same_bounds(_differing_in("sampler", trained))]))
-
-
-def _same_samples(sets: Sequence[list[Arm]], dirs: Sequence[Path]) -> list[str]:
+    trained = [Trained(arm, content := plain(arm.config), training_identity(content)) for arm in arms]
     lines = []
-    for alike in sets:
+    for alike in _differing_in("variance", trained):
         unused = [arm for arm in alike if not _sampler_uses_variance(plain(arm.config))]
         if len(unused) > 1:
-            sampler = f"sampler={unused[0].choices['sampler']}"
-            better = _samplers_that_use([plain(arm.config) for arm in unused], dirs)
-            advice = f"; use {' or '.join(f'sampler={name}' for name in better)}" if better else ""
+            better = " or ".join(f"sampler={name}" for name in _samplers_that_use([plain(arm.config) for arm in unused], dirs))
+            advice = f"; use {better}" if better else ""
             lines.append(
-                f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: {sampler} does not "
-                f"use the variance{advice}"
+                f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: "
+                f"sampler={unused[0].choices['sampler']} does not use the variance{advice}"
             )
-    return lines
-
-
-def _same_bounds(sets: Sequence[list[Arm]]) -> list[str]:
-    return [
-        f"bound_bpd cannot differ between {_words(alike, 'sampler')}: the bound does not depend on the sampler"
-        for alike in sets
-    ]
+    for alike in _differing_in("sampler", trained):
+        lines.append(f"bound_bpd cannot differ between {_words(alike, 'sampler')}: the bound does not depend on the sampler")
+    return list(dict.fromkeys(lines))
 
 
 def _differing_in(group: str, trained: Sequence[Trained]) -> list[list[Arm]]:
@@ -64,8 +53,6 @@ def _differing_in(group: str, trained: Sequence[Trained]) -> list[list[Arm]]:
 
 
 def _sampler_uses_variance(config: Config) -> bool:
-    from ddpm_lab.config.build import instantiate
-
     return instantiate(config, "sampler").uses(instantiate(config, "variance"))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
+from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import PositiveFloat, checked
 
 
@@ -31,16 +32,6 @@ class Gamma:
     cov_se: Float64[Tensor, " N"]
     n: int
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors alone, for a file."""
-        floats = {name: getattr(self, name) for name in ("alphas_bar", "mean", "se", "cov", "cov_se")}
-        return {"times": torch.tensor(self.times), "n": torch.tensor(self.n), **floats}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> "Gamma":
-        times, n = tuple(state["times"].tolist()), int(state["n"])
-        return cls(**{**state, "times": times, "n": n})  # pyright: ignore[reportArgumentType]
-
 
 class Clipped(NamedTuple):
     """At how many times the covariance was cut, at 0 and at 1."""
@@ -50,7 +41,7 @@ class Clipped(NamedTuple):
 
 
 @checked
-class Analytic:
+class Analytic(ReverseVariance):
     """σ² = β̃ + c² Cov(x_0 | x_t), c the share of x_0 in the mean of q(x_s | x_t, x_0): Bao et al. 2022, Theorem 1 and Eq. 9
     with λ² = β̃, for any s < t. `gamma` must have every t of the chain.
 
@@ -58,8 +49,6 @@ class Analytic:
     `clip_cov` limits the covariance to [0, 1], which data in [−1, 1] cannot leave. `max_last_noise`, the paper's y, limits the
     noise of the last step that has any, when sampling: σ ≤ y · 2/255 · √(π/2), so that its mean size is y grey levels.
     """
-
-    n_outputs = 1
 
     def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
         self.gamma = gamma

@@ -92,19 +92,15 @@ class GaussianDiffusion:
                 "prediction",
             )
 
-    @property
-    def clips(self) -> bool:
-        """Default of `clip`: true for data with grey levels, as in Ho's sampler and evaluation, unless the prediction is Mu."""
-        return self.levels is not None and self.prediction.clips
-
-    def clips_x0(self, clip: bool | None) -> bool:
-        """Whether x̂_0 is limited to [−1, 1]: `clip`, or the default where it is None. Raises Incompatible for clip=True on data
-        without grey levels, which have no such bounds."""
+    def clips_x0(self, clip: bool | None = None) -> bool:
+        """Whether x̂_0 is limited to [−1, 1]: `clip`, or the default where it is None, which is true for data with grey levels,
+        as in Ho's sampler and evaluation, unless the prediction is Mu. Raises Incompatible for clip=True on data without
+        grey levels, which have no such bounds."""
         if clip and self.levels is None:
             raise Incompatible(
                 "clip=true limits x̂_0 to [-1, 1], and data without grey levels have no bounds", "sampler", "data"
             )
-        return self.clips if clip is None else clip
+        return self.levels is not None and self.prediction.clips if clip is None else clip
 
     @cached_property
     def chain(self) -> Chain:

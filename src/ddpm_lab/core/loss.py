@@ -25,7 +25,7 @@ class Loss(ABC):
         """Named summands."""
 
     def __call__(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerExample:
-        return total(self.parts(diffusion, out, noised))
+        return torch.stack(list(self.parts(diffusion, out, noised).values())).sum(0)
 
     def check(self, diffusion: GaussianDiffusion) -> None:
         """Raises Incompatible where this loss cannot train a network for the diffusion."""
@@ -37,11 +37,6 @@ class Loss(ABC):
             raise Incompatible(
                 f"{loss} trains a variance that the network supplies, and {variance} is fixed", "loss", "variance"
             )
-
-
-def total(parts: dict[str, PerExample]) -> PerExample:
-    """The sum of a loss's parts."""
-    return torch.stack(list(parts.values())).sum(0)
 
 
 def target_mse(diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerExample:

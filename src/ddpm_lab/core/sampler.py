@@ -1,6 +1,5 @@
 """Samplers: iterators over the states from x_T to x_0."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -107,7 +106,7 @@ class Ancestral(Sampler):
         denoised = denoise(xt, int(step.t))
         xs = posterior_mean(denoised.x0, xt, step)
         if z is not None:
-            xs = xs + limited(torch.exp(0.5 * denoised.log_var), denoised.max_std) * z
+            xs = xs + torch.exp(0.5 * denoised.log_var).clamp(max=denoised.max_std) * z
         return xs, denoised.x0, None
 
 
@@ -142,12 +141,7 @@ class DDIM(Sampler):
         xs = mean(denoised.x0, xt)
         if denoised.x0_cov is not None:
             sigma = (sigma**2 + mean.x0_coef**2 * denoised.x0_cov).clamp(min=0).sqrt()
-        return (xs if z is None else xs + limited(sigma, denoised.max_std) * z), denoised.x0, None
-
-
-def limited(std: Tensor, max_std: float) -> Tensor:
-    """`std`, at most `max_std`."""
-    return std if max_std == math.inf else std.clamp(max=max_std)
+        return (xs if z is None else xs + sigma.clamp(max=denoised.max_std) * z), denoised.x0, None
 
 
 def ddim_mean(step: Step, sigma: Coefficient) -> Mean:

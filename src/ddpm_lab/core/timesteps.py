@@ -22,22 +22,36 @@ class Drawn(NamedTuple):
 class Timesteps(ABC):
     """`u` are the uniform numbers of rows first, first + 1, … of a batch of `size` rows, over all devices."""
 
-    learns = False
+    learns: bool
     """Whether the distribution depends on past losses: then `update` must get those of every batch."""
 
     @abstractmethod
     def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn: ...
 
+    @abstractmethod
     def update(self, t: Times, losses: PerExample) -> None:
         """Losses of the whole batch, in the order of its rows, before weighting."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """The state to resume from."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Resume from a state."""
+
+
+class Fixed(Timesteps):
+    """A distribution that does not depend on losses, and has no state."""
+
+    learns = False
+
+    def update(self, t: Times, losses: PerExample) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]:
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Resume from a state."""
         assert not state, "only a distribution that learns has a state"
 
 
@@ -46,14 +60,14 @@ def spread(u: Float64[Tensor, " B"], T: int) -> Times:
     return (u * T).long().clamp(max=T - 1) + 1
 
 
-class Uniform(Timesteps):
+class Uniform(Fixed):
     """DDPM Algorithm 1: t ~ Uniform{1, …, T}."""
 
     def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
         return Drawn(spread(u, T), torch.ones_like(u))
 
 
-class Stratified(Timesteps):
+class Stratified(Fixed):
     """Row i of n draws from the i-th of n equal parts of 1..T: each t as likely as before, each batch spread evenly over all
     of them. (VDM, Kingma et al. 2021, appendix I.1, shares one offset among the parts; here each has its own.)"""
 

@@ -1,5 +1,6 @@
-"""The variance of the reverse step p_θ(x_s | x_t), as log σ². `n_outputs` is 2 where the network must supply part of it."""
+"""The variance of the reverse step p_θ(x_s | x_t), as log σ²."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,13 +11,14 @@ from ddpm_lab.core.types import Coefficient, Data
 from ddpm_lab.domains import ClosedUnit, checked
 
 
-@runtime_checkable
-class ReverseVariance(Protocol):
-    """`raw` is the network's second half of channels, or None where n_outputs is 1."""
+class ReverseVariance(ABC):
+    """`n_outputs` is 2 where the network must supply part of the variance."""
 
-    n_outputs: int
+    n_outputs = 1
 
-    def log_var(self, raw: Data | None, step: Step) -> Tensor: ...
+    @abstractmethod
+    def log_var(self, raw: Data | None, step: Step) -> Tensor:
+        """log σ². `raw` is the network's second half of channels, or None where n_outputs is 1."""
 
 
 @runtime_checkable
@@ -31,25 +33,21 @@ class KnowsCovariance(Protocol):
     def x0_cov(self, step: Step) -> Coefficient: ...
 
 
-class Beta:
+class Beta(ReverseVariance):
     """σ² = β, DDPM section 3.2. In the chain's first step it is the second's β̃, as in Ho's code: that step only decodes."""
-
-    n_outputs = 1
 
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
         return torch.where(step.s == 0, step.log_beta_tilde, step.log_beta)
 
 
-class BetaTilde:
+class BetaTilde(ReverseVariance):
     """σ² = β̃, DDPM Eq. 7: the variance of q(x_s | x_t, x_0)."""
-
-    n_outputs = 1
 
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
         return step.log_beta_tilde
 
 
-class LearnedRange:
+class LearnedRange(ReverseVariance):
     """iDDPM Eq. 15: log σ² = f log β + (1 − f) log β̃ with f = (raw + 1)/2, which is free to leave [0, 1]."""
 
     n_outputs = 2
@@ -59,7 +57,7 @@ class LearnedRange:
         return between((raw + 1) / 2, step)
 
 
-class LearnedDiagonal:
+class LearnedDiagonal(ReverseVariance):
     """log σ² is the network's output, unbounded: the "learned diagonal Σ" of DDPM's Table 2. It starts at σ² = 1."""
 
     n_outputs = 2
@@ -70,10 +68,8 @@ class LearnedDiagonal:
 
 
 @checked
-class Interpolated:
+class Interpolated(ReverseVariance):
     """log σ² at one fixed fraction of the way from log β̃ (0) to log β (1): iDDPM Eq. 15 with nothing learned."""
-
-    n_outputs = 1
 
     def __init__(self, fraction: ClosedUnit = 0.5) -> None:
         self.fraction = fraction

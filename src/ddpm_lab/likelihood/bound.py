@@ -14,7 +14,7 @@ from ddpm_lab.core.diffusion import GaussianDiffusion, Network
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.types import Data
-from ddpm_lab.likelihood.meter import Meter
+from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, standard_error
 
 GREY = 127.5
 """Grey levels of 0..255 per unit of data in [−1, 1]."""
@@ -90,19 +90,10 @@ class Tally(NamedTuple):
 
     sums: Float64[Tensor, "6 N"]
     """Per time: of the terms, of their squares, how many, of the terms' shares by means and by variances, of (x̂_0 − x_0)²."""
-    per_datum: Float64[Tensor, " n"]
-    index: Int[Tensor, " n"]
-    priors: Float64[Tensor, " n"]
-
-    @classmethod
-    def empty(cls, steps: int) -> "Tally":
-        """Of no data, for a chain of `steps` steps."""
-        none = torch.zeros(0, dtype=torch.float64)
-        return cls(torch.zeros(6, steps, dtype=torch.float64), none, torch.zeros(0, dtype=torch.int64), none)
-
-    def plus(self, other: "Tally") -> "Tally":
-        lists = (torch.cat(pair) for pair in zip(self[1:], other[1:], strict=True))
-        return Tally(self.sums + other.sums, *lists)
+    per_datum: Float64[Tensor, " n"] = NO_DATA
+    index: Int[Tensor, " n"] = NO_INDEX
+    priors: Float64[Tensor, " n"] = NO_DATA
+    plus = plus
 
     def bound(self, times: tuple[int, ...], stride: int) -> Bound:
         """The bound so far. Raises ValueError where a time has fewer than two data."""
@@ -113,7 +104,7 @@ class Tally(NamedTuple):
         return Bound(
             times=times,
             terms_bpd=terms,
-            terms_se=((square / n - terms**2).clamp(min=0) / (n - 1)).sqrt(),
+            terms_se=standard_error(terms, square / n, n),
             terms_n=n,
             prior_bpd=prior,
             total_bpd=float(prior + terms.sum()),
@@ -155,7 +146,7 @@ class BoundMeter(Meter):
         if not 1 <= self.stride <= len(self.chain):
             raise ValueError(f"stride={self.stride}: a chain of {len(self.chain)} steps allows 1 to {len(self.chain)}.")
         self.clip = self.diffusion.clips_x0(self.clip)
-        self.tally = Tally.empty(len(self.chain))
+        self.tally = Tally(torch.zeros(6, len(self.chain), dtype=torch.float64))
 
     def _spans(self, first: int, stop: int) -> Iterable[tuple[int, int]]:
         """All at once: one call of the network takes different times of many data."""

@@ -18,7 +18,7 @@ from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.bound import Bound
-from ddpm_lab.likelihood.meter import Meter, concatenated, summary
+from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, summary
 
 
 def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, " N"]:
@@ -85,13 +85,11 @@ class Estimate:
 class EstimateTally(NamedTuple):
     """Lists of data."""
 
-    index: Int[Tensor, " n"]
-    priors: Float64[Tensor, " n"]
-    decoder: Float64[Tensor, " n"]
-    kl: Float64[Tensor, " n"]
-
-    def plus(self, other: "EstimateTally") -> "EstimateTally":
-        return concatenated(self, other)
+    index: Int[Tensor, " n"] = NO_INDEX
+    priors: Float64[Tensor, " n"] = NO_DATA
+    decoder: Float64[Tensor, " n"] = NO_DATA
+    kl: Float64[Tensor, " n"] = NO_DATA
+    plus = plus
 
 
 @dataclass
@@ -111,7 +109,7 @@ class BoundEstimator(Meter):
     clip: bool | None = None
     """Of x̂_0 to [−1, 1]; None takes the default: `GaussianDiffusion.clips_x0`."""
     batch: int = 512
-    tally: EstimateTally = field(init=False, repr=False)
+    tally: EstimateTally = field(init=False, repr=False, default=EstimateTally())
 
     def __post_init__(self) -> None:
         p, N = self.p, len(self.chain)
@@ -122,8 +120,6 @@ class BoundEstimator(Meter):
         if N > 1 and abs(float(p.sum()) - 1) > 1e-9:
             raise ValueError(f"p must add up to 1, and gives {float(p.sum())}.")
         self.clip = self.diffusion.clips_x0(self.clip)
-        none = torch.zeros(0, dtype=torch.float64)
-        self.tally = EstimateTally(torch.zeros(0, dtype=torch.int64), none, none, none)
 
     @property
     def calls(self) -> int:

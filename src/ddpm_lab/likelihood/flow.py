@@ -11,7 +11,6 @@ that model. It is not comparable with the variational bound of the discrete chai
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -24,10 +23,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
 from ddpm_lab.core.path import Marginal, Mean, Step
 from ddpm_lab.core.types import Data, PerExample
-from ddpm_lab.likelihood.meter import Meter, concatenated, summary
-
-Drift = Callable[[float, Data], Data]
-"""(λ, x) → dx/dλ."""
+from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, summary
 
 
 @dataclass(frozen=True)
@@ -63,19 +59,14 @@ class Path:
         at = Marginal(ab.sqrt(), torch.tensor(-log_snr, dtype=torch.float64).sigmoid().sqrt())
         return one._replace(at_t=at, mu=mu)
 
-    def drift(self, net: Network) -> Drift:
+    def drift(self, net: Network, log_snr: float, x: Data) -> Data:
         """dx/dλ = ½ √ᾱ (x̂_0 − √ᾱ x): Song et al. 2021 Eq. 13 for the variance-preserving diffusion, in log-SNR."""
-
-        def drift(log_snr: float, x: Data) -> Data:
-            t = self.time(log_snr)
-            step = self.step(log_snr, t)
-            out = net(x, torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)).to(
-                x.dtype
-            )
-            x0 = self.diffusion.prediction.x0(self.diffusion.split(out, x)[0], x, step)
-            return 0.5 * step.at_t.signal_scale * (x0 - step.at_t.signal_scale * x)
-
-        return drift
+        t = self.time(log_snr)
+        step = self.step(log_snr, t)
+        times = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        out, _ = self.diffusion.split(net(x, times).to(x.dtype), x)
+        x0 = self.diffusion.prediction.x0(out, x, step)
+        return 0.5 * step.at_t.signal_scale * (x0 - step.at_t.signal_scale * x)
 
 
 def exact_trace(y: Data, x: Data) -> PerExample:
@@ -113,12 +104,10 @@ class FlowLikelihood:
 class FlowTally(NamedTuple):
     """Lists of data."""
 
-    index: Int[Tensor, " n"]
-    bpd: Float64[Tensor, " n"]
-    calls: Float64[Tensor, " n"]
-
-    def plus(self, other: "FlowTally") -> "FlowTally":
-        return concatenated(self, other)
+    index: Int[Tensor, " n"] = NO_INDEX
+    bpd: Float64[Tensor, " n"] = NO_DATA
+    calls: Float64[Tensor, " n"] = NO_DATA
+    plus = plus
 
 
 @dataclass
@@ -136,15 +125,13 @@ class FlowMeter(Meter):
     rtol: float = 1e-5
     atol: float = 1e-5
     seed: int = 0
-    tally: FlowTally = field(init=False, repr=False)
+    tally: FlowTally = field(init=False, repr=False, default=FlowTally())
     differentiates = True
 
     def __post_init__(self) -> None:
         if self.probes is not None and self.probes < 1:
             raise ValueError(f"probes={self.probes}: allowed is int >= 1, or null for the exact trace")
         self.path = Path(self.diffusion)
-        none = torch.zeros(0, dtype=torch.float64)
-        self.tally = FlowTally(torch.zeros(0, dtype=torch.int64), none, none)
 
     def _part(self, net: Network, x0: Data, start: int, stop: int) -> FlowTally:
         """Raises RuntimeError where the solver fails."""
@@ -164,16 +151,14 @@ class FlowMeter(Meter):
         """log p(x) in nats at t = 1: log N(x_T; 0, 1) + ∫ tr(∂f/∂x) dλ along the path of x (Song et al. 2021 Eq. 39)."""
         from scipy.integrate import solve_ivp
 
-        drift, known = self.path.drift(net), self.path.log_snr
-
         def slope(log_snr: float, state):
             now = torch.tensor(state).reshape(len(x), -1)[:, :-1].reshape(x.shape).to(like.device, like.dtype).requires_grad_()
-            y = drift(float(log_snr), now)
+            y = self.path.drift(net, float(log_snr), now)
             trace = exact_trace(y, now) if probes is None else hutchinson_trace(y, now, probes)
             return torch.cat([y.detach().flatten(1), trace[:, None]], 1).double().cpu().flatten().numpy()
 
         begin = torch.cat([x.flatten(1), torch.zeros(len(x), 1, dtype=x.dtype)], 1).flatten().numpy()
-        span = float(known[0]), float(known[-1])
+        span = float(self.path.log_snr[0]), float(self.path.log_snr[-1])
         solved = solve_ivp(slope, span, begin, method="RK45", rtol=self.rtol, atol=self.atol)
         if not solved.success:
             raise RuntimeError(f"the probability flow could not be solved: {solved.message}")

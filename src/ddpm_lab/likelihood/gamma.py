@@ -11,7 +11,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, implied_eps
 from ddpm_lab.core.types import Data
-from ddpm_lab.likelihood.meter import Meter
+from ddpm_lab.likelihood.meter import Meter, plus, standard_error
 
 
 class GammaTally(NamedTuple):
@@ -20,9 +20,7 @@ class GammaTally(NamedTuple):
     sums: Float64[Tensor, "4 N"]
     """Per time: of ‖ε̂‖²/d, of its square, of (‖x_0‖² − ‖x̂_0‖²)/d, of its square."""
     n: int
-
-    def plus(self, other: "GammaTally") -> "GammaTally":
-        return GammaTally(self.sums + other.sums, self.n + other.n)
+    plus = plus
 
 
 @dataclass
@@ -67,7 +65,7 @@ class GammaMeter(Meter):
         if n < 2:
             raise ValueError(f"the standard error of Γ needs at least 2 data, and there are {n}.")
         norm, norm2, lost, lost2 = sums / n
-        (se, lost_se) = (((square - mean**2).clamp(min=0) / (n - 1)).sqrt() for mean, square in ((norm, norm2), (lost, lost2)))
+        se, lost_se = standard_error(norm, norm2, n), standard_error(lost, lost2, n)
         ab = self.diffusion.schedule.alphas_bar[torch.tensor(self.times)]
         odds = (1 - ab) / torch.where(ab > 0, ab, 1.0)
         cov, cov_se = torch.where(ab > 0, odds * (1 - norm), lost), torch.where(ab > 0, odds * se, lost_se)

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,24 +12,22 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import Network
 from ddpm_lab.core.types import Data
 
-Itself = TypeVar("Itself", bound="Tally")
-Lists = TypeVar("Lists", bound=tuple[Tensor, ...])
+Tally = TypeVar("Tally", bound=tuple[Any, ...])
+NO_DATA, NO_INDEX = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+"""Lists of no data."""
 
 
-@runtime_checkable
-class Tally(Protocol):
-    """A measurement of some data."""
-
-    def plus(self: Itself, other: Itself) -> Itself:
-        """The measurement of both."""
-        ...
+def plus(tally: Tally, other: Tally) -> Tally:
+    """The measurement of the data of both. Fields with one dimension are lists of data and are joined; all others add up."""
+    pairs = zip(tally, other, strict=True)
+    return type(tally)(*(torch.cat([a, b]) if isinstance(a, Tensor) and a.ndim == 1 else a + b for a, b in pairs))
 
 
 class Meter(ABC):
     """Measures data batch by batch. Draws for datum i depend on (seed, i) alone."""
 
     tally: Any
-    """A `Tally`: tallies of parts of the data add up by `plus`."""
+    """The measurement of the data so far: a named tuple, whose `plus` is the function above."""
     differentiates = False
     """Whether the measurement needs gradients."""
 
@@ -38,15 +36,15 @@ class Meter(ABC):
         for start, stop in self._spans(first, first + len(x0)):
             part = x0[start - first : stop - first]
             with torch.inference_mode(not self.differentiates), torch.set_grad_enabled(self.differentiates):
-                self.tally = self.tally.plus(self._part(net, part, start, stop))
+                self.tally = plus(self.tally, self._part(net, part, start, stop))
 
     def _spans(self, first: int, stop: int) -> Iterable[tuple[int, int]]:
         """Indices that are measured together."""
         return rng.parts(first, stop)
 
     @abstractmethod
-    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Tally:
-        """Measure x0, whose data have the indices start..stop−1."""
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Any:
+        """The tally of x0, whose data have the indices start..stop−1."""
 
     @abstractmethod
     def result(self) -> Any:
@@ -67,6 +65,6 @@ def summary(values: Tensor) -> Summary:
     return Summary(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
-def concatenated(a: Lists, b: Lists) -> Lists:
-    """Tuples of one kind whose fields are lists of data, joined field by field."""
-    return type(a)(*(torch.cat(pair) for pair in zip(a, b, strict=True)))
+def standard_error(mean: Tensor, square: Tensor, n: Tensor | int) -> Tensor:
+    """Of a mean over n data, by the mean of their squares."""
+    return ((square - mean**2).clamp(min=0) / (n - 1)).sqrt()

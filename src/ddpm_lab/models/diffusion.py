@@ -160,7 +160,7 @@ class Diffusion(Model):
         return {
             "steps": self.bound_terms,
             "variance": named(self.diffusion.variance),
-            "clip": self.diffusion.clips,
+            "clip": self.diffusion.clips_x0(),
             "T": self.diffusion.schedule.T,
         }
 

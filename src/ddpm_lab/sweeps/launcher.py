@@ -3,6 +3,7 @@
 import re
 import shlex
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -11,30 +12,36 @@ from ddpm_lab.sweeps.plan import PlannedRun
 from ddpm_lab.sweeps.state import Entry
 
 
-class Started(Protocol):
-    """A run that was started."""
+class Started(ABC):
+    """A run that was started. `begin`: where in the log its output begins, in bytes."""
 
-    entry: Entry
-    begin: int
-    """Where in the log its output begins, in bytes."""
+    def __init__(self, entry: Entry, log: Path, begin: int) -> None:
+        self.entry, self.log, self.begin, self.before = entry, log, begin, entry.seconds
 
+    @abstractmethod
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
-        ...
 
+    @abstractmethod
     def send_signal(self, number: int) -> None: ...
 
-    def printed(self, start: int) -> bytes:
-        """The log from byte `start`."""
-        ...
+    @abstractmethod
+    def ran(self) -> float:
+        """How many seconds this execution has run."""
 
     def seconds(self) -> float:
         """How long it has run, earlier executions of the same run included."""
-        ...
+        return self.before + self.ran()
 
-    def reason(self, code: int, printed: str) -> str:
+    def printed(self, start: int) -> bytes:
+        """The log from byte `start`."""
+        with self.log.open("rb") as file:
+            file.seek(start)
+            return file.read()
+
+    def reason(self, code: int) -> str:
         """Why it ended with `code`, if not well."""
-        ...
+        return reason(code, self.printed(self.begin).decode(errors="replace"))
 
 
 class Launcher(Protocol):
@@ -52,12 +59,6 @@ def headed(log: BinaryIO, command: Sequence[str]) -> int:
     log.write(f"$ {shlex.join(command)}\n".encode())
     log.flush()
     return Path(log.name).stat().st_size
-
-
-def read_from(log: Path, start: int) -> bytes:
-    with log.open("rb") as file:
-        file.seek(start)
-        return file.read()
 
 
 def reason(code: int, printed: str) -> str:

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 from ddpm_lab import processes
 from ddpm_lab.domains import checked
-from ddpm_lab.sweeps.launcher import headed, read_from, reason
+from ddpm_lab.sweeps.launcher import Started, headed
 from ddpm_lab.sweeps.plan import Plan, PlannedRun
 from ddpm_lab.sweeps.state import Entry
 
@@ -31,7 +30,13 @@ class Local:
 
     @cached_property
     def _devices(self) -> list[str]:
-        return cuda_devices()
+        """CUDA devices of this machine, as CUDA_VISIBLE_DEVICES names them."""
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if given is not None:
+            return [device for device in given.split(",") if device]
+        from torch.cuda import device_count
+
+        return [str(i) for i in range(device_count())]
 
     def _devices_for(self, run: PlannedRun) -> list[str]:
         """The CUDA devices with the fewest runs; none if the run may see all there are."""
@@ -40,7 +45,7 @@ class Local:
         used = [device for process in self._started if process.child.returncode is None for device in process.devices]
         return sorted(self._devices, key=used.count)[: run.devices]
 
-    def _environment(self, devices: Sequence[str]) -> dict[str, str]:
+    def _environment(self, devices: list[str]) -> dict[str, str]:
         """With CUDA devices, and with a share of the cores: as many threads as cores for each process would slow all down."""
         environment = {key: value for key, value in os.environ.items() if key != processes.FOLDER}
         if devices:
@@ -50,14 +55,14 @@ class Local:
         return environment
 
 
-class Process:
+class Process(Started):
     """In a session of its own. It inherits the log as its output, with the lock on it, and holds both while it lives."""
 
     def __init__(
         self, entry: Entry, command: list[str], log: BinaryIO, environment: dict[str, str], devices: list[str]
     ) -> None:
-        self.entry, self.devices, self.before, self.started = entry, devices, entry.seconds, time.monotonic()
-        self.log, self.begin = Path(log.name), headed(log, command)
+        super().__init__(entry, Path(log.name), headed(log, command))
+        self.devices, self.started = devices, time.monotonic()
         self.child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
@@ -68,21 +73,5 @@ class Process:
     def send_signal(self, number: int) -> None:
         self.child.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
-    def printed(self, start: int) -> bytes:
-        return read_from(self.log, start)
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.started
-
-    def reason(self, code: int, printed: str) -> str:
-        return reason(code, printed)
-
-
-def cuda_devices() -> list[str]:
-    """Of this machine, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [device for device in given.split(",") if device]
-    from torch.cuda import device_count
-
-    return [str(i) for i in range(device_count())]
+    def ran(self) -> float:
+        return time.monotonic() - self.started

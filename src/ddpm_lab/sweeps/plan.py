@@ -1,9 +1,11 @@
 """What a sweep is given: command lines that were checked, what starting them needs to know, and how a search scores them."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Span(NamedTuple):
@@ -46,8 +48,6 @@ class SearchPlan:
     spans: Mapping[str, Span]
     plan: Callable[[Sequence[str]], PlannedRun]
     """From overrides to a run. Raises UserError for a combination that cannot be trained."""
-    scores: Callable[[Path], Mapping[str, float | None]]
-    """The numbers of a finished run, by key."""
     direction: Callable[[str], int]
     """−1 if lower values of a number are better, 1 if higher, 0 if neither."""
     changes_measurement: Callable[[str], bool]
@@ -63,6 +63,8 @@ class Plan:
     """Folder of the sweep folders."""
     program: list[str]
     """Command that trains one run, up to its overrides."""
+    alone: Sequence[str]
+    """Arguments behind the overrides, by which a run is no sweep itself."""
     name: str | None = None
     n_jobs: int | None = None
     show: bool = False
@@ -71,3 +73,8 @@ class Plan:
     search: SearchPlan | None = None
     notes: Sequence[str] = ()
     """Lines printed before the first run starts."""
+
+
+def hashed(content: Any) -> str:
+    """Hash of plain containers, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -3,12 +3,13 @@
 import contextlib
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ddpm_lab.files import read_json
+from ddpm_lab.sweeps.launcher import Started
 from ddpm_lab.sweeps.state import Entry, Sweep
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -27,7 +28,7 @@ class Report:
 
     def begin(self, notes: Sequence[str], measured_alone: int) -> None:
         """`measured_alone`: how many runs train no network of their own."""
-        entries, folder, self.measured_alone = self.sweep.entries, self.sweep.folder, measured_alone
+        folder, self.measured_alone = self.sweep.folder, measured_alone
         n = f"{self.total} run{'s' if self.total > 1 else ''}"
         if not self.sweep.existed:
             say(f"{n} under {folder}")
@@ -39,7 +40,7 @@ class Report:
             say(f"{measured_alone} of them would train the network of another: it is trained once, and measured by each")
         for note in notes:
             say(f"note: {note}")
-        for entry in entries:
+        for entry in self.sweep.entries:
             if entry.state == "done":
                 say(f"{self.name(entry)}: {numbers(self.sweep.place(entry))}")
 
@@ -55,15 +56,16 @@ class Report:
             say(f"{self.name(entry)}: {holder} of an earlier sweep, which was killed, still runs it; waiting for its end")
             self._awaited.add(entry.number)
 
-    def show(self, entry: Entry, printed: Callable[[int], bytes], begin: int) -> None:
+    def show(self, run: Started) -> None:
         """New whole lines of the log of a run. Of a progress bar that is drawn over, its last state."""
         if self.shows:
-            start = max(begin, self._shown.get(entry.number, 0))
-            text, newline, _ = printed(start).rpartition(b"\n")
-            self._shown[entry.number] = start + len(text + newline)
+            number = run.entry.number
+            start = max(run.begin, self._shown.get(number, 0))
+            text, newline, _ = run.printed(start).rpartition(b"\n")
+            self._shown[number] = start + len(text + newline)
             for raw in text.decode(errors="replace").split("\n"):
                 if line := _CONTROL.sub("", raw.rpartition("\r")[2]).rstrip():
-                    say(f"[{entry.number}]   {line}")
+                    say(f"[{number}]   {line}")
 
     def end(self, entry: Entry, error: str, running: Sequence[tuple[Entry, float]]) -> None:
         """`error`: empty for a run that is done. `running`: the others, and the seconds that each has run."""
@@ -121,20 +123,16 @@ class Report:
     def _time_left(self, running: Sequence[tuple[Entry, float]], left: int) -> float | None:
         """Seconds. A run that trains is expected to take the mean of those, one that measures the mean of those."""
         done = [entry for entry in self.sweep.entries if entry.state == "done" and entry.seconds]
-        times: dict[bool, list[float]] = {False: [], True: []}
-        for entry in done:
-            times[entry.network_of is not None].append(entry.seconds)
         if not done:
             return None
-        expected = {kind: fmean(times[kind] or times[not kind]) for kind in times}
-        measuring = sum(entry.network_of is not None for entry in [*done, *(entry for entry, _ in running)])
+        trained = [entry.seconds for entry in done if entry.network_of is None]
+        measured = [entry.seconds for entry in done if entry.network_of is not None]
+        training, measuring = fmean(trained or measured), fmean(measured or trained)
+        begun = len(measured) + sum(entry.network_of is not None for entry, _ in running)
         waiting = left - len(running)
-        measured = min(max(self.measured_alone - measuring, 0), waiting)
-        return time_left(
-            [expected[False]] * (waiting - measured) + [expected[True]] * measured,
-            [max(expected[entry.network_of is not None] - seconds, 0.0) for entry, seconds in running],
-            self.at_once,
-        )
+        to_measure = min(max(self.measured_alone - begun, 0), waiting)
+        needed = [max((training if entry.network_of is None else measuring) - seconds, 0.0) for entry, seconds in running]
+        return time_left([training] * (waiting - to_measure) + [measuring] * to_measure, needed, self.at_once)
 
 
 def time_left(waiting: Sequence[float], running: Sequence[float], at_once: int) -> float:

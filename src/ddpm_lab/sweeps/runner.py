@@ -61,22 +61,30 @@ class _Runner:
     def run(self) -> int:
         self.report.begin(self.plan.notes, self.sharing.measured_alone())
         self._ask()
-        if not self.waiting:
-            self._best()
-            return 0
+        if self.waiting:
+            with self._listening():
+                self._watch()
+            self.report.finish(bool(self.signal))
+        if self.search:
+            self.report.best(self.search.metric, self.search.ranking(), self.plan.again)
+        return 128 + self.signal if self.signal else int(any(entry.state != "done" for entry in self.sweep.entries))
+
+    def _watch(self) -> None:
+        """Starts runs and looks after them until none is left, or after a signal until those under way have ended."""
         for entry in self.waiting:
             entry.state = "waiting" if entry.state == "failed" else entry.state
         self._rejoin()
-        with self._listening():
-            try:
-                while self.running or (self.waiting and not self.signal):
-                    self._turn()
-            except BaseException:  # as on a full disk: no run is left unwatched
-                self._end()
-                raise
-        self.report.finish(bool(self.signal))
-        self._best()
-        return 128 + self.signal if self.signal else int(any(entry.state != "done" for entry in self.sweep.entries))
+        try:
+            while self.running or (self.waiting and not self.signal):
+                self._fill()
+                self._pass_on()
+                time.sleep(POLL)
+                for process in list(self.running):
+                    self._look(process)
+                self._ask()
+        except BaseException:  # as on a full disk: no run is left unwatched
+            self._end()
+            raise
 
     def _end(self) -> None:
         """Tells what runs to save and end, and gives it time to."""
@@ -85,14 +93,6 @@ class _Runner:
         until = time.monotonic() + GRACE
         while time.monotonic() < until and any(process.poll() is None for process in self.running):
             time.sleep(POLL)
-
-    def _turn(self) -> None:
-        self._fill()
-        self._pass_on()
-        time.sleep(POLL)
-        for process in list(self.running):
-            self._look(process)
-        self._ask()
 
     def _ask(self) -> None:
         """Asks a search for its next runs."""
@@ -105,10 +105,6 @@ class _Runner:
             self.sweep.entries.append(entry)
             self.waiting.append(entry)
             self.sweep.save()
-
-    def _best(self) -> None:
-        if self.search:
-            self.report.best(self.search.metric, self.search.ranking(), self.plan.again)
 
     def _rejoin(self) -> None:
         """Watches the jobs that SLURM still has of a sweep that was killed."""
@@ -164,8 +160,8 @@ class _Runner:
         _clear(folder)
         entry.seconds, entry.network_of = 0.0, None if source is None else source.number
         words = [word for word in entry.overrides if not word.lstrip("+").startswith(("run.root=", "run.experiment="))]
-        words += ["sweep=none", "sweep.arms=[]", "launcher=local", argument("run.root", folder.parents[1])]
-        words += [argument("run.experiment", folder.parent.name), argument("run.name", folder.name)]
+        places = {"root": folder.parents[1], "experiment": folder.parent.name, "name": folder.name}
+        words += [*self.plan.alone, *(argument(f"run.{key}", place) for key, place in places.items())]
         if source is not None:
             words.append(argument("run.trained_in", self.sweep.place(source)))
         names = {"group": self.sweep.folder.name, "name": self.report.label(entry)}
@@ -183,11 +179,11 @@ class _Runner:
 
     def _look(self, process: Started) -> None:
         code = process.poll()
-        self.report.show(process.entry, process.printed, process.begin)
+        self.report.show(process)
         if code is not None:
             self.running.remove(process)
             process.entry.seconds, self.last_end = round(process.seconds(), 2), time.monotonic()
-            self._over(process.entry, code, process.reason(code, process.printed(process.begin).decode(errors="replace")))
+            self._over(process.entry, code, process.reason(code))
 
     def _over(self, entry: Entry, code: int, why: str) -> None:
         done = code == 0 and (entry.fast_dev_run or finished(self.sweep.place(entry), entry.max_steps))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpm_lab.errors import UserError, require
+from ddpm_lab.files import read_json
 from ddpm_lab.sweeps.plan import PlannedRun, SearchPlan, Span
 from ddpm_lab.sweeps.report import say
 from ddpm_lab.sweeps.state import Entry, Sweep
@@ -120,20 +121,19 @@ class Search:
     def tell(self, entry: Entry) -> None:
         """The outcome of a run. Nothing is learnt from one that failed, or whose number is missing. Raises UserError if its
         configuration does not measure the number at all."""
-        from optuna.trial import TrialState
-
-        trial, value = self._open.pop(entry.number), self._value(entry)
-        if value is not None:
-            self._study.tell(trial, value)
-            return
-        self._study.tell(trial, state=TrialState.FAIL)
-        place = self.sweep.place(entry)
-        if entry.state == "done" and self.metric not in (scores := self.search.scores(place)):
+        value = self._value(entry)
+        self._end(self._open.pop(entry.number), value)
+        if value is None and entry.state == "done" and self.metric not in (scores := self._scores(entry)):
             rankable = ", ".join(key for key in scores if self.search.direction(key))
-            raise UserError(f"sweep.metric={self.metric}: {place} has no such number; it has {rankable}")
+            raise UserError(f"sweep.metric={self.metric}: {self.sweep.place(entry)} has no such number; it has {rankable}")
+
+    def _scores(self, entry: Entry) -> dict[str, float | None]:
+        """The numbers of a finished run, by key."""
+        metrics = read_json(self.sweep.place(entry) / "summary.json").get("metrics", {})
+        return {key: number.get("value") for key, number in metrics.items()}
 
     def _value(self, entry: Entry) -> float | None:
-        value = self.search.scores(self.sweep.place(entry)).get(self.metric) if entry.state == "done" else None
+        value = self._scores(entry).get(self.metric) if entry.state == "done" else None
         return value if value is not None and math.isfinite(value) else None
 
     def ranking(self) -> list[tuple[Entry, float]]:
@@ -143,7 +143,6 @@ class Search:
 
     def _proposed(self, number: int, attempt: int) -> dict[str, Any]:
         from optuna.samplers import RandomSampler, TPESampler
-        from optuna.trial import TrialState
 
         seed = (self.search.seed * 1_000_003 + number * ATTEMPTS + attempt) % 2**32
         if self.search.method == "tpe":
@@ -151,7 +150,7 @@ class Search:
         else:
             self._study.sampler = RandomSampler(seed=seed)
         trial = self._study.ask(self._distributions)
-        self._study.tell(trial, state=TrialState.FAIL)  # no evidence: the run that is trained has rounded numbers
+        self._end(trial, None)  # no evidence: the run that is trained has rounded numbers
         return {key: self._rounded(key, value) for key, value in trial.params.items()}
 
     def _rounded(self, key: str, value: Any) -> Any:
@@ -166,21 +165,27 @@ class Search:
         self._study.enqueue_trial(params)
         return self._study.ask(self._distributions)
 
+    def _end(self, trial: Any, value: float | None) -> None:
+        """Of a trial, with its value or without evidence."""
+        from optuna.trial import TrialState
+
+        self._study.tell(trial, value, TrialState.FAIL if value is None else TrialState.COMPLETE)
+
     def _overrides(self, params: dict[str, Any]) -> list[str]:
-        words = {
-            key: f"{self._varied[key][0].partition('=')[0]}={value}" if key in self.search.spans else value
-            for key, value in params.items()
-        }
-        return [words.get(_key(word), word) for word in self._order]
+        """The whole command line of a run. Choices are words already, numbers are written behind their key."""
+
+        def word(of_corner: str) -> str:
+            key, typed = _key(of_corner), of_corner.partition("=")[0]
+            return f"{typed}={params[key]}" if key in self.search.spans else params.get(key, of_corner)
+
+        return list(map(word, self._order))
 
     def _params(self, overrides: Sequence[str]) -> dict[str, Any]:
-        given = {_key(word): word for word in overrides}
-
-        def value(key: str) -> Any:
-            span, text = self.search.spans.get(key), given[key].partition("=")[2]
-            return given[key] if span is None else int(text) if span.whole else float(text)
-
-        return {key: value(key) for key in self._varied}
+        """What `_overrides` made a command line of."""
+        words = {_key(word): word for word in overrides if _key(word) in self._varied}
+        spans = {key: span for key, span in self.search.spans.items() if key in words}
+        numbers = {key: (int if span.whole else float)(words[key].partition("=")[2]) for key, span in spans.items()}
+        return {key: numbers.get(key, words[key]) for key in self._varied}
 
 
 def _distribution(words: Sequence[str], span: Span | None) -> Any:

@@ -12,15 +12,14 @@ class Sharing:
     def __init__(self, sweep: Sweep, runs: Mapping[str, PlannedRun]) -> None:
         self.sweep, self.runs = sweep, runs
 
-    def alike(self, entry: Entry) -> list[Entry]:
-        """The other entries with the same training."""
+    def _alike(self, entry: Entry) -> list[Entry]:
+        """The other entries with the same training; none if it is never shared."""
         training = self._training(entry)
-        others = [other for other in self.sweep.entries if other is not entry and training]
-        return [other for other in others if self._training(other) == training]
+        return [other for other in self.sweep.entries if training and other is not entry and self._training(other) == training]
 
     def source(self, entry: Entry) -> Entry | None:
         """The entry whose network this one measures: it has trained it, and its checkpoint is there."""
-        trained = [other for other in self.alike(entry) if other.state == "done" and other.network_of is None]
+        trained = [other for other in self._alike(entry) if other.state == "done" and other.network_of is None]
         return next((other for other in trained if self.sweep.checkpoint(other).exists()), None)
 
     def must_wait(self, entry: Entry, waiting: Sequence[Entry]) -> bool:
@@ -28,10 +27,9 @@ class Sharing:
         failure the next entry trains."""
         if self.source(entry) is not None:
             return False
-        alike = self.alike(entry)
-        if any(other.state == "running" for other in alike):
-            return True
-        return min([entry, *(other for other in alike if other in waiting)], key=self._order) is not entry
+        alike = self._alike(entry)
+        first = min([entry, *(other for other in alike if other in waiting)], key=self._order)
+        return first is not entry or any(other.state == "running" for other in alike)
 
     def _order(self, entry: Entry) -> tuple[bool, bool, int]:
         """What has begun to train goes first."""

@@ -25,7 +25,7 @@ from annotated_types import Ge
 
 from ddpm_lab.domains import PositiveFloat, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError, require
-from ddpm_lab.sweeps.launcher import headed, read_from, reason
+from ddpm_lab.sweeps.launcher import Started, headed
 from ddpm_lab.sweeps.plan import Plan, PlannedRun
 from ddpm_lab.sweeps.state import Entry
 
@@ -110,13 +110,13 @@ class Slurm:
         return executor
 
 
-class Job:
+class Job(Started):
     """In the queue, or running. `job` is submitit's."""
 
     def __init__(self, entry: Entry, job: Any, log: Path, begin: int) -> None:
-        self.entry, self.job, self.log, self.begin, self.before = entry, job, log, begin, entry.seconds
-        self.ran: float | None = None  # measured by the job itself
-        self.signals, self.code_known = 0, False
+        super().__init__(entry, log, begin)
+        self.job, self.signals, self.code_known = job, 0, False
+        self._measured: float | None = None  # seconds, by the job itself
         self._looked = -float("inf")
         self._first: float | None = None
         self._over: float | None = None
@@ -152,7 +152,7 @@ class Job:
     def _code(self, written: Sequence[Any], tasks: int) -> int:
         """The first exit code that is not 0; 1 if a task left none."""
         results = [task.result() if task.exception() is None else (1, 0.0) for task in written]
-        self.ran = max((seconds for _, seconds in results), default=0.0)
+        self._measured = max((seconds for _, seconds in results), default=0.0)
         codes = [code for code, _ in results if code]
         self.code_known = bool(codes) or len(written) == tasks
         return codes[0] if codes else 0 if self.code_known else 1
@@ -161,24 +161,19 @@ class Job:
         """A job that waits leaves the queue, one that runs gets SIGTERM. The second time SLURM ends both."""
         self.signals += 1
         for words in [["--state=PENDING"], ["--signal=TERM"]] if self.signals == 1 else [[]]:
-            subprocess.run(
-                ["scancel", *words, self.job.job_id], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-            )
+            subprocess.run(["scancel", *words, self.job.job_id], capture_output=True, check=False)
 
-    def printed(self, start: int) -> bytes:
-        return read_from(self.log, start)
-
-    def seconds(self) -> float:
+    def ran(self) -> float:
         """The time in the queue does not count."""
         so_far = 0.0 if self._first is None else time.monotonic() - self._first
-        return self.before + (so_far if self.ran is None else self.ran)
+        return so_far if self._measured is None else self._measured
 
-    def reason(self, code: int, printed: str) -> str:
+    def reason(self, code: int) -> str:
         if not self.code_known:
             return f"job {self.job.job_id} ended as {self.job.state}; SLURM's own messages: {self.job.task(0).paths.stderr}"
         if code == 128 + signal.SIGTERM and not self.signals:
-            return f"SLURM stopped job {self.job.job_id}, at its time limit or by preemption; {reason(code, printed)}"
-        return reason(code, printed)
+            return f"SLURM stopped job {self.job.job_id}, at its time limit or by preemption; {super().reason(code)}"
+        return super().reason(code)
 
 
 def in_queue(sweep: Path) -> set[str]:

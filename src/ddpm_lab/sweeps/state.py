@@ -4,16 +4,14 @@ The state of a run is what its folder says. sweep.json adds what a folder cannot
 """
 
 import fcntl
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, ClassVar
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import new_folder, read_json, write_json
-from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan
+from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan, hashed
 
 NAME = "sweep.json"
 
@@ -35,26 +33,36 @@ class Entry:
     """Its number in SLURM's queue, until the sweep has seen it end."""
     network_of: int | None = None
     """Number of the run whose network it measures; None if it trains its own."""
+    __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid"}  # sweep.json may have been edited
+
+
+@dataclass
+class Listed:
+    """What sweep.json has: the runs, and the hash of what is searched, if it is a search."""
+
+    arms: list[Entry]
+    search: str | None = None
 
 
 class Sweep:
-    """The runs in `folder`. The lock on it is held until the end of the `with` block. `existed`: whether the folder was there
-    before. `search`: hash of what is searched, if it is a search."""
+    """The runs in `folder`, which is made unless it `existed`. The lock on it is held until the end of the `with` block.
+    `search`: hash of what is searched, if it is a search."""
 
     def __init__(self, folder: Path, entries: list[Entry], existed: bool, search: str | None = None) -> None:
         self.folder, self.entries, self.existed, self.search = folder, entries, existed, search
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / ".lock").open("w")
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not existed:
+                self.save()
         except BlockingIOError as error:
             self._lock.close()
             raise UserError(
                 f"{folder}: another process runs this sweep; start a second one under another name: sweep.name=NAME"
             ) from error
+        except OSError as error:
+            raise _unwritable(folder, error) from error
 
     def __enter__(self) -> "Sweep":
         return self
@@ -81,8 +89,8 @@ class Sweep:
             raise _unwritable(self.log(entry), error) from error
 
     def save(self) -> None:
-        content: dict[str, Any] = {"search": self.search} if self.search else {}
-        write_json(self.folder / NAME, content | {"arms": [asdict(entry) for entry in self.entries]}, indent=1)
+        searched = {"search": self.search} if self.search else {}
+        write_json(self.folder / NAME, {**searched, "arms": [asdict(entry) for entry in self.entries]}, indent=1)
 
 
 def opened(plan: Plan) -> Sweep:
@@ -91,7 +99,8 @@ def opened(plan: Plan) -> Sweep:
     name, search = plan.name, space(plan.runs, plan.search) if plan.search else None
     trials = plan.search.trials if plan.search else 0
     new = [] if search else [entry_of(i, run) for i, run in enumerate(plan.runs)]
-    folders = [plan.place / name] if name else sorted((path.parent for path in plan.place.glob(f"*/{NAME}")), key=_age)
+    latest_first = sorted(plan.place.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = [plan.place / name] if name else [path.parent for path in latest_first]
     for folder in folders:
         entries, searched = _read(folder)
         same = searched == search and (search or sorted(e.config for e in entries) == sorted(e.config for e in new))
@@ -99,7 +108,7 @@ def opened(plan: Plan) -> Sweep:
             return Sweep(folder, entries, True, search)
     if name and folders[0].exists():
         raise UserError(f"sweep.name={name}: {folders[0]} holds another sweep, and nothing is overwritten: choose another name")
-    return _made(folders[0] if name else new_folder(plan.place), new, search)
+    return Sweep(folders[0] if name else new_folder(plan.place), new, False, search)
 
 
 def entry_of(number: int, run: PlannedRun) -> Entry:
@@ -110,8 +119,7 @@ def space(corners: Sequence[PlannedRun], search: SearchPlan) -> str:
     """Hash of what is searched, and how. Values that are equal and typed differently make another search."""
     runs = sorted([run.identity, *sorted(run.overrides)] for run in corners)
     logarithms = sorted(key for key, span in search.spans.items() if span.log)
-    content = [runs, logarithms, sorted(search.spans), search.metric, search.method, search.seed]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashed([runs, logarithms, sorted(search.spans), search.metric, search.method, search.seed])
 
 
 def finished(folder: Path, max_steps: int) -> bool:
@@ -122,42 +130,23 @@ def finished(folder: Path, max_steps: int) -> bool:
         return False
 
 
-def _made(folder: Path, entries: list[Entry], search: str | None) -> Sweep:
-    sweep = Sweep(folder, entries, False, search)
-    try:
-        sweep.save()
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return sweep
-
-
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"run.root: {path} cannot be made or written to ({error.strerror}): choose another folder")
 
 
 def _read(folder: Path) -> tuple[list[Entry], str | None]:
     """The runs there, their states as their folders have them, and the hash of what is searched; none if there is no sweep."""
+    from pydantic import TypeAdapter
+
     try:
-        stored = read_json(folder / NAME)
-        entries, search = [Entry(**entry) for entry in stored["arms"]], stored.get("search")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        stored = TypeAdapter(Listed).validate_json((folder / NAME).read_bytes())
+    except (OSError, ValueError):
         return [], None
-    if not all(entry.number == i and _is_valid(entry) for i, entry in enumerate(entries)):
+    if any(entry.number != i for i, entry in enumerate(stored.arms)):
         return [], None
-    for entry in entries:
+    for entry in stored.arms:
         if finished(folder / str(entry.number), entry.max_steps):
             entry.state, entry.exit_code = "done", 0
         elif entry.state == "running" or (entry.state == "done" and not entry.fast_dev_run):
             entry.state = "stopped"
-    return entries, search
-
-
-def _is_valid(entry: Entry) -> bool:
-    """Whether values have the right types: the file may have been edited."""
-    words = isinstance(entry.overrides, list) and all(isinstance(word, str) for word in entry.overrides)
-    numbers = isinstance(entry.max_steps, int) and isinstance(entry.seconds, int | float)
-    return words and numbers and isinstance(entry.config, str) and isinstance(entry.network_of, int | None)
-
-
-def _age(folder: Path) -> float:
-    return -(folder / NAME).stat().st_mtime
+    return stored.arms, stored.search
