@@ -159,11 +159,11 @@ def test_a_file_of_ones_own_takes_names_of_other_codebases_and_an_experiment_may
     (own / "sweep" / "sub" / "mine.yaml").write_text(
         "defaults: [/sweep/none@_here_, _self_]\narms: ['schedule=squaredcos_cap_v2 seed=1,2']"
     )
-    arms = preflight([f"--config-dir={own}", "-m", "sweep=sub/mine"])
-    assert [arm.overrides for arm in arms] == [["schedule=cosine", f"seed={seed}", "sweep=sub/mine"][:2] for seed in (1, 2)]
     (own / "experiment" / "self.yaml").write_text(
         "# @package _global_\ndefaults: [/experiment/smoke, _self_]\nsweep:\n  arms: ['seed=1,2']\n"
     )
+    arms = preflight([f"--config-dir={own}", "-m", "sweep=sub/mine"])
+    assert [arm.overrides for arm in arms] == [["schedule=cosine", f"seed={seed}", "sweep=sub/mine"][:2] for seed in (1, 2)]
     arms = preflight([f"--config-dir={own}", "-m", "experiment=self"])
     assert len(arms) == 2
     (alone,) = preflight([f"--config-dir={own}", *arms[0].overrides, *BASE])  # as the sweep starts it

@@ -89,8 +89,7 @@ def make(
     check_precisions(precision, sample_precision)
     place = _place(accelerator, devices, num_nodes)
     layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
-    _prepare(module, precision, tf32, layout, compile)
-    module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
+    _prepare(module, precision, sample_precision, tf32, layout, compile)
     steps, validations, rows = (1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)
     settings: dict[str, Any] = {
         "accumulate_grad_batches": accumulate,
@@ -98,12 +97,18 @@ def make(
         "max_epochs": 1 if "limit_train_batches" in more else -1,  # the one epoch ends there
         "val_check_interval": validations * accumulate,  # Lightning counts pieces of batches
         "log_every_n_steps": rows,
-        "callbacks": [*callbacks, Bar()] if more.get("enable_progress_bar", True) else callbacks,
+    } | _helpers(callbacks, bar=more.get("enable_progress_bar", True))
+    return Trainer(**ALWAYS | place | settings | more, precision=precision, logger=logger, default_root_dir=run_dir)
+
+
+def _helpers(callbacks: list[Callback], bar: bool) -> dict[str, Any]:
+    """The objects that Lightning calls."""
+    return {
+        "callbacks": [*callbacks, Bar()] if bar else callbacks,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "plugins": [AtomicCheckpointIO()],
         "profiler": NoProfiler(),
     }
-    return Trainer(**ALWAYS | place | settings | more, precision=precision, logger=logger, default_root_dir=run_dir)
 
 
 def check_precisions(precision: str, sample_precision: str) -> None:
@@ -128,10 +133,13 @@ def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, A
     return {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
 
 
-def _prepare(module: TrainingModule, precision: str, tf32: bool, channels_last: bool, compile: bool) -> None:
+def _prepare(
+    module: TrainingModule, precision: str, sample_precision: str, tf32: bool, channels_last: bool, compile: bool
+) -> None:
     """What changes no result but by rounding."""
     if precision == "64-true":
         module.double()  # Lightning would only after it has read the checkpoint
+    module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     if channels_last:
