@@ -117,7 +117,7 @@ def test_nothing_is_overwritten(finished):
         ("net.channels=16", ("net.channels=16 but the checkpoint has 8",)),
         ("schedule=cosine", ("schedule._target_", "schedule.offset")),
         ("optim.lr=0.1", ("optim.lr=0.1 but the checkpoint has 0.001",)),
-        ("experiment=digits", ("leave experiment= away",)),
+        ("experiment=digits", ("leave experiment= out",)),
         ("trainer.accumulate=2", ("trainer.accumulate=2 but the checkpoint has 1",)),
         ("trainer.precision=bf16-mixed", ("trainer.precision=bf16-mixed but the checkpoint has 32-true",)),
     ],

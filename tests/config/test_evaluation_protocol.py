@@ -3,8 +3,10 @@
 import pytest
 
 from ddpm_lab.config.evaluated import apply_settings
+from ddpm_lab.config.options import conf_dir
 from ddpm_lab.errors import UserError
 
+DIRS = [conf_dir() / "evaluate", conf_dir()]
 LINES = [
     "sampler.spacing=linspace",
     "variance=analytic variance.clip_cov=true variance.max_last_noise=2",
@@ -16,7 +18,7 @@ def applied(variance: str, schedule: str, typed: set[str] = frozenset()) -> dict
     config = {"sampler": {"spacing": "trailing"}, "variance": {"_target_": "x"}}
     if variance == "analytic":
         config["variance"] |= {"clip_cov": False, "max_last_noise": None}
-    apply_settings(config, LINES, {"sampler": "ddim", "variance": variance, "schedule": schedule}, typed)
+    apply_settings(config, LINES, {"sampler": "ddim", "variance": variance, "schedule": schedule}, typed, DIRS)
     return config
 
 
@@ -37,5 +39,20 @@ def test_typed_values_win():
 @pytest.mark.parametrize("sampler", [{"steps": 3}, None])
 def test_an_option_without_the_key_is_refused(sampler):
     with pytest.raises(UserError) as caught:
-        apply_settings({"sampler": sampler}, LINES[:1], {"sampler": "mine"}, set())
+        apply_settings({"sampler": sampler}, LINES[:1], {"sampler": "mine"}, set(), DIRS)
     assert all(named in str(caught.value) for named in ("sampler.spacing=linspace", "sampler=mine"))
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("variance=nope variance.x=1", ("variance=nope", "analytic")),
+        ("nogroup=linear sampler.spacing=linspace", ("nogroup=linear",)),
+        ("schedule=cosine", ("schedule=cosine", "sets nothing")),
+        ("foo.bar=1", ("foo.bar=1", "group foo")),
+    ],
+)
+def test_a_line_that_can_set_nothing_is_refused(line, names):
+    with pytest.raises(UserError) as caught:
+        apply_settings({"sampler": {"spacing": "trailing"}}, [line], {"sampler": "ddim"}, set(), DIRS)
+    assert all(name in str(caught.value) for name in names)

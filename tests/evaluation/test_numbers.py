@@ -151,13 +151,14 @@ def test_ancestral_samples_say_their_variance(run):
 
 
 def test_analytic_says_from_what_it_was_estimated(run):
-    told = evaluate(run, "variance=analytic", "gamma.n=6")
+    told = evaluate(run, "variance=analytic", "gamma.n=6", "variance.max_last_noise=0.5")
     gamma = columns(told.folder / "gamma.csv")
     assert gamma["t"] == list(range(1, T + 1))
     clipped = [sum(x < 0 for x in gamma["cov"]), sum(x > 1 for x in gamma["cov"])]
     for key in ("bound", "pixels_fd"):
         record = told.record(key)
         assert (record["gamma_n"], record["gamma_times"]) == (6, T)
+        assert (record["clip_cov"], record["max_last_noise"]) == (True, 0.5)
         assert [record["cov_clipped_at_0"], record["cov_clipped_at_1"]] == clipped
 
 
@@ -170,6 +171,10 @@ def test_published_statistics_take_the_place_of_data(run, data, tmp_path):
     record = told.record("pixels_fd")
     assert record["reference"] == "published"
     assert record["reference_sha256"] == hashlib.sha256((tmp_path / "stats.npz").read_bytes()).hexdigest()
+    for key, n_reference in (("pixels_kid", len(data.train_images)), ("pixels_precision", 12), ("pixels_recall", 12)):
+        record = told.record(key)  # of features: moments are no use
+        assert (record["reference"], record["n_reference"]) == ("train", n_reference)
+        assert record["reference_sha256"] == data.fingerprint()
 
 
 def test_weights_are_those_asked_for(run):

@@ -61,7 +61,7 @@ def trained_in(cfg: DictConfig) -> Path:
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if different:
         raise UserError(
-            f"{key}: that network was trained otherwise, by its {', '.join(different)}: leave run.trained_in away to train one"
+            f"{key}: that network was trained otherwise, by its {', '.join(different)}: leave run.trained_in out to train one"
         )
     return checkpoint
 

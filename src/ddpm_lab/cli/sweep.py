@@ -30,7 +30,7 @@ def sweep(arms: Sequence[Arm], again: Sequence[str], dirs: Sequence[Path] = ()) 
     if processes.started() > 1:
         raise UserError("-m: a sweep starts its processes itself: start it once, without torchrun or srun, with trainer=ddp")
     if "WANDB_SWEEP_ID" in os.environ:
-        raise UserError("-m: wandb agent starts one run at a time, and all arms would be that run: leave -m away")
+        raise UserError("-m: wandb agent starts one run at a time, and all arms would be that run: leave -m out")
     plan = plan_of(arms, again, dirs or [conf_dir()])
     launcher = launcher_of(arms, plan)
     if plan.search is not None:

@@ -42,7 +42,7 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
     check_evaluated(cfg, trained, dirs)
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
-    apply_settings(cfg, cfg.settings, chosen | dict(cfg.names), typed)
+    apply_settings(cfg, cfg.settings, chosen | dict(cfg.names), typed, dirs)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
 
@@ -87,17 +87,22 @@ def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
         ]
         raise UserError(
             f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
-            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance away for that, or choose "
+            f"with variance={option_of('variance', before['variance'], dirs)}: leave variance= out to use it, or choose "
             f"{' or '.join(fixed)}"
         )
 
 
-def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str], typed: Set[str]) -> None:
+def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str], typed: Set[str], dirs: Sequence[Path]) -> None:
     """Sets values in place, in a mapping or a DictConfig. `chosen`: the option of each group; `typed`: keys that keep their
-    values. Raises UserError for a key that the chosen option lacks."""
+    values. Raises UserError for an option or a key that does not exist, and for a line that sets nothing."""
     for line in lines:
         words = [word.partition("=")[::2] for word in line.split()]
         conditions = {group: option for group, option in words if "." not in group}
+        for group, option in conditions.items():
+            if option not in (allowed := options(group, dirs)):
+                raise UserError(f"settings: {group}={option} in '{line}': no such option; allowed is {', '.join(allowed)}")
+        if len(conditions) == len(words):
+            raise UserError(f"settings: '{line}' sets nothing; a line needs a key with a value, as sampler.spacing=linspace")
         if any(chosen.get(group) != option for group, option in conditions.items()):
             continue
         for key, value in words:
@@ -105,5 +110,6 @@ def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str],
             if not name or key in typed:
                 continue
             if name not in (config.get(group) or {}):
-                raise UserError(f"{key}={value} of the protocol: {group}={chosen.get(group)} has no such key")
+                where = f"{group}={chosen[group]} has no such key" if group in chosen else f"there is no group {group}"
+                raise UserError(f"settings: {key}={value}: {where}")
             config[group][name] = yaml.safe_load(value)

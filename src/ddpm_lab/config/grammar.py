@@ -79,6 +79,9 @@ def _unreadable(word: str) -> str:
         OverridesParser.create().parse_override(f"{key}='{value}'")
     except Exception:  # the key itself cannot be read
         return text
+    if re.fullmatch(r"\[.+\]", value):
+        elements = ",".join(f"'{element.strip()}'" for element in value[1:-1].split(","))
+        return f"""{text}. Text with special characters needs quotes in a list: {key}="[{elements}]\""""
     return f"""{text}. Text with special characters needs quotes: {key}="'{value}'\""""
 
 

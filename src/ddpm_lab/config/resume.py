@@ -108,7 +108,7 @@ def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
     for key in keys:
         group = key.split(".")[0]
         if group == "experiment":
-            raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= away.")
+            raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= out.")
         new, old = OmegaConf.select(cfg, key), OmegaConf.select(stored, key)
         if group in FREE and key not in HELD:
             OmegaConf.update(stored, key, new, merge=False, force_add=True)
@@ -120,6 +120,6 @@ def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
     if refused:
         listed = "; ".join(f"{key}={new} but the checkpoint has {old}" for key, new, old in refused)
         raise UserError(
-            f"resume={cfg.resume}: {listed}. Leave that away to go on with the run as it was, or leave resume away to start "
+            f"resume={cfg.resume}: {listed}. Leave that out to go on with the run as it was, or leave resume out to start "
             f"anew. May change on resume: {', '.join(FREE)}."
         )

@@ -157,7 +157,8 @@ def _hint(key: str, value: Any, domain: Any) -> str:
     if isinstance(value, float) and value.is_integer() and accepts(domain, int(value)):
         return f"write {key}={int(value)}"
     if not isinstance(value, list | dict) and value is not None and accepts(domain, [value]):
-        return f"a list is written {key}=[{shown(value)}]"
+        element = f"'{value}'" if isinstance(value, str) and not value.isalnum() else shown(value)
+        return f"a list is written {key}=[{element}]"
     if isinstance(value, int | float) and not isinstance(value, bool) and accepts(domain, str(value)):
         return f"""in quotes it is text: {key}="'{value}'\""""
     texts = [text for schema in schemas(domain) for text in schema.get("enum", [schema.get("const")]) if isinstance(text, str)]

@@ -47,11 +47,12 @@ class Analytic(ReverseVariance):
 
     β̃ is the true one, 0 in a chain's first step; where nothing is left of σ², its log is that of the β̃ which `Step` carries.
     `clip_cov` limits the covariance to [0, 1], which data in [−1, 1] cannot leave. `max_last_noise`, the paper's y, limits the
-    noise of the last step that has any, when sampling: σ ≤ y · 2/255 · √(π/2), so that its mean size is y grey levels.
+    noise of the last step that has any, when sampling: σ ≤ y · 2/255 · √(π/2), so that its mean size is y grey levels of 256,
+    whatever the levels of the data.
     """
 
     def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
-        self.gamma = gamma
+        self.gamma, self.clip_cov, self.max_last_noise = gamma, clip_cov, max_last_noise
         self.max_last_std = math.inf if max_last_noise is None else max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)
         low, high = gamma.cov < 0, gamma.cov > 1
         self.clipped = Clipped(int(low.sum()), int(high.sum())) if clip_cov else Clipped(0, 0)

@@ -20,6 +20,9 @@ def from_betas(betas: Float64[Tensor, " T"], clipped: int = 0) -> NoiseSchedule:
     if len(wrong):
         i = int(wrong[0])
         raise ValueError(f"β_{i + 1} = {betas[i]:.4g}: β must lie in (0, 1]; change T or the range of β")
+    if (lost := (1 - betas == 1).nonzero()).numel():
+        i = int(lost[0])
+        raise ValueError(f"β_{i + 1} = {betas[i]:.4g}: below 1.1e-16, 1 − β is 1 in float64; use a larger β")
     alphas_bar = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
     if (alphas_bar[:-1] == 0).any():
         t = int((alphas_bar == 0).nonzero()[0])

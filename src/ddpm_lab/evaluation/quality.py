@@ -15,7 +15,7 @@ from ddpm_lab.metrics.extractors import Extractor, Metric
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
 from ddpm_lab.metrics.record import Record, Result, record
-from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall
+from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall, share_of
 from ddpm_lab.models.measurement import SPLITS
 
 KID_SIZE = 1000
@@ -79,12 +79,15 @@ class _Scored(NamedTuple):
     def moments(self) -> Moments:
         return self.stats or self.real.stats
 
-    @property
-    def reference(self) -> Record:
-        """The fields of the record that name what samples are compared with."""
-        if self.stats is not None:
+    def reference(self, metric: Metric, n: int) -> Record:
+        """The fields of the record that name what the first n samples are compared with. Published statistics are moments, and
+        stand in for the data where moments are compared alone; precision and recall take as many data as samples."""
+        if metric == "is":
+            return {}
+        if self.stats is not None and metric in ("fd", "fd_inf"):
             return {"reference": "published", "n_reference": self.stats.n, "reference_sha256": self.stats.sha256}
-        return {"reference": self.split, "n_reference": self.real.n, "reference_sha256": self.subject.identity["data"]}
+        n_data = n if metric in ("precision", "recall") else self.real.n
+        return {"reference": self.split, "n_reference": n_data, "reference_sha256": self.subject.identity["data"]}
 
     def record(self, n: int, **settings: Any) -> Record:
         """Of a score of the first n samples."""
@@ -94,8 +97,7 @@ class _Scored(NamedTuple):
     def result(self, metric: Metric, score: Score, suffix: str = "", n: int | None = None, **settings: Any) -> Result:
         """A score of the first n samples (None: of all)."""
         n = n or self.n
-        reference = {} if metric == "is" else self.reference
-        how = self.record(n, **reference, **settings) | ({} if score.std is None else {"std": score.std})
+        how = self.record(n, **self.reference(metric, n), **settings) | ({} if score.std is None else {"std": score.std})
         key, label = self.extractor.key(n, metric), f"{self.extractor.label(n, metric)}{suffix}"
         return Result(key, label, score.value, score.se, how)
 
@@ -109,12 +111,12 @@ class _Scored(NamedTuple):
         if floor is None:
             return
         n, key, data = floor.n, self.extractor.key(floor.n), self.subject.data
-        fields = self.reference | {"levels": data.levels, "data_sha256": self.subject.identity["data"]}
+        fields = self.reference("fd", n) | {"levels": data.levels, "data_sha256": self.subject.identity["data"]}
         distance, label = frechet_distance(floor.stats, self.moments), f"the same of {n:,} real {SPLITS[split]} data"
         yield Result(f"{key}_real", label, distance, None, record(self.extractor, n=n, split=split, **fields), 1)
         if n < self.n:
             fewer = frechet_distance(stats_of(self.samples.rows[:n].split(4096)), self.moments)
-            label, how = f"the same of the first {n:,} samples", self.record(n, **self.reference)
+            label, how = f"the same of the first {n:,} samples", self.record(n, **self.reference("fd", n))
             yield Result(f"{key}_first_{n}", label, fewer, None, how, 1)
 
     def extrapolated(self) -> Iterator[Result]:
@@ -150,6 +152,5 @@ class _Scored(NamedTuple):
                 ("smallest_class", "smallest share of a class", shares.min()),
                 ("largest_class", "largest share of a class", shares.max()),
             ):
-                binomial = float((share * (1 - share) / self.n).sqrt())
-                key = extractor.share_key(self.n, name)
-                yield Result(key, f"{extractor.name} {label}", float(share), binomial, fields)
+                score, key = share_of(float(share), self.n), extractor.share_key(self.n, name)
+                yield Result(key, f"{extractor.name} {label}", score.value, score.se, fields)

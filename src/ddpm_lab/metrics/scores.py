@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from ddpm_lab.core import rng
@@ -162,7 +162,7 @@ def precision_recall(
             distance = squared_distances(x, y)
             precise[i] |= (distance <= of_real[j]).any(1)
             recalled[j] |= (distance <= of_samples[i, None]).any(0)
-    return PrecisionRecallScores(_share(precise), _share(recalled))
+    return PrecisionRecallScores(*(share_of(float(inside.double().mean()), len(inside)) for inside in (precise, recalled)))
 
 
 def squared_radii(features: Tensor, k: int, block: int, device: torch.device | str) -> Float64[Tensor, " n"]:
@@ -192,6 +192,6 @@ def _blocks(features: Tensor, block: int, device: torch.device | str) -> Iterato
         yield rows, features[rows].to(device).double()
 
 
-def _share(inside: Bool[Tensor, " n"]) -> Score:
-    share = float(inside.double().mean())
-    return Score(share, (share * (1 - share) / len(inside)) ** 0.5)
+def share_of(share: float, n: int) -> Score:
+    """A share of n with its binomial standard error; none where all or none are in it, which says nothing of the error."""
+    return Score(share, (share * (1 - share) / n) ** 0.5 if 0 < share < 1 else None)

@@ -51,7 +51,7 @@ def bound_parts(bound: Bound) -> list[Part]:
     return [
         Part("prior", "L_T, prior", bound.prior_bpd, None),
         Part("kl", f"L_1 .. L_{len(bound.times) - 1}, divergences", bound.kl_bpd, None),
-        Part("mismatch", "of it, the cost of the variances alone", bound.mismatch_bpd, None, level=2),
+        Part("mismatch", "of these, the cost of the variances", bound.mismatch_bpd, None, level=2),
         Part("decoder", "L_0, decoder", bound.decoder_bpd, float(bound.terms_se[0])),
     ]
 
@@ -129,7 +129,8 @@ class OnChain:
         return Measurement(kind=kind, key=key, split=self.split, n=self.n, title=title, of_samples=of_samples, **more)
 
     def label(self, by: str = "") -> str:
-        return f"bits/dim, variational bound, {len(self.chain)} steps{by} ({self.n} {SPLITS[self.split]} data)"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"bits/dim, variational bound, {len(self.chain)} steps{by} ({self.n} {SPLITS[self.split]} data{stride})"
 
     def bound(self, key: str) -> Measurement:
         """The bound, term by term. Raises ValueError for fewer than two data at a time."""
@@ -166,7 +167,7 @@ class OnChain:
         def numbers(meter: Tallied, of_held_out: Tallied) -> list[Part]:
             train, held_out = meter.result(), of_held_out.result()
             error = (held_out.total_se**2 + train.total_se**2) ** 0.5
-            label = f"bound of {train.n} training data, each at every {train.stride}th t"
+            label = f"bound of {train.n} training data, stride {train.stride}"
             return [
                 Part("bound_train", label, train.total_bpd, train.total_se),
                 Part("bound_gap", "held-out above training data", held_out.total_bpd - train.total_bpd, error),

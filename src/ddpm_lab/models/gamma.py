@@ -41,13 +41,16 @@ class GammaAtTimes:
 
 
 def variance_record(variance: ReverseVariance) -> dict[str, Plain]:
-    """From how many data and times Γ was estimated, and at how many times Cov(x_0 | x_t) was clipped at 0 and 1."""
+    """The settings of an analytic variance; from how many data and times Γ was estimated; and at how many times Cov(x_0 | x_t)
+    was clipped at 0 and 1."""
     if not isinstance(variance, Analytic):
         return {}
     gamma, clipped = variance.gamma, variance.clipped
     return {
         "gamma_n": gamma.n,
         "gamma_times": len(gamma.times),
+        "clip_cov": variance.clip_cov,
+        "max_last_noise": variance.max_last_noise,
         "cov_clipped_at_0": clipped.low,
         "cov_clipped_at_1": clipped.high,
     }

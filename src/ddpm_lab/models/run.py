@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.grey import scale
 from ddpm_lab.core.sampler import Sampler
+from ddpm_lab.domains import NonNegativeInt, PositiveInt, check
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.contract import Measured, Model
 from ddpm_lab.models.diffusion import Diffusion
@@ -47,8 +48,14 @@ class Run:
 
     def sample(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Tensor:
         """n samples, n × C × H × W in [−1, 1] (or n × D). `sampler`: that of the run, or e.g. DDIM(steps=50) from
-        ddpm_lab.core.sampler. Sample i depends on (seed, i) alone."""
+        ddpm_lab.core.sampler. Sample i depends on (seed, i) alone. Raises UserError for numbers that are no counts."""
         try:
+            for name, value, domain in (
+                ("n", n, NonNegativeInt),
+                ("seed", seed, NonNegativeInt),
+                ("batch", batch, PositiveInt),
+            ):
+                check(name, value, domain)
             return self.model.sampling(sampler=sampler).sample(n, seed, batch)
         except ValueError as error:
             raise UserError(str(error)) from error
