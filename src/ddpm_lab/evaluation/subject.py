@@ -1,6 +1,5 @@
 """What is measured: a trained model with its data, and the choices it is measured under."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from ddpm_lab.core.grey import scale
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Store
+from ddpm_lab.files import sha256
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Conditions, Likelihood
 from ddpm_lab.models.run import Run
@@ -33,10 +33,8 @@ class Subject:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What every measurement of this model depends on."""
-        with self.checkpoint.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "checkpoint_sha256": sha256,
+            "checkpoint_sha256": sha256(self.checkpoint),
             "weights": self.run.weights,
             "seed": self.seed,
             "data": self.data.fingerprint(),
