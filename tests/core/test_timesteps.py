@@ -28,7 +28,8 @@ def test_times_stay_within_the_chain_and_weights_are_fair(name, T):
     """One row at a time: each is a whole batch, whose t falls anywhere."""
 
     def draw(u, T):
-        drawn = [make("timesteps", name)(number[None], T, 0, 1) for number in u]
+        chosen = make("timesteps", name)
+        drawn = [chosen(number[None], T, 0, 1) for number in u]
         return torch.cat([d.t for d in drawn]), torch.cat([d.weight for d in drawn])
 
     t, _ = draw(torch.tensor([0.0, 5e-324, 2.0**-53, 0.5, 1 - 2.0**-53], dtype=F64), T)
