@@ -48,7 +48,7 @@ def test_tensorboard_holds_curves_pictures_configuration_and_final_table(tmp_pat
     (tmp_path / "back.png").write_bytes(found.Images("samples/grid")[-1].encoded_image_string)
     drawn = Image.open(tmp_path / "samples" / "step_0000004.png").convert("RGB")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "back.png")), np.asarray(drawn))
-    assert json.loads(text(found, "config").split("```")[1].removeprefix("json")) == {"seed": 0}
+    assert json.loads(text(found, "config").split("```")[1].removeprefix("json")) == CONFIG
     final = text(found, "final/results")
     assert all(f"| {result.value} |" in final and f"| {result.key} |" in final for result in results)
     assert text(found, "val/vlb_terms").count("\n") == T + 1

@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,6 +11,8 @@ from yaml import YAMLError
 
 from ddpm_lab.config.options import content
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import read_yaml
+from ddpm_lab.plain import check_plain
 from ddpm_lab.sweeps.state import finished
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
@@ -54,20 +56,21 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
 
 
 def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
-    """What a run was trained with, by its folder or else its checkpoint. Raises UserError for what is not that of a run."""
-    path = checkpoint if folder is None else folder / "config.yaml"
-    try:
-        if folder is None:
-            from ddpm_lab.models.checkpoint import read_checkpoint
+    """What a run was trained with, by its folder, or else by its checkpoint where config.yaml is damaged. Raises UserError for
+    what is not that of a run."""
+    if folder is not None:
+        path = folder / "config.yaml"
+        try:
+            check_plain(read_yaml(path))
+            if isinstance(config := OmegaConf.load(path), DictConfig) and {"data", "seed", "trainer"} <= config.keys():
+                return config
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):  # as a full disk leaves it
+            pass
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
+    from ddpm_lab.models.checkpoint import read_checkpoint
 
-            config = OmegaConf.create(read_checkpoint(checkpoint)["config"])
-        else:
-            config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error
-    if not isinstance(config, DictConfig) or not {"data", "trainer"} <= config.keys():
-        raise UserError(f"{path}: not the configuration of a run")
-    return config
+    return cast(DictConfig, OmegaConf.create(read_checkpoint(checkpoint)["config"]))
 
 
 def located(path: Path, key: str) -> tuple[Path, Path | None]:
