@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import socket
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -98,6 +99,12 @@ def is_intact(archive: BinaryIO) -> bool:
     intact = not comment.startswith(SEAL) or comment == SEAL + _digest(archive, size - SEALED)
     archive.seek(0)
     return intact
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is an intact archive."""
+    with path.open("rb") as archive:
+        return is_intact(archive) and zipfile.is_zipfile(archive)
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

@@ -9,27 +9,29 @@ from typing import NoReturn
 from ddpm_lab import processes
 from ddpm_lab.config.options import nearest
 from ddpm_lab.errors import AlreadyReported, UserError
+from ddpm_lab.signals import stopping
 
 
 def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "stopped") -> None:
     """Runs a command on the arguments. `usage` is printed for --help and where nothing is asked; empty if the command has its
-    own. Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+    own, and `stopped` where a signal ends it. Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
             stream.reconfigure(errors="backslashreplace")
     try:
-        if usage and (len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv)):
-            print(usage, end="")
-        else:
-            command(sys.argv[1:])
-        sys.stdout.flush()
+        with stopping():
+            if usage and (len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv)):
+                print(usage, end="")
+            else:
+                command(sys.argv[1:])
+            sys.stdout.flush()
     except UserError as error:
         refuse(error)
     except BrokenPipeError:  # who read it has gone, as `head` does; files are written by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(getattr(stop, "code", 130))
 
 
 def refuse(error: UserError) -> NoReturn:

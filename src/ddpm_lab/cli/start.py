@@ -1,0 +1,25 @@
+"""The commands as they are typed: signals are heard before anything is imported that takes time."""
+
+import importlib
+
+from ddpm_lab.cli.arguments import run
+
+
+def train() -> None:
+    _start("train")
+
+
+def evaluate() -> None:
+    _start("evaluate")
+
+
+def compare() -> None:
+    _start("compare")
+
+
+def dashboard() -> None:
+    _start("dashboard")
+
+
+def _start(command: str) -> None:
+    run(lambda _: importlib.import_module(f"ddpm_lab.cli.{command}").main())
