@@ -1,5 +1,6 @@
 """What an unlucky or a hostile world does to a run ends in one clear line, and nothing that was kept is lost."""
 
+import errno
 import os
 import shutil
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from helpers import FEW_HELD_OUT, ROOT, TINY, command_here, digest, environment
 
+from ddpm_lab.cli.arguments import run as run_command
+from ddpm_lab.cli.evaluate import main as evaluate
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import held, new_folder, read_yaml
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -202,3 +205,26 @@ def test_a_key_that_is_no_text_is_named(tmp_path):
 def test_numbers_have_bounds(word, tmp_path):
     key = word.partition("=")[0]
     assert refused(*TINY, word, cwd=tmp_path).startswith(f"error: {key}=")
+
+
+def test_a_full_disk_ends_any_command_with_a_line(capsys):
+    def full(argv: list[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "evaluation.csv")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(full)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: evaluation.csv: could not be written (No space left on device)")
+
+
+def test_two_evaluations_share_no_folder(run, monkeypatch):
+    few = ["quality.n=0", "nll.n=4", "nll.train_stride=0"]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt={run}", *few])
+        evaluate()
+    made = [path for path in (run / "eval").iterdir() if path.name != "work"]
+    assert len(made) == 2
+    monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt={run}", f"name={made[0].name}", *few])
+    with held(made[0], "name"), pytest.raises(SystemExit) as ended:
+        evaluate()
+    assert ended.value.code == 2

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ddpm_lab.domains import shown
-
 
 def walked(content: Any, key: str = "", limit: int = 10**5) -> Iterator[tuple[str, Any]]:
     """Every value of nested containers by its dotted key, containers before what they hold. Raises ValueError where there are
@@ -35,9 +33,12 @@ def check_plain(config: Any, key: str = "") -> None:
 
 def brief(value: object) -> str:
     """On one line, and not the content of a network."""
-    plain = isinstance(value, str | int | float | None) or (isinstance(value, list) and not any(map(_is_nested, value)))
-    return ascii(shown(value))[1:-1][:60] if plain else type(value).__name__
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return f"[{', '.join(map(brief, value[:8]))}]"
+    scalar = isinstance(value, str | int | float | None)
+    return "null" if value is None else ascii(str(value))[1:-1][:60] if scalar else type(value).__name__
 
 
-def _is_nested(value: object) -> bool:
-    return not isinstance(value, str | int | float | None)
+def visible(text: str) -> str:
+    """With what no printer shows escaped: a terminal would obey it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

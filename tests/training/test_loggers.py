@@ -19,7 +19,7 @@ from ddpm_lab.training.results import close, log, log_folder, log_picture, log_t
 from ddpm_lab.training.tensorboard_logger import LONGEST_TEXT, TensorBoard
 
 from .logging_support import callbacks, curves, no_account, offline, whole_run  # noqa: F401
-from .support import T, fit, module, quiet, table
+from .support import CONFIG, T, fit, module, quiet, table
 from .wandb_file import WandbRun, runs
 
 pytestmark = quiet

@@ -1,5 +1,6 @@
 """What the commands share: how they end, and command lines of names and key=value for those that Hydra does not read."""
 
+import errno
 import io
 import os
 import sys
@@ -10,6 +11,8 @@ from ddpm_lab import processes
 from ddpm_lab.config.options import nearest
 from ddpm_lab.errors import AlreadyReported, UserError
 from ddpm_lab.signals import stopping
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "stopped") -> None:
@@ -29,6 +32,11 @@ def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "s
         refuse(error)
     except BrokenPipeError:  # who read it has gone, as `head` does; files are written by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = error.filename or "the disk"
+        refuse(UserError(f"{place}: could not be written ({error.strerror}); what was written before is kept"))
     except KeyboardInterrupt as stop:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(getattr(stop, "code", 130))

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,17 +10,14 @@ from ddpm_lab import processes
 from ddpm_lab.config.nested import Config, leaves
 from ddpm_lab.config.resume import HELD
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import held, replacing, unwritable, write_json
+from ddpm_lab.files import replacing, unwritable, write_json
 
 
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one, while no other process does."""
     from ddpm_lab import ranks
 
-    with ExitStack() as ending:
-        with ranks.by_first():
-            if processes.number() == 0:
-                ending.enter_context(held(folder, "run.root"))
+    with ranks.held(folder, "run.root", processes.number() == 0):
         return _train(cfg, folder, checkpoint, auto, started)
 
 
