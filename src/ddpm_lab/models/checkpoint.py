@@ -21,8 +21,9 @@ def _of_tensors(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
-Values = Annotated[dict, Named(lambda _: True, words="mapping")]
-State = Annotated[object, Named(_of_tensors, words="mapping of names to tensors")]
+Values: Any = Annotated[dict, Named(lambda _: True, words="mapping")]
+Levels: Any = Annotated[int, Ge(2), Le(256)]
+State: Any = Annotated[object, Named(_of_tensors, words="mapping of names to tensors")]
 FORMAT: dict[str, Any] = {
     "config": Values,
     "config.seed": NonNegativeInt,
@@ -30,7 +31,7 @@ FORMAT: dict[str, Any] = {
     "config.trainer": Values,
     "config.callbacks": Values | None,
     "shape": Annotated[list[Size], MinLen(1)],
-    "levels": Annotated[int, Ge(2), Le(256)] | None,
+    "levels": Levels | None,
     "global_step": NonNegativeInt,
     "state_dict": State,
 }
