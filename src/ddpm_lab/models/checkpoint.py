@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Le, MinLen
 from torch import Tensor
 
-from ddpm_lab.domains import Named, NonNegativeInt, Size, accepts, allowed
+from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import is_intact, replacing, seal
 from ddpm_lab.plain import brief, check_plain
@@ -42,7 +42,8 @@ TRAINING: dict[str, Any] = {
     "lr_schedulers": list,
     "optimizer_states": list,
 }
-"""What of a checkpoint only training needs."""
+"""What of a checkpoint only training needs, besides `RESUMED`."""
+RESUMED = TRAINING | {"processes": PositiveInt, "timesteps": Values}
 
 
 def write_archive(content: dict[str, Any], path: Path) -> None:
@@ -96,8 +97,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _check(checkpoint: dict[str, Any]) -> None:
     """Raises ValueError for a field that is not what it should be."""
     averages = {key: State for key in checkpoint if str(key).startswith("ema/")}
-    training = {key: domain for key, domain in TRAINING.items() if key in checkpoint}
-    for key, domain in (FORMAT | averages | training).items():
+    resumed = RESUMED if "optimizer_states" in checkpoint else {}
+    for key, domain in (FORMAT | averages | resumed).items():
         held = checkpoint if key in averages or "." not in key else checkpoint["config"]
         value = held.get(key if held is checkpoint else key.removeprefix("config."))
         if (held is checkpoint and key not in held) or not accepts(domain, value):
