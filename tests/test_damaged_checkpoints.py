@@ -26,10 +26,10 @@ for _ in range(40):
 CIRCLE: dict[str, Any] = {}
 CIRCLE["a"] = CIRCLE
 ANYTHING = (GONE, None, "abc", [], {}, -1, 17.5, True, 10**40, "${oc.env:HOME}", {1: 3}, torch.ones(2))
-PLACES = """
-    config config.seed config.data config.trainer config.callbacks config.schedule config.net
-    shape levels global_step state_dict ema/0.9999 processes
-""".split()
+PLACES = [
+    *("config", "config.seed", "config.data", "config.trainer", "config.callbacks", "config.schedule", "config.net"),
+    *("shape", "levels", "global_step", "state_dict", "ema/0.9999", "processes"),
+]
 EDITS: dict[str, tuple[str, Any]] = {
     f"{place}={'gone' if value is GONE else ascii(value)[:20]}": (place, value)
     for place in PLACES
