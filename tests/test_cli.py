@@ -141,7 +141,7 @@ def test_an_option_named_on_resume_is_that_of_its_file_and_no_other_run(copied, 
 def test_a_damaged_checkpoint_is_named_and_a_readable_one_beside_it(damage, copied, tmp_path):
     last = copied / "checkpoints" / "last.ckpt"
     last.write_bytes(damage(last.read_bytes()))
-    done = command_here(f"resume={copied}", cwd=tmp_path)
+    done = command_here(f"resume={last}", cwd=tmp_path)
     assert_refused(done, str(last), "not a readable checkpoint", str(copied / "checkpoints" / "best.ckpt"))
 
 
