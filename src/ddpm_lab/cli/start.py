@@ -1,8 +1,9 @@
 """The commands as they are typed: signals are heard before anything is imported that takes time."""
 
 import importlib
+import sys
 
-from ddpm_lab.cli.arguments import run
+from ddpm_lab.signals import Stopped, stopping
 
 
 def train() -> None:
@@ -22,4 +23,10 @@ def dashboard() -> None:
 
 
 def _start(command: str) -> None:
-    run(lambda _: importlib.import_module(f"ddpm_lab.cli.{command}").main())
+    try:
+        with stopping():
+            module = importlib.import_module(f"ddpm_lab.cli.{command}")
+    except Stopped as stop:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(stop.code)
+    module.main()
