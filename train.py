@@ -1,6 +1,6 @@
 """python train.py [group=option ...] [key=value ...]; python train.py --help lists them."""
 
-from ddpm_lab.cli.train import main
+from ddpm_lab.cli.start import train
 
 if __name__ == "__main__":
-    main()
+    train()

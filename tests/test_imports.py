@@ -16,7 +16,7 @@ FILES = {
     ".".join(path.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in SRC.rglob("*.py")
 }
 
-BASE = {"errors", "files", "domains"}
+BASE = {"errors", "files", "domains", "plain", "signals"}
 """What every room may use."""
 MAY_ENTER = {
     "core": set(),

@@ -279,9 +279,14 @@ def test_a_requeued_job_goes_on_and_equals_one_that_was_not(place, one):
     assert_same_numbers(one, folder, atol=1e-10)
 
 
-def test_a_requeued_job_without_a_checkpoint_ends_and_does_not_wait(tmp_path):
-    (tmp_path / "outputs" / "smoke" / "slurm-77").mkdir(parents=True)
-    assert_one_speaks(srun(tmp_path, *RUN, *TWO, restarts=1), 2, "slurm-77: this job was requeued before its first checkpoint")
+@pytest.mark.slow
+def test_a_requeued_job_without_a_checkpoint_begins_again(tmp_path):
+    folder = tmp_path / "outputs" / "smoke" / "slurm-77"
+    folder.mkdir(parents=True)
+    processes = srun(tmp_path, *RUN, *TWO, restarts=1)
+    said = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert (folder / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+Size = Annotated[int, Ge(1), Le(10**6)]
+"""Of what is held in memory: a batch, or the steps of a schedule."""
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 OpenUnit = Annotated[float, Gt(0), Lt(1)]
@@ -126,8 +128,10 @@ def check(name: str, value: object, domain: Any) -> None:
 
 
 def accepts(domain: Any, value: object) -> bool:
-    """Whether the value lies in the domain. A bool is not a number, 2.0 is not an integer, text is not a number; nan and
-    infinity are refused. Lists are accepted for tuples, as yaml has no tuples."""
+    """Whether the value lies in the domain. A bool is not a number, 2.0 is not an integer, text is not a number; nan, infinity
+    and integers of more than 64 bits are refused. Lists are accepted for tuples, as yaml has no tuples."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return False
     if get_origin(domain) in (Union, types.UnionType):
         return any(accepts(argument, value) for argument in get_args(domain))
     if get_origin(domain) is Literal:  # pydantic compares by ==, and True == 1 == 1.0

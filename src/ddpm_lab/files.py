@@ -1,15 +1,22 @@
 """Reading and writing of files. Each is written beside its target and renamed, so that no reader sees half of one."""
 
+import fcntl
 import hashlib
+import itertools
 import json
 import os
+import socket
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.plain import walked
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C parser where PyYAML has it: ten times faster."""
@@ -57,8 +64,14 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Raises OSError, yaml.YAMLError, or UnicodeDecodeError."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader)
+    """Raises OSError, UnicodeDecodeError, or yaml.YAMLError, as well for what `walked` refuses."""
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    try:
+        for _ in walked(content):
+            pass
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
+    return content
 
 
 def sha256(path: Path) -> str:
@@ -67,13 +80,95 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+SEAL = b"sha256:"
+SEALED = len(SEAL) + 64
+
+
+def seal(archive: BinaryIO) -> None:
+    """Appends the sha256 of a zip archive to it, as the archive's comment, whose length stands in the two bytes before."""
+    archive.seek(-2, os.SEEK_END)
+    archive.write(SEALED.to_bytes(2, "little"))
+    archive.write(SEAL + _digest(archive, archive.tell()))
+
+
+def is_intact(archive: BinaryIO) -> bool:
+    """Whether an archive has the sha256 with which it was sealed; true for one that never was. Ends at its start."""
+    size = archive.seek(0, os.SEEK_END)
+    archive.seek(max(0, size - SEALED))
+    comment = archive.read()
+    intact = not comment.startswith(SEAL) or comment == SEAL + _digest(archive, size - SEALED)
+    archive.seek(0)
+    return intact
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is an intact archive."""
+    with path.open("rb") as archive:
+        return is_intact(archive) and zipfile.is_zipfile(archive)
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """The sha256 of the first `size` bytes, as hexadecimal digits. Ends behind them."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while size and (block := file.read(min(size, 2**20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()
+
+
 def cache_root() -> Path:
     """The folder for what is kept between runs: DDPM_LAB_CACHE, or ~/.cache/ddpm-lab."""
     return Path(os.environ.get("DDPM_LAB_CACHE") or "~/.cache/ddpm-lab").expanduser()
 
 
-def new_folder(parent: Path) -> Path:
-    """A path under `parent` named by date and time, and a number if it exists. The folder is not made."""
-    path = parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    numbered = (path.with_name(f"{path.name}_{i}") for i in range(2, 10**6))
-    return path if not path.exists() else next(p for p in numbered if not p.exists())
+def new_folder(parent: Path, key: str) -> Path:
+    """A folder under `parent` named by date and time, and a number if it exists. It is made here, so that no other process has
+    it. Raises UserError that begins with the key by which the parent was chosen."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for name in itertools.chain([stamp], (f"{stamp}_{i}" for i in itertools.count(2))):
+        with unwritable(parent / name, key), suppress(FileExistsError):
+            (parent / name).mkdir(parents=True)
+            return parent / name
+    raise AssertionError
+
+
+@contextmanager
+def unwritable(path: Path, key: str) -> Iterator[None]:
+    """Around what makes or writes `path`: an OSError raises UserError that begins with the key by which it was chosen."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{key}: {path} cannot be made or written to ({error.strerror}): choose another folder") from error
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def held(folder: Path, key: str) -> Iterator[None]:
+    """Holds the lock of a folder, a file that says who has it; the lock ends with the process. A folder that is not there is
+    made, and one that holds nothing else in the end is removed. Raises UserError while another process has the lock."""
+    with unwritable(folder, key):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+b", buffering=0)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = file.read().decode(errors="replace") or "another process"
+            raise UserError(f"{key}: {folder} is in use by {who}; wait until it has ended, or choose another") from error
+        except OSError:  # a file system without locks
+            pass
+        with suppress(OSError):  # a full disk
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                with suppress(OSError):  # not empty
+                    for place in (folder, *folder.parents[:2]):
+                        place.rmdir()

@@ -4,13 +4,15 @@ With one process the slice is the whole, and every collective returns its argume
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ddpm_lab import files
 from ddpm_lab.errors import AlreadyReported, UserError
 
 
@@ -75,6 +77,16 @@ def by_first() -> Iterator[None]:
         raise fault
     if code:
         raise AlreadyReported(code)
+
+
+@contextmanager
+def held(folder: Path, key: str, first: bool) -> Iterator[None]:
+    """`files.held` by the first process, for all."""
+    with ExitStack() as ending:
+        with by_first():
+            if first:
+                ending.enter_context(files.held(folder, key))
+        yield
 
 
 def on_first(work: Callable[..., object], *arguments: Any) -> None:

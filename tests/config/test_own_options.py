@@ -25,6 +25,7 @@ def needy(T: PositiveInt, slope: float): return made(T)
 def swallowing(T: PositiveInt = 5, **rest): return made(T)
 def listing(T: PositiveInt = 5): return [T]
 def refusing(T: PositiveInt = 5): raise ValueError("T is odd")
+def failing(T: PositiveInt = 5): return 1 / 0
 thing = 3
 class Mine(Simple): pass
 """
@@ -53,6 +54,7 @@ MALFORMED = {
     "code for another group": ("_target_: own_code.Mine", "schedule", "Mine", "NoiseSchedule"),
     "a function that makes something else": ("_target_: own_code.listing\nT: 5", "schedule", "list", "NoiseSchedule"),
     "a constructor that refuses": ("_target_: own_code.refusing\nT: 5", "schedule", "T is odd"),
+    "a constructor that fails": ("_target_: own_code.failing\nT: 5", "schedule: own_code.failing failed: ZeroDivisionError"),
     "a list": ("- 1\n- 2", "schedule/mine.yaml", "list"),
     "no yaml": ("_target_: [", "schedule/mine.yaml", "YAML"),
     "no text": (b"\xff\xfe\x00", "schedule/mine.yaml"),

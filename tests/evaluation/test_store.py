@@ -117,7 +117,7 @@ def test_work_is_known_by_what_it_depends_on_and_the_folder_says_so(tmp_path):
 
 def test_no_half_written_file_takes_the_place_of_a_piece(tmp_path, monkeypatch):
     def full(*_, **__) -> None:
-        raise RuntimeError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     store, arguments = Store(tmp_path), ("kind", {}, 4, 2, lambda start, stop: {"x": torch.arange(start, stop)}, "told")
     monkeypatch.setattr(torch, "save", full)

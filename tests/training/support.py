@@ -27,6 +27,8 @@ from ddpm_lab.training.optim import Adam
 from ddpm_lab.training.trainer import make
 
 T = 8
+CONFIG = {"seed": 0, "data": {}, "trainer": {}}
+"""The least that a checkpoint holds."""
 
 quiet = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -92,7 +94,7 @@ def module(
 
     model = Diffusion(
         linear(T, beta_start=0.01, beta_end=0.7), Eps(), variance, loss or Simple(), Uniform(), sampler or Ancestral(), made,
-        shape=shape, levels=levels, seed=seed, config={"seed": seed},
+        shape=shape, levels=levels, seed=seed, config=CONFIG | {"seed": seed},
     )  # fmt: skip
     return TrainingModule(model, optim or adam())
 

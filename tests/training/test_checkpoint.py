@@ -17,13 +17,14 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO, Checkpoints
 from ddpm_lab.training.results import log
 
-from .support import Recorder, fit, module, quiet, same, weights_of
+from .support import CONFIG, Recorder, fit, module, quiet, same, weights_of
 
 pytestmark = quiet
 
 
 def content(step: int, size: int = 10) -> dict:
-    return {"config": {"a": 1}, "state_dict": {"net.w": torch.full((size,), float(step))}, "global_step": step}
+    state = {"net.w": torch.full((size,), float(step))}
+    return {"config": CONFIG, "shape": [2], "levels": None, "state_dict": state, "global_step": step}
 
 
 def write(path: Path, step: int, size: int = 10) -> None:
@@ -233,4 +234,4 @@ def test_a_checkpoint_holds_all_that_a_run_goes_on_with(tmp_path):
     moments = checkpoint["optimizer_states"][0]["state"]
     assert same([m["exp_avg"] for m in moments.values()], [s["exp_avg"] for s in trainer.optimizers[0].state.values()])
     assert checkpoint["lr_schedulers"][0]["last_epoch"] == 5
-    assert (checkpoint["config"], checkpoint["shape"], checkpoint["levels"]) == ({"seed": 0}, [1, 4, 4], 17)
+    assert (checkpoint["config"], checkpoint["shape"], checkpoint["levels"]) == (CONFIG, [1, 4, 4], 17)

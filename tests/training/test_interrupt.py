@@ -14,7 +14,7 @@ from ddpm_lab.training.interrupt import Interrupted
 from .support import Recorder, fit, module, quiet, same, weights_of
 
 pytestmark = quiet
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_the_second_signal_stops_at_once(tmp_path):
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_handlers_are_restored_after_training(number, handlers, tmp_path):
     fit(tmp_path, module(), [Checkpoints(100, None)], steps=2)
     assert signal.getsignal(number) == handlers[number]

@@ -19,7 +19,7 @@ from ddpm_lab.training.results import close, log, log_folder, log_picture, log_t
 from ddpm_lab.training.tensorboard_logger import LONGEST_TEXT, TensorBoard
 
 from .logging_support import callbacks, curves, no_account, offline, whole_run  # noqa: F401
-from .support import T, fit, module, quiet, table
+from .support import CONFIG, T, fit, module, quiet, table
 from .wandb_file import WandbRun, runs
 
 pytestmark = quiet
@@ -48,7 +48,7 @@ def test_tensorboard_holds_curves_pictures_configuration_and_final_table(tmp_pat
     (tmp_path / "back.png").write_bytes(found.Images("samples/grid")[-1].encoded_image_string)
     drawn = Image.open(tmp_path / "samples" / "step_0000004.png").convert("RGB")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "back.png")), np.asarray(drawn))
-    assert json.loads(text(found, "config").split("```")[1].removeprefix("json")) == {"seed": 0}
+    assert json.loads(text(found, "config").split("```")[1].removeprefix("json")) == CONFIG
     final = text(found, "final/results")
     assert all(f"| {result.value} |" in final and f"| {result.key} |" in final for result in results)
     assert text(found, "val/vlb_terms").count("\n") == T + 1

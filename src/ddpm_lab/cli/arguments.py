@@ -1,5 +1,6 @@
 """What the commands share: how they end, and command lines of names and key=value for those that Hydra does not read."""
 
+import errno
 import io
 import os
 import sys
@@ -9,27 +10,36 @@ from typing import NoReturn
 from ddpm_lab import processes
 from ddpm_lab.config.options import nearest
 from ddpm_lab.errors import AlreadyReported, UserError
+from ddpm_lab.signals import stopping
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "stopped") -> None:
     """Runs a command on the arguments. `usage` is printed for --help and where nothing is asked; empty if the command has its
-    own. Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+    own, and `stopped` where a signal ends it. Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
             stream.reconfigure(errors="backslashreplace")
     try:
-        if usage and (len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv)):
-            print(usage, end="")
-        else:
-            command(sys.argv[1:])
-        sys.stdout.flush()
+        with stopping():
+            if usage and (len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv)):
+                print(usage, end="")
+            else:
+                command(sys.argv[1:])
+            sys.stdout.flush()
     except UserError as error:
         refuse(error)
     except BrokenPipeError:  # who read it has gone, as `head` does; files are written by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = error.filename or "the disk"
+        refuse(UserError(f"{place}: could not be written ({error.strerror}); what was written before is kept"))
+    except KeyboardInterrupt as stop:
         print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(getattr(stop, "code", 130))
 
 
 def refuse(error: UserError) -> NoReturn:

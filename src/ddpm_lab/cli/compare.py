@@ -12,6 +12,7 @@ from ddpm_lab.compare.group import PREFIX, Group, parse_group
 from ddpm_lab.config.options import conf_dir, groups, options, target
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_text
+from ddpm_lab.plain import visible
 
 if TYPE_CHECKING:
     from ddpm_lab.compare.run_folder import Skipped
@@ -61,7 +62,7 @@ def _main(argv: list[str]) -> None:
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     finally:
-        print("\n".join(console(compared)), flush=True)
+        print("\n".join(map(visible, console(compared))), flush=True)
     runs = f"{len(compared.runs)} run{'s' * (len(compared.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
 

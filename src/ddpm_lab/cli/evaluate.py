@@ -15,7 +15,7 @@ from ddpm_lab.errors import UserError
 
 
 def main() -> None:
-    """Exit codes: 0 done, 2 a mistake of the user's, 130 stopped."""
+    """Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
     run(_main, stopped="stopped; what was measured is kept, and the same command goes on from there")
 
 

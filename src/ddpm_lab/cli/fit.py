@@ -7,14 +7,23 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import processes
+from ddpm_lab.config.nested import Config, leaves
+from ddpm_lab.config.resume import HELD
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import replacing, unwritable, write_json
 
 
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
-    """Builds, trains and measures in `folder`, from `checkpoint` where there is one."""
+    """Builds, trains and measures in `folder`, from `checkpoint` where there is one, while no other process does."""
+    from ddpm_lab import ranks
+
+    with ranks.held(folder, "run.root", processes.number() == 0):
+        return _train(cfg, folder, checkpoint, auto, started)
+
+
+def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     from ddpm_lab import ranks
     from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
-    from ddpm_lab.files import write_json
     from ddpm_lab.training.fit import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
     from ddpm_lab.training.results import close
 
@@ -27,9 +36,11 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
     elsewhere = checkpoint is None and OmegaConf.select(cfg, "run.trained_in") is not None
     source = trained_in(cfg) if elsewhere else checkpoint
     start = None if source is None else read_start(source, elsewhere, module, trainer)
+    if start is not None:
+        check_trained_so(start.stored["config"], cfg, start.checkpoint)
     with ranks.by_first():
         if trainer.is_global_zero:
-            make_folder(folder, cfg)
+            write_config(folder, cfg)
             write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()], indent=None)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
             if start is not None:
@@ -66,13 +77,21 @@ def trained_in(cfg: DictConfig) -> Path:
     return checkpoint
 
 
-def make_folder(folder: Path, cfg: DictConfig) -> None:
-    """With config.yaml in it. Raises UserError where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    except OSError as error:
-        raise UserError(f"run.root: {folder} cannot be made or written to ({error.strerror}): choose another folder") from error
+def check_trained_so(stored: Config, cfg: DictConfig, checkpoint: Path) -> None:
+    """Raises UserError where a configuration trains otherwise than the checkpoint was, as one does that was edited by hand."""
+    from ddpm_lab.config.build import training_parts
+
+    before, now = (leaves(training_parts(config)) for config in (stored, cfg))
+    keys = [key for key in {**before, **now} if not key.startswith("trainer.") or key in HELD]
+    if different := [key for key in keys if before.get(key) != now.get(key)]:
+        listed = "; ".join(f"{key}={now.get(key)} but the checkpoint has {before.get(key)}" for key in different)
+        raise UserError(f"{checkpoint}: {listed}. Was config.yaml of that run edited? Put that back to go on with it")
+
+
+def write_config(folder: Path, cfg: DictConfig) -> None:
+    """config.yaml, beside the one of before and renamed. Raises UserError where that cannot be."""
+    with unwritable(folder, "run.root"), replacing(folder / "config.yaml") as partial:
+        OmegaConf.save(cfg, partial, resolve=True)
 
 
 def _try_out(cfg: DictConfig) -> int:

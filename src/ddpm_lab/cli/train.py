@@ -9,16 +9,19 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ddpm_lab import processes
 from ddpm_lab.cli.arguments import run
 from ddpm_lab.cli.fit import train
 from ddpm_lab.config.flags import config_dirs
 from ddpm_lab.config.grammar import canonical
+from ddpm_lab.config.nested import plain
 from ddpm_lab.config.preflight import VERSION, Arm, preflight
 from ddpm_lab.config.resume import resumed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import new_folder
+from ddpm_lab.files import new_folder, unwritable
 
 
 def main() -> None:
@@ -88,33 +91,49 @@ def settled(
     """With a folder, where there is none yet. A requeued job goes on in its own, as `resume=` that folder would."""
     if folder is None:
         folder = run_folder(cfg, choices)
-        if folder.exists():
+        if (folder / "checkpoints" / "last.ckpt").exists():
             cfg, checkpoint, _ = resumed(OmegaConf.create({"resume": str(folder), "run": {"name": None}}), [], [])
     return cfg, checkpoint, folder
 
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
-    """outputs/<experiment>/<name, or date and time>; not made yet. Raises UserError where a named one exists, unless it is that
-    of a requeued job, with a checkpoint to go on from."""
+    """outputs/<experiment>/<name, or date and time>, made. Raises UserError where a named one exists, unless it is that of a
+    requeued job, or of this same run, which was killed before its first checkpoint and begins again."""
     experiment = choices.get("experiment") or "none"
     cfg.run.experiment = cfg.run.experiment or (choices["data"] if experiment == "none" else experiment)
     parent = Path(cfg.run.root) / cfg.run.experiment
     if cfg.run.name is None and processes.in_slurm():
         cfg.run.name = f"slurm-{os.environ['SLURM_JOB_ID']}"
     if cfg.run.name is None:
-        return new_folder(parent)
+        return new_folder(parent, "run.root")
     folder = parent / cfg.run.name
-    if folder.exists() and not processes.requeued():
-        raise UserError(
-            f"run.name={cfg.run.name}: {folder} exists, and nothing is overwritten: "
-            f"choose another name, or go on with it by resume={folder}"
-        )
-    if folder.exists() and not (folder / "checkpoints" / "last.ckpt").exists():
-        raise UserError(
-            f"{folder}: this job was requeued before its first checkpoint, so there is nothing to go on from, and nothing is "
-            "overwritten: remove that folder and start the job anew"
-        )
-    return folder
+    if _is_made(folder) or processes.requeued() or _has_only_begun(folder, cfg):
+        return folder
+    raise UserError(
+        f"run.name={cfg.run.name}: {folder} exists, and nothing is overwritten: "
+        f"choose another name, or go on with it by resume={folder}"
+    )
+
+
+def _is_made(folder: Path) -> bool:
+    """Makes it; false where it exists."""
+    try:
+        with unwritable(folder, "run.root"):
+            folder.mkdir(parents=True)
+    except UserError as error:
+        if isinstance(error.__cause__, FileExistsError) and folder.is_dir():
+            return False
+        raise
+    return True
+
+
+def _has_only_begun(folder: Path, cfg: DictConfig) -> bool:
+    """Whether this same run was begun there and has nothing to lose: no checkpoint and no summary."""
+    kept = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("summary.json")]
+    try:
+        return not kept and OmegaConf.load(folder / "config.yaml") == OmegaConf.create(plain(cfg))
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
+        return False
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from ddpm_lab.compare.run_folder import Number, RunFolder
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
+from ddpm_lab.plain import visible
 
 Flat = dict[str, Plain]
 """A configuration by dotted keys; a group itself stands for its `_target_`."""
@@ -114,6 +115,7 @@ def flat_config(config: Mapping[str, Any]) -> Flat:
 
 def _flattened(config: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Plain]]:
     for key, value in config.items():
+        key = visible(str(key))
         name = f"{group}.{key}" if group else key
         if any(name == ignored.rstrip(".") or name.startswith(ignored) for ignored in NOT_COMPARED):
             continue
@@ -182,7 +184,7 @@ def _differing(flats: Sequence[Flat]) -> list[str]:
 
 
 def as_yaml(value: Plain) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else visible(str(value))
 
 
 def _words(key: str, values: Sequence[Plain], options: OptionNames) -> dict[str, str]:

@@ -182,8 +182,8 @@ def _thinned(values: Values, log: bool = False) -> list[Any]:
 
 
 def _rounded(values: Values) -> list[float | None]:
-    """To 6 digits. What is not a number leaves a gap."""
-    return [None if np.isnan(value) else float(f"{value:.6g}") for value in values]
+    """To 6 digits. What is not finite leaves a gap."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def terms(study: Study) -> Figure | None:

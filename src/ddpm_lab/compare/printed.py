@@ -250,13 +250,26 @@ def _numbers(choice: ComparedChoice, column: Column) -> dict[str, Any]:
     return fields | {"_p_holm": against.p, "_verdict": against.verdict.value}
 
 
+def _no_formula(value: Any) -> Any:
+    """What a spreadsheet does not calculate: behind an apostrophe text is text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def write_tables(report: ComparisonReport, folder: Path) -> None:
     """table.csv, table.md and table.tex."""
     records = [_record(study, choice) for study in report.studies for choice in study.compared.choices]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(name for record in records for name in record)))
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _no_formula(value) for name, value in record.items()} for record in records)
     write_text(folder / "table.csv", text.getvalue())
     md, latex = [], ["% needs \\usepackage{booktabs}"]
     for study in report.studies:
@@ -267,5 +280,5 @@ def write_tables(report: ComparisonReport, folder: Path) -> None:
             md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
         md.append("")
         latex += [*_tex(table, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
-    write_text(folder / "table.md", "\n".join(md))
+    write_text(folder / "table.md", "\n".join(md).replace("<", "&lt;"))  # no HTML of a label
     write_text(folder / "table.tex", "\n".join(latex))

@@ -192,8 +192,14 @@ def load(run: str | Path, weights: str | None = None) -> Run:
     averages, as "ema/0.999"; by default the (first) EMA where there is one. Raises UserError for what is not there, not
     readable, or of another network."""
     path = Path(run).expanduser()
-    checkpoint = read_checkpoint(path / "checkpoints" / "last.ckpt" if path.is_dir() else path)
-    model = build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"])
+    last = path / "checkpoints" / "last.ckpt"
+    if path.is_dir() and not last.parent.is_dir():
+        raise UserError(f"{path.absolute()}: not a run folder (it has no checkpoints/last.ckpt)")
+    checkpoint = read_checkpoint(last if path.is_dir() else path)
+    try:
+        model = build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"])
+    except UserError as error:
+        raise UserError(f"{path}: its configuration makes no model: {error}") from error
     return opened(model, checkpoint, weights, path)
 
 

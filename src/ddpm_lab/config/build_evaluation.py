@@ -3,7 +3,6 @@
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ddpm_lab.evaluation.quality import Quality, published
 from ddpm_lab.evaluation.store import Store
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.evaluation.tables import settings
+from ddpm_lab.files import new_folder
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
@@ -39,17 +39,27 @@ def evaluate_all(configs: Sequence[DictConfig]) -> None:
     logging.getLogger("ddpm_lab").setLevel(logging.INFO)
     join(device_of(configs[0].device))
     try:
-        stamp = ranks.agreed(datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-        folders: dict[Path, list[DictConfig]] = {}
+        together: dict[tuple[str, str | None], list[DictConfig]] = {}
         for cfg in configs:
-            folders.setdefault(Path(cfg.folder) / "eval" / (cfg.name or stamp), []).append(cfg)
+            together.setdefault((cfg.folder, cfg.name), []).append(cfg)
         loaded: Callable[..., Subject] = lru_cache(maxsize=1)(subject_of)  # one model in memory, as a sweep may ask for many
         extractors: dict[tuple[str, str], Extractor] = {}
-        arms = {folder: _arms(list(map(plain, of_one)), loaded, extractors) for folder, of_one in folders.items()}
-        for folder, of_one in folders.items():
-            measure(arms[folder], folder, OmegaConf.to_yaml(of_one[0]), partial(logger_of, plain(of_one[0]), folder))
+        arms = {place: _arms(list(map(plain, of_one)), loaded, extractors) for place, of_one in together.items()}
+        for place, of_one in together.items():
+            folder = _folder(*place)
+            with ranks.held(folder, "name", ranks.rank() == 0):
+                measure(arms[place], folder, OmegaConf.to_yaml(of_one[0]), partial(logger_of, plain(of_one[0]), folder))
     finally:
         leave()
+
+
+def _folder(run: str, name: str | None) -> Path:
+    """Of an evaluation: as it is called, or a new one that all processes share."""
+    parent, made = Path(run) / "eval", None
+    with ranks.by_first():
+        if name is None and ranks.rank() == 0:
+            made = new_folder(parent, "ckpt")
+    return parent / name if name else ranks.agreed(made)
 
 
 def _arms(configs: Sequence[Config], loaded: Callable[..., Subject], extractors: dict[tuple[str, str], Extractor]) -> list[Arm]:

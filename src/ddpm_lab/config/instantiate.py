@@ -7,12 +7,13 @@ a folder.
 
 import importlib
 import os
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm_lab.config.nested import Config, at, plain
+from ddpm_lab.config.nested import Config, at, first_line, plain
 from ddpm_lab.config.options import conf_dir, groups, options, read_mapping
 from ddpm_lab.config.signature import Explain, Node, given, inspected, unexplained
 from ddpm_lab.errors import UserError
@@ -98,3 +99,11 @@ def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
     except (ValueError, TypeError) as error:
         names_one = str(error).partition("=")[0] in values
         raise UserError(f"{key}{'.' if names_one else ': '}{error}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        if target.__module__.startswith("ddpm_lab."):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        at_fault = f"{type(error).__name__}: {first_line(error)} ({where.filename}, line {where.lineno})"
+        raise UserError(f"{key}: {target.__module__}.{getattr(target, '__name__', target)} failed: {at_fault}") from error

@@ -1,9 +1,9 @@
 """`resume=RUN_OR_CHECKPOINT`: which checkpoint, which configuration, which folder. Needs no torch for a run folder."""
 
-import zipfile
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,6 +11,8 @@ from yaml import YAMLError
 
 from ddpm_lab.config.options import content
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import is_whole, read_yaml
+from ddpm_lab.plain import check_plain
 from ddpm_lab.sweeps.state import finished
 
 FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
@@ -34,14 +36,15 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     Options are in `dirs`."""
     from ddpm_lab.config.combinations import check_combination
 
-    checkpoint, folder = located(Path(cfg.resume).expanduser(), "resume")
+    given = Path(cfg.resume).expanduser()
+    checkpoint, folder = located(newest(given), "resume")
     stored = configuration(checkpoint, folder)
     typed = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
     _choose(stored, typed, dirs)
     _apply(cfg, stored, [key for key in typed if key not in FREE])
     check_combination(stored, dirs)
     stored.resume = str(checkpoint)
-    in_place = folder is not None and checkpoint.name == "last.ckpt" and cfg.run.name is None
+    in_place = folder is not None and (given.is_dir() or checkpoint.name == "last.ckpt") and cfg.run.name is None
     if folder is None or not in_place:
         stored.run.name = cfg.run.name
         return Resumed(stored, checkpoint, None)
@@ -54,20 +57,21 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
 
 
 def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:
-    """What a run was trained with, by its folder or else its checkpoint. Raises UserError for what is not that of a run."""
-    path = checkpoint if folder is None else folder / "config.yaml"
-    try:
-        if folder is None:
-            from ddpm_lab.models.checkpoint import read_checkpoint
+    """What a run was trained with, by its folder, or else by its checkpoint where config.yaml is damaged. Raises UserError for
+    what is not that of a run."""
+    if folder is not None:
+        path = folder / "config.yaml"
+        try:
+            check_plain(read_yaml(path))
+            if isinstance(config := OmegaConf.load(path), DictConfig) and {"data", "seed", "trainer"} <= config.keys():
+                return config
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):  # as a full disk leaves it
+            pass
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
+    from ddpm_lab.models.checkpoint import read_checkpoint
 
-            config = OmegaConf.create(read_checkpoint(checkpoint)["config"])
-        else:
-            config = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not readable as a configuration: {' '.join(str(error).split())}") from error
-    if not isinstance(config, DictConfig) or not {"data", "trainer"} <= config.keys():
-        raise UserError(f"{path}: not the configuration of a run")
-    return config
+    return cast(DictConfig, OmegaConf.create(read_checkpoint(checkpoint)["config"]))
 
 
 def located(path: Path, key: str) -> tuple[Path, Path | None]:
@@ -78,14 +82,25 @@ def located(path: Path, key: str) -> tuple[Path, Path | None]:
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint.exists():
         raise UserError(f"{key}={path}: not a run folder (it has no checkpoints/last.ckpt).{_near(path / 'any')}")
-    if not zipfile.is_zipfile(checkpoint):
-        others = [str(other) for other in sorted(checkpoint.parent.glob("*.ckpt")) if zipfile.is_zipfile(other)]
-        raise UserError(
-            f"{key}={path}: {checkpoint} is not a readable checkpoint (cut short, or not one)."
-            + (f" Readable: {', '.join(others)}." if others else "")
-        )
+    if not is_whole(checkpoint):
+        others = f" Readable: {', '.join(map(str, readable[-5:]))}." if (readable := _readable(checkpoint)) else ""
+        raise UserError(f"{key}={path}: {checkpoint} is not a readable checkpoint (damaged, cut short, or not one).{others}")
     folder = checkpoint.parent.parent
     return checkpoint, folder if (folder / "config.yaml").exists() else None
+
+
+def _readable(checkpoint: Path) -> list[Path]:
+    """The readable checkpoints beside it, the newest last."""
+    return sorted(filter(is_whole, checkpoint.parent.glob("[!.]*.ckpt")), key=lambda path: path.stat().st_mtime)
+
+
+def newest(run: Path) -> Path:
+    """Of a run folder whose last checkpoint is damaged the newest readable one, which is told; else what was given."""
+    last = run / "checkpoints" / "last.ckpt"
+    if not last.exists() or is_whole(last) or not (readable := _readable(last)):
+        return run
+    print(f"{last} is damaged: going on from {readable[-1]}", file=sys.stderr)
+    return readable[-1]
 
 
 def _near(path: Path) -> str:

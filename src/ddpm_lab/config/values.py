@@ -14,7 +14,7 @@ from ddpm_lab.config.instantiate import described, resolve_target
 from ddpm_lab.config.nested import Config
 from ddpm_lab.config.options import content
 from ddpm_lab.config.signature import Explain, inspected, parameters
-from ddpm_lab.domains import FolderName, FolderPath, NonNegativeInt, PositiveInt, Text
+from ddpm_lab.domains import FolderName, FolderPath, NonNegativeInt, PositiveInt, Size, Text
 from ddpm_lab.errors import UserError
 
 AUTO = "auto"
@@ -42,7 +42,7 @@ class Evaluate:
     seed: NonNegativeInt = 0
     name: FolderName | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch: PositiveInt = 256
+    batch: Size = 256
     settings: list[Text] = field(default_factory=list)
 
 

@@ -4,12 +4,12 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.core.path import NoiseSchedule
-from ddpm_lab.domains import ClosedUnit, NonNegativeFloat, OpenUnit, PositiveFloat, PositiveInt, checked
+from ddpm_lab.domains import ClosedUnit, NonNegativeFloat, OpenUnit, PositiveFloat, Size, checked
 
 
 def from_betas(betas: Float64[Tensor, " T"], clipped: int = 0) -> NoiseSchedule:
@@ -35,9 +35,7 @@ def _spaced(start: float, end: float, n: int) -> Float64[Tensor, " n"]:
 
 
 @checked
-def linear(
-    T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, rescale: bool = False
-) -> NoiseSchedule:
+def linear(T: Size = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, rescale: bool = False) -> NoiseSchedule:
     """β evenly spaced, Ho et al. 2020 section 4; `rescale` multiplies both ends by 1000/T as iDDPM's code does."""
     factor = 1000 / T if rescale else 1.0
     largest = 1000 * (max(beta_start, beta_end) if T > 1 else beta_start)  # with T = 1 the only β is the first
@@ -50,35 +48,33 @@ def linear(
 
 
 @checked
-def quadratic(T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02) -> NoiseSchedule:
+def quadratic(T: Size = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02) -> NoiseSchedule:
     """√β evenly spaced: "quad" in Ho's code, "linear" in latent diffusion, "scaled_linear" in diffusers."""
     return from_betas(_spaced(beta_start**0.5, beta_end**0.5, T) ** 2)
 
 
 @checked
-def constant(T: PositiveInt = 1000, beta: OpenUnit = 0.02) -> NoiseSchedule:
+def constant(T: Size = 1000, beta: OpenUnit = 0.02) -> NoiseSchedule:
     """β the same at every t: "const" in Ho's code."""
     return from_betas(_spaced(beta, beta, T))
 
 
 @checked
-def warmup(
-    T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, fraction: ClosedUnit = 0.1
-) -> NoiseSchedule:
+def warmup(T: Size = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, fraction: ClosedUnit = 0.1) -> NoiseSchedule:
     """β rises evenly over the first ⌊fraction · T⌋ steps and then stays: "warmup10" and "warmup50" in Ho's code."""
     rising = int(T * fraction)
     return from_betas(torch.cat([_spaced(beta_start, beta_end, rising), _spaced(beta_end, beta_end, T - rising)]))
 
 
 @checked
-def jsd(T: PositiveInt = 1000) -> NoiseSchedule:
+def jsd(T: Size = 1000) -> NoiseSchedule:
     """β_t = 1 / (T − t + 1), Sohl-Dickstein et al. 2015 section 2.4.1: ᾱ_t = 1 − t/T, so that nothing is left at T."""
     return from_betas(1 / _spaced(float(T), 1.0, T))
 
 
 @checked
 def sigmoid_beta(
-    T: PositiveInt = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, width: PositiveFloat = 6.0
+    T: Size = 1000, beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02, width: PositiveFloat = 6.0
 ) -> NoiseSchedule:
     """β follows a sigmoid over [−width, width]: "sigmoid" in diffusers and in the code of DDIM."""
     return from_betas(torch.sigmoid(_spaced(-width, width, T)) * (beta_end - beta_start) + beta_start)
@@ -86,7 +82,7 @@ def sigmoid_beta(
 
 @checked
 def sigmoid_alpha_bar(
-    T: PositiveInt = 1000, start: float = -3.0, end: float = 3.0, tau: PositiveFloat = 1.0, max_beta: OpenUnit = 0.999
+    T: Size = 1000, start: float = -3.0, end: float = 3.0, tau: PositiveFloat = 1.0, max_beta: OpenUnit = 0.999
 ) -> NoiseSchedule:
     """ᾱ follows a falling sigmoid over [start, end] of temperature τ, scaled to fall from 1 to 0: Jabri et al. 2022."""
     if start >= end:
@@ -96,7 +92,7 @@ def sigmoid_alpha_bar(
 
 
 @checked
-def cosine(T: PositiveInt = 1000, offset: NonNegativeFloat = 0.008, max_beta: OpenUnit = 0.999) -> NoiseSchedule:
+def cosine(T: Size = 1000, offset: NonNegativeFloat = 0.008, max_beta: OpenUnit = 0.999) -> NoiseSchedule:
     """iDDPM Eq. 17, `offset` being the paper's s. β is capped at `max_beta` and ᾱ follows the capped β, so ᾱ_T > 0."""
     u = torch.arange(T + 1, dtype=torch.float64) / T
     return _capped(torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2, max_beta)
@@ -114,7 +110,7 @@ BASES = {"linear": linear, "quadratic": quadratic, "sigmoid_beta": sigmoid_beta}
 
 @checked
 def zero_terminal_snr(
-    T: Annotated[int, Ge(2)] = 1000, base: Base = "linear", beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02
+    T: Annotated[int, Ge(2), Le(10**6)] = 1000, base: Base = "linear", beta_start: OpenUnit = 1e-4, beta_end: OpenUnit = 0.02
 ) -> NoiseSchedule:
     """Lin et al. 2024 Algorithm 1: √ᾱ of the base schedule is shifted and scaled so that ᾱ_T = 0 and ᾱ_1 stays."""
     scale = BASES[base](T, beta_start, beta_end).alphas_bar[1:].sqrt()

@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.data.prepare import STEPS, Crop, command
 from ddpm_lab.data.store import Store
-from ddpm_lab.domains import PositiveInt, Text, checked
+from ddpm_lab.domains import PositiveInt, Size, Text, checked
 from ddpm_lab.errors import UserError
 
 
@@ -28,7 +28,7 @@ class CelebA(InMemory):
     crop: Crop = "center140"
     size: PositiveInt = 64
     validation: Literal["val", "test"] = "val"
-    batch_size: PositiveInt = 128
+    batch_size: Size = 128
     flip: bool = True
 
     @property

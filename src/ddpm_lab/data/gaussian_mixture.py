@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.data.memory import InMemory
-from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt, checked
+from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt, Size, checked
 
 
 @checked
@@ -26,7 +26,7 @@ class GaussianMixture(InMemory):
     std: PositiveFloat = 0.08
     n_train: PositiveInt = 20000
     n_val: Annotated[int, Ge(2)] = 2000
-    batch_size: PositiveInt = 512
+    batch_size: Size = 512
     split_seed: NonNegativeInt = 0
 
     @property

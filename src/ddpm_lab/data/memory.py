@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.grey import scale
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, PositiveInt
+from ddpm_lab.domains import NonNegativeInt, OpenUnit, Size
 from ddpm_lab.errors import UserError
 
 
@@ -213,7 +213,7 @@ class Split(InMemory):
 
     val_fraction: OpenUnit = 0.1
     split_seed: NonNegativeInt = 0
-    batch_size: PositiveInt = 128
+    batch_size: Size = 128
     flip: bool = False
 
     def split(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:

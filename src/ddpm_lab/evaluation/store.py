@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import replacing, write_text
+from ddpm_lab.files import write_text
+from ddpm_lab.models.checkpoint import read_archive, write_archive
 
 Piece = dict[str, Tensor]
 METHOD = 3
@@ -94,13 +94,9 @@ def is_whole(path: Path) -> bool:
 
 
 def read(path: Path) -> Piece:
-    """The tensors in a file; runs no code from it."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """The tensors in a file. Raises what `read_archive` raises."""
+    return read_archive(path)
 
 
 def _write(piece: Piece, path: Path) -> None:
-    try:
-        with replacing(path) as partial:
-            torch.save({name: value.cpu() for name, value in piece.items()}, partial)
-    except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
-        raise UserError(f"{path}: could not be written ({error}); earlier pieces are kept") from error
+    write_archive({name: value.cpu() for name, value in piece.items()}, path)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_lab.domains import Incompatible, NonNegativeInt, PositiveInt, checked
+from ddpm_lab.domains import Incompatible, NonNegativeInt, PositiveInt, Size, checked
 from ddpm_lab.metrics import cache
 from ddpm_lab.metrics.classifier_training import RECIPE, Head, accuracy, convnet, default_epochs, quantise, train
 from ddpm_lab.metrics.extractors import WORDS, Metric, of_few
@@ -55,7 +55,7 @@ class Classifier:
     slow = True
 
     def __init__(
-        self, seed: NonNegativeInt = 0, epochs: PositiveInt | None = None, batch: PositiveInt = 1024, *, data: Labelled
+        self, seed: NonNegativeInt = 0, epochs: PositiveInt | None = None, batch: Size = 1024, *, data: Labelled
     ) -> None:
         self.check(data)
         assert data.levels is not None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.grey import to_uint8
-from ddpm_lab.domains import File, Incompatible, PositiveInt, checked
+from ddpm_lab.domains import File, Incompatible, Size, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import sha256
 from ddpm_lab.metrics.extractors import WORDS, Metric, of_few
@@ -30,7 +30,7 @@ class Inception:
 
     name, slow = "inception", True
 
-    def __init__(self, weights: File | None = None, batch: PositiveInt = 64, *, data: Any = None) -> None:
+    def __init__(self, weights: File | None = None, batch: Size = 64, *, data: Any = None) -> None:
         if data is not None:
             self.check(data)
         self.batch = batch

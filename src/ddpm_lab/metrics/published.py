@@ -57,7 +57,7 @@ def _arrays(path: Path, key: str) -> dict[str, np.ndarray]:
                 raise ValueError("one array, not an .npz")
             return {name: content[name] if name in wanted else np.empty(0) for name in content.files}
     except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
-        raise UserError(f"{key}={path}: not readable as .npz of plain arrays ({error}).") from error
+        raise UserError(f"{key}={path}: not readable as .npz of plain arrays of numbers.") from error
 
 
 def _problem(mean: np.ndarray, cov: np.ndarray, n: np.ndarray | None) -> str | None:

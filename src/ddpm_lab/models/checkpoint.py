@@ -2,54 +2,118 @@
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le, MinLen
+from torch import Tensor
 
+from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import replacing
+from ddpm_lab.files import is_intact, replacing, seal
+from ddpm_lab.plain import brief, check_plain
 
 
-def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Writes beside the target, syncs, and renames: another folder might be another file system, where a move is a copy. Raises
-    UserError where there is no room."""
+def _of_tensors(value: object) -> bool:
+    """Whether it maps names to tensors."""
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+Values: Any = Annotated[dict, Named(lambda _: True, words="mapping")]
+Levels: Any = Annotated[int, Ge(2), Le(256)]
+State: Any = Annotated[object, Named(_of_tensors, words="mapping of names to tensors")]
+FORMAT: dict[str, Any] = {
+    "config": Values,
+    "config.seed": NonNegativeInt,
+    "config.data": Values,
+    "config.trainer": Values,
+    "config.callbacks": Values | None,
+    "shape": Annotated[list[Size], MinLen(1)],
+    "levels": Levels | None,
+    "global_step": NonNegativeInt,
+    "state_dict": State,
+}
+"""What every checkpoint holds, but for averages, "ema/<decay>", which are `State` too."""
+TRAINING: dict[str, Any] = {
+    "callbacks": Values,
+    "loops": Values,
+    "lr_schedulers": list,
+    "optimizer_states": list,
+}
+"""What of a checkpoint only training needs, besides `RESUMED`."""
+RESUMED = TRAINING | {"processes": PositiveInt, "timesteps": Values}
+
+
+def write_archive(content: dict[str, Any], path: Path) -> None:
+    """Tensors and plain containers with their sha256. Writes beside the target, syncs, and renames: another folder might be
+    another file system, where a move is a copy. Raises UserError where there is no room."""
     try:
-        with replacing(path) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        with replacing(path) as partial, partial.open("w+b") as file:
+            torch.save(content, file)
+            seal(file)
     except (OSError, RuntimeError) as error:  # torch hides a full disk in a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         raise UserError(f"{path}: could not be written ({cause.strerror}); what was saved before is intact.") from error
+
+
+def read_archive(path: Path) -> Any:
+    """What `write_archive` wrote, on the CPU; runs no code from it. Raises ValueError where a bit of it has changed, and
+    whatever torch raises for what is no archive."""
+    with path.open("rb") as file:
+        if not is_intact(file):
+            raise ValueError("not what was written")
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """An archive, on the disk when this returns."""
+    write_archive(checkpoint, path)
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`, on the CPU; runs no code from it. Raises UserError naming the file, and readable ones by it."""
+    """The checkpoint at `path`, checked. Raises UserError naming the file, and readable ones by it."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_archive(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint.{_others(path)}") from error
     except Exception as error:  # torch raises a dozen kinds, none of which tells a user more than this
-        raise UserError(f"{path}: not a readable checkpoint (cut short, or not one of ours).{_others(path)}") from error
+        raise UserError(f"{path}: not a readable checkpoint (damaged, cut short, or another file).{_others(path)}") from error
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "global_step"} <= checkpoint.keys():
         raise UserError(f"{path}: a checkpoint, but not one of ddpm-lab's (config and state_dict are missing).{_others(path)}")
+    try:
+        _check(checkpoint)
+    except ValueError as error:
+        raise UserError(f"{path}: a damaged checkpoint: {error}") from error
     return checkpoint
 
 
-TRAINING = ("callbacks", "loops", "lr_schedulers", "optimizer_states")
-"""What of a checkpoint only training needs."""
+def _check(checkpoint: dict[str, Any]) -> None:
+    """Raises ValueError for a field that is not what it should be."""
+    averages = {key: State for key in checkpoint if str(key).startswith("ema/")}
+    resumed = RESUMED if "optimizer_states" in checkpoint else {}
+    for key, domain in (FORMAT | averages | resumed).items():
+        held = checkpoint if key in averages or "." not in key else checkpoint["config"]
+        value = held.get(key if held is checkpoint else key.removeprefix("config."))
+        if (held is checkpoint and key not in held) or not accepts(domain, value):
+            raise ValueError(f"{key}={brief(value)}: allowed is {allowed(domain)}")
+    check_plain(checkpoint["config"], "config")
 
 
 def write_weights(source: Path, target: Path) -> None:
     """The checkpoint without what only training needs: weights, averages and all that says what they are."""
     checkpoint = read_checkpoint(source)
-    torch.save({key: value for key, value in checkpoint.items() if key not in TRAINING}, target)
+    write_archive({key: value for key, value in checkpoint.items() if key not in TRAINING}, target)
 
 
 def _others(path: Path) -> str:
-    others = sorted(str(other) for other in path.parent.glob("[!.]*.ckpt") if other != path and zipfile.is_zipfile(other))
-    return f" Beside it: {', '.join(others)}." if others else ""
+    """The newest readable checkpoints beside it."""
+    beside = [other for other in path.parent.glob("[!.]*.ckpt") if other != path and zipfile.is_zipfile(other)]
+    newest = sorted(beside, key=lambda other: other.stat().st_mtime)[-5:]
+    return f" Beside it: {', '.join(map(str, newest))}." if newest else ""

@@ -114,6 +114,8 @@ def opened(model: Model, checkpoint: Mapping[str, Any], weights: str | None, sou
     if chosen != "raw":
         state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
     load_weights(model, state, source)
+    if not all(value.isfinite().all() for value in state.values()):
+        raise UserError(f"{source}: {chosen} weights are not finite; this checkpoint has {', '.join(allowed)}")
     if _channels_last(checkpoint["config"].get("trainer") or {}):
         model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Run(model, chosen, checkpoint["global_step"])

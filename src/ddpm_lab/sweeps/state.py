@@ -108,7 +108,7 @@ def opened(plan: Plan) -> Sweep:
             return Sweep(folder, entries, True, search)
     if name and folders[0].exists():
         raise UserError(f"sweep.name={name}: {folders[0]} holds another sweep, and nothing is overwritten: choose another name")
-    return Sweep(folders[0] if name else new_folder(plan.place), new, False, search)
+    return Sweep(folders[0] if name else new_folder(plan.place, "run.root"), new, False, search)
 
 
 def entry_of(number: int, run: PlannedRun) -> Entry:

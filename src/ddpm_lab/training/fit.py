@@ -15,6 +15,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_json
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.run import load_weights
+from ddpm_lab.signals import Stopped
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.final import measure, peak_memory, summary, table, written
 from ddpm_lab.training.interrupt import Interrupted
@@ -104,9 +105,9 @@ def fit_and_report(
     except Interrupted as stop:
         log.info("stopped at step %d; go on with: python train.py resume=%s", trainer.global_step, folder)
         return 128 + stop.number
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         log.info("stopped at once; go on from the last checkpoint with: python train.py resume=%s", folder)
-        return 130
+        return stop.code if isinstance(stop, Stopped) else 130
     if not trainer.is_global_zero:
         return 0
     content = summary(trainer, module, results, started, memory) | {"training_hash": training_hash}

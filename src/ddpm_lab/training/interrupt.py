@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM let the step in progress finish, so that what is saved is a whole step."""
+"""Ctrl-C, SIGTERM and SIGHUP let the step in progress finish, so that what is saved is a whole step."""
 
 import signal
 from types import FrameType
 
-from ddpm_lab import ranks
+from ddpm_lab import ranks, signals
 
 ASK_EVERY = 10
 
@@ -23,9 +23,8 @@ class Interrupt:
         self.signal: int | None = None
 
     def listen(self) -> None:
-        """Take over SIGINT and SIGTERM, after Lightning has installed its own handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        """Take over the signals, after Lightning has installed its own handlers."""
+        signals.listen(self._on_signal)
 
     def agreed(self, step: int = 0) -> int:
         """The signal that came, or 0; call at every whole step. Several processes ask each other every `ASK_EVERY` steps, so

@@ -1,0 +1,44 @@
+"""Plain values: what a file that somebody else wrote may hold."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def walked(content: Any, key: str = "", limit: int = 10**5) -> Iterator[tuple[str, Any]]:
+    """Every value of nested containers by its dotted key, containers before what they hold. Raises ValueError where there are
+    more than `limit`, as a file of a few lines whose names stand for each other can hold, and for a key that is not text."""
+    waiting = [(key, content)]
+    while waiting:
+        limit -= 1
+        if limit < 0:
+            raise ValueError("more values than a configuration has")
+        key, value = waiting.pop()
+        yield key, value
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+        for name, inner in items:
+            if isinstance(value, Mapping) and not isinstance(name, str):
+                raise ValueError(f"{key or 'the root'} has the key {name!r:.40}, which is no text")
+            waiting.append((f"{key}.{name}".lstrip("."), inner))
+
+
+def check_plain(config: Any, key: str = "") -> None:
+    """Raises ValueError for a configuration that is not plain values: a reference ${...} would be looked up where it is read,
+    and could be to a secret of whoever reads it."""
+    for name, value in walked(config, key):
+        if isinstance(value, str) and "${" in value:
+            raise ValueError(f"{name}={brief(value)}: a stored configuration has no references ${{...}}")
+        if not isinstance(value, dict | list | tuple | str | int | float | None):
+            raise ValueError(f"{name}: a {type(value).__name__}; allowed are values that yaml has")
+
+
+def brief(value: object) -> str:
+    """On one line, and not the content of a network."""
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return f"[{', '.join(map(brief, value[:8]))}]"
+    scalar = isinstance(value, str | int | float | None)
+    return "null" if value is None else ascii(str(value))[1:-1][:60] if scalar else type(value).__name__
+
+
+def visible(text: str) -> str:
+    """With what no printer shows escaped: a terminal would obey it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,58 @@
+"""The signals that stop a command: Ctrl-C, SIGTERM, and SIGHUP, by which a terminal goes. Its exit code is then 128 + the
+number of the signal: 130, 143, 129."""
+
+import os
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised where a signal stops a command."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+def listen(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+    """Calls the handler for each of the signals. Returns the handlers of before. Under nohup SIGHUP stays ignored."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        handler(number, frame)
+
+    heard = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, on_signal) for number in heard}
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Within it a signal raises `Stopped`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = listen(_stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _leave_terminal() -> None:
+    """What is printed to one that has gone would fail."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
