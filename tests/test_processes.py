@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -100,6 +99,7 @@ def free_port() -> int:
 def srun(cwd: Path, *arguments: str, restarts: int = 0) -> list[subprocess.Popen]:
     """Two processes, started as SLURM starts those of job 77."""
     job = {
+        "STEP_NUM_TASKS": 2,
         "NTASKS": 2,
         "NTASKS_PER_NODE": 2,
         "NNODES": 1,
@@ -279,11 +279,6 @@ def test_a_requeued_job_goes_on_and_equals_one_that_was_not(place, one):
     assert_same_numbers(one, folder, atol=1e-10)
 
 
-def test_a_requeued_job_without_a_checkpoint_ends_and_does_not_wait(tmp_path):
-    (tmp_path / "outputs" / "smoke" / "slurm-77").mkdir(parents=True)
-    assert_one_speaks(srun(tmp_path, *RUN, *TWO, restarts=1), 2, "slurm-77: this job was requeued before its first checkpoint")
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -304,17 +299,3 @@ def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
     assert done.returncode == 2
     (told,) = [line for line in done.stderr.splitlines() if "error" in line.lower()]
     assert told.startswith("error: outputs/smoke/full/checkpoints/last.ckpt: could not be written (File too large)")
-
-
-def test_the_environment_of_a_slurm_job_is_known(monkeypatch):
-    from ddpm_lab import processes
-
-    for name in list(os.environ):
-        if name.startswith(("SLURM", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-            monkeypatch.delenv(name)
-    assert (processes.number(), processes.started(), processes.requeued()) == (0, 1, False)
-    job = {"NTASKS": "4", "PROCID": "3", "JOB_ID": "77", "JOB_NAME": "ddpm", "RESTART_COUNT": "2"}
-    for name, value in job.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    assert (processes.number(), processes.started(), processes.requeued()) == (3, 4, True)
-    assert not processes.started_by_another()

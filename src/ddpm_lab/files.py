@@ -73,7 +73,11 @@ def cache_root() -> Path:
 
 
 def new_folder(parent: Path) -> Path:
-    """A path under `parent` named by date and time, and a number if it exists. The folder is not made."""
-    path = parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    """A path under `parent` named by date and time. The folder is not made."""
+    return unused(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def unused(path: Path) -> Path:
+    """`path`, with a number if it exists."""
     numbered = (path.with_name(f"{path.name}_{i}") for i in range(2, 10**6))
     return path if not path.exists() else next(p for p in numbered if not p.exists())

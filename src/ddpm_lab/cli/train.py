@@ -1,6 +1,5 @@
 """`python train.py`: answers mistakes at once, then trains, measures and reports."""
 
-import os
 import sys
 import time
 from functools import partial
@@ -15,10 +14,11 @@ from ddpm_lab.cli.arguments import run
 from ddpm_lab.cli.fit import train
 from ddpm_lab.config.flags import config_dirs
 from ddpm_lab.config.grammar import canonical
+from ddpm_lab.config.nested import plain
 from ddpm_lab.config.preflight import VERSION, Arm, preflight
-from ddpm_lab.config.resume import resumed
+from ddpm_lab.config.resume import configuration, resumed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import new_folder
+from ddpm_lab.files import new_folder, unused
 
 
 def main() -> None:
@@ -94,27 +94,38 @@ def settled(
 
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
-    """outputs/<experiment>/<name, or date and time>; not made yet. Raises UserError where a named one exists, unless it is that
-    of a requeued job, with a checkpoint to go on from."""
+    """outputs/<experiment>/<name, or number of the job, or date and time>; not made yet. A requeued job finds that of its own
+    configuration with a checkpoint to go on from. Raises UserError where another named one exists."""
     experiment = choices.get("experiment") or "none"
     cfg.run.experiment = cfg.run.experiment or (choices["data"] if experiment == "none" else experiment)
     parent = Path(cfg.run.root) / cfg.run.experiment
-    if cfg.run.name is None and processes.in_slurm():
-        cfg.run.name = f"slurm-{os.environ['SLURM_JOB_ID']}"
+    if cfg.run.name is None and (job := processes.job()):
+        first = parent / f"slurm-{job}"
+        begun = [first, *sorted(parent.glob(f"{first.name}_*"))] if processes.requeued() else []
+        folder = next((folder for folder in begun if _may_go_on(cfg, folder)), unused(first))
+        cfg.run.name = folder.name
+        return folder
     if cfg.run.name is None:
         return new_folder(parent)
     folder = parent / cfg.run.name
-    if folder.exists() and not processes.requeued():
+    if folder.exists() and not (processes.requeued() and _may_go_on(cfg, folder)):
         raise UserError(
             f"run.name={cfg.run.name}: {folder} exists, and nothing is overwritten: "
             f"choose another name, or go on with it by resume={folder}"
         )
-    if folder.exists() and not (folder / "checkpoints" / "last.ckpt").exists():
-        raise UserError(
-            f"{folder}: this job was requeued before its first checkpoint, so there is nothing to go on from, and nothing is "
-            "overwritten: remove that folder and start the job anew"
-        )
     return folder
+
+
+def _may_go_on(cfg: DictConfig, folder: Path) -> bool:
+    """Whether there is a checkpoint of a run with this configuration."""
+    from ddpm_lab.config.build import drop_unused
+
+    checkpoint, ours = folder / "checkpoints" / "last.ckpt", cfg.copy()
+    if not checkpoint.exists():
+        return False
+    drop_unused(ours)
+    stored, new = plain(configuration(checkpoint, folder)), plain(ours)
+    return all(stored.get(key) == new.get(key) for key in (stored | new) if key not in ("resume", "run"))
 
 
 if __name__ == "__main__":
