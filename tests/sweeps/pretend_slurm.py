@@ -51,7 +51,9 @@ def sbatch(script: str) -> None:
     text = Path(script).read_text()
     given = options(text)
     if given.get("partition") == "nope":
-        sys.exit("sbatch: error: invalid partition specified: nope")
+        sys.exit(
+            "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition"
+        )
     if sum(state in ("PENDING", "RUNNING") for state in states().values()) >= asked("room", 1000):
         sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
     job = str(time.time_ns() // 1000)
