@@ -219,9 +219,10 @@ def test_a_queue_that_is_full_takes_the_next_when_one_has_ended(run, queue):
     assert len(list((only() / ".submitit").glob("*.pkl"))) == 2 * 3
 
 
-def test_what_slurm_refuses_is_one_line(run, queue):
+def test_what_slurm_refuses_is_one_line(run, queue, capsys):
     with pytest.raises(UserError, match=r"^launcher=slurm: sbatch: error: invalid partition specified: nope$"):
         run("seed=1,2 launcher.partition=nope")
+    assert capsys.readouterr().err == ""
     assert states(only()) == [("waiting", None)] * 2
     assert run("seed=1,2")[0] == 0
 

@@ -45,8 +45,7 @@ def run_arm(command: Sequence[str], log: str) -> tuple[int, float]:
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
         os.environ.setdefault("OMP_NUM_THREADS", cpus)
     failed: list[int] = []
-    if os.environ.get("SLURM_PROCID", "0") == "0":
-        atexit.register(_leave, failed)  # what is registered later is called earlier
+    atexit.register(_leave, failed)  # what is registered later is called earlier
     with _printing_to(Path(log)):
         try:
             _run(list(command[1:]))
@@ -62,16 +61,19 @@ def run_arm(command: Sequence[str], log: str) -> tuple[int, float]:
 
 
 def _leave(failed: list[int]) -> None:
-    """Ends the process with the exit code of a run that failed, for which SLURM counts the job as failed. srun then ends the
-    other tasks, so their results are waited for."""
+    """Ends the first task with the exit code of a run that failed, for which SLURM counts the job as failed. srun then ends the
+    other tasks, so it waits for their results, and for their own end a moment longer."""
     if not failed:
         return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        os._exit(0)
     folder, job, tasks = Path(os.environ["SUBMITIT_FOLDER"]), os.environ["SLURM_JOB_ID"], int(os.environ["SLURM_NTASKS"])
     until = time.monotonic() + WAIT_FOR_OTHERS
     while time.monotonic() < until and not all(result_path(folder, job, task).exists() for task in range(tasks)):
         time.sleep(0.1)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    time.sleep(1.0 if tasks > 1 else 0.0)
     os._exit(failed[0])
 
 

@@ -10,8 +10,9 @@ import re
 import shutil
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import KW_ONLY, dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -85,7 +86,7 @@ class Slurm:
         place, before = Path(log.name).absolute(), Path(log.name).stat().st_size
         begin = headed(log, command)
         executor = self.executor(place.parent, f"{place.parent.name}.{entry.number}", run)
-        with _clean_environment():
+        with _clean_environment(), redirect_stderr(StringIO()):  # submitit prints there what it raises
             try:
                 job = executor.submit(run_arm, command, str(place))
             except RuntimeError as error:  # of sbatch
