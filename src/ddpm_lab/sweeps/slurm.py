@@ -1,4 +1,4 @@
-"""`launcher=slurm`: each run of a sweep is a job of SLURM, submitted and watched by submitit.
+"""`launcher=slurm`: each run of a sweep is a job of SLURM, submitted by submitit and watched through squeue (queue.py).
 
 A job has as many tasks as the run has processes, which find each other as under srun (processes.py). Each task runs train.py
 within the process that srun started: a signal then reaches it exactly once, however SLURM follows what a job starts. A job is
