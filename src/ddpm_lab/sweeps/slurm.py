@@ -28,7 +28,7 @@ from ddpm_lab.sweeps.state import Entry
 
 LOOK_EVERY = 2.0
 """Seconds between looks at a job's files."""
-WAIT_FOR_FILES = {True: 30.0, False: 5.0}
+WAIT_FOR_FILES = {True: 30.0, False: 3.0}
 """Seconds that a shared disk may take to show what a job wrote before it ended; of one that ended well, something is there."""
 PATIENCE = (50.0, 40.0)
 """Seconds that jobs are waited for after a first and a second signal. SLURM kills what it ends after 30 s (KillWait)."""
