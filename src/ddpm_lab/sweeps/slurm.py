@@ -165,6 +165,7 @@ class Job(Started):
     def _has_ended(self, now: float) -> bool:
         """Whether SLURM says so, for long enough that a shared disk shows what the job wrote."""
         if self.queue.taken < self.submitted or self.queue.alive(self.number):
+            self._over = float("inf")
             return False
         self._over = min(self._over, now)
         return now - self._over >= WAIT_FOR_FILES[self.queue.ended_well(self.number)]
