@@ -182,7 +182,7 @@ def test_preempted_in_training(holding, expected):
 
 
 def test_the_time_limit(holding, expected):
-    launcher = holding.start("launcher.partition=short", "launcher.notice=50")
+    launcher = holding.start("launcher.partition=short", "launcher.notice=30")
     holding.in_step()
     holding.release_when_told_to_stop(holding.log)
     assert "exit code 143" in holding.ends(launcher, 1)
