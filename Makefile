@@ -16,9 +16,10 @@ shapes:  ## the fast tests of the maths again, with every shape annotation check
 	OMP_NUM_THREADS=1 pytest -n 2 --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype tests/core \
 		--cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 
-slow:  ## tests that train; the default run last, as a user runs it, with both cores
-	OMP_NUM_THREADS=1 pytest -m slow -n 2 --timeout=1500 --ignore=tests/test_quality.py
+slow:  ## tests that train; then the default run, as a user runs it, with both cores; sweeps on a real SLURM last
+	OMP_NUM_THREADS=1 pytest -m slow -n 2 --timeout=1500 --ignore=tests/test_quality.py --ignore=tests/sweeps/test_real_slurm.py
 	pytest -m slow -n 0 --timeout=1500 tests/test_quality.py
+	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
 
 test-all: test shapes slow
 

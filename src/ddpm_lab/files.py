@@ -123,13 +123,17 @@ def cache_root() -> Path:
 
 
 def new_folder(parent: Path, key: str) -> Path:
-    """A folder under `parent` named by date and time, and a number if it exists. It is made here, so that no other process has
-    it. Raises UserError that begins with the key by which the parent was chosen."""
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for name in itertools.chain([stamp], (f"{stamp}_{i}" for i in itertools.count(2))):
-        with unwritable(parent / name, key), suppress(FileExistsError):
-            (parent / name).mkdir(parents=True)
-            return parent / name
+    """A new folder under `parent` named by date and time."""
+    return made(parent / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"), key)
+
+
+def made(path: Path, key: str) -> Path:
+    """`path`, with a number if it exists. It is made here, so that no other process has it. Raises UserError that begins with
+    the key by which the place was chosen."""
+    for place in itertools.chain([path], (path.with_name(f"{path.name}_{i}") for i in itertools.count(2))):
+        with unwritable(place, key), suppress(FileExistsError):
+            place.mkdir(parents=True)
+            return place
     raise AssertionError
 
 

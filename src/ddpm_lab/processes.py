@@ -2,7 +2,8 @@
 
 On one machine Lightning starts the other processes itself. Process 0 passes them the folder in an environment variable, and
 they read the configuration there. torchrun and srun start all processes at once: they open a process group, process 0 chooses
-the folder, and broadcasts it or its refusal. Under SLURM the job's number names the folder, so a requeued job uses it again.
+the folder, and broadcasts it or its refusal. Whether srun started a process, and with how many others, the variables of its
+step say; those of its job are there in a batch script and in the shell of salloc too.
 """
 
 import atexit
@@ -29,7 +30,12 @@ def number() -> int:
 
 def in_slurm() -> bool:
     """Whether srun started this process as one of several."""
-    return int(os.environ.get("SLURM_NTASKS", 1)) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and not in_torchrun()
+
+
+def job() -> str | None:
+    """Number of the job of SLURM in which this process runs, unless somebody types there."""
+    return None if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") else os.environ.get("SLURM_JOB_ID")
 
 
 def in_torchrun() -> bool:
@@ -38,7 +44,9 @@ def in_torchrun() -> bool:
 
 def started() -> int:
     """Number of processes that torchrun or srun started; 1 without them."""
-    return int(os.environ["WORLD_SIZE"]) if in_torchrun() else int(os.environ["SLURM_NTASKS"]) if in_slurm() else 1
+    if in_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ["SLURM_STEP_NUM_TASKS"]) if in_slurm() else 1
 
 
 def requeued() -> bool:
@@ -74,7 +82,10 @@ def configuration() -> "tuple[DictConfig, Path]":
 def agree(decide: Callable[[], Decision], cfg: "DictConfig") -> Decision:
     """The decision of process 0, on every process. If it raises, all processes end with its exit code."""
     if started() == 1:
-        return decide()
+        _check_alone(cfg)
+        decision = decide()
+        _tell_lightning()
+        return decision
     from ddpm_lab import ranks
 
     _meet(cfg)
@@ -83,6 +94,26 @@ def agree(decide: Callable[[], Decision], cfg: "DictConfig") -> Decision:
         if number() == 0:
             decision = decide()
     return ranks.agreed(decision)
+
+
+def _check_alone(cfg: "DictConfig") -> None:
+    """Raises UserError where a run of several processes was started once in a job of several tasks."""
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    if tasks > 1 and "SLURM_STEP_ID" not in os.environ and (cfg.trainer.devices, cfg.trainer.num_nodes) != (1, 1):
+        raise UserError(
+            f"this job of SLURM has {tasks} tasks, and the command was started once, so it would wait for the others: "
+            "type srun before it, as in srun python train.py ..."
+        )
+
+
+def _tell_lightning() -> None:
+    """Sets the variables by which Lightning decides whether srun started it, and with how many others, to what the step says.
+    By itself it goes by those of the job, whose size and name may be others."""
+    if "SLURM_JOB_ID" in os.environ:
+        os.environ["SLURM_JOB_NAME"] = "ddpm-lab" if in_slurm() else "interactive"
+    if in_slurm():
+        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", 1))
+        os.environ |= {"SLURM_NNODES": str(nodes), "SLURM_NTASKS_PER_NODE": str(started() // nodes)}
 
 
 def _meet(cfg: "DictConfig") -> None:
@@ -96,10 +127,8 @@ def _meet(cfg: "DictConfig") -> None:
     if in_slurm():
         from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-        try:
-            slurm = SLURMEnvironment()
-        except RuntimeError as error:  # --ntasks, and Lightning needs --ntasks-per-node
-            raise UserError(str(error)) from error
+        _tell_lightning()
+        slurm = SLURMEnvironment()
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
     if gpus:
         torch.cuda.set_device(int(os.environ["SLURM_LOCALID" if in_slurm() else "LOCAL_RANK"]))

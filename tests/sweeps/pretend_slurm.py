@@ -1,6 +1,7 @@
 """Stands in for SLURM's commands, where there is none: jobs are processes of this machine, started, signalled and told of as
 sbatch, srun, scancel, squeue and sacct would. What it keeps is in the folder PRETEND_SLURM, where a test may also ask for more:
-`hold`: jobs stay in the queue; `limit`: seconds until they get the signal of their time limit; `room`: how many it takes."""
+`hold`: jobs stay in the queue; `limit`: seconds until they get the signal of their time limit; `room`: how many it takes;
+`forgotten`: jobs of which squeue knows nothing; `no_accounting`: sacct does not answer."""
 
 import json
 import os
@@ -50,7 +51,9 @@ def sbatch(script: str) -> None:
     text = Path(script).read_text()
     given = options(text)
     if given.get("partition") == "nope":
-        sys.exit("sbatch: error: invalid partition specified: nope")
+        sys.exit(
+            "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition"
+        )
     if sum(state in ("PENDING", "RUNNING") for state in states().values()) >= asked("room", 1000):
         sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
     job = str(time.time_ns() // 1000)
@@ -93,6 +96,7 @@ def srun(*words: str) -> None:
     for rank in range(int(os.environ["SLURM_NTASKS"])):
         out, err = (Path(files[f].replace("%j", job).replace("%t", str(rank))) for f in ("--output", "--error"))
         env = os.environ | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+        env |= {"SLURM_STEP_NUM_TASKS": os.environ["SLURM_NTASKS"]}
         with out.open("ab") as stdout, err.open("ab") as stderr:
             tasks.append(subprocess.Popen(left, env=env, stdout=stdout, stderr=stderr))
     place(f"{job}.tasks").write_text(" ".join(str(task.pid) for task in tasks))
@@ -110,31 +114,38 @@ def signalled(job: str, number: int) -> None:
 
 
 def scancel(*words: str) -> None:
-    *flags, job = words
-    state = states()[job]
-    if flags == ["--state=PENDING"]:
-        if state == "PENDING":
-            become(job, "CANCELLED by 0")
-    elif flags:
-        if state != "RUNNING":
-            sys.exit("scancel: error: Job is pending execution")
-        signalled(job, signal.Signals[f"SIG{flags[0].removeprefix('--signal=')}"])
-    else:
-        become(job, "CANCELLED by 0")
-        if state == "RUNNING":
-            signalled(job, signal.SIGKILL)
+    flags, jobs = [word for word in words if word.startswith("--")], [word for word in words if not word.startswith("--")]
+    refused = 0
+    for job in jobs:
+        state = states()[job]
+        if flags == ["--state=PENDING"]:
+            if state == "PENDING":
+                become(job, "CANCELLED")
+        elif flags and state != "RUNNING":
+            refused = print(f"scancel: error: Kill job error on job id {job}", file=sys.stderr) or 1
+        elif flags:
+            signalled(job, signal.Signals[f"SIG{flags[0].removeprefix('--signal=')}"])
+        else:
+            become(job, "CANCELLED")
+            if state == "RUNNING":
+                signalled(job, signal.SIGKILL)
+    if refused:
+        sys.exit(refused)
 
 
 def squeue(*words: str) -> None:
-    assert words == ("--me", "--noheader", "--format=%A")
-    print(*(job for job, state in states().items() if state in ("PENDING", "RUNNING")), sep="\n")
+    assert words == ("--me", "--states=all", "--noheader", "--format=%A|%T|%M|%r")
+    forgotten = place("forgotten").read_text().split() if place("forgotten").exists() else []
+    for job, state in states().items():
+        if job not in forgotten:
+            print(job, state, "1-02:03:04", "Resources" if state == "PENDING" else "None", sep="|")
 
 
 def sacct(*words: str) -> None:
-    assert words[:3] == ("-o", "JobID,State,NodeList", "--parsable2")
-    print("JobID|State|NodeList")
-    for job in set(words[4::2]) & states().keys():
-        print(f"{job}|{states()[job]}|localhost")
+    assert (words[0], *words[2:]) == ("-j", "-X", "-n", "-P", "-o", "State")
+    if place("no_accounting").exists():
+        sys.exit("Slurm accounting storage is disabled")
+    print(states()[words[1]] + " by 0")
 
 
 if __name__ == "__main__":

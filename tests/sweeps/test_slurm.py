@@ -22,8 +22,9 @@ SWEEP = """
 import sys
 from ddpm_lab.cli import sweep
 from ddpm_lab.config import preflight
-from ddpm_lab.sweeps import runner, slurm
+from ddpm_lab.sweeps import queue, runner, slurm
 sweep.program, runner.POLL, slurm.LOOK_EVERY = lambda: [sys.executable, "train.py"], 0.05, 0.05
+queue.ASK_EVERY = 0.2
 sys.exit(sweep.sweep(preflight.preflight(["-m", "launcher=slurm", *sys.argv[1:]]), []))
 """
 
@@ -35,6 +36,8 @@ def run(queue, pretending, monkeypatch):
     monkeypatch.setattr("ddpm_lab.sweeps.runner.POLL", 0.05)
     monkeypatch.setattr("ddpm_lab.sweeps.runner.TRY_AGAIN", 1.0)
     monkeypatch.setattr("ddpm_lab.sweeps.slurm.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("ddpm_lab.sweeps.slurm.WAIT_FOR_FILES", {True: 1.0, False: 0.2})
+    monkeypatch.setattr("ddpm_lab.sweeps.queue.ASK_EVERY", 0.2)
     return lambda line, launcher="slurm", **tasks: start(f"launcher={launcher} {line}", **tasks)
 
 
@@ -130,7 +133,7 @@ def test_what_waits_in_the_queue_leaves_it_at_a_signal(run, queue, heard):
     code, printed = run("seed=1")
     thread.join()
     assert code == 130
-    assert ended(queue) == ["CANCELLED by 0"]
+    assert ended(queue) == ["CANCELLED"]
     assert states(only()) == [("stopped", 1)]
     assert "[0] seed=1: stopped (" in printed
 
@@ -143,7 +146,7 @@ def test_a_second_signal_ends_jobs_at_once(run, queue, heard):
     for thread in threads:
         thread.join()
     assert code == 130
-    assert ended(queue) == ["CANCELLED by 0"]
+    assert ended(queue) == ["CANCELLED"]
 
 
 @pytest.mark.slow
@@ -216,9 +219,10 @@ def test_a_queue_that_is_full_takes_the_next_when_one_has_ended(run, queue):
     assert len(list((only() / ".submitit").glob("*.pkl"))) == 2 * 3
 
 
-def test_what_slurm_refuses_is_one_line(run, queue):
+def test_what_slurm_refuses_is_one_line(run, queue, capsys):
     with pytest.raises(UserError, match=r"^launcher=slurm: sbatch: error: invalid partition specified: nope$"):
         run("seed=1,2 launcher.partition=nope")
+    assert capsys.readouterr().err == ""
     assert states(only()) == [("waiting", None)] * 2
     assert run("seed=1,2")[0] == 0
 

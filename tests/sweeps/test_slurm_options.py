@@ -68,6 +68,8 @@ def test_a_file_of_ones_own_is_a_launcher(queue):
         ("launcher.gpu=a100", "launcher.gpu=a100: "),
         ("trainer=ddp", "trainer.devices=null: "),
         ("launcher.minutes=0", "launcher.minutes=0: allowed is int >= 1 or null"),
+        ("launcher.minutes=3", "launcher.minutes=3: a run starts for a minute, and saves launcher.notice=120 seconds before"),
+        ("launcher.minutes=1 launcher.notice=30", "launcher.minutes=1: "),
         ("launcher.minute=5", "launcher.minute=5: launcher=slurm has no such key"),
     ],
 )

@@ -100,6 +100,19 @@ def test_the_second_signal_stops_at_once(tmp_path):
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
+def test_sigterm_twice_in_a_moment_is_one(tmp_path):
+    """As SLURM sends it to a job that it preempts."""
+    stopped_fit(tmp_path, module(), [Send(signal.SIGTERM, 4, times=2), Checkpoints(100, None)], steps=50)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 4
+
+
+def test_sigterm_twice_is_at_once_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm_lab.training.interrupt.SAME", 0.0)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, module(), [Send(signal.SIGTERM, 4, times=2), Checkpoints(2, None)], steps=50)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_handlers_are_restored_after_training(number, handlers, tmp_path):
     fit(tmp_path, module(), [Checkpoints(100, None)], steps=2)

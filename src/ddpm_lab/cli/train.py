@@ -1,11 +1,10 @@
 """`python train.py`: answers mistakes at once, then trains, measures and reports."""
 
-import os
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +20,7 @@ from ddpm_lab.config.nested import plain
 from ddpm_lab.config.preflight import VERSION, Arm, preflight
 from ddpm_lab.config.resume import resumed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import new_folder, unwritable
+from ddpm_lab.files import made, new_folder, unwritable
 
 
 def main() -> None:
@@ -97,17 +96,29 @@ def settled(
 
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
-    """outputs/<experiment>/<name, or date and time>, made. Raises UserError where a named one exists, unless it is that of a
-    requeued job, or of this same run, which was killed before its first checkpoint and begins again."""
+    """outputs/<experiment>/<name, or number of the job, or date and time>, made; or that of this same run, where a requeued job
+    goes on, and a named run begins again that was killed before its first checkpoint. Raises UserError where another named one
+    exists."""
     experiment = choices.get("experiment") or "none"
     cfg.run.experiment = cfg.run.experiment or (choices["data"] if experiment == "none" else experiment)
     parent = Path(cfg.run.root) / cfg.run.experiment
-    if cfg.run.name is None and processes.in_slurm():
-        cfg.run.name = f"slurm-{os.environ['SLURM_JOB_ID']}"
+    if cfg.run.name is None and (job := processes.job()):
+        first = parent / f"slurm-{job}"
+        begun = [first, *sorted(parent.glob(f"{first.name}_*"))] if processes.requeued() else []
+        folder = next((folder for folder in begun if _same_run(cfg, folder)), None) or made(first, "run.root")
+        cfg.run.name = folder.name
+        return folder
     if cfg.run.name is None:
         return new_folder(parent, "run.root")
     folder = parent / cfg.run.name
-    if _is_made(folder) or processes.requeued() or _has_only_begun(folder, cfg):
+    with unwritable(folder, "run.root"):
+        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            kept = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("summary.json")]
+    if _same_run(cfg, folder) and (processes.requeued() or not kept):
         return folder
     raise UserError(
         f"run.name={cfg.run.name}: {folder} exists, and nothing is overwritten: "
@@ -115,25 +126,17 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
     )
 
 
-def _is_made(folder: Path) -> bool:
-    """Makes it; false where it exists."""
-    try:
-        with unwritable(folder, "run.root"):
-            folder.mkdir(parents=True)
-    except UserError as error:
-        if isinstance(error.__cause__, FileExistsError) and folder.is_dir():
-            return False
-        raise
-    return True
+def _same_run(cfg: DictConfig, folder: Path) -> bool:
+    """Whether the folder is that of a run with this configuration."""
+    from ddpm_lab.config.build import drop_unused
 
-
-def _has_only_begun(folder: Path, cfg: DictConfig) -> bool:
-    """Whether this same run was begun there and has nothing to lose: no checkpoint and no summary."""
-    kept = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("summary.json")]
+    ours = cfg.copy()
+    drop_unused(ours)
     try:
-        return not kept and OmegaConf.load(folder / "config.yaml") == OmegaConf.create(plain(cfg))
+        stored, new = plain(cast(DictConfig, OmegaConf.load(folder / "config.yaml"))), plain(ours)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
         return False
+    return all(stored.get(key) == new.get(key) for key in (stored | new) if key not in ("resume", "run"))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,14 @@ class Started(ABC):
     def ran(self) -> float:
         """How many seconds this execution has run."""
 
+    def given_up(self) -> bool:
+        """Whether it is left to itself, as it has not ended in time after a signal."""
+        return False
+
+    def news(self) -> str:
+        """What there is to say of it now, once."""
+        return ""
+
     def seconds(self) -> float:
         """How long it has run, earlier executions of the same run included."""
         return self.before + self.ran()
@@ -55,8 +63,9 @@ class Launcher(Protocol):
 
 
 def headed(log: BinaryIO, command: Sequence[str]) -> int:
-    """Writes the command to the log. Returns the byte at which its output will begin."""
-    log.write(f"$ {shlex.join(command)}\n".encode())
+    """Writes the command to the log, on a line of its own. Returns the byte at which its output will begin."""
+    cut_short = Path(log.name).read_bytes()[-1:] not in (b"", b"\n")
+    log.write(b"\n" * cut_short + f"$ {shlex.join(command)}\n".encode())
     log.flush()
     return Path(log.name).stat().st_size
 

@@ -56,6 +56,11 @@ class Report:
             say(f"{self.name(entry)}: {holder} of an earlier sweep, which was killed, still runs it; waiting for its end")
             self._awaited.add(entry.number)
 
+    def leave(self, entry: Entry) -> None:
+        """To SLURM, after a signal."""
+        say(f"{self.name(entry)}: job {entry.job} has not ended yet and is left to SLURM; the same command finds it")
+        self._awaited.discard(entry.number)
+
     def show(self, run: Started) -> None:
         """New whole lines of the log of a run. Of a progress bar that is drawn over, its last state."""
         if self.shows:
@@ -70,6 +75,7 @@ class Report:
     def end(self, entry: Entry, error: str, running: Sequence[tuple[Entry, float]]) -> None:
         """`error`: empty for a run that is done. `running`: the others, and the seconds that each has run."""
         self._errors[entry.number] = error
+        self._awaited.discard(entry.number)
         if not error:
             outcome = numbers(self.sweep.place(entry))
         else:

@@ -111,14 +111,14 @@ class _Runner:
         submitted = [entry for entry in self.waiting if entry.job]
         if not submitted:
             return
-        from ddpm_lab.sweeps.slurm import Job, in_queue
+        from ddpm_lab.sweeps.slurm import Job, Queue, Slurm, asked
 
-        queue = in_queue(self.sweep.folder)
+        queue = asked(self.sweep.folder, self.launcher.queue if isinstance(self.launcher, Slurm) else Queue())
         for entry in submitted:
-            if entry.job in queue:
+            if entry.job and queue.alive(entry.job):
                 self.report.wait(entry)
                 self.waiting.remove(entry)
-                self.running.append(Job.again(entry, self.runs[entry.config], self.sweep.log(entry)))
+                self.running.append(Job.again(entry, self.runs[entry.config], queue, self.sweep.log(entry)))
                 entry.state = "running"
             else:
                 entry.job = None
@@ -180,7 +180,14 @@ class _Runner:
     def _look(self, process: Started) -> None:
         code = process.poll()
         self.report.show(process)
-        if code is not None:
+        if news := process.news():
+            say(f"{self.report.name(process.entry)}: {news}")
+        if code is None and process.given_up():
+            self.running.remove(process)
+            process.entry.state = "stopped"
+            self.sweep.save()
+            self.report.leave(process.entry)
+        elif code is not None:
             self.running.remove(process)
             process.entry.seconds, self.last_end = round(process.seconds(), 2), time.monotonic()
             self._over(process.entry, code, process.reason(code))

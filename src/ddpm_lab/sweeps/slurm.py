@@ -1,23 +1,18 @@
-"""`launcher=slurm`: each run of a sweep is a job of SLURM, submitted and watched by submitit.
+"""`launcher=slurm`: each run of a sweep is a job of SLURM, submitted by submitit and watched through squeue (queue.py).
 
 A job has as many tasks as the run has processes, which find each other as under srun (processes.py). Each task runs train.py
 within the process that srun started: a signal then reaches it exactly once, however SLURM follows what a job starts. A job is
 never requeued, so its number stands for one execution; the same sweep goes on with what was cut short.
 """
 
-import fcntl
 import os
 import re
-import runpy
 import shutil
 import signal
-import subprocess
-import sys
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import KW_ONLY, dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -25,14 +20,23 @@ from annotated_types import Ge
 
 from ddpm_lab.domains import PositiveFloat, PositiveInt, Text, checked
 from ddpm_lab.errors import UserError, require
+from ddpm_lab.sweeps.arm import Result, read_result, result_path, run_arm
 from ddpm_lab.sweeps.launcher import Started, headed
 from ddpm_lab.sweeps.plan import Plan, PlannedRun
+from ddpm_lab.sweeps.queue import Queue
 from ddpm_lab.sweeps.state import Entry
 
 LOOK_EVERY = 2.0
-"""Seconds between looks at a job's files; submitit asks SLURM itself less and less often, at last every ten minutes."""
-WAIT_FOR_FILES = 30.0
-"""Seconds that a shared disk may take to show what a job wrote before it ended."""
+"""Seconds between looks at a job's files."""
+WAIT_FOR_FILES = {True: 30.0, False: 3.0}
+"""Seconds that a shared disk may take to show what a job wrote before it ended; of one that ended well, something is there."""
+PATIENCE = (50.0, 40.0)
+"""Seconds that jobs are waited for after a first and a second signal. SLURM kills what it ends after 30 s (KillWait)."""
+SAY_WHY_AFTER = 60.0
+"""Seconds in the queue after which a job says why it waits."""
+START_UP = 60
+"""Seconds until a run trains."""
+FOLDER = ".submitit"
 COMMANDS = ("sbatch", "srun", "scancel", "squeue", "sacct")
 _KEYS = {"time": "minutes", "cpus-per-task": "cpus", "mem": "memory_gb", "gpus-per-node": "gpu"}
 _KEYS |= {key: key for key in ("partition", "account", "qos", "constraint")}
@@ -63,6 +67,13 @@ class Slurm:
 
     def __post_init__(self) -> None:
         check_slurm("launcher=slurm")
+        least = (self.notice + START_UP) // 60 + 1
+        if self.minutes is not None and self.minutes < least:
+            raise UserError(
+                f"launcher.minutes={self.minutes}: a run starts for a minute, and saves launcher.notice={self.notice} seconds "
+                f"before that limit: allowed is at least {least}, or a smaller launcher.notice"
+            )
+        self.queue = Queue()
         self._more = dict(_option(word) for word in self.more)
         runs = self.plan.runs
         self.at_once = self.plan.n_jobs or len(runs)
@@ -75,21 +86,22 @@ class Slurm:
         place, before = Path(log.name).absolute(), Path(log.name).stat().st_size
         begin = headed(log, command)
         executor = self.executor(place.parent, f"{place.parent.name}.{entry.number}", run)
-        with _clean_environment():
+        with _clean_environment(), redirect_stderr(StringIO()):  # submitit prints there what it raises
             try:
                 job = executor.submit(run_arm, command, str(place))
             except RuntimeError as error:  # of sbatch
                 log.truncate(before)
                 _tidy(executor.folder)
-                raise UserError(f"launcher=slurm: {' '.join(str(error).split())}") from error
+                raise UserError(f"launcher=slurm: {_refusal(str(error))}") from error
+        assert run.devices is not None
         entry.job = job.job_id
-        return Job(entry, job, place, begin)
+        return Job(entry, run.devices, self.queue, place, begin)
 
     def executor(self, folder: Path, name: str, run: PlannedRun) -> Any:
         """submitit's executor for one job. Its files are under .submitit/ of the sweep."""
         from submitit import SlurmExecutor
 
-        executor = SlurmExecutor(folder / ".submitit")
+        executor = SlurmExecutor(folder / FOLDER)
         gpus = run.devices if self.gpu is None else f"{self.gpu}:{run.devices}"
         executor.update_parameters(
             job_name=name,
@@ -111,78 +123,92 @@ class Slurm:
 
 
 class Job(Started):
-    """In the queue, or running. `job` is submitit's."""
+    """In the queue, or running, as `tasks` tasks."""
 
-    def __init__(self, entry: Entry, job: Any, log: Path, begin: int) -> None:
+    def __init__(self, entry: Entry, tasks: int, queue: Queue, log: Path, begin: int) -> None:
         super().__init__(entry, log, begin)
-        self.job, self.signals, self.code_known = job, 0, False
-        self._measured: float | None = None  # seconds, by the job itself
-        self._looked = -float("inf")
-        self._first: float | None = None
-        self._over: float | None = None
+        assert entry.job is not None
+        self.number, self.tasks, self.queue = entry.job, tasks, queue
+        self.submitted, self.signals, self.results = time.monotonic(), 0, dict[int, Result]()
+        self._looked, self._until, self._over, self._ran = -float("inf"), float("inf"), float("inf"), 0.0
 
     @classmethod
-    def again(cls, entry: Entry, run: PlannedRun, log: Path) -> "Job":
-        """A job that an earlier sweep submitted."""
-        from submitit import SlurmJob
-
-        assert entry.job is not None
+    def again(cls, entry: Entry, run: PlannedRun, queue: Queue, log: Path) -> "Job":
+        """A job that an earlier sweep submitted, and that is alive in `queue`."""
         assert run.devices is not None
-        job = SlurmJob(folder=log.absolute().parent / ".submitit", job_id=entry.job, tasks=list(range(run.devices)))
         printed = log.read_bytes() if log.exists() else b""
         command = max(0, printed.rfind(b"\n$ ") + 1)
-        return cls(entry, job, log.absolute(), printed.find(b"\n", command) + 1)
+        job = cls(entry, run.devices, queue, log.absolute(), printed.find(b"\n", command) + 1)
+        job.submitted = -float("inf")
+        return job
 
     def poll(self) -> int | None:
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY:
             return None
         self._looked = now
-        if self._first is None and self.log.stat().st_size > self.begin:
-            self._first = now
-        if not self.job.done():
+        self.queue.look()
+        for task in set(range(self.tasks)) - self.results.keys():
+            if (path := self._path(task)).exists():
+                self.results[task] = read_result(path)
+        if not (self._complete() or self._has_ended(now)):
             return None
-        self._over = self._over or now
-        tasks = [self.job.task(i) for i in range(self.job.num_tasks)]
-        written = [task for task in tasks if task.paths.result_pickle.exists()]
-        if len(written) < len(tasks) and self.job.state == "COMPLETED" and now - self._over < WAIT_FOR_FILES:
-            return None
-        return self._code(written, len(tasks))
+        codes = [result.code for _, result in sorted(self.results.items()) if result.code]
+        return codes[0] if codes else 0 if self._complete() else 1
 
-    def _code(self, written: Sequence[Any], tasks: int) -> int:
-        """The first exit code that is not 0; 1 if a task left none."""
-        results = [task.result() if task.exception() is None else (1, 0.0) for task in written]
-        self._measured = max((seconds for _, seconds in results), default=0.0)
-        codes = [code for code, _ in results if code]
-        self.code_known = bool(codes) or len(written) == tasks
-        return codes[0] if codes else 0 if self.code_known else 1
+    def _path(self, task: int) -> Path:
+        return result_path(self.log.parent / FOLDER, self.number, task)
+
+    def _complete(self) -> bool:
+        return len(self.results) == self.tasks
+
+    def _has_ended(self, now: float) -> bool:
+        """Whether SLURM says so, for long enough that a shared disk shows what the job wrote."""
+        if self.queue.taken < self.submitted or self.queue.alive(self.number):
+            self._over = float("inf")
+            return False
+        self._over = min(self._over, now)
+        return now - self._over >= WAIT_FOR_FILES[self.queue.ended_well(self.number)]
 
     def send_signal(self, number: int) -> None:
-        """A job that waits leaves the queue, one that runs gets SIGTERM. The second time SLURM ends both."""
-        self.signals += 1
-        for words in [["--state=PENDING"], ["--signal=TERM"]] if self.signals == 1 else [[]]:
-            subprocess.run(["scancel", *words, self.job.job_id], capture_output=True, check=False)
+        """The second time SLURM ends the job."""
+        self.signals, self._looked = self.signals + 1, -float("inf")
+        if self.signals <= len(PATIENCE):
+            self._until = time.monotonic() + PATIENCE[self.signals - 1]
+        self.queue.stop(self.number, at_once=self.signals > 1)
+
+    def given_up(self) -> bool:
+        return time.monotonic() > self._until
 
     def ran(self) -> float:
         """The time in the queue does not count."""
-        so_far = 0.0 if self._first is None else time.monotonic() - self._first
-        return so_far if self._measured is None else self._measured
+        if self._complete():
+            return max(result.seconds for result in self.results.values())
+        self._ran = self.queue.seconds(self.number) or self._ran
+        return self._ran
+
+    def news(self) -> str:
+        waits = time.monotonic() - self.submitted >= SAY_WHY_AFTER and self.queue.why_waiting(self.number)
+        return f"job {self.number} waits in SLURM's queue: {waits}" if waits else ""
 
     def reason(self, code: int) -> str:
-        if not self.code_known:
-            return f"job {self.job.job_id} ended as {self.job.state}; SLURM's own messages: {self.job.task(0).paths.stderr}"
+        if fault := next((result.fault for result in self.results.values() if result.fault), ""):
+            return f"exit code {code}: {fault}"
+        if not (self._complete() or any(result.code for result in self.results.values())):
+            messages = self.log.parent / FOLDER / f"{self.number}_0_log.err"
+            return f"job {self.number} {self.queue.end_of(self.number)}; SLURM's own messages: {messages}"
         if code == 128 + signal.SIGTERM and not self.signals:
-            return f"SLURM stopped job {self.job.job_id}, at its time limit or by preemption; {super().reason(code)}"
+            return f"SLURM stopped job {self.number}, at its time limit or by preemption; {super().reason(code)}"
         return super().reason(code)
 
 
-def in_queue(sweep: Path) -> set[str]:
-    """Numbers of the user's jobs that wait or run. Raises UserError if SLURM cannot be asked."""
+def asked(sweep: Path, queue: Queue) -> Queue:
+    """The queue, with a first snapshot. Raises UserError if SLURM cannot be asked."""
     check_slurm(f"{sweep}: runs of it were submitted to SLURM, and may be in its queue")
-    asked = subprocess.run(["squeue", "--me", "--noheader", "--format=%A"], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        raise UserError(f"{sweep}: runs of it may be in SLURM's queue, which cannot be read: {' '.join(asked.stderr.split())}")
-    return set(asked.stdout.split())
+    queue.look()
+    if queue.error:
+        raise UserError(f"{sweep}: runs of it may be in SLURM's queue, which cannot be read: {queue.error}")
+    return queue
 
 
 def check_slurm(reason: str) -> None:
@@ -205,6 +231,12 @@ def _option(word: str) -> tuple[str, str | bool]:
     return name, True if value is None else value
 
 
+def _refusal(text: str) -> str:
+    """Of what sbatch printed, the first error."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), " ".join(lines))
+
+
 def _clean_environment() -> Any:
     """Without the variables of the job that this process may itself be: they do not describe the new one."""
     from submitit.helpers import clean_env
@@ -217,51 +249,3 @@ def _tidy(folder: Path) -> None:
     for path in folder.iterdir():
         if not path.is_symlink() and (path.name.startswith(".submission_file_") or re.fullmatch(r"[0-9a-f]+\.pkl", path.name)):
             path.unlink()
-
-
-def run_arm(command: Sequence[str], log: str) -> tuple[int, float]:
-    """Runs inside the job: executes `command`, a Python with a script or with -m and a module, in this very process. Returns
-    its exit code and the seconds it took. An unforeseen exception is raised, so that srun ends the other processes."""
-    started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2):  # submitit would requeue, or ignore it
-        signal.signal(number, signal.SIG_DFL)
-    with _printing_to(Path(log)):
-        try:
-            _run(list(command[1:]))
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-            raise
-    return code, time.monotonic() - started
-
-
-def _run(words: list[str]) -> None:
-    if words[0] == "-m":
-        sys.argv = words[1:]
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
-
-
-@contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """Output goes to the log. The first task holds the lock on it, as a process of Local does, if the file system has locks."""
-    with path.open("ab") as log:
-        if os.environ.get("SLURM_PROCID", "0") == "0":
-            fcntl.flock(log, fcntl.LOCK_EX)
-        before = [os.dup(number) for number in (1, 2)]
-        for number in (1, 2):
-            os.dup2(log.fileno(), number)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, copy in zip((1, 2), before, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)

@@ -122,7 +122,8 @@ def fit_and_report(
 
 def quiet() -> None:
     """What Lightning says about hardware and tips belongs in no calm console. (It sets its own levels when imported.)"""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for hint in ("does not have many workers", "The `srun` command is available"):
+        warnings.filterwarnings("ignore", message=f".*{hint}")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
