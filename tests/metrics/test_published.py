@@ -48,11 +48,11 @@ def test_what_else_is_in_a_file_is_left_alone(tmp_path):
 
 
 def test_files_that_are_something_else_are_refused(tmp_path):
-    refused(tmp_path / "absent.npz", ".npz of plain arrays (")
-    refused(tmp_path, ".npz of plain arrays (")
+    refused(tmp_path / "absent.npz", ".npz of plain arrays")
+    refused(tmp_path, ".npz of plain arrays")
     for name, content in {"cut": written(tmp_path, mu=MU, sigma=SIGMA).read_bytes()[:300], "text": b"hello"}.items():
         (tmp_path / name).write_bytes(content)
-        refused(tmp_path / name, ".npz of plain arrays (")
+        refused(tmp_path / name, ".npz of plain arrays")
     np.save(tmp_path / "one.npy", MU)
     refused(tmp_path / "one.npy", "one array, not an .npz")
     refused(written(tmp_path, arr_0=MU, mu=MU), "arr_0, mu", "mu and sigma or m2 and s2")
@@ -90,5 +90,5 @@ def test_nothing_in_a_file_is_run(tmp_path):
     np.savez(tmp_path / "evil.npz", mu=np.array([Payload(trap)], dtype=object), sigma=SIGMA, allow_pickle=True)
     (tmp_path / "pickle.npz").write_bytes(pickle.dumps(Payload(trap)))
     for name in ("evil", "pickle"):
-        refused(tmp_path / f"{name}.npz", ".npz of plain arrays (")
+        refused(tmp_path / f"{name}.npz", ".npz of plain arrays")
     assert not trap.exists()

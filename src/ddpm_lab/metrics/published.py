@@ -54,8 +54,10 @@ def _arrays(path: Path, key: str) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not an .npz")
+                raise UserError(f"{key}={path}: one array, not an .npz of several")
             return {name: content[name] if name in wanted else np.empty(0) for name in content.files}
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can raise anything from zlib.error to MemoryError
         raise UserError(f"{key}={path}: not readable as .npz of plain arrays of numbers.") from error
 
