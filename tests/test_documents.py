@@ -187,6 +187,7 @@ def desk(run_of, tmp_path_factory):
 def parse(program: str, argv: list[str]) -> None:
     """All that happens before anything is trained, measured or fetched."""
     from ddpm_lab.cli import compare, dashboard, evaluate
+    from ddpm_lab.config.evaluated import completed
     from ddpm_lab.config.flags import config_dirs
     from ddpm_lab.config.grammar import canonical
     from ddpm_lab.config.help import EVALUATE, TRAIN, help_for_group, help_text
@@ -204,7 +205,8 @@ def parse(program: str, argv: list[str]) -> None:
         assert preflight(canonical(argv, dirs)[0], dirs)
     else:
         argv = evaluate.with_own_sampler(canonical(argv, dirs)[0], dirs)
-        assert preflight(argv, dirs, evaluate.completed)
+        typed = {word.partition("=")[0] for word in argv}
+        assert preflight(argv, dirs, lambda cfg, dirs, sweep: completed(cfg, dirs, typed))
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Domains of arguments: types with bounds, each written once, in the signature that takes the argument.
 
     @checked
-    def cosine(T: PositiveInt = 1000, offset: NonNegativeFloat = 0.008) -> NoiseSchedule: ...
+    def cosine(T: Size = 1000, offset: NonNegativeFloat = 0.008) -> NoiseSchedule: ...
 
 `checked` refuses a value outside its domain, for Python callers and the command line alike. `allowed` describes a domain.
 Plain `float`, `int`, `bool` and `str` are domains too; floats are finite.
