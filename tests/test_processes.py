@@ -172,6 +172,7 @@ def test_pieces_of_a_batch_equal_the_whole(place):
     assert mine == [pytest.approx(row, rel=1e-5) for row in theirs]
 
 
+@pytest.mark.slow
 def test_two_processes_resume_exactly_and_one_only_if_told_to(place, two):
     half = run(place, "half", *TWO, "net.dropout=0.1", "trainer.max_steps=8")
     done = command_here(f"resume={half}", "trainer.max_steps=12", "trainer.devices=1", cwd=place)
@@ -289,6 +290,7 @@ def test_a_requeued_job_without_a_checkpoint_begins_again(tmp_path):
     assert (folder.with_name("slurm-77_2") / "summary.json").exists()  # the first is empty, and may be somebody's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -301,6 +303,7 @@ def test_what_process_0_alone_meets_ends_all(wrong, said, tmp_path):
     assert_one_speaks(srun(tmp_path, *RUN, *TWO, *wrong.split()), 2, said)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
     limited = ["bash", "-c", 'ulimit -f 100 && exec "$@"', "bash", sys.executable, ROOT / "train.py"]
     done = subprocess.run(
