@@ -5,12 +5,15 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAME = 5.0
+"""Seconds within which SIGTERM stands for the one before: SLURM sends it twice where it preempts a job or ends its time."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -23,8 +26,14 @@ class Stopped(KeyboardInterrupt):
 
 def listen(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
     """Calls the handler for each of the signals. Returns the handlers of before. Under nohup SIGHUP stays ignored."""
+    came = -float("inf")
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if number == signal.SIGTERM:
+            if time.monotonic() - came < SAME:
+                return
+            came = time.monotonic()
         if number == signal.SIGHUP:
             _leave_terminal()
         handler(number, frame)
@@ -34,17 +43,21 @@ def listen(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """Within it a signal raises `Stopped`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = listen(_stop)
+def heard(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Within it the handler is called for each of the signals."""
+    before = listen(handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Within it a signal raises `Stopped`."""
+    with heard(_stop) if threading.current_thread() is threading.main_thread() else nullcontext():
+        yield
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pretend_sweep import PRETENDS, only, starts, states
 
 from ddpm_lab.sweeps.launcher import headed
-from ddpm_lab.sweeps.queue import Queue, Told, seconds
+from ddpm_lab.sweeps.queue import JobState, Queue, seconds
 
 pytest.importorskip("submitit")
 DEAF = PRETENDS.replace("    sys.exit(128 + number)", "    Path(folder / 'received').touch()")
@@ -64,7 +64,7 @@ def test_elapsed_time_is_read_as_squeue_writes_it(text, expected):
 )
 def test_what_is_not_an_end_is_alive(state, alive):
     queue = Queue()
-    queue.jobs = {"7": Told(state, 1.0, "None")}
+    queue.jobs = {"7": JobState(state, 1.0, "None")}
     assert queue.alive("7") == alive
     assert not queue.alive("8")
 

@@ -107,7 +107,7 @@ def test_sigterm_twice_in_a_moment_is_one(tmp_path):
 
 
 def test_sigterm_twice_is_at_once_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("ddpm_lab.training.interrupt.SAME", 0.0)
+    monkeypatch.setattr("ddpm_lab.signals.SAME", 0.0)
     with pytest.raises(SystemExit):
         fit(tmp_path, module(), [Send(signal.SIGTERM, 4, times=2), Checkpoints(2, None)], steps=50)
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2

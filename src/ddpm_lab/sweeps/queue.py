@@ -16,13 +16,21 @@ TIMEOUT = 10.0
 """Seconds that one command of SLURM may take."""
 SQUEUE = ["squeue", "--me", "--states=all", "--noheader", "--format=%A|%T|%M|%r"]
 ENDED = {
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED",
-    "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
-}  # fmt: skip
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+}
 """States of a job that is over. In every other one, SUSPENDED included, it is alive."""
 
 
-class Told(NamedTuple):
+class JobState(NamedTuple):
     """What SLURM says of a job. `seconds`: how long it has run; `reason`: why it waits."""
 
     state: str
@@ -35,7 +43,7 @@ class Queue:
     time.monotonic()."""
 
     def __init__(self) -> None:
-        self.jobs: dict[str, Told] = {}
+        self.jobs: dict[str, JobState] = {}
         self.taken = self._asked = -float("inf")
         self.error = ""
         self._every, self._to_end, self._to_stop = ASK_EVERY, list[str](), list[str]()
@@ -53,7 +61,7 @@ class Queue:
             say(f"SLURM's queue cannot be read, and is asked again: {self.error}")
         if not self.error:
             lines = [line.split("|", 3) for line in answer.splitlines() if line.count("|") >= 3]
-            self.jobs = {job: Told(state, seconds(elapsed), reason) for job, state, elapsed, reason in lines}
+            self.jobs = {job: JobState(state, seconds(elapsed), reason) for job, state, elapsed, reason in lines}
             self.taken = now
 
     def alive(self, job: str) -> bool:
@@ -71,11 +79,11 @@ class Queue:
 
     def why_waiting(self, job: str) -> str:
         """Empty if the job does not wait, or if this reason was given before."""
-        told = self.jobs.get(job)
-        if told is None or told.state != "PENDING" or told.reason in self._given:
+        known = self.jobs.get(job)
+        if known is None or known.state != "PENDING" or known.reason in self._given:
             return ""
-        self._given.add(told.reason)
-        return told.reason
+        self._given.add(known.reason)
+        return known.reason
 
     def end_of(self, job: str) -> str:
         """The state in which a job ended, or that nobody knows it."""

@@ -10,12 +10,11 @@ import fcntl
 import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from ddpm_lab import signals
 from ddpm_lab.errors import UserError
 from ddpm_lab.sweeps.launcher import Launcher, Started
 from ddpm_lab.sweeps.plan import Plan
@@ -31,7 +30,6 @@ TRY_AGAIN = 30.0
 """Seconds until a full launcher is asked again. A run that has just ended may hold its place twice as long."""
 GRACE = 60.0
 """Seconds that runs have to save and end if the sweep itself cannot go on."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_sweep(plan: Plan, launcher: Launcher) -> int:
@@ -62,7 +60,7 @@ class _Runner:
         self.report.begin(self.plan.notes, self.sharing.measured_alone())
         self._ask()
         if self.waiting:
-            with self._listening():
+            with signals.heard(self._on_signal):
                 self._watch()
             self.report.finish(bool(self.signal))
         if self.search:
@@ -199,17 +197,6 @@ class _Runner:
         self.report.end(entry, "" if done else why, [(process.entry, process.seconds()) for process in self.running])
         if self.search:
             self.search.tell(entry)
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Under nohup SIGHUP stays ignored."""
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP]
-        before = {number: signal.signal(number, self._on_signal) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self.signal:

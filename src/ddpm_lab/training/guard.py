@@ -53,15 +53,15 @@ class NonFiniteGuard:
             step, pieces = next((step, pieces) for step, pieces, flag in pending if flag)
             cause = next(filter(None, map(_bad_part, pieces)), "")
             causes = ranks.gather(cause)  # one process may have seen it
-            where, what = f"step {step} (batch {pieces[-1].counter})", next(filter(None, causes), None)
-            if what is not None:
+            where, known = f"step {step} (batch {pieces[-1].counter})", next(filter(None, causes), None)
+            if known is not None:
                 remedy = "A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, and so may prediction=v."
-                raise UserError(f"the loss is not finite at {where}: {what}. It changed no weight. {remedy}")
+                raise UserError(f"the loss is not finite at {where}: {known}. It changed no weight. {remedy}")
             of_gradient = pieces[-1].loss.isfinite()
             means = f"its parts are, with means {_means(pieces[-1])}"
-            what = f"a gradient is not finite at {where}, though the loss is ({means})"
-            what = what if of_gradient else f"the loss is not finite at {where}, though {means}"
-            raise UserError(f"{what}. It changed no weight. A lower optim.lr or a longer optim.warmup often helps.")
+            problem = f"a gradient is not finite at {where}, though the loss is ({means})"
+            problem = problem if of_gradient else f"the loss is not finite at {where}, though {means}"
+            raise UserError(f"{problem}. It changed no weight. A lower optim.lr or a longer optim.warmup often helps.")
 
 
 def _bad_part(trained: Trained) -> str | None:

@@ -1,14 +1,11 @@
 """Ctrl-C, SIGTERM and SIGHUP let the step in progress finish, so that what is saved is a whole step."""
 
 import signal
-import time
 from types import FrameType
 
 from ddpm_lab import ranks, signals
 
 ASK_EVERY = 10
-SAME = 5.0
-"""Seconds within which SIGTERM stands for the one before: SLURM sends it twice where it preempts a job or ends its time."""
 
 
 class Interrupted(Exception):
@@ -24,7 +21,6 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._came = 0.0
 
     def listen(self) -> None:
         """Take over the signals, after Lightning has installed its own handlers."""
@@ -43,9 +39,7 @@ class Interrupt:
             raise Interrupted(number)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == self.signal == signal.SIGTERM and time.monotonic() - self._came < SAME:
-            return
         if self.signal is not None:
             raise KeyboardInterrupt
-        self.signal, self._came = number, time.monotonic()
+        self.signal = number
         print("\nstopping after this step; once more to stop at once", flush=True)
