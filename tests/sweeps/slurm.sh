@@ -52,7 +52,6 @@ NodeName=DEFAULT Sockets=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=16000
 NodeName=n1 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$(($3 + 1))
 NodeName=n2 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$(($3 + 2))
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PreemptMode=OFF PriorityTier=2
-PartitionName=short Nodes=ALL MaxTime=1 PreemptMode=OFF PriorityTier=2
 PartitionName=scavenge Nodes=ALL MaxTime=INFINITE PreemptMode=CANCEL PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE PreemptMode=OFF PriorityTier=9
 END

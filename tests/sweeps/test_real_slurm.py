@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 from helpers import FEW_HELD_OUT, ROOT, TINY, digest, environment
 
+from ddpm_lab.sweeps.queue import seconds
+
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "sacct", "scontrol", "sinfo")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0 or not all(map(shutil.which, NEEDED)), reason="needs root and a SLURM to start"),
 ]
 pytest.importorskip("submitit")
@@ -68,8 +70,8 @@ def words(place: Path) -> list[str]:
     return [f"--config-dir={place}/own", *WORDS, "callbacks=holding", f"callbacks.hold.folder={place}"]
 
 
-def until(condition: Callable[[], object], seconds: float = 100) -> None:
-    end = time.monotonic() + seconds
+def until(condition: Callable[[], object], patience: float = 150) -> None:
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -81,12 +83,14 @@ class Sweep:
     def __init__(self, place: Path, env: dict[str, str]) -> None:
         self.place, self.env, self.folder = place, env, place / "outputs" / "multirun" / "sweep"
         self.output = place / "printed"
+        self.launchers: list[subprocess.Popen] = []
 
     def start(self, *more: str) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "train.py"), "-m", *words(self.place)]
         command += ["launcher=slurm", "launcher.cpus=1", "sweep.name=sweep", *more]
         with self.output.open("w") as output:
-            return subprocess.Popen(command, cwd=self.place, env=self.env, stdout=output, stderr=output)
+            self.launchers.append(subprocess.Popen(command, cwd=self.place, env=self.env, stdout=output, stderr=output))
+        return self.launchers[-1]
 
     def ends(self, launcher: subprocess.Popen, code: int) -> str:
         assert launcher.wait(150) == code, self.output.read_text()
@@ -103,6 +107,11 @@ class Sweep:
 
     def state(self, job: str) -> str:
         return self.call("squeue", "--states=all", "--noheader", "--format=%T", f"--jobs={job}").strip()
+
+    def limit_to_two_minutes_more(self, job: str) -> None:
+        """SLURM warns up to 60 seconds earlier than told: a short limit from the start would warn before training."""
+        used = self.call("squeue", "--noheader", "--Format=TimeUsed", f"--jobs={job}")
+        self.call("scontrol", "update", f"JobId={job}", f"TimeLimit={int(seconds(used.strip())) // 60 + 2}")
 
     def running(self) -> str:
         """The job's number as soon as it runs."""
@@ -131,7 +140,11 @@ class Sweep:
 
 @pytest.fixture
 def sweep(slurm, tmp_path) -> Sweep:
-    return Sweep(tmp_path, slurm)
+    sweep = Sweep(tmp_path, slurm)
+    yield sweep
+    for launcher in sweep.launchers:  # of a test that failed
+        launcher.kill()
+        launcher.wait()
 
 
 @pytest.fixture
@@ -183,8 +196,8 @@ def test_preempted_in_training(holding, expected):
 
 
 def test_the_time_limit(holding, expected):
-    launcher = holding.start("launcher.partition=short", "launcher.notice=30")
-    holding.in_step()
+    launcher = holding.start("launcher.minutes=9", "launcher.notice=90")
+    holding.limit_to_two_minutes_more(holding.in_step())
     holding.release_when_told_to_stop(holding.log)
     assert "exit code 143" in holding.ends(launcher, 1)
     assert "goes on (job" in holding.again()
@@ -232,7 +245,7 @@ def test_a_job_that_is_requeued(holding, slurm, expected):
     until(lambda: holding.state(job) == "RUNNING")
     holding.call("scontrol", "requeue", job)
     holding.release_when_told_to_stop(output.read_text)
-    until(lambda: holding.state(job) == "COMPLETED", 150)
+    until(lambda: holding.state(job) == "COMPLETED")
     (folder,) = (holding.place / "outputs" / "smoke").iterdir()
     assert folder.name == f"slurm-{job}"
     assert "going on from" in (folder / "train.log").read_text()
