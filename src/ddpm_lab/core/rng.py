@@ -1,11 +1,12 @@
 """Random numbers as pure functions of (seed, stream, counter, index): no state to save, and none shared between ranks.
 
-Numbers are drawn in blocks of 64 consecutive indices, each block from a generator seeded by a hash of its address, and then
-sliced. So every rank, batch size and resumed run gets the same numbers for the same index. torch seeds its CPU generator with
-32 bits: of some 10^5 addresses two may collide, too rarely to bias any statistic here.
+Numbers are drawn in blocks of 64 consecutive indices, each from its first index on by a generator seeded by a hash of the
+block's address, and then sliced. So every rank, batch size and resumed run gets the same numbers for the same index. torch
+seeds its CPU generator with 32 bits: of some 10^5 addresses two may collide, too rarely to bias any statistic here.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -29,10 +30,17 @@ def generator(seed: int, stream: Stream, *counters: int, device: torch.device | 
     return torch.Generator(device).manual_seed(address(seed, stream, *counters))
 
 
-def _blocks(draw: Callable[[torch.Generator], Tensor], seed: int, stream: Stream, counter: int, start: int, stop: int):
+def _blocks(draw: Callable[[int, torch.Generator], Tensor], seed: int, stream: Stream, counter: int, start: int, stop: int):
+    """`draw` gives as many first numbers of a block as it is told; of the last block, no more than are needed are drawn."""
     blocks = range(start // BLOCK, max(-(-stop // BLOCK), start // BLOCK + 1))
-    drawn = [draw(generator(seed, stream, counter, block)) for block in blocks]
+    drawn = [draw(min(BLOCK, stop - block * BLOCK), generator(seed, stream, counter, block)) for block in blocks]
     return torch.cat(drawn)[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]
+
+
+def _normals(n: int, shape: Sequence[int], numbers: torch.Generator) -> Tensor:
+    """n or a few more. torch makes normals in groups of 16: the first whole groups do not depend on how many follow."""
+    rows = 16 // math.gcd(16, math.prod(shape))
+    return torch.randn(-(-n // rows) * rows, *shape, generator=numbers)
 
 
 def parts(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -45,12 +53,16 @@ def parts(start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 def normal(shape: Sequence[int], seed: int, stream: Stream, counter: int, start: int, stop: int) -> Tensor:
     """Standard normal float32 on the CPU, (stop − start) × shape: the numbers of indices start..stop−1."""
-    return _blocks(lambda g: torch.randn(BLOCK, *shape, generator=g), seed, stream, counter, start, stop)
+    return _blocks(lambda n, g: _normals(n, shape, g), seed, stream, counter, start, stop)
 
 
 def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int, shape: Sequence[int] = ()) -> Tensor:
     """Uniform float64 in [0, 1), (stop − start) × shape: the numbers of indices start..stop−1."""
-    return _blocks(lambda g: torch.rand(BLOCK, *shape, dtype=torch.float64, generator=g), seed, stream, counter, start, stop)
+
+    def draw(n: int, numbers: torch.Generator) -> Tensor:
+        return torch.rand(n, *shape, dtype=torch.float64, generator=numbers)
+
+    return _blocks(draw, seed, stream, counter, start, stop)
 
 
 def permutation(n: int, seed: int, stream: Stream, counter: int) -> Tensor:
