@@ -45,7 +45,6 @@ BETA = "ddpm_lab.core.variance.Beta"
 # (base, key that was typed, what prevents it, what the message names)
 CASES = [
     (EVALUATE, "nll.train_stride", {"nll.chain": "sampler"}, "nll.chain=sampler"),
-    (EVALUATE, "nll.train_stride", {"nll.terms": 10}, "nll.terms=10"),
     (EVALUATE, "nll.train_stride", {"nll.split": "train"}, "nll.split=train"),
     (EVALUATE, "nll.ode_probes", {"nll.ode_n": 0}, "nll.ode_n=0"),
     (EVALUATE, "nll.ode_tolerance", {"nll.ode_n": 0}, "nll.ode_n=0"),

@@ -77,6 +77,28 @@ def test_the_estimate_holds_the_bound_within_its_error(measured):
         assert (found["record"]["terms"], found["record"]["calls"], found["record"]["n"]) == (4, 5, 360)
 
 
+def test_by_itself_a_long_chain_is_estimated_and_its_gap_too(measured, monkeypatch):
+    run, told = measured
+    monkeypatch.setattr("ddpm_lab.models.measurement.AUTO_STEPS", T - 1)
+    asked = ["sampler=ddim", "sampler.steps=5", "nll.n=null", "quality.n=0", "nll.train_stride=null"]
+    auto = evaluate(run, *asked, "name=auto")
+    assert auto.value("bound_5") == told.value("bound_5")
+    estimate, train = auto.results()["bound_estimate"], auto.results()["bound_train"]
+    error = np.hypot(train["standard_error"], told.results()["bound_train"]["standard_error"])
+    assert 0 < abs(train["value"] - told.value("bound_train")) < 3 * error
+    assert (train["record"]["split"], train["record"]["calls"]) == ("train", 11)
+    assert auto.value("bound_gap") == pytest.approx(estimate["value"] - train["value"], abs=1e-9)
+    assert evaluate(run, *asked, "nll.terms=null", "name=all").value("bound") == told.value("bound")
+    assert "bound" in evaluate(run, *asked, "nll.stride=2", "name=stride").results()
+
+
+def test_a_stride_of_training_data_acts_beside_an_estimate(measured):
+    run, told = measured
+    few = evaluate(run, "nll.n=null", "nll.terms=4", "nll.train_stride=5", "quality.n=0", "name=strided")
+    assert few.value("bound_train") == told.value("bound_train")
+    assert few.value("bound_gap") == pytest.approx(few.value("bound_estimate") - told.value("bound_train"), abs=1e-9)
+
+
 def test_samples_are_those_of_the_run_in_python(measured, data):
     run, told = measured
     x = ddpm_lab.load(run).sample(30, DDIM(steps=5))

@@ -68,7 +68,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
         _check_learned(before, asked, dirs)
     data = instantiate(before, "data")
     nll = asked["nll"]
-    if nll["terms"] is not None and nll["stride"] != 1:
+    if nll["terms"] not in (None, "auto") and nll["stride"] != 1:
         raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
     if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
         raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")

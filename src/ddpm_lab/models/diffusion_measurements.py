@@ -14,7 +14,7 @@ from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
 from ddpm_lab.likelihood.flow import FlowMeter
 from ddpm_lab.models.gamma import variance_record
-from ddpm_lab.models.measurement import PIECE, SPLITS, Conditions, Measurement, Part, PerDatum, Plain
+from ddpm_lab.models.measurement import PIECE, SPLITS, TRAIN_STRIDE, Conditions, Measurement, Part, PerDatum, Plain
 
 if TYPE_CHECKING:
     from ddpm_lab.models.diffusion import Diffusion
@@ -71,15 +71,22 @@ def of_diffusion(model: "Diffusion", conditions: Conditions) -> list[Measurement
     for name, chain in chains.items():
         key = f"bound_{len(chain)}" if name == "sampler" else "bound"
         place = OnChain(model, conditions, chain, asked.split, conditions.n)
-        if asked.terms is not None:
-            measurements.append(place.estimate(f"{key}_estimate", asked.terms))
-            continue
-        bound = replace(place, stride=min(asked.stride, len(chain))).bound(key)
+        terms, stride = asked.terms_on(len(chain)), min(asked.stride, len(chain))
+        bound = replace(place, stride=stride).bound(key) if terms is None else place.estimate(f"{key}_estimate", terms)
         measurements.append(bound)
-        n, stride = min(conditions.n, sizes["train"]), min(asked.train_stride, len(chain))
-        if name == "full" and asked.split == "val" and stride and n >= 2 * stride:
-            measurements.append(OnChain(model, conditions, chain, "train", n, stride).gap(bound))
+        if name == "full" and asked.split == "val" and asked.train_stride != 0:
+            measurements += gaps(bound, replace(place, split="train", n=min(conditions.n, sizes["train"])), terms)
     return measurements + ([flow(model, conditions)] if asked.ode_n else [])
+
+
+def gaps(held_out: Measurement, train: "OnChain", terms: int | None) -> list[Measurement]:
+    """The bound of training data, and its gap: estimated from as many `terms` as that of held-out data, or at every
+    train_stride-th time. None where the stride leaves fewer than two data at a time."""
+    asked = train.conditions.likelihood.train_stride
+    if terms is not None and asked is None:
+        return [train.gap(held_out, terms)]
+    stride = min(asked or TRAIN_STRIDE, len(train.chain))
+    return [replace(train, stride=stride).gap(held_out, None)] if train.n >= 2 * stride else []
 
 
 @dataclass(frozen=True)
@@ -160,21 +167,28 @@ class OnChain:
             is_bound=True,
         )
 
-    def gap(self, held_out: Measurement) -> Measurement:
-        """The bound of training data, and how far that of held-out data lies above it: what the network has memorised."""
-        alone = self.bound("bound_gap")
+    def gap(self, held_out: Measurement, terms: int | None) -> Measurement:
+        """The bound of training data, in full or from `terms` divergences, and how far that of held-out data lies above it:
+        what the network has memorised."""
+        alone = self.bound("bound_gap") if terms is None else self.estimate("bound_gap", terms)
+        how = f"stride {self.stride}" if terms is None else f"from {terms} terms each"
 
-        def numbers(meter: Tallied, of_held_out: Tallied) -> list[Part]:
-            train, held_out = meter.result(), of_held_out.result()
+        def numbers(meter: Tallied, *required: Tallied) -> list[Part]:
+            train, held_out = meter.result(), required[-1].result()
             error = (held_out.total_se**2 + train.total_se**2) ** 0.5
-            label = f"bound of {train.n} training data, stride {train.stride}"
             return [
-                Part("bound_train", label, train.total_bpd, train.total_se),
+                Part("bound_train", f"bound of {train.n} training data, {how}", train.total_bpd, train.total_se),
                 Part("bound_gap", "held-out above training data", held_out.total_bpd - train.total_bpd, error),
             ]
 
-        changed = {"meter": lambda _: alone.meter(), "numbers": numbers, "requires": [held_out]}
-        return replace(alone, per_datum=None, is_bound=False, **changed)
+        return replace(
+            alone,
+            meter=lambda *required: alone.meter(*required[:-1]),
+            numbers=numbers,
+            requires=[*alone.requires, held_out],
+            per_datum=None,
+            is_bound=False,
+        )
 
     def estimate(self, key: str, terms: int) -> Measurement:
         """The bound from `terms` divergences per datum, drawn where a pilot on training data has large terms."""

@@ -18,6 +18,10 @@ SPLITS = {"train": "training", "val": "held-out"}
 """Splits in words."""
 PIECE = 32
 """Data of one piece of a bound."""
+AUTO_TERMS, AUTO_STEPS = 10, 50
+"""nll.terms=auto estimates the bound from so many terms per datum on chains of more than so many steps."""
+TRAIN_STRIDE = 10
+"""Of training data, where the bound of held-out data is measured in full and no nll.train_stride is given."""
 
 
 class Likelihood(NamedTuple):
@@ -27,12 +31,18 @@ class Likelihood(NamedTuple):
     n: Annotated[int, Ge(2)] | None = None
     chain: Literal["full", "sampler", "both"] = "both"
     stride: PositiveInt = 1
-    terms: PositiveInt | None = None
+    terms: PositiveInt | Literal["auto"] | None = "auto"
     clip: bool | None = None
-    train_stride: NonNegativeInt = 10
+    train_stride: NonNegativeInt | None = None
     ode_n: NonNegativeInt = 0
     ode_probes: PositiveInt | None = 1
     ode_tolerance: PositiveFloat = 1e-5
+
+    def terms_on(self, steps: int) -> int | None:
+        """Divergences per datum from which the bound on a chain of so many steps is estimated; None for all of them."""
+        if self.terms != "auto":
+            return self.terms
+        return AUTO_TERMS if self.stride == 1 and steps > AUTO_STEPS else None
 
 
 class Conditions(NamedTuple):
@@ -109,9 +119,9 @@ class Measurement:
 def of_any_model(model: "Model", conditions: Conditions) -> list[Measurement]:
     """The likelihood that `Model.bound_meter` measures. Raises ValueError for settings that are those of a diffusion model."""
     likelihood, split, n = conditions.likelihood, conditions.likelihood.split, conditions.n
-    for name in ("terms", "clip"):
-        if getattr(likelihood, name) is not None:
-            raise ValueError(f"nll.{name}={getattr(likelihood, name)}: {type(model).__name__} has no such setting")
+    for name, default in (("terms", "auto"), ("clip", None)):
+        if (value := getattr(likelihood, name)) not in (default, None):
+            raise ValueError(f"nll.{name}={value}: {type(model).__name__} has no such setting")
     if likelihood.ode_n:
         raise ValueError(f"nll.ode_n={likelihood.ode_n}: {type(model).__name__} has no probability flow")
 
