@@ -1,4 +1,4 @@
-.PHONY: check test shapes slow test-all lint types lock
+.PHONY: check test slow test-all lint types lock
 
 check: lint types test  ## what a change must pass before review
 
@@ -9,19 +9,16 @@ lint:
 types:
 	pyright
 
-test:
-	OMP_NUM_THREADS=1 pytest -n 2
-
-shapes:  ## the fast tests of the maths again, with every shape annotation checked, and their coverage
-	OMP_NUM_THREADS=1 pytest -n 2 --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype tests/core \
+test:  ## fast tests; those of the maths with every shape annotation checked, and their coverage
+	OMP_NUM_THREADS=1 pytest --ignore=tests/core
+	OMP_NUM_THREADS=1 pytest --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype tests/core \
 		--cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 
-slow:  ## tests that train; then the default run, as a user runs it, with both cores; sweeps on a real SLURM last
-	OMP_NUM_THREADS=1 pytest -m slow -n 2 --timeout=1500 --ignore=tests/test_quality.py --ignore=tests/sweeps/test_real_slurm.py
-	pytest -m slow -n 0 --timeout=1500 tests/test_quality.py
-	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
+slow:  ## tests that train; then the default run, as a user runs it, beside sweeps on a real SLURM, which mostly wait
+	OMP_NUM_THREADS=1 pytest -m slow --timeout=1500 --ignore=tests/test_quality.py --ignore=tests/sweeps/test_real_slurm.py
+	pytest -m slow --timeout=1500 --dist loadfile tests/test_quality.py tests/sweeps/test_real_slurm.py
 
-test-all: test shapes slow
+test-all: test slow
 
 lock:  ## hashed versions of all dependencies
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet -o requirements.lock

@@ -12,7 +12,11 @@ from helpers import TINY, arrays, trained
 from omegaconf import OmegaConf
 
 import ddpm_lab
-from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.prediction import Eps
+from ddpm_lab.core.sampler import DDIM, Ancestral
+from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.variance import Beta
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.errors import UserError
@@ -222,3 +226,15 @@ def test_weights_of_another_network_are_answered(digits_run, tmp_path):
 def test_package_says_what_it_lacks():
     with pytest.raises(AttributeError, match="nothing"):
         _ = ddpm_lab.nothing
+
+
+def test_samplers_call_the_network_without_autograd():
+    modes = []
+
+    def net(xt, t):
+        modes.append(torch.is_inference_mode_enabled())
+        return xt
+
+    x = torch.zeros(1, 1)
+    list(Ancestral()(GaussianDiffusion(linear(T=3), Eps(), Beta(), levels=None), net, x, lambda t: x))
+    assert modes == [True] * 3

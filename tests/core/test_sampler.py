@@ -104,20 +104,6 @@ def test_the_loop(name, variance, T):
     assert_close(states[-1].x, x0)
 
 
-def test_the_network_runs_without_autograd(request):
-    if request.config.getoption("jaxtyping_packages", None):
-        pytest.skip("the checker's wrapper hides the generator from inference_mode")
-    modes = []
-
-    def net(xt, t):
-        modes.append(torch.is_inference_mode_enabled())
-        return xt
-
-    x = torch.zeros(1, 1)
-    list(Ancestral()(diffusion_of(linear(3)), net, x, lambda t: x))
-    assert modes == [True] * 3
-
-
 CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256, False), (False, None, False)]
 
 
