@@ -9,6 +9,7 @@ import torch
 from helpers import TINY, composed, trained
 from lightning import Trainer
 
+from ddpm_lab import cores
 from ddpm_lab.config.build import build, build_model, load
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -98,6 +99,19 @@ def test_a_run_of_hours_on_a_cpu_says_so_once(limit, lines, tmp_path, caplog, mo
     said = [record.getMessage() for record in caplog.records if "hours" in record.getMessage()]
     assert len(said) == lines
     assert all("5 steps" in line and "trainer.max_steps" in line for line in said)
+
+
+@pytest.mark.parametrize(("waited", "threads", "lines"), [(9.0, 2, 1), (1.0, 2, 0), (9.0, 1, 0)])
+def test_threads_that_wait_for_cores_are_named_once(waited, threads, lines, tmp_path, caplog, monkeypatch):
+    counts = iter([cores.Cores(0.0, 0.0), cores.Cores(10 - waited, waited)])
+    monkeypatch.setattr(cores, "used", lambda: next(counts))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(progress, "FORETOLD_AFTER", 3)
+    with caplog.at_level(logging.WARNING, "ddpm_lab"):
+        fit(tmp_path, module(), [Throughput(), Recorder(lambda *_: None)], steps=5)
+    said = [record.getMessage() for record in caplog.records if "OMP_NUM_THREADS=1" in record.getMessage()]
+    assert len(said) == lines
+    assert all("90%" in line for line in said)
 
 
 def test_the_same_run_whatever_is_measured(run_of, tmp_path):

@@ -22,13 +22,14 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
 
 
 def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
-    from ddpm_lab import ranks
+    from ddpm_lab import cores, ranks
     from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
     from ddpm_lab.training.fit import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
     from ddpm_lab.training.results import close
 
     quiet()
     drop_unused(cfg)
+    fewer_threads = cores.use_granted()
     if cfg.trainer.fast_dev_run:
         return _try_out(cfg)
     module, data, trainer = build(cfg, folder)
@@ -48,7 +49,8 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     with log_to(folder / "train.log") if trainer.is_global_zero else silent():
         log.info("%s", folder)
         card = module.model.card(data.scaled("train", 4096))
-        for line in (*head(module, trainer, model_parts(cfg), auto, start), *data.notes, *card):
+        notes = [fewer_threads] if fewer_threads else []
+        for line in (*notes, *head(module, trainer, model_parts(cfg), auto, start), *data.notes, *card):
             log.info("  %s", line)
         code = 1
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab import ranks
+from ddpm_lab import cores, ranks
 from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
@@ -37,6 +37,8 @@ def evaluate_all(configs: Sequence[DictConfig]) -> None:
     """Measures every configuration, those of one folder together. Raises UserError before any long work."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ddpm_lab").setLevel(logging.INFO)
+    if fewer_threads := cores.use_granted():
+        logging.getLogger("ddpm_lab").info("%s", fewer_threads)
     join(device_of(configs[0].device))
     try:
         together: dict[tuple[str, str | None], list[DictConfig]] = {}

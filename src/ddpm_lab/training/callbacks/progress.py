@@ -9,7 +9,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ddpm_lab import ranks
+from ddpm_lab import cores, ranks
 from ddpm_lab.training.guard import Trained
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.results import log, row_is_due, step_is_whole
@@ -73,22 +73,26 @@ class LossQuartiles(Callback):
 
 FORETOLD_AFTER = 50
 """Steps."""
+CROWDED = 0.4
+"""Share of their time that threads wait for cores, from which a run on a CPU says so."""
 LONG = 3600.0
 """Seconds of training beyond which a run on a CPU says how long it will take."""
 
 
 class Throughput(Callback):
     """train/images_per_s since the last row, and train/images_seen. Time spent in validation does not count. On a CPU one line
-    says, after 50 steps, where training will take more than an hour."""
+    says, after 50 steps, where training will take more than an hour, and one where other programs take its cores."""
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
         self._row = (0, 0.0)
         self._start = (0, 0.0)
+        self._cores = cores.Cores(0.0, 0.0)
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self._last = time.perf_counter()
         self._start = (trainer.global_step, self.seconds)
+        self._cores = cores.used()
 
     def on_validation_end(self, *_: Any) -> None:
         self._last = time.perf_counter()
@@ -107,6 +111,13 @@ class Throughput(Callback):
             log(trainer, {"train/images_seen": self.images, "train/images_per_s": round(images / seconds, 1)})
 
     def _foretell(self, trainer: Trainer) -> None:
+        threads, share = torch.get_num_threads(), cores.used().share_waited_since(self._cores)
+        if threads > 1 and share > CROWDED and trainer.is_global_zero:
+            logger.warning(
+                "%d threads waited for a core %.0f%% of their time, since other programs run here: OMP_NUM_THREADS=1 may be faster",
+                threads,
+                100 * share,
+            )
         per_step = (self.seconds - self._start[1]) / FORETOLD_AFTER
         left = per_step * (trainer.max_steps - trainer.global_step)
         if left > LONG and trainer.is_global_zero:
