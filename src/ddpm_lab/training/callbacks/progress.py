@@ -114,7 +114,7 @@ class Throughput(Callback):
         threads, share = torch.get_num_threads(), cores.used().share_waited_since(self._cores)
         if threads > 1 and share > CROWDED and trainer.is_global_zero:
             logger.warning(
-                "%d threads waited for a core %.0f%% of their time, since other programs run here: OMP_NUM_THREADS=1 may be faster",
+                "%d threads waited for cores %.0f%% of the time, as other programs run here: OMP_NUM_THREADS=1 may be faster",
                 threads,
                 100 * share,
             )
