@@ -57,9 +57,12 @@ def slurm(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def expected(slurm, tmp_path_factory) -> str:
     """What a run without SLURM measures."""
-    place = tmp_path_factory.mktemp("local")
-    command = [sys.executable, str(ROOT / "train.py"), *words(place), "run.name=local"]
-    subprocess.run(command, cwd=place, env=slurm, check=True, capture_output=True)
+    return local_run(slurm, tmp_path_factory.mktemp("local"))
+
+
+def local_run(env: dict[str, str], place: Path, *more: str) -> str:
+    command = [sys.executable, str(ROOT / "train.py"), *words(place), *more, "run.name=local"]
+    subprocess.run(command, cwd=place, env=env, check=True, capture_output=True)
     return digest(place / "outputs" / "smoke" / "local")
 
 
@@ -99,8 +102,8 @@ class Sweep:
     def again(self, *more: str) -> str:
         return self.ends(self.start(*more), 0)
 
-    def call(self, *command: str) -> str:
-        return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True, timeout=30).stdout
+    def call(self, *command: str, patience: float = 30) -> str:
+        return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True, timeout=patience).stdout
 
     def job(self) -> str:
         return json.loads((self.folder / "sweep.json").read_text())["arms"][0]["job"]
@@ -250,3 +253,13 @@ def test_a_job_that_is_requeued(holding, slurm, expected):
     assert folder.name == f"slurm-{job}"
     assert "going on from" in (folder / "train.log").read_text()
     assert digest(folder) == expected
+
+
+def test_two_nodes(sweep, tmp_path_factory):
+    expected = local_run(
+        sweep.env, tmp_path_factory.mktemp("two"), "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"
+    )
+    several = ["trainer=ddp_multinode", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "run.name=nodes"]
+    train = [sys.executable, str(ROOT / "train.py"), *words(sweep.place), *several]
+    sweep.call("srun", "--nodes=2", "--ntasks-per-node=1", f"--chdir={sweep.place}", *train, patience=200)
+    assert digest(sweep.place / "outputs" / "smoke" / "nodes") == expected

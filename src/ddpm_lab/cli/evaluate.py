@@ -1,5 +1,6 @@
 """`python evaluate.py`: answers mistakes at once, then measures one network under every choice that was asked for."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ddpm_lab.errors import UserError
 
 
 def main() -> None:
-    """Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
+    """Exit codes: 0 done, 1 a number is not where it is expected, 2 a mistake of the user's, 128 + n stopped by signal n."""
     run(_main, stopped="stopped; what was measured is kept, and the same command goes on from there")
 
 
@@ -40,7 +41,8 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.config.build_evaluation import evaluate_all
 
     print("".join(f"{note}\n" for note in notes), end="")
-    evaluate_all([arm.config for arm in arms])
+    if not evaluate_all([arm.config for arm in arms]):
+        sys.exit(1)
 
 
 def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:

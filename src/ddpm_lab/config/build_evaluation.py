@@ -15,7 +15,7 @@ from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation import columns
+from ddpm_lab.evaluation import check, columns
 from ddpm_lab.evaluation.measure import Arm, device_of, join, leave, measure
 from ddpm_lab.evaluation.quality import Quality, published
 from ddpm_lab.evaluation.store import Store
@@ -33,8 +33,9 @@ OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch")
 """Keys that say which network is measured, where, and by which draws."""
 
 
-def evaluate_all(configs: Sequence[DictConfig]) -> None:
-    """Measures every configuration, those of one folder together. Raises UserError before any long work."""
+def evaluate_all(configs: Sequence[DictConfig]) -> bool:
+    """Measures every configuration, those of one folder together. Returns whether all numbers are where they are expected.
+    Raises UserError before any long work."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("ddpm_lab").setLevel(logging.INFO)
     if fewer_threads := cores.use_granted():
@@ -47,10 +48,13 @@ def evaluate_all(configs: Sequence[DictConfig]) -> None:
         loaded: Callable[..., Subject] = lru_cache(maxsize=1)(subject_of)  # one model in memory, as a sweep may ask for many
         extractors: dict[tuple[str, str], Extractor] = {}
         arms = {place: _arms(list(map(plain, of_one)), loaded, extractors) for place, of_one in together.items()}
+        holds = True
         for place, of_one in together.items():
             folder = _folder(*place)
             with ranks.held(folder, "name", ranks.rank() == 0):
-                measure(arms[place], folder, OmegaConf.to_yaml(of_one[0]), partial(logger_of, plain(of_one[0]), folder))
+                logger = partial(logger_of, plain(of_one[0]), folder)
+                holds &= measure(arms[place], folder, OmegaConf.to_yaml(of_one[0]), logger)
+        return holds
     finally:
         leave()
 
@@ -85,7 +89,8 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
         extractors[key] = instantiate(cfg, "metrics", data=subject.data)
     stats = published(quality.statistics, subject, extractors[key]) if quality.n else None
     choice = partial(choice_of, cfg, nll)
-    return Arm(load_subject, choice, cfg["names"], model.sample_steps, setting, nll, quality, extractors[key], stats)
+    checked = list(map(check.read, cfg["expected"])), Path(cfg["folder"])
+    return Arm(load_subject, choice, cfg["names"], model.sample_steps, setting, nll, quality, extractors[key], stats, *checked)
 
 
 def subject_of(folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int) -> Subject:

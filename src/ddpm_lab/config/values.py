@@ -44,6 +44,7 @@ class Evaluate:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: Size = 256
     settings: list[Text] = field(default_factory=list)
+    expected: list[Text] = field(default_factory=list)
 
 
 @dataclass

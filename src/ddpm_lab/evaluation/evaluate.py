@@ -1,6 +1,6 @@
 """Everything that is measured of one model under one choice of its parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ddpm_lab import ranks
 from ddpm_lab.core.grey import scale
+from ddpm_lab.evaluation.check import Band
 from ddpm_lab.evaluation.quality import Quality, scores
 from ddpm_lab.evaluation.samples import drawn
 from ddpm_lab.evaluation.store import Piece
@@ -35,6 +36,8 @@ class Arm(NamedTuple):
     quality: Quality
     extractor: Extractor
     stats: PublishedStats | None
+    bands: Sequence[Band]
+    run_folder: Path
 
     @property
     def line(self) -> str:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
+from ddpm_lab.evaluation.check import judge, summary
 from ddpm_lab.evaluation.evaluate import Arm, Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
 from ddpm_lab.evaluation.report import log, term_columns, write_columns, write_numbers, write_per_datum
@@ -53,8 +54,9 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[dict[str, Any]], Any]) -> None:
-    """Measures every arm into one folder. `config`: its config.yaml; `logger`: made from the configuration of the run."""
+def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[dict[str, Any]], Any]) -> bool:
+    """Measures every arm into one folder. `config`: its config.yaml; `logger`: made from the configuration of the run. Returns
+    whether all bands of the arms hold."""
     started = time.time()
     ranks.on_first(_clear, folder, config)
     _print([str(folder)])
@@ -81,6 +83,15 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
         log(logger(trained), evaluated, folder, trained)
         written = [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
         _print([f"{time.time() - started:,.0f} s; written to {folder}:", *written])
+    holds = [_holds(arm, one) for arm, one in zip(arms, evaluated, strict=True) if arm.bands]
+    return all(holds)
+
+
+def _holds(arm: Arm, evaluated: Evaluated) -> bool:
+    """Whether the numbers of the arm lie in its bands; says which do not."""
+    judged = judge(arm.bands, {result.key: result.value for result in evaluated.results}, arm.run_folder)
+    _print([f"check of {arm.line}", *(one.line for one in judged), summary(judged)])
+    return all(one.holds for one in judged)
 
 
 def _clear(folder: Path, config: str) -> None:
