@@ -57,6 +57,7 @@ CIFAR = [
 for name in options("experiment", [CONF]):
     if name.startswith(("ddpm_", "iddpm_")):
         NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, "data.size=16", "data.crop=center140"]
+NEEDS["experiment", "cifar10_20min"] = [*CIFAR, "trainer=cpu", "trainer.compile=false"]
 SLOW = {("metrics", "inception")}
 ABOUT_SWEEPS = {"sweep", "launcher"}  # no part of a run
 ELSEWHERE = {

@@ -1,5 +1,7 @@
 """The average of the weights: its recursion, its place, and that it never gets in the way of training."""
 
+import math
+
 import pytest
 import torch
 from lightning import Callback
@@ -7,7 +9,7 @@ from torch import nn
 
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.training.checkpoint import Checkpoints
-from ddpm_lab.training.ema import EMA
+from ddpm_lab.training.ema import EMA, HalfLife
 
 from .support import Linear, Recorder, adam, fit, module, quiet, same, weights_of
 
@@ -46,6 +48,20 @@ def test_average_follows_the_recursion(decay, ramp, tmp_path):
     for a, b in zip(net_of(ema).parameters(), expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-6)
     assert (same(weights_of(net_of(ema)), weights_of(model.model.net))) == (decay == 0)
+
+
+@pytest.mark.parametrize(("images", "ramp"), [(40, 1e9), (10**6, 0.05), (100, 0.5)])
+def test_a_half_life_in_images_halves_the_weight_of_the_past(images, ramp, tmp_path):
+    model, ema = module(), HalfLife(images, ramp)
+    start, weights = weights_of(model.model.net), Recorder(lambda trainer, module: weights_of(module.model.net))
+    fit(tmp_path, model, [weights, ema], steps=20)
+    batch, halved = model.data.batch_size, lambda n: min(images, ramp * n * batch)
+    expected = recursion(start, weights.seen, lambda n: math.exp(-batch * math.log(2) / halved(n)) if n else 0.0)
+    for a, b in zip(net_of(ema).parameters(), expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=1e-6)
+    steps = images // batch
+    assert math.prod(ema.rate(images, 10**9) for _ in range(steps)) == pytest.approx(0.5 ** (steps * batch / images))
+    assert list(model.averages) == [f"ema/{images}"]
 
 
 @pytest.mark.parametrize(("decay", "ramp"), [(0.9, False), (0.9999, True)])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
-from ddpm_lab.domains import HalfOpenUnit, checked
+from ddpm_lab.domains import HalfOpenUnit, PositiveFloat, PositiveInt, checked
 from ddpm_lab.models.contract import Model
 from ddpm_lab.training.module import TrainingModule
 
@@ -60,6 +60,25 @@ class EMA(Callback):
     def on_load_checkpoint(self, trainer: Trainer, module: TrainingModule, checkpoint: dict[str, Any]) -> None:
         for decay, model in self.models.items():
             model.net.load_state_dict(checkpoint[key(decay)])
+
+
+@checked
+class HalfLife(EMA):
+    """The average whose past loses half its weight in so many `images`, whatever the batch (Karras et al. 2022):
+    d = 2^(−batch / half-life), where the half-life is at most `ramp` times the images seen so far. Saved under "ema/<images>".
+    """
+
+    def __init__(self, images: PositiveInt = 500_000, ramp: PositiveFloat = 0.05) -> None:
+        super().__init__()
+        self.decays, self.images_ramp, self._batch = (images,), ramp, 1
+
+    def rate(self, decay: float, n: int) -> float:
+        half_life = min(decay, self.images_ramp * n * self._batch)
+        return 0.5 ** (self._batch / half_life) if half_life > 0 else 0.0
+
+    def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:
+        super().on_fit_start(trainer, module)
+        self._batch = module.data.batch_size
 
 
 def key(decay: float) -> str:
