@@ -19,6 +19,7 @@ from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.train import main
 from ddpm_lab.config.combinations import resolve_auto
 from ddpm_lab.config.options import conf_dir
+from ddpm_lab.config.preflight import VERSION
 from ddpm_lab.models.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,7 @@ FEW_HELD_OUT = ["data.val_fraction=0.05"]
 def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
     """The configuration of `python train.py OVERRIDES`, variance=auto resolved; `config_dir` is that of --config-dir."""
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION):
         cfg = compose("config", overrides=[*overrides, *search])
     OmegaConf.set_struct(cfg, False)
     resolve_auto(cfg)
