@@ -1,4 +1,4 @@
-.PHONY: check test slow test-all lint types lock
+.PHONY: check test slow test-all lint types lock oldest newest
 
 check: lint types test  ## what a change must pass before review
 
@@ -19,6 +19,13 @@ slow:  ## tests that train; then the default run, as a user runs it, beside swee
 	pytest -m slow --timeout=1500 --dist loadfile tests/test_quality.py tests/sweeps/test_real_slurm.py
 
 test-all: test slow
+
+oldest: choice = --resolution lowest-direct
+newest: choice = "hydra-core>=1.4.0rc1" "omegaconf>=2.4.1rc1"
+oldest newest:  ## the fast tests with the oldest, or the newest, versions that pyproject.toml allows
+	uv venv --clear --quiet --python python3 .venv-$@
+	uv pip install --quiet --python .venv-$@ $(choice) -e ".[test]"
+	PATH="$(CURDIR)/.venv-$@/bin:$$PATH" $(MAKE) test
 
 lock:  ## hashed versions of all dependencies
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet -o requirements.lock

@@ -5,10 +5,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from unittest.mock import patch
 
 import pytest
 from helpers import ROOT, TINY, command, command_here, environment
 from omegaconf import OmegaConf
+
+from ddpm_lab import pictures
+from ddpm_lab.core import grey
+from ddpm_lab.likelihood import bound
 
 NAMES = {
     "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, jsd, linear"),
@@ -159,11 +164,22 @@ def test_a_loss_that_explodes_stops_the_run_and_says_where(tmp_path):
     assert "not finite at step" in (tmp_path / "outputs" / "smoke" / "explodes" / "train.log").read_text()
 
 
-def test_fast_dev_run_tries_everything_and_keeps_nothing(tmp_path):
-    done = command_here(*TINY, "schedule=cosine", "loss=vlb", "trainer.fast_dev_run=true", cwd=tmp_path)
+def test_fast_dev_run_tries_everything_in_little_and_keeps_nothing(tmp_path):
+    """Four samples are drawn, and each of 360 data is measured once at T = 10. A stride that needs more is refused as ever."""
+    tried = [*TINY, "schedule=cosine", "loss=vlb", "trainer.fast_dev_run=true"]
+    with (
+        patch("ddpm_lab.likelihood.bound.measure", wraps=bound.measure) as measure,
+        patch("ddpm_lab.training.callbacks.samples.save_grid", wraps=pictures.save_grid) as grid,
+        patch("ddpm_lab.training.callbacks.frechet.quantise", wraps=grey.quantise) as quantise,
+    ):
+        done = command_here(*tried, "callbacks.samples.n=64", "callbacks.vlb_terms.stride=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nothing was kept" in done.stdout
     assert list(tmp_path.iterdir()) == []
+    assert sum(len(call.args[3]) for call in measure.call_args_list) == 360
+    assert [len(call.args[0]) for call in (*grid.call_args_list, *quantise.call_args_list)] == [4, 4]
+    refused = command_here("experiment=smoke", "schedule.T=1000", "callbacks.vlb_terms.stride=200", tried[-1], cwd=tmp_path)
+    assert_refused(refused, "callbacks.vlb_terms.stride=200", "400", "360")
 
 
 @pytest.mark.slow

@@ -43,9 +43,12 @@ def test_citation_and_package_have_one_version():
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
 
 
-def test_the_workflow_runs_what_ci_runs():
+def test_the_workflow_runs_what_ci_runs_and_both_ends_of_the_versions():
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
-    assert [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step] == [".ci/run"]
+    run = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    assert run == {"everything": [".ci/run"], "versions": ["pip install uv", "make ${{ matrix.corner }}"]}
+    corners = jobs["versions"]["strategy"]["matrix"]["corner"]
+    assert re.search(rf"^{' '.join(corners)}:", (ROOT / "Makefile").read_text(), re.M)
 
 
 # The equation index

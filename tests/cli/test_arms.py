@@ -1,7 +1,10 @@
 """Which runs a command line means."""
 
+import argparse
+
 import pytest
 
+from ddpm_lab.config.flags import hydra_flags
 from ddpm_lab.config.preflight import preflight
 
 
@@ -30,3 +33,16 @@ def test_without_an_experiment():
 )
 def test_where_hydra_only_shows_something_there_is_no_run(argv):
     assert preflight(argv) == []
+
+
+def test_the_flags_are_those_of_hydra():
+    """As the installed version has them, in a module that is not public."""
+    hydra = pytest.importorskip("hydra._internal.utils")
+
+    def flags(parser: argparse.ArgumentParser) -> dict[tuple[str, ...], tuple]:
+        actions = {tuple(action.option_strings): action for action in parser._actions}
+        return {names: (type(a), a.dest, a.nargs, a.const, a.default) for names, a in actions.items()}
+
+    theirs = flags(hydra.get_args_parser())
+    del theirs["--version",]
+    assert flags(hydra_flags()) == theirs

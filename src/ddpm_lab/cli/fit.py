@@ -12,6 +12,9 @@ from ddpm_lab.config.resume import HELD
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import replacing, unwritable, write_json
 
+FEW = 4
+"""Samples of a picture, or of a distance, where a run is only tried out."""
+
 
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     """Builds, trains and measures in `folder`, from `checkpoint` where there is one, while no other process does."""
@@ -103,6 +106,20 @@ def _try_out(cfg: DictConfig) -> int:
     with tempfile.TemporaryDirectory() as folder:
         module, data, trainer = build(cfg, Path(folder))
         trainer.loggers = trainer.loggers[:1]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            _shorten(callback, len(data.val_images))
         trainer.fit(module, datamodule=data)
     print("fast_dev_run: one training step and one validation ran; nothing was kept")
     return 0
+
+
+def _shorten(callback: object, n_val: int) -> None:
+    """At most `FEW` samples, and each of `n_val` validation data at as few times as the bound's standard error allows."""
+    from ddpm_lab.training.callbacks.bound import VLBTerms
+    from ddpm_lab.training.callbacks.frechet import Distance
+    from ddpm_lab.training.callbacks.samples import Samples
+
+    if isinstance(callback, Samples | Distance):
+        callback.n = min(callback.n, FEW)
+    if isinstance(callback, VLBTerms):
+        callback.stride = max(callback.stride, n_val // 2)

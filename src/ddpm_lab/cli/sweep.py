@@ -73,13 +73,15 @@ def planned(arm: Arm, may_share: bool) -> PlannedRun:
 
     config, trainer, logger = arm.config, arm.config.trainer, arm.config.logger
     content = plain(config)
-    identity = hashed({key: value for key, value in content.items() if key not in ("run", "sweep", "launcher")})
+    named = at(content, "run.trained_in")
+    parts = {key: value for key, value in content.items() if key not in ("run", "sweep", "launcher")}
+    parts |= {} if named is None else {"trained_in": named}
     typed = {word.lstrip("+").partition("=")[0] for word in arm.overrides}
     free = [key for key in ("group", "name") if key in logger and f"logger.{key}" not in typed]
-    trains = not trainer.fast_dev_run and config.resume is None and at(content, "run.trained_in") is None
+    trains = not trainer.fast_dev_run and config.resume is None and named is None
     return PlannedRun(
         overrides=arm.overrides,
-        identity=identity,
+        identity=hashed(parts),
         training=training_identity(content) if may_share and trains else "",
         max_steps=trainer.max_steps,
         fast_dev_run=trainer.fast_dev_run,

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from hydra._internal.utils import get_args_parser  # there is no public one
-
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.errors import UserError
 
+_SWITCHES = ("--help/-h", "--hydra-help", "--run/-r", "--multirun/-m", "--resolve", "--shell-completion/-sc")
+_VALUED = ("--package/-p", "--config-path/-cp", "--config-name/-cn", "--config-dir/-cd", "--experimental-rerun")
+_INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 _LEFT_TO_HYDRA = {"--hydra-help", "--version", "--shell-completion", "-sc", "--help", "-h"}
 
 
@@ -56,10 +57,23 @@ def of_hydra(word: str) -> bool:
     return word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))
 
 
+def hydra_flags() -> argparse.ArgumentParser:
+    """A parser of the flags in Hydra's manual, but for --version. (Hydra's own parser is private.)"""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for flags in _SWITCHES:
+        parser.add_argument(*flags.split("/"), action="store_true")
+    for flags in _VALUED:
+        parser.add_argument(*flags.split("/"))
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=_INFO)
+    return parser
+
+
 def _parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags, and what was not understood. Raises UserError for a flag without its value."""
-    parser = get_args_parser()
-    parser.allow_abbrev, parser.error = False, _bad_flag  # type: ignore[method-assign]
+    parser = hydra_flags()
+    parser.error = _bad_flag  # type: ignore[method-assign]
     return parser.parse_known_args([word for word in argv if word != "--version"])  # which prints and exits
 
 
