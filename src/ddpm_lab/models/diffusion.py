@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lab import ranks
-from ddpm_lab.core import rng
+from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss
@@ -62,11 +62,11 @@ class Diffusion(Model):
     def losses(self, batch: Batch) -> Losses:
         """DDPM Algorithm 1."""
         x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
+        eps = transfer.like(rng.normal(x0.shape[1:], self.seed, "noise", *rows), x0)  # first: t may have to be waited for
         u = rng.uniform(self.seed, "t", *rows)
         t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
-        eps = rng.normal(x0.shape[1:], self.seed, "noise", *rows).to(x0)
         noised = self.diffusion.noised(x0, eps, t)
-        out = self.net(noised.xt, t.to(x0.device)).to(x0.dtype)
+        out = self.net(noised.xt, transfer.to_device(t, x0.device)).to(x0.dtype)
         return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:

@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab import ranks
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.training.guard import Trained
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.results import log, row_is_due, step_is_whole
@@ -48,7 +49,7 @@ class LossQuartiles(Callback):
         quarter = torch.zeros(len(losses), dtype=torch.long)
         if positions:
             quarter = (torch.cat([position.values for position in positions]) - 1) * 4 // positions[0].count
-        self._sums.index_add_(1, quarter.to(self._sums.device), torch.stack([weights * losses, weights]))
+        self._sums.index_add_(1, to_device(quarter, self._sums.device), torch.stack([weights * losses, weights]))
 
     def _write(self, trainer: Trainer, module: TrainingModule, trained: Trained) -> None:
         self._add_up()
