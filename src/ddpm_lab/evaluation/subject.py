@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.grey import scale
+from ddpm_lab.core.transfer import like
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Store
@@ -73,7 +74,7 @@ class Subject:
 
     def x0(self, split: str, start: int, stop: int) -> Tensor:
         """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
-        return scale(self.data.raw(split)[start:stop], self.data.levels).to(next(self.run.net.parameters()))
+        return like(scale(self.data.raw(split)[start:stop], self.data.levels), next(self.run.net.parameters()))
 
     def conditions(self, likelihood: Likelihood, parts: Mapping[str, Any]) -> Conditions:
         sizes = {split: self.size(split) for split in ("train", "val")}

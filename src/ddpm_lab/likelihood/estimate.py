@@ -158,7 +158,8 @@ class BoundEstimator(Meter):
 
     def result(self) -> Estimate:
         """The estimate so far. Raises ValueError for fewer than two data."""
-        index, *parts = self.tally
+        tally: EstimateTally = self.tally
+        index, *parts = tally
         totals = sum(parts[1:], parts[0])[index.argsort()]
         prior, decoder, kl = map(summary, parts)
         return Estimate(

@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.transfer import like, to_device
+from ddpm_lab.core.transfer import like
 from ddpm_lab.models.contract import Model
 from ddpm_lab.training.guard import NonFiniteGuard, Trained
 from ddpm_lab.training.optim import Optimiser
@@ -49,9 +49,6 @@ class TrainingModule(LightningModule):
             super().__setattr__(name, value)
 
     # --- training -------------------------------------------------------------------------------------------------------
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch._replace(x0=to_device(batch.x0, device))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted mean of the model's losses. Dropout is a function of the number of the batch."""

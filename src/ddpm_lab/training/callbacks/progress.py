@@ -62,7 +62,6 @@ class LossQuartiles(Callback):
         if module.grad_norm is not None:
             metrics["train/grad_norm"] = float(module.grad_norm)
         log(trainer, metrics)
-        module.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
 
     def state_dict(self) -> dict[str, Any]:
         self._add_up()
@@ -148,7 +147,8 @@ class Bar(TQDMProgressBar):
         self.train_progress_bar.initial = trainer.global_step * pieces
         self.train_progress_bar.set_description("Training")
 
-    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        metrics = super().get_metrics(*args, **kwargs)
+    def get_metrics(self, trainer: Trainer, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """With the last logged loss."""
+        metrics, logged = super().get_metrics(trainer, *args, **kwargs), trainer.callback_metrics
         metrics.pop("v_num", None)
-        return metrics
+        return metrics | ({"loss": float(logged["train/loss"])} if "train/loss" in logged else {})
