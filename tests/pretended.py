@@ -2,8 +2,8 @@
 would keep a GPU waiting is counted.
 
 It takes the name of torch's device without memory, "meta", of which autograd takes tensors anywhere. As on a GPU, an operation
-takes tensors of one device, 0-dimensional ones of the CPU aside; the host waits for a copy unless it is non-blocking and, on its
-way there, from pinned memory; and what is copied to the host has no values before an event after it was waited for.
+takes tensors of one device, 0-dimensional ones of the CPU aside; the host waits for a copy unless it is non-blocking and, on
+its way there, from pinned memory; and what is copied to the host has no values before an event after it was waited for.
 """
 
 from collections import Counter

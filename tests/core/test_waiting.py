@@ -1,5 +1,5 @@
-"""Sampling and the measures of the likelihood wait for the device only where a result is asked for, and the numbers are those of
-the CPU."""
+"""Sampling and the measures of the likelihood wait for the device only where a result is asked for, and the numbers are those
+of the CPU."""
 
 import math
 

@@ -101,8 +101,8 @@ class Importance(Timesteps):
         return (1 - self.floor) * root / root.sum() + self.floor / T
 
     def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
-        self._learn()
         if len(self._count) != T:
+            self._unseen = None
             self._losses, self._count = self._losses.new_zeros(T, self.history), self._count.new_zeros(T)
         p = self.probabilities(T)
         row = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=T - 1)
