@@ -104,7 +104,12 @@ class Choice:
         """How samples are drawn."""
         record = self.model.sample_record()
         used = [fields for group, fields in self.details.items() if record.get(group) is not None]
-        return {**record, **{name: value for fields in used for name, value in fields.items()}}
+        return {**record, **self.precision, **{name: value for fields in used for name, value in fields.items()}}
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """Of samples, where it is not that of the network."""
+        return {"precision": self.model.numerics(samples=True)["precision"]} if self.model.sample_in_bf16 else {}
 
     @property
     def of_samples(self) -> dict[str, Any]:
@@ -116,7 +121,7 @@ class Choice:
             else {key: value for key, value in part.items() if key not in record}
             for group, part in self.parts.items()
         }
-        return {"parts": parts, "record": record, "levels": self.model.levels}
+        return {"parts": parts, "record": record, "levels": self.model.levels, **self.precision}
 
     @property
     def names_of_samples(self) -> dict[str, str]:
