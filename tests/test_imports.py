@@ -27,7 +27,7 @@ MAY_ENTER = {
     "processes": {"ranks"},
     "likelihood": {"core"},
     "pictures": {"core.grey"},
-    "data": {"core.batch", "core.rng", "core.grey"},
+    "data": {"core.batch", "core.rng", "core.grey", "core.transfer"},
     "metrics": {"core.rng", "core.grey", "ranks"},
     "models": {"core", "likelihood", "nets", "ranks"},
     "training": {"core", "models", "metrics", "pictures", "ranks", "cores"},

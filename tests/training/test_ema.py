@@ -7,6 +7,7 @@ import torch
 from lightning import Callback
 from torch import nn
 
+from ddpm_lab.core.sampler import Ancestral
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA, HalfLife
@@ -178,3 +179,28 @@ def test_average_starts_from_the_initial_weights(tmp_path):
     for w0, w1, average in zip(start, weights_of(model.model.net), weights_of(net_of(ema)), strict=True):
         assert (w1 - w0).abs().max() > 0.5
         torch.testing.assert_close(average, w0 + 0.001 * (w1 - w0), rtol=0, atol=1e-6)
+
+
+def test_an_average_is_compiled_where_the_network_is(tmp_path, monkeypatch):
+    """And so is its copy in bfloat16 that samples, which is made once and follows the weights."""
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, *_, **__: compiled.append(self))
+    model, ema = module(sampler=Ancestral(steps=2)), EMA(0.5, also=(0.9,))
+    model.model.compile_net()
+    fit(tmp_path, model, [ema], steps=2)
+    averages = [average.net for average in ema.models.values()]
+    assert compiled == [model.model.net, *averages]
+    evaluated, seen = next(iter(ema.models.values())), []
+    evaluated.sample_in_bf16 = True
+    for scale in (1, 2):
+        with torch.no_grad(), torch.inference_mode(scale == 1):
+            for p in evaluated.net.parameters():
+                p.data.mul_(scale)
+            *_, last = evaluated.sample_states(0, 4)
+        seen.append(last.x)
+        copies = compiled[3:]
+        assert len(copies) == 1
+        assert copies[0] not in averages
+        assert copies[0].map.weight.dtype == torch.bfloat16
+        assert torch.equal(copies[0].map.weight, evaluated.net.map.weight.bfloat16())
+    assert not torch.equal(*seen)

@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import cores, ranks
@@ -29,7 +30,7 @@ from ddpm_lab.models.measurement import Likelihood
 
 PARTS = ("sampler", "variance")
 """Groups of a model that evaluation can choose anew."""
-OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch")
+OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch", "sample_precision", "compile")
 """Keys that say which network is measured, where, and by which draws."""
 
 
@@ -40,6 +41,7 @@ def evaluate_all(configs: Sequence[DictConfig]) -> bool:
     logging.getLogger("ddpm_lab").setLevel(logging.INFO)
     if fewer_threads := cores.use_granted():
         logging.getLogger("ddpm_lab").info("%s", fewer_threads)
+    torch.backends.cudnn.benchmark = True
     join(device_of(configs[0].device))
     try:
         together: dict[tuple[str, str | None], list[DictConfig]] = {}
@@ -93,9 +95,14 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
     return Arm(load_subject, choice, cfg["names"], model.sample_steps, setting, nll, quality, extractors[key], stats, *checked)
 
 
-def subject_of(folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int) -> Subject:
+def subject_of(
+    folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int, sample_precision: str, compile: bool
+) -> Subject:
     """The model of a checkpoint with the data of its run. Raises UserError for data other than those it was trained on."""
     run = load(checkpoint, weights).to(device_of(device))
+    run.model.sample_in_bf16 = sample_precision == "bf16-mixed"
+    if compile:
+        run.model.compile_net()
     data: InMemory = instantiate(run.config, "data")
     data.setup()
     stored = read_checkpoint(Path(checkpoint)).get(type(data).__qualname__)

@@ -25,6 +25,7 @@ from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import options, target
 from ddpm_lab.config.resume import configuration, located
 from ddpm_lab.errors import UserError
+from ddpm_lab.training.trainer import check_precisions
 
 WORK = "work"
 """Beside the results: what was measured, in pieces."""
@@ -66,6 +67,10 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     cfg.names = names
     if "variance" in groups:
         _check_learned(before, asked, dirs)
+    try:
+        check_precisions(before["trainer"].get("precision", "32-true"), asked["sample_precision"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
     data = instantiate(before, "data")
     nll = asked["nll"]
     if nll["terms"] not in (None, "auto") and nll["stride"] != 1:

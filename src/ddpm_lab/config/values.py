@@ -43,6 +43,8 @@ class Evaluate:
     name: FolderName | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: Size = 256
+    sample_precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
     settings: list[Text] = field(default_factory=list)
     expected: list[Text] = field(default_factory=list)
 

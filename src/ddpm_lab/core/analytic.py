@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.core.path import Step
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.core.types import Coefficient, Data
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import PositiveFloat, checked
@@ -61,13 +62,17 @@ class Analytic(ReverseVariance):
         self._table[:, torch.tensor(gamma.times)] = torch.stack([cov, gamma.alphas_bar])
 
     def x0_cov(self, step: Step) -> Coefficient:
-        """E tr Cov(x_0 | x_t)/d. Raises ValueError for a t that Γ was not measured at, or a schedule it was not measured on."""
-        t = step.t.long().cpu()
-        cov, alphas_bar = self._table[:, t.clamp(max=self._table.shape[1] - 1)]
-        measured = (t < self._table.shape[1]) & ~cov.isnan()
+        """E tr Cov(x_0 | x_t)/d. Raises ValueError for a t that Γ was not measured at, or a schedule it was not measured on; of
+        steps on another device than the CPU it is nan there, since the host would wait for the device to know."""
+        t, table = step.t.long(), to_device(self._table, step.t.device)
+        cov, alphas_bar = table[:, t.clamp(max=table.shape[1] - 1)]
+        measured = (t < table.shape[1]) & ~cov.isnan()
+        known = torch.isclose(alphas_bar, step.at_t.signal_scale.double() ** 2, rtol=1e-4, atol=1e-8)
+        if t.device.type != "cpu":
+            return torch.where(measured & known, cov, math.nan).to(step.t)
         if not measured.all():
             raise ValueError(f"Γ was not measured at t = {sorted(set(t[~measured].tolist()))}.")
-        if not torch.allclose(alphas_bar, step.at_t.signal_scale.double().cpu() ** 2, rtol=1e-4, atol=1e-8):
+        if not known.all():
             raise ValueError("Γ was measured on another schedule.")
         return cov.to(step.t)
 

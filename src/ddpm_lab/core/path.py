@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.core.types import Coefficient, Data, Times
 
 
@@ -136,10 +137,7 @@ class Chain:
         off = (rows < 0) | (t > self.schedule.T)
         if off.any():
             raise ValueError(f"t = {t[off].tolist()} not on this chain.")
-        columns = self._table[rows].to(like.dtype)
-        if like.is_cuda:
-            columns = columns.pin_memory()
-        columns = columns.to(like.device, non_blocking=True)
+        columns = to_device(self._table[rows].to(like.dtype), like.device)
         return _as_step(columns.T.reshape(columns.shape[1], len(t), *[1] * (like.ndim - 1)).unbind())
 
     def __getitem__(self, t: int) -> Step:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_lab.core import rng
+from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
 from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
 from ddpm_lab.core.types import Coefficient, Data, Incompatible
@@ -165,6 +165,6 @@ def draw(
     depends on (seed, i) alone."""
 
     def noise(t: int) -> Tensor:
-        return rng.normal(shape, seed, "sampling", t, start, stop).to(like)
+        return transfer.like(rng.normal(shape, seed, "sampling", t, start, stop), like)
 
     return sampler(diffusion, net, noise(0), noise)  # no step starts at t = 0: its noise is x_T

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, Noised
 from ddpm_lab.core.gaussian import Normal, kl_nats, kl_shift_nats, kl_spread_nats, log_bin_nats, log_density_nats
 from ddpm_lab.core.path import Chain
+from ddpm_lab.core.transfer import like, to_device
 from ddpm_lab.core.types import Data, PerExample, Times
 
 
@@ -23,7 +24,7 @@ def to_bpd(nats: Data) -> PerExample:
 
 def prior_bpd(chain: Chain, x0: Data) -> PerExample:
     """DDPM Eq. 5, L_T = KL(q(x_T | x_0) ‖ N(0, 1)) at the chain's last time, in float64. It has no parameters."""
-    ab = chain.schedule.alphas_bar[chain.times[-1]].to(x0.device)
+    ab = chain.schedule.alphas_bar[chain.times[-1]]  # without a dimension: it meets tensors of any device
     return to_bpd(0.5 * (ab * x0.double() ** 2 - ab - torch.log1p(-ab)))
 
 
@@ -68,7 +69,7 @@ def split_terms(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: b
 def measure(
     diffusion: GaussianDiffusion, chain: Chain, net: Network, x0: Data, eps: Data, t: Times, clip: bool
 ) -> Float64[Tensor, "4 B"]:
-    """`Terms` as rows, on the CPU, of one call of the network at times t (on the CPU) of the chain."""
-    noised = diffusion.noised(x0, eps.to(x0), t, chain)
-    out = net(noised.xt, t.to(x0.device)).to(x0.dtype)
-    return torch.stack(split_terms(diffusion, out, noised, clip)).double().cpu()
+    """`Terms` as rows, on the device of x0, of one call of the network; eps and times t of the chain come from the CPU."""
+    noised = diffusion.noised(x0, like(eps, x0), t, chain)
+    out = net(noised.xt, to_device(t, x0.device)).to(x0.dtype)
+    return torch.stack(split_terms(diffusion, out, noised, clip)).double()

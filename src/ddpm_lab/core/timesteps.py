@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core.transfer import OnItsWay
 from ddpm_lab.core.types import PerExample, Times
 from ddpm_lab.domains import OpenUnit, PositiveInt, checked
 
@@ -30,7 +31,7 @@ class Timesteps(ABC):
 
     @abstractmethod
     def update(self, t: Times, losses: PerExample) -> None:
-        """Losses of the whole batch, in the order of its rows, before weighting."""
+        """Losses of the whole batch, in the order of its rows, before weighting; they may still be computed."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -81,6 +82,7 @@ class Importance(Timesteps):
     """iDDPM section 3.3: p_t ∝ √E[L_t²] over the last `history` losses at t, mixed with a uniform `floor`; weight 1 / (T p_t).
 
     Uniform until every t has that many losses: with ten each, after some 24,000 examples at T = 1000 and 100,000 at T = 4000.
+    p_t of a batch rests on the losses of the one before it, so that the next draw has to wait for the device to finish them.
     """
 
     learns = True
@@ -88,9 +90,11 @@ class Importance(Timesteps):
     def __init__(self, history: PositiveInt = 10, floor: OpenUnit = 0.001) -> None:
         self.history, self.floor = history, floor
         self._losses, self._count = torch.empty(0, history, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
+        self._unseen: tuple[Times, OnItsWay] | None = None
 
     def probabilities(self, T: int) -> Float64[Tensor, " T"]:
         """p_1..p_T, iDDPM Eq. 18."""
+        self._learn()
         if len(self._count) < T or bool((self._count < self.history).any()):
             return torch.full((T,), 1 / T, dtype=torch.float64)
         root = (self._losses**2).mean(1).sqrt()
@@ -98,19 +102,30 @@ class Importance(Timesteps):
 
     def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
         if len(self._count) != T:
+            self._unseen = None
             self._losses, self._count = self._losses.new_zeros(T, self.history), self._count.new_zeros(T)
         p = self.probabilities(T)
         row = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=T - 1)
         return Drawn(row + 1, 1 / (T * p[row]))
 
     def update(self, t: Times, losses: PerExample) -> None:
+        self._learn()
+        self._unseen = t, OnItsWay(losses)
+
+    def _learn(self) -> None:
+        """From the losses of the last `update`."""
+        if self._unseen is None:
+            return
+        (t, losses), self._unseen = self._unseen, None
         history, count = self._losses.numpy(), self._count.numpy()
-        for row, loss in zip((t - 1).tolist(), losses.tolist(), strict=True):
+        for row, loss in zip((t - 1).tolist(), losses.arrived().tolist(), strict=True):
             history[row, count[row] % self.history] = loss
             count[row] += 1
 
     def state_dict(self) -> dict[str, Tensor]:
+        self._learn()
         return {"losses": self._losses, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._unseen = None
         self._losses, self._count = state["losses"].clone(), state["count"].clone()

@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.grey import scale
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.domains import NonNegativeInt, OpenUnit, Size
 from ddpm_lab.errors import UserError
 
@@ -159,6 +160,9 @@ class InMemory(LightningDataModule):
     def _part(self) -> Slice:
         trainer = self.trainer
         return WHOLE if trainer is None else Slice(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch._replace(x0=to_device(batch.x0, device))
 
     def scaled(self, split: str, n: int | None = None) -> Tensor:
         """The first n (None: all) of "train" or "val" in [−1, 1]."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.grey import scale
+from ddpm_lab.core.transfer import like
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Store
@@ -73,7 +74,7 @@ class Subject:
 
     def x0(self, split: str, start: int, stop: int) -> Tensor:
         """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
-        return scale(self.data.raw(split)[start:stop], self.data.levels).to(next(self.run.net.parameters()))
+        return like(scale(self.data.raw(split)[start:stop], self.data.levels), next(self.run.net.parameters()))
 
     def conditions(self, likelihood: Likelihood, parts: Mapping[str, Any]) -> Conditions:
         sizes = {split: self.size(split) for split in ("train", "val")}
@@ -103,7 +104,12 @@ class Choice:
         """How samples are drawn."""
         record = self.model.sample_record()
         used = [fields for group, fields in self.details.items() if record.get(group) is not None]
-        return {**record, **{name: value for fields in used for name, value in fields.items()}}
+        return {**record, **self.precision, **{name: value for fields in used for name, value in fields.items()}}
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """Of samples, where it is not that of the network."""
+        return {"precision": self.model.numerics(samples=True)["precision"]} if self.model.sample_in_bf16 else {}
 
     @property
     def of_samples(self) -> dict[str, Any]:
@@ -115,7 +121,7 @@ class Choice:
             else {key: value for key, value in part.items() if key not in record}
             for group, part in self.parts.items()
         }
-        return {"parts": parts, "record": record, "levels": self.model.levels}
+        return {"parts": parts, "record": record, "levels": self.model.levels, **self.precision}
 
     @property
     def names_of_samples(self) -> dict[str, str]:

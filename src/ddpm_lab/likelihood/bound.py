@@ -1,8 +1,8 @@
 """The variational bound, DDPM Eq. 5, measured over data: the meter, sums that add up over parts of the data, and the result."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
+from ddpm_lab.core.transfer import OnItsWay, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, standard_error
 
@@ -140,7 +141,6 @@ class BoundMeter(Meter):
     clip: bool | None = None
     """Of x̂_0 to [−1, 1]; None takes the default: `GaussianDiffusion.clips_x0`."""
     batch: int = 512
-    tally: Tally = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= len(self.chain):
@@ -152,18 +152,23 @@ class BoundMeter(Meter):
         """All at once: one call of the network takes different times of many data."""
         return [(first, stop)] if stop > first else []
 
-    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Tally:
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Callable[[], Tally]:
         steps, index = torch.arange(len(self.chain)), torch.arange(start, stop)
-        measured = (steps + index[:, None]) % self.stride == 0
-        datum, step = measured.nonzero(as_tuple=True)
-        draw = (measured.cumsum(1) - 1)[datum, step]  # index of this measurement among those of its datum
+        chosen = (steps + index[:, None]) % self.stride == 0
+        datum, step = chosen.nonzero(as_tuple=True)
+        draw = (chosen.cumsum(1) - 1)[datum, step]  # index of this measurement among those of its datum
         parts = torch.arange(len(datum)).split(self.batch)
-        results = [self._measure(net, x0, start, datum[part], step[part], draw[part]) for part in parts]
-        terms, mean, variance, error = torch.cat(results, 1)
-        columns = torch.stack([terms, terms**2, torch.ones_like(terms), mean, variance, error])
-        sums = torch.zeros_like(self.tally.sums).index_add_(1, step, columns)
-        per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms)
-        return Tally(sums, per_datum, index, prior_bpd(self.chain, x0).cpu())
+        measured = [self._measure(net, x0, start, datum[part], step[part], draw[part]) for part in parts]
+        results, priors = OnItsWay(torch.cat(measured, 1)), OnItsWay(prior_bpd(self.chain, x0))
+
+        def tally() -> Tally:
+            terms, mean, variance, error = results.arrived()
+            columns = torch.stack([terms, terms**2, torch.ones_like(terms), mean, variance, error])
+            sums = torch.zeros(6, len(self.chain), dtype=torch.float64).index_add_(1, step, columns)
+            per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms)
+            return Tally(sums, per_datum, index, priors.arrived())
+
+        return tally
 
     def _measure(self, net: Network, x0: Data, first: int, datum: Tensor, step: Tensor, draw: Tensor) -> Tensor:
         noise = []
@@ -171,7 +176,8 @@ class BoundMeter(Meter):
             low, high = draw[datum == j].aminmax()
             noise.append(rng.normal(x0.shape[1:], self.seed, "evaluation", first + int(j), int(low), int(high) + 1))
         t = torch.tensor(self.chain.times)[step]
-        return measure(self.diffusion, self.chain, net, x0[datum.to(x0.device)], torch.cat(noise), t, bool(self.clip))
+        rows = x0[to_device(datum, x0.device)]
+        return measure(self.diffusion, self.chain, net, rows, torch.cat(noise), t, bool(self.clip))
 
     def result(self) -> Bound:
         """The bound so far. Raises ValueError where a time has fewer than two data."""

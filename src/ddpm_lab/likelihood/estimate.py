@@ -5,7 +5,8 @@ of the bound draws from another stream than the estimator, so a pilot with the s
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
+from ddpm_lab.core.transfer import OnItsWay, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.bound import Bound
 from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, summary
@@ -109,9 +111,9 @@ class BoundEstimator(Meter):
     clip: bool | None = None
     """Of x̂_0 to [−1, 1]; None takes the default: `GaussianDiffusion.clips_x0`."""
     batch: int = 512
-    tally: EstimateTally = field(init=False, repr=False, default=EstimateTally())
 
     def __post_init__(self) -> None:
+        self.tally = EstimateTally()
         p, N = self.p, len(self.chain)
         if self.k < 1:
             raise ValueError(f"k={self.k}: allowed is int >= 1")
@@ -126,17 +128,22 @@ class BoundEstimator(Meter):
         """Network calls per datum."""
         return 1 + self.k if len(self.chain) > 1 else 1
 
-    def _part(self, net: Network, x0: Data, start: int, stop: int) -> EstimateTally:
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Callable[[], EstimateTally]:
         step, weight = self._drawn(start, stop)
         t, counters = torch.tensor(self.chain.times)[step].flatten(), range(self.calls)
         eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "estimate", j, start, stop) for j in counters])
         datum = torch.arange(len(x0)).repeat(self.calls)
         measured = []
         for pair in torch.arange(len(t)).chunk(math.ceil(len(t) / self.batch)):
-            rows = x0[datum[pair].to(x0.device)]
+            rows = x0[to_device(datum[pair], x0.device)]
             measured.append(measure(self.diffusion, self.chain, net, rows, eps[pair], t[pair], bool(self.clip))[0])
-        terms = torch.cat(measured).reshape(self.calls, -1) * weight
-        return EstimateTally(torch.arange(start, stop), prior_bpd(self.chain, x0).cpu(), terms[0], terms[1:].sum(0))
+        results, priors = OnItsWay(torch.cat(measured)), OnItsWay(prior_bpd(self.chain, x0))
+
+        def tally() -> EstimateTally:
+            terms = results.arrived().reshape(self.calls, -1) * weight
+            return EstimateTally(torch.arange(start, stop), priors.arrived(), terms[0], terms[1:].sum(0))
+
+        return tally
 
     def _drawn(self, start: int, stop: int) -> tuple[Int[Tensor, "calls m"], Float64[Tensor, "calls m"]]:
         """Places on the chain and weights, for data start..stop−1: first the decoder's, then those of k strata."""
@@ -151,7 +158,8 @@ class BoundEstimator(Meter):
 
     def result(self) -> Estimate:
         """The estimate so far. Raises ValueError for fewer than two data."""
-        index, *parts = self.tally
+        tally: EstimateTally = self.tally
+        index, *parts = tally
         totals = sum(parts[1:], parts[0])[index.argsort()]
         prior, decoder, kl = map(summary, parts)
         return Estimate(

@@ -11,7 +11,8 @@ that model. It is not comparable with the variational bound of the discrete chai
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -125,16 +126,16 @@ class FlowMeter(Meter):
     rtol: float = 1e-5
     atol: float = 1e-5
     seed: int = 0
-    tally: FlowTally = field(init=False, repr=False, default=FlowTally())
     differentiates = True
 
     def __post_init__(self) -> None:
+        self.tally = FlowTally()
         if self.probes is not None and self.probes < 1:
             raise ValueError(f"probes={self.probes}: allowed is int >= 1, or null for the exact trace")
         self.path = Path(self.diffusion)
 
-    def _part(self, net: Network, x0: Data, start: int, stop: int) -> FlowTally:
-        """Raises RuntimeError where the solver fails."""
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Callable[[], FlowTally]:
+        """The solver computes on the host: it waits for every call of the network. Raises RuntimeError where it fails."""
         levels, shape = self.diffusion.levels, x0.shape[1:]
         x, probes = x0.detach().cpu().double(), None
         if levels is not None:
@@ -145,7 +146,8 @@ class FlowMeter(Meter):
         log_p, calls = self._log_density(net, x, probes, like=x0)
         offset = 0.0 if levels is None else math.log2((levels - 1) / 2)  # of a density into a probability of a bin
         bpd = offset - log_p / (shape.numel() * math.log(2))
-        return FlowTally(torch.arange(start, stop), bpd, torch.full_like(bpd, calls))
+        tally = FlowTally(torch.arange(start, stop), bpd, torch.full_like(bpd, calls))
+        return lambda: tally
 
     def _log_density(self, net: Network, x: Data, probes: Tensor | None, like: Data) -> tuple[PerExample, int]:
         """log p(x) in nats at t = 1: log N(x_T; 0, 1) + ∫ tr(∂f/∂x) dλ along the path of x (Song et al. 2021 Eq. 39)."""

@@ -1,6 +1,7 @@
 """Γ_t = E‖ε̂(x_t, t)‖²/d, from which the analytic reverse variance follows (Bao et al. 2022, Eq. 8)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, implied_eps
+from ddpm_lab.core.transfer import OnItsWay, like, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.meter import Meter, plus, standard_error
 
@@ -35,29 +37,28 @@ class GammaMeter(Meter):
     times: tuple[int, ...]
     seed: int = 0
     batch: int = 512
-    tally: GammaTally = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.diffusion.schedule.chain(self.times)  # raises ValueError for times that do not rise within 1..T
         self.tally = GammaTally(torch.zeros(4, len(self.times), dtype=torch.float64), 0)
 
-    def _part(self, net: Network, x0: Data, start: int, stop: int) -> GammaTally:
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Callable[[], GammaTally]:
         together = max(1, self.batch // (stop - start))
-        groups = [self._sums(net, x0, start, times) for times in torch.tensor(self.times).split(together)]
-        return GammaTally(torch.cat(groups, 1), len(x0))
+        groups = [OnItsWay(self._measured(net, x0, start, times)) for times in torch.tensor(self.times).split(together)]
+        return lambda: GammaTally(torch.cat([group.arrived().sum(2) for group in groups], 1), len(x0))
 
-    def _sums(self, net: Network, x0: Data, start: int, times: Tensor) -> Float64[Tensor, "4 M"]:
-        """One network call for all of x0 at all of `times`."""
+    def _measured(self, net: Network, x0: Data, start: int, times: Tensor) -> Float64[Tensor, "4 M B"]:
+        """One network call for all of x0 at all of `times`: the summands of `GammaTally.sums`."""
         stop = start + len(x0)
         eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "gamma", t, start, stop) for t in times.tolist()])
         t = times.repeat_interleave(len(x0))
-        noised = self.diffusion.noised(x0.repeat(len(times), *[1] * (x0.ndim - 1)), eps.to(x0), t)
-        out = net(noised.xt, t.to(x0.device)).to(x0.dtype)
+        noised = self.diffusion.noised(x0.repeat(len(times), *[1] * (x0.ndim - 1)), like(eps, x0), t)
+        out = net(noised.xt, to_device(t, x0.device)).to(x0.dtype)
         x0_hat = self.diffusion.prediction.x0(self.diffusion.split(out, noised.xt)[0], noised.xt, noised.step)
         eps_hat = implied_eps(x0_hat, noised.xt, noised.step).double()
         norm = (eps_hat**2).flatten(1).mean(1)
         lost = (noised.x0.double() ** 2 - x0_hat.double() ** 2).flatten(1).mean(1)
-        return torch.stack([norm, norm**2, lost, lost**2]).cpu().reshape(4, len(times), -1).sum(2)
+        return torch.stack([norm, norm**2, lost, lost**2]).reshape(4, len(times), -1)
 
     def result(self) -> Gamma:
         """Γ so far. Raises ValueError for fewer than two data."""

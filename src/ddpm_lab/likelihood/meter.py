@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -24,10 +24,14 @@ def plus(tally: Tally, other: Tally) -> Tally:
 
 
 class Meter(ABC):
-    """Measures data batch by batch. Draws for datum i depend on (seed, i) alone."""
+    """Measures data batch by batch. Draws for datum i depend on (seed, i) alone.
 
-    tally: Any
-    """The measurement of the data so far: a named tuple, whose `plus` is the function above."""
+    The numbers of a batch are taken in once the next is launched, so that the device does not stand still between them.
+    """
+
+    _tally: Any
+    _launched: Callable[[], Any] | None = None
+    """Gives the tally of the last batch."""
     differentiates = False
     """Whether the measurement needs gradients."""
 
@@ -36,15 +40,32 @@ class Meter(ABC):
         for start, stop in self._spans(first, first + len(x0)):
             part = x0[start - first : stop - first]
             with torch.inference_mode(not self.differentiates), torch.set_grad_enabled(self.differentiates):
-                self.tally = plus(self.tally, self._part(net, part, start, stop))
+                launched = self._part(net, part, start, stop)
+            self._take_in()
+            self._launched = launched
+
+    @property
+    def tally(self) -> Any:
+        """The measurement of the data so far: a named tuple, whose `plus` is the function above."""
+        self._take_in()
+        return self._tally
+
+    @tally.setter
+    def tally(self, tally: Any) -> None:
+        self._tally, self._launched = tally, None
+
+    def _take_in(self) -> None:
+        if self._launched is not None:
+            launched, self._launched = self._launched, None
+            self._tally = plus(self._tally, launched())
 
     def _spans(self, first: int, stop: int) -> Iterable[tuple[int, int]]:
         """Indices that are measured together."""
         return rng.parts(first, stop)
 
     @abstractmethod
-    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Any:
-        """The tally of x0, whose data have the indices start..stop−1."""
+    def _part(self, net: Network, x0: Data, start: int, stop: int) -> Callable[[], Any]:
+        """Launches the measurement of x0, whose data have the indices start..stop−1; what it returns waits for the tally."""
 
     @abstractmethod
     def result(self) -> Any:

@@ -34,6 +34,7 @@ FIELDS = {
     "levels": MUST_AGREE,
     "precision": MAY_DIFFER,
     "tf32": MAY_DIFFER,
+    "cudnn_benchmark": MAY_DIFFER,
     "data_sha256": MUST_AGREE,
     "reference": MUST_AGREE,
     "n_reference": MUST_AGREE,

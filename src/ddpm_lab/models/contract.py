@@ -117,6 +117,8 @@ class Model(nn.Module, ABC):
     net: nn.Module
     sample_in_bf16: bool = False
     """Whether the network samples under bfloat16 autocast."""
+    compiled: bool = False
+    """Whether `compile_net` was called; a copy of the model has to call it again."""
 
     def __init__(
         self,
@@ -146,7 +148,7 @@ class Model(nn.Module, ABC):
         return False
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
-        """Learn from the losses of a whole batch, in the order of its rows, before weighting."""
+        """Learn from the losses of a whole batch, in the order of its rows, before weighting; they are on the device."""
 
     def training_state(self) -> dict[str, Tensor]:
         """What a resumed run must know besides the weights."""
@@ -206,6 +208,13 @@ class Model(nn.Module, ABC):
         """What evaluation measures of its likelihood. Raises ValueError for conditions that the model does not know."""
         return of_any_model(self, conditions)
 
+    # --- speed ----------------------------------------------------------------------------------------------------------
+
+    def compile_net(self) -> None:
+        """By torch.compile, at the first call of the network."""
+        self.compiled = True
+        self.net.compile()
+
     # --- description ----------------------------------------------------------------------------------------------------
 
     def curves(self) -> list[Curve]:
@@ -227,8 +236,9 @@ class Model(nn.Module, ABC):
     def numerics(self, samples: bool = False) -> dict[str, Plain]:
         """With how many digits the model computes, and the grey levels of its data: fields of the same records."""
         precision = "bf16-mixed" if samples and self.sample_in_bf16 else str(self.dtype).removeprefix("torch.")
-        tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-        return {"levels": self.levels, "precision": precision, "tf32": tf32}
+        on_gpu, cudnn = self.device.type == "cuda", torch.backends.cudnn
+        flags = {"tf32": on_gpu and cudnn.allow_tf32, "cudnn_benchmark": on_gpu and cudnn.benchmark}
+        return {"levels": self.levels, "precision": precision, **flags}
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lab import ranks
-from ddpm_lab.core import rng
+from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Loss
@@ -48,6 +48,7 @@ class Diffusion(Model):
         loss.check(self.diffusion)
         sampler.check(self.diffusion)
         self.net = initialised(net, self.shape, variance.n_outputs, self.seed)
+        self._in_bf16: list[nn.Module] = []  # in a list, which is no submodule
 
     @classmethod
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
@@ -62,11 +63,11 @@ class Diffusion(Model):
     def losses(self, batch: Batch) -> Losses:
         """DDPM Algorithm 1."""
         x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
+        eps = transfer.like(rng.normal(x0.shape[1:], self.seed, "noise", *rows), x0)  # first: t may have to be waited for
         u = rng.uniform(self.seed, "t", *rows)
         t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
-        eps = rng.normal(x0.shape[1:], self.seed, "noise", *rows).to(x0)
         noised = self.diffusion.noised(x0, eps, t)
-        out = self.net(noised.xt, t.to(x0.device)).to(x0.dtype)
+        out = self.net(noised.xt, transfer.to_device(t, x0.device)).to(x0.dtype)
         return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
@@ -91,7 +92,7 @@ class Diffusion(Model):
 
         times, training = reversed(self.sampler.chain(self.diffusion.schedule).times), self.net.training
         self.net.eval()
-        net = in_bf16(self.net) if self.sample_in_bf16 else self.net
+        net = self._net_in_bf16() if self.sample_in_bf16 else self.net
         like = next(self.net.parameters())
         states = draw(self.sampler, self.diffusion, network, self.shape, seed=seed, start=start, stop=stop, like=like)
         try:
@@ -99,6 +100,17 @@ class Diffusion(Model):
                 yield State(f"t = {t}", state.x, state.x0)
         finally:
             self.net.train(training)
+
+    def _net_in_bf16(self) -> nn.Module:
+        """A copy, made once, with the weights as they are now: autocast would cast those of convolutions and matrix products at
+        every call."""
+        if not self._in_bf16 or next(self._in_bf16[0].parameters()).device != self.device:
+            self._in_bf16[:] = [in_bf16(self.net)]
+            if self.compiled:
+                self._in_bf16[0].compile()
+        else:
+            self._in_bf16[0].load_state_dict(self.net.state_dict())
+        return self._in_bf16[0].eval()
 
     def sampling(
         self, *, sampler: Sampler | None = None, steps: int | None = None, eta: float | None = None, **others: Any
@@ -202,8 +214,9 @@ def initialised(net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs
     return made
 
 
+@torch.inference_mode(False)  # in which Lightning validates: it would make weights that cannot be changed outside of it
 def in_bf16(net: nn.Module) -> nn.Module:
-    """A copy whose weights are cast once, those of convolutions and matrix products: autocast would cast them at every call."""
+    """A copy with the weights of convolutions and matrix products in bfloat16."""
     net = copy.deepcopy(net)
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

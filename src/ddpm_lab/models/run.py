@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.grey import scale
 from ddpm_lab.core.sampler import Sampler
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.domains import NonNegativeInt, PositiveInt, check
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.contract import Measured, Model
@@ -67,7 +68,7 @@ class Run:
         try:
             meter = self.model.bound_meter(stride, seed)
             for start in range(0, len(x0), 64):
-                meter.add(x0[start : start + 64].to(self.device), start)
+                meter.add(to_device(x0[start : start + 64], self.device), start)
             return meter.result()
         except ValueError as error:
             raise UserError(str(error)) from error

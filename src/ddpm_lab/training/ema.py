@@ -36,6 +36,8 @@ class EMA(Callback):
         self.models = {decay: copy.deepcopy(module.model).eval().requires_grad_(False) for decay in self.decays}
         for decay, model in self.models.items():
             module.averages[key(decay)] = model
+            if model.compiled:
+                model.compile_net()
         self._updated = 0
 
     def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:

@@ -1,7 +1,8 @@
 """No update from a loss or gradient that is not finite, and a message that says where it came from.
 
 The update is skipped on the device: fused optimisers leave weights and moments alone where `found_inf` is 1. The flag itself
-is read at once on a CPU and every 50 steps elsewhere, so a GPU never waits for it.
+is read at once on a CPU. Elsewhere it is copied to the host and read every 50 steps, that of the last step later: a GPU is
+never without work for it.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab import ranks
+from ddpm_lab.core.transfer import OnItsWay
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.contract import Positions
 
@@ -33,7 +35,7 @@ class NonFiniteGuard:
 
     def __init__(self, every: int | None = None) -> None:
         self.every = every
-        self._pending: list[tuple[int, Sequence[Trained], Tensor]] = []
+        self._pending: list[tuple[int, Sequence[Trained], OnItsWay]] = []
 
     def watch(self, step: int, pieces: Sequence[Trained], grad_norm: Tensor, optimizer: Any) -> None:
         """Call between backward and update, with the pieces of the step's batch. Raises UserError for a step that was not
@@ -42,15 +44,18 @@ class NonFiniteGuard:
         bad = ranks.summed((~torch.isfinite(losses)).float())
         torch_optimizer = getattr(optimizer, "optimizer", optimizer)
         torch_optimizer.found_inf, torch_optimizer.grad_scale = bad if ranks.world() == 1 else bad.clamp(max=1), None
-        self._pending.append((step, pieces, bad))
-        if len(self._pending) >= (self.every or (1 if bad.device.type == "cpu" else 50)):
-            self.read()
+        self._pending.append((step, pieces, OnItsWay(bad)))
+        every, running = (1, 0) if bad.device.type == "cpu" else (50, 1)
+        if len(self._pending) >= (self.every or every) + running:
+            self.read(running)
 
-    def read(self) -> None:
-        """Read the flags since the last reading; also to be called when training ends."""
-        pending, self._pending = self._pending, []
-        if any(torch.stack([flag for _, _, flag in pending]).tolist() if pending else []):
-            step, pieces = next((step, pieces) for step, pieces, flag in pending if flag)
+    def read(self, running: int = 0) -> None:
+        """Read the flags since the last reading, but for those of so many steps that may still be `running`; also to be called
+        when training ends."""
+        count = len(self._pending) - running
+        pending, self._pending = self._pending[:count], self._pending[count:]
+        if bad := [(step, pieces) for step, pieces, flag in pending if flag.arrived()]:
+            step, pieces = bad[0]
             cause = next(filter(None, map(_bad_part, pieces)), "")
             causes = ranks.gather(cause)  # one process may have seen it
             where, known = f"step {step} (batch {pieces[-1].counter})", next(filter(None, causes), None)

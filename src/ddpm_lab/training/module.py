@@ -9,6 +9,7 @@ from torch import Tensor
 from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
+from ddpm_lab.core.transfer import like
 from ddpm_lab.models.contract import Model
 from ddpm_lab.training.guard import NonFiniteGuard, Trained
 from ddpm_lab.training.optim import Optimiser
@@ -55,13 +56,12 @@ class TrainingModule(LightningModule):
         reseed(rng.address(model.seed, "dropout", batch.counter, batch.first), batch.x0.device)
         losses = model.losses(batch)
         per_example = losses.per_example
-        loss = (losses.weight.to(batch.x0) * per_example).mean()
+        weight = like(losses.weight, batch.x0)
+        loss = (weight * per_example).mean()
         if model.learns and losses.positions is not None:
-            model.update(ranks.rows(losses.positions.values), ranks.rows(per_example.detach().cpu()))
+            model.update(ranks.rows(losses.positions.values), ranks.rows(per_example.detach()))
         parts = {name: part.detach() for name, part in losses.parts.items()}
-        self.trained = Trained(
-            batch.counter, parts, losses.weight.detach(), per_example.detach(), losses.positions, loss.detach()
-        )
+        self.trained = Trained(batch.counter, parts, weight.detach(), per_example.detach(), losses.positions, loss.detach())
         self._pieces.append(self.trained)
         return loss
 

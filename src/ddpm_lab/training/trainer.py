@@ -142,7 +142,8 @@ def _prepare(
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True  # batches have one shape; benchmark= and deterministic= of Lightning come later
     if channels_last:
         module.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
-        module.model.net.compile()
+        module.model.compile_net()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ddpm_lab import ranks
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.domains import NonNegativeInt, PositiveInt, checked
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Result, record
@@ -58,7 +59,7 @@ class VLBTerms(Callback):
         """The bound at full strength, for the final table."""
         meter = module.eval_model.bound_meter(self.final_stride, self.seed)
         for batch in tqdm(module.data.val_dataloader(), desc="Bound on validation data", leave=False, disable=ranks.rank() > 0):
-            meter.add(batch.x0.to(module.device, module.dtype), batch.first)
+            meter.add(to_device(batch.x0, module.device).to(module.dtype), batch.first)
         meter.gather()
         how = how_measured(module, self.seed)
         ranks.on_first(self._write, trainer, meter, "final", how)

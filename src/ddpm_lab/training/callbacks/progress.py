@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ddpm_lab import cores, ranks
+from ddpm_lab.core.transfer import to_device
 from ddpm_lab.training.guard import Trained
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.results import log, row_is_due, step_is_whole
@@ -48,7 +49,7 @@ class LossQuartiles(Callback):
         quarter = torch.zeros(len(losses), dtype=torch.long)
         if positions:
             quarter = (torch.cat([position.values for position in positions]) - 1) * 4 // positions[0].count
-        self._sums.index_add_(1, quarter.to(self._sums.device), torch.stack([weights * losses, weights]))
+        self._sums.index_add_(1, to_device(quarter, self._sums.device), torch.stack([weights * losses, weights]))
 
     def _write(self, trainer: Trainer, module: TrainingModule, trained: Trained) -> None:
         self._add_up()
@@ -61,7 +62,6 @@ class LossQuartiles(Callback):
         if module.grad_norm is not None:
             metrics["train/grad_norm"] = float(module.grad_norm)
         log(trainer, metrics)
-        module.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
 
     def state_dict(self) -> dict[str, Any]:
         self._add_up()
@@ -158,7 +158,8 @@ class Bar(TQDMProgressBar):
         self.train_progress_bar.initial = trainer.global_step * pieces
         self.train_progress_bar.set_description("Training")
 
-    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        metrics = super().get_metrics(*args, **kwargs)
+    def get_metrics(self, trainer: Trainer, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """With the last logged loss."""
+        metrics, logged = super().get_metrics(trainer, *args, **kwargs), trainer.callback_metrics
         metrics.pop("v_num", None)
-        return metrics
+        return metrics | ({"loss": float(logged["train/loss"])} if "train/loss" in logged else {})

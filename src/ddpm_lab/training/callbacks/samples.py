@@ -44,17 +44,17 @@ class Samples(Callback):
         """Both pictures from one pass of the sampler."""
         model = module.eval_model
         last, count = model.sample_steps - 1, min(self.frames, model.sample_steps)
-        none, (first, end) = torch.empty(0, *model.shape), ranks.share(self.n)
+        none, (first, end) = torch.empty(0, *model.shape, device=model.device), ranks.share(self.n)
         frames = {round(i * last / max(count - 1, 1)): none for i in range(count)}
         labels, finals = dict.fromkeys(frames, ""), [none]
         for start in range(first, end, self.batch):
             for i, state in enumerate(model.sample_states(start, min(start + self.batch, end), seed=self.seed)):
                 if start == first and i in frames:
-                    frames[i], labels[i] = state.x0[: self.rows].cpu(), state.label
+                    frames[i], labels[i] = state.x0[: self.rows], state.label
                 final = state.x
-            finals.append(final.cpu())
+            finals.append(final)
         words = next(filter(any, ranks.gather(list(labels.values()))), list(labels.values()))  # a process may have no sample
-        samples, shown = ranks.rows(torch.cat(finals)), [ranks.rows(frame)[: self.rows] for frame in frames.values()]
+        samples, shown = ranks.rows(torch.cat(finals)).cpu(), [ranks.rows(x)[: self.rows].cpu() for x in frames.values()]
 
         def write() -> None:
             log_picture(trainer, "samples/grid", save_grid(samples, _picture(trainer, "step")))
