@@ -17,7 +17,7 @@ from ddpm_lab.data.store import Store
 GROUPS = sorted(groups([CONF]))
 EXPERIMENT_SIZE = [
     "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", "schedule.T=10", "callbacks.frechet.n=8",
-    "callbacks.samples.n=4", "callbacks.vlb_terms.stride=5", "callbacks.vlb_terms.final_stride=5", "data.batch_size=16",
+    "callbacks.samples.n=4", "callbacks.vlb_terms.stride=5", "data.batch_size=16",
     "callbacks.frechet_curve.every=1", "callbacks.frechet_curve.n=8", "callbacks.frechet_curve.steps=3",
 ]  # fmt: skip
 

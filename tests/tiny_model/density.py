@@ -77,7 +77,6 @@ class Likelihood(NamedTuple):
     total_bpd: float
     total_se: float
     n: int
-    stride: int = 1
 
 
 class Exact(Meter):
@@ -110,6 +109,9 @@ class Exact(Meter):
 
     def parts(self) -> list[Part]:
         return []
+
+    def record(self) -> dict[str, Plain]:
+        return {"stride": 1}
 
     def arrays(self) -> dict[str, Any]:
         result, order = self.result(), self.index.argsort()

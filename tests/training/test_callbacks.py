@@ -10,10 +10,12 @@ from helpers import arrays
 from lightning import Callback
 from PIL import Image
 
+from ddpm_lab.compare.pairing import per_datum
 from ddpm_lab.core.timesteps import Drawn, Uniform
 from ddpm_lab.data.gaussian_mixture import GaussianMixture
 from ddpm_lab.errors import UserError
 from ddpm_lab.likelihood.bound import BoundMeter
+from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.pictures import to_uint8
 from ddpm_lab.training.callbacks import samples as samples_module
@@ -159,6 +161,26 @@ def test_final_bound_has_its_own_stride_and_says_how_it_was_measured(tmp_path):
     assert said.items() <= bound.record.items()
     assert (arrays(tmp_path / "vlb_terms.npz")["terms_n"] == 24).all()
     assert bound.se > 0
+
+
+def test_a_final_bound_from_few_terms_is_that_of_the_estimator_after_a_strided_pilot(tmp_path):
+    model, terms = module(), VLBTerms(4, seed=3, final_terms=2)
+    trainer = fit(tmp_path, model, [terms], steps=1)
+    bound, *parts = terms.final(trainer, model)
+    net, x0 = model.eval_model.net, model.data.scaled("val")
+    diffusion = model.model.diffusion
+    strided = BoundMeter(diffusion, diffusion.chain, 4, 3)
+    strided.add(net, x0, 0)
+    alone = BoundEstimator(diffusion, diffusion.chain, pilot(strided.result()), 2, 3)
+    alone.add(net, x0, 0)
+    expected, saved = alone.result(), arrays(tmp_path / "vlb_terms.npz")
+    assert bound.value == pytest.approx(expected.total_bpd, rel=1e-9)
+    assert bound.se == pytest.approx(expected.total_se, rel=1e-9)
+    assert [part.key for part in parts] == ["prior_bpd", "kl_bpd", "decoder_bpd"]
+    assert bound.value == pytest.approx(sum(part.value for part in parts), rel=1e-9)
+    assert {"stride": None, "terms": 2, "calls": 3, "n": 24}.items() <= bound.record.items()
+    np.testing.assert_allclose(saved["terms_bpd"], strided.result().terms_bpd)
+    np.testing.assert_allclose(per_datum(saved, bound.value), expected.per_datum_bpd)
 
 
 def test_known_density_stands_beside_the_bound(tmp_path):

@@ -96,6 +96,11 @@ RULES = (
             ("callbacks.vlb_terms.final_stride", "a stride is at most T", "schedule.T"),
         )
     ),
+    Rule(
+        ("callbacks.vlb_terms.final_stride",),
+        _has("callbacks.vlb_terms.final_terms"),
+        "add callbacks.vlb_terms.final_terms=null, or leave {key} out",
+    ),
     Rule(("trainer.tf32",), _has("trainer.accelerator", "cpu"), "use trainer=gpu, or leave {key} out"),
     Rule(
         ("trainer.channels_last",),

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -54,14 +54,12 @@ class Measured(Protocol):
     def total_se(self) -> float: ...
     @property
     def n(self) -> int: ...
-    @property
-    def stride(self) -> int: ...
 
 
 class Meter(ABC):
     """Measures a bound on the likelihood, or the likelihood itself, over data that come in batches and over processes."""
 
-    label: ClassVar[str] = "variational bound"
+    label: str = "variational bound"
 
     @abstractmethod
     def add(self, x0: Tensor, first: int) -> None:
@@ -86,6 +84,10 @@ class Meter(ABC):
     @abstractmethod
     def parts(self) -> list[Part]:
         """What the result adds up from; may be empty."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Plain]:
+        """How terms were chosen: fields of the record of the result."""
 
     @abstractmethod
     def arrays(self) -> dict[str, Any]:
@@ -199,6 +201,11 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def bound_meter(self, stride: int = 1, seed: int = 0) -> Meter:
         """Measures every stride-th term of each datum."""
+
+    def bound_estimator(self, pilot: Meter, terms: int, seed: int = 0) -> Meter:
+        """Estimates the bound, without bias, from few terms of each datum, drawn where `pilot` saw large ones. A model with few
+        terms measures all."""
+        return self.bound_meter(1, seed)
 
     def with_variance(self: Itself, variance: Any) -> Itself:
         """The same weights under another reverse variance. Raises ValueError for a model that has none."""

@@ -1,7 +1,6 @@
 """Denoising diffusion as a model: network, process, loss, choice of timesteps and sampler."""
 
 import copy
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_lab import ranks
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion
@@ -19,10 +17,12 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
-from ddpm_lab.likelihood.bound import BoundMeter, Tally
+from ddpm_lab.likelihood.bound import BoundMeter
+from ddpm_lab.likelihood.estimate import BoundEstimator
+from ddpm_lab.likelihood.estimate import pilot as probabilities
 from ddpm_lab.models import card
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
-from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, in_order, of_diffusion
+from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 
 
@@ -141,6 +141,11 @@ class Diffusion(Model):
         """Of every stride-th term; a stride beyond T counts as T."""
         return DiffusionMeter(self, min(stride, self.bound_terms), seed)
 
+    def bound_estimator(self, pilot: Meter, terms: int, seed: int = 0) -> "DiffusionEstimator":
+        """From the decoder's term and `terms` divergences of each datum."""
+        assert isinstance(pilot, DiffusionMeter)
+        return DiffusionEstimator(self, pilot, terms, seed)
+
     def measurements(self, conditions: Conditions) -> list[Measurement]:
         return of_diffusion(self, conditions)
 
@@ -183,8 +188,8 @@ class DiffusionMeter(Tallied, Meter):
     def __init__(self, model: Diffusion, stride: int, seed: int) -> None:
         super().__init__(BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net)
 
-    def gather(self) -> None:
-        self._meter.tally = functools.reduce(Tally.plus, ranks.gather(self._meter.tally))
+    def record(self) -> dict[str, Plain]:
+        return {"stride": self.result().stride}
 
     def parts(self) -> list[Part]:
         return [part._replace(key=f"{part.key}_bpd") for part in bound_parts(self.result()) if part.level == 1]
@@ -194,6 +199,26 @@ class DiffusionMeter(Tallied, Meter):
         along = ("times", "terms_bpd", "terms_se", "terms_n", "prior_bpd", "n", "stride")
         per_datum = in_order(tally.per_datum, tally.priors, tally.index, bound.stride)
         return {name: getattr(bound, name) for name in along} | per_datum._asdict()
+
+
+class DiffusionEstimator(Tallied, Meter):
+    """The same by `likelihood.estimate`. Its single terms are those of the pilot."""
+
+    def __init__(self, model: Diffusion, pilot: DiffusionMeter, terms: int, seed: int) -> None:
+        diffusion, self.pilot, self.terms = model.diffusion, pilot, terms
+        super().__init__(BoundEstimator(diffusion, diffusion.chain, probabilities(pilot.result()), terms, seed), model.net)
+        self.label = f"variational bound from {self._meter.calls} calls each"
+
+    def record(self) -> dict[str, Plain]:
+        return {"stride": None, "terms": self.terms, "calls": self._meter.calls}
+
+    def parts(self) -> list[Part]:
+        return [part._replace(key=f"{part.key}_bpd") for part in estimate_parts(self.result(), len(self._meter.chain))]
+
+    def arrays(self) -> dict[str, Any]:
+        result, tally = self.result(), self.tally
+        per_datum = in_order(tally.decoder + tally.kl, tally.priors, tally.index)
+        return self.pilot.arrays() | {"prior_bpd": result.prior_bpd, "n": result.n} | per_datum._asdict()
 
 
 def initialised(net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """What evaluation measures of a diffusion model: the bound on its chains, in full or estimated, its gap to training data, the
 likelihood by the probability flow. Everything in bits/dim."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.path import Chain
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
-from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
+from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, pilot
 from ddpm_lab.likelihood.flow import FlowMeter
 from ddpm_lab.models.gamma import variance_record
 from ddpm_lab.models.measurement import PIECE, SPLITS, TRAIN_STRIDE, Conditions, Measurement, Part, PerDatum, Plain
@@ -42,6 +44,9 @@ class Tallied:
     def merge(self, state: dict[str, Tensor]) -> None:
         self._meter.tally = self.tally.plus(type(self.tally)(**state))
 
+    def gather(self) -> None:
+        self._meter.tally = functools.reduce(type(self.tally).plus, ranks.gather(self.tally))
+
     def result(self) -> Any:
         return self._meter.result()
 
@@ -53,6 +58,15 @@ def bound_parts(bound: Bound) -> list[Part]:
         Part("kl", f"L_1 .. L_{len(bound.times) - 1}, divergences", bound.kl_bpd, None),
         Part("mismatch", "of these, the cost of the variances", bound.mismatch_bpd, None, level=2),
         Part("decoder", "L_0, decoder", bound.decoder_bpd, float(bound.terms_se[0])),
+    ]
+
+
+def estimate_parts(estimate: Estimate, steps: int) -> list[Part]:
+    """The same of an estimate."""
+    return [
+        Part("prior", "L_T, prior", estimate.prior_bpd, None),
+        Part("kl", f"L_1 .. L_{steps - 1}, divergences", estimate.kl_bpd, estimate.kl_se),
+        Part("decoder", "L_0, decoder", estimate.decoder_bpd, estimate.decoder_se),
     ]
 
 
@@ -202,12 +216,11 @@ class OnChain:
 
         def numbers(meter: Tallied, _: Tallied) -> list[Part]:
             estimate = meter.result()
-            return [
-                Part(key, self.label(f", estimated by {estimate.calls} calls each"), estimate.total_bpd, estimate.total_se, 0),
-                Part(f"{key}_prior", "L_T, prior", estimate.prior_bpd, None),
-                Part(f"{key}_kl", "divergences", estimate.kl_bpd, estimate.kl_se),
-                Part(f"{key}_decoder", "L_0, decoder", estimate.decoder_bpd, estimate.decoder_se),
-            ]
+            whole = Part(
+                key, self.label(f", estimated by {estimate.calls} calls each"), estimate.total_bpd, estimate.total_se, 0
+            )
+            parts = estimate_parts(estimate, len(self.chain))
+            return [whole, *(part._replace(key=f"{key}_{part.key}") for part in parts)]
 
         def fields(meter: Tallied) -> Mapping[str, Plain]:
             calls, error = meter.result().calls, meter.result().cost_variance
