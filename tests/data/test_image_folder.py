@@ -42,7 +42,7 @@ def images(path: Path, **arguments) -> np.ndarray:
     n = len(data.train_images) + len(data.val_images)
     train, held = seeded_split(n, data.val_fraction, data.split_seed)
     array = np.empty((n, *data.shape), np.uint8)
-    array[train], array[held] = data.train_images, data.val_images
+    array[train], array[held] = data.train_images.numpy(), data.val_images.numpy()
     return array
 
 
