@@ -2,11 +2,16 @@
 
 import importlib.util
 
+from ddpm_lab.plain import visible
+
 
 class UserError(Exception):
-    """One line with the key, its value, the allowed values, and what to type instead."""
+    """One line with the key, its value, the allowed values, and what to type instead. A terminal obeys none of it."""
 
     code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(visible, message.split("\n"))))
 
 
 class AlreadyReported(UserError):

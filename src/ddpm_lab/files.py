@@ -104,7 +104,27 @@ def is_intact(archive: BinaryIO) -> bool:
 def is_whole(path: Path) -> bool:
     """Whether there is an intact archive."""
     with path.open("rb") as archive:
-        return is_intact(archive) and zipfile.is_zipfile(archive)
+        return is_archive(archive)
+
+
+def is_archive(file: BinaryIO) -> bool:
+    """Whether it is an intact zip archive of files that are not compressed: a small compressed one can fill the memory. Ends at
+    its start."""
+    try:
+        whole = is_intact(file) and all(entry.compress_type == zipfile.ZIP_STORED for entry in zipfile.ZipFile(file).infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        whole = False
+    file.seek(0)
+    return whole
+
+
+def check_links(folder: Path, key: str) -> None:
+    """Raises UserError, which begins with the key by which a folder was given, for a link in it that leads out of it: what is
+    written to the folder would be written elsewhere."""
+    inside = f"{os.path.realpath(folder)}{os.sep}"
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not os.path.realpath(path).startswith(inside):
+            raise UserError(f"{key}: {path} is a link to {os.path.realpath(path)}; allowed are links within the folder")
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

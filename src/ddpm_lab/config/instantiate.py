@@ -102,7 +102,7 @@ def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
     except UserError:
         raise
     except Exception as error:
-        if target.__module__.startswith("ddpm_lab."):
+        if target.__module__.startswith("ddpm_lab.") and not isinstance(error, RuntimeError | MemoryError):
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         at_fault = f"{type(error).__name__}: {first_line(error)} ({where.filename}, line {where.lineno})"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import is_intact, replacing, seal
+from ddpm_lab.files import is_archive, replacing, seal
 from ddpm_lab.plain import brief, check_plain
 
 
@@ -61,10 +61,10 @@ def write_archive(content: dict[str, Any], path: Path) -> None:
 
 
 def read_archive(path: Path) -> Any:
-    """What `write_archive` wrote, on the CPU; runs no code from it. Raises ValueError where a bit of it has changed, and
-    whatever torch raises for what is no archive."""
+    """What `write_archive` wrote, on the CPU; runs no code from it. Raises ValueError where a bit of it has changed or it is no
+    archive, and whatever torch raises."""
     with path.open("rb") as file:
-        if not is_intact(file):
+        if not is_archive(file):
             raise ValueError("not what was written")
         return torch.load(file, map_location="cpu", weights_only=True)
 
