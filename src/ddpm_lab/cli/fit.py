@@ -35,7 +35,7 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     processes.check(trainer.world_size)
     elsewhere = checkpoint is None and OmegaConf.select(cfg, "run.trained_in") is not None
     source = trained_in(cfg) if elsewhere else checkpoint
-    start = None if source is None else read_start(source, elsewhere, module, trainer)
+    start = None if source is None else read_start(source, elsewhere, module, data, trainer)
     if start is not None:
         check_trained_so(start.stored["config"], cfg, start.checkpoint)
     with ranks.by_first():

@@ -14,6 +14,7 @@ from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
 from ddpm_lab.data.memory import InMemory
+from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation import columns
 from ddpm_lab.evaluation.measure import Arm, device_of, join, leave, measure
@@ -91,6 +92,9 @@ def subject_of(folder: str, checkpoint: str, weights: str | None, device: str, s
     run = load(checkpoint, weights).to(device_of(device))
     data: InMemory = instantiate(run.config, "data")
     data.setup()
+    for name, of_run, of_data in (("shape", run.model.shape, data.shape), ("levels", run.model.levels, data.levels)):
+        if of_run != of_data:
+            raise UserError(f"{checkpoint}: {name}={shown(of_run)}, but the data of this run have {shown(of_data)}")
     stored = read_checkpoint(Path(checkpoint)).get(type(data).__qualname__)
     if stored is not None:
         data.load_state_dict(stored)

@@ -1,6 +1,7 @@
 """The format of a checkpoint: tensors and plain containers, written so that a kill or a full disk leaves the last one whole."""
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,13 @@ TRAINING: dict[str, Any] = {
     "optimizer_states": list,
 }
 """What of a checkpoint only training needs, besides `RESUMED`."""
-RESUMED = TRAINING | {"processes": PositiveInt, "timesteps": Values}
+Version: Any = Annotated[str, Named(lambda text: re.fullmatch(r"\d+(\.\w+)+(\+\S+)?", text) is not None, words="version")]
+RESUMED = TRAINING | {
+    "processes": PositiveInt,
+    "timesteps": Values,
+    "epoch": NonNegativeInt,
+    "pytorch-lightning_version": Version,
+}
 
 
 def write_archive(content: dict[str, Any], path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from lightning import LightningDataModule, Trainer
 
 from ddpm_lab import ranks
+from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_json
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
@@ -20,6 +21,7 @@ from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.final import measure, peak_memory, summary, table, written
 from ddpm_lab.training.interrupt import Interrupted
 from ddpm_lab.training.module import TrainingModule
+from ddpm_lab.training.restored import check_restored
 from ddpm_lab.training.results import keep_until, log_final, log_folder
 
 log = logging.getLogger("ddpm_lab")
@@ -36,7 +38,7 @@ class Start(NamedTuple):
     elsewhere: bool
 
 
-def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, trainer: Trainer) -> Start:
+def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, data: InMemory, trainer: Trainer) -> Start:
     """The checkpoint to begin from, looked at. Raises UserError where it does not fit this configuration."""
     stored, config = read_checkpoint(checkpoint), module.model.config
     max_steps = config["trainer"]["max_steps"]
@@ -53,6 +55,11 @@ def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, traine
         )
     if stored["global_step"] > max_steps:
         raise UserError(f"trainer.max_steps={max_steps}: {checkpoint} was trained for {stored['global_step']} steps already")
+    data.load_state_dict(stored.get(type(data).__qualname__))
+    try:
+        check_restored(stored, module, trainer)
+    except ValueError as error:
+        raise UserError(f"{checkpoint}: a damaged checkpoint: {error}") from error
     return Start(checkpoint, stored, elsewhere)
 
 
