@@ -196,6 +196,12 @@ def test_a_hostile_config_yaml_is_not_read(kind, run, whole, tmp_path):
     assert not canary.exists()
 
 
+def test_a_setting_that_was_edited_is_not_evaluated_in_silence(run, tmp_path):
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("spacing: trailing", "spacing: linspace"))
+    assert "config.yaml" in refused("evaluate", run, tmp_path)
+
+
 @pytest.mark.parametrize("place", ["eval", "samples", "train.log", ".lock", "samples/step_0000003.png"])
 def test_a_link_out_of_a_run_folder_is_not_written_through(place, run, tmp_path):
     canary = tmp_path / "canary"

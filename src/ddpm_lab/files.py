@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +78,29 @@ def sha256(path: Path) -> str:
     """Of the content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SUMS = "SHA256SUMS"
+"""Beside results, as `sha256sum -c` reads it."""
+
+
+def write_sums(folder: Path, patterns: Iterable[str]) -> None:
+    """Writes the sha256 of the files in a folder that match, each on a line with its name."""
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    write_text(folder / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in paths))
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether a file has the sha256 that stands beside it; true where none does, as in folders of versions before 0.2."""
+    if not (sums := path.with_name(SUMS)).exists():
+        return True
+    return f"{sha256(path)}  {path.name}" in sums.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def check_as_written(path: Path) -> None:
+    """Raises UserError for a file that was changed or damaged since it was written, and OSError."""
+    if not is_as_written(path):
+        raise UserError(f"{path.name} was changed or damaged since it was written: its sha256 is not that of {SUMS}")
 
 
 SEAL = b"sha256:"

@@ -10,7 +10,7 @@ from ddpm_lab import processes
 from ddpm_lab.config.nested import Config, leaves
 from ddpm_lab.config.resume import HELD
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import replacing, unwritable, write_json
+from ddpm_lab.files import SUMS, replacing, unwritable, write_json
 
 
 def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
@@ -40,6 +40,7 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
         check_trained_so(start.stored["config"], cfg, start.checkpoint)
     with ranks.by_first():
         if trainer.is_global_zero:
+            (folder / SUMS).unlink(missing_ok=True)
             write_config(folder, cfg)
             write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()], indent=None)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts

@@ -25,7 +25,8 @@ from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import options, target
 from ddpm_lab.config.resume import configuration, located
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import check_links
+from ddpm_lab.files import check_links, is_as_written
+from ddpm_lab.models.checkpoint import read_checkpoint
 
 WORK = "work"
 """Beside the results: what was measured, in pieces."""
@@ -52,7 +53,13 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
 def trained_by(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
     """The configuration that the network was trained by, its checkpoint, and its run folder where there is one."""
     checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
-    return configuration(checkpoint, folder), checkpoint, folder
+    config = configuration(checkpoint, folder)
+    changed = folder is not None and not is_as_written(folder / "config.yaml")
+    if changed and plain(config) != read_checkpoint(checkpoint)["config"]:
+        raise UserError(
+            f"ckpt={ckpt}: its config.yaml was changed or damaged since it was written, and differs from {checkpoint}"
+        )
+    return config, checkpoint, folder
 
 
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:

@@ -13,7 +13,7 @@ from lightning import LightningDataModule, Trainer
 from ddpm_lab import ranks
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import write_json
+from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.run import load_weights
 from ddpm_lab.signals import Stopped
@@ -22,7 +22,7 @@ from ddpm_lab.training.final import measure, peak_memory, summary, table, writte
 from ddpm_lab.training.interrupt import Interrupted
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.restored import check_restored
-from ddpm_lab.training.results import keep_until, log_final, log_folder
+from ddpm_lab.training.results import COMPARED, keep_until, log_final, log_folder
 
 log = logging.getLogger("ddpm_lab")
 LAST = Path("checkpoints", "last.ckpt")
@@ -121,6 +121,7 @@ def fit_and_report(
     if start is not None and start.elsewhere:
         content["trained_in"] = str(module.model.config["run"]["trained_in"])
     write_json(folder / "summary.json", content)
+    write_sums(folder, COMPARED)
     log.info("\n%s", "\n".join([*table(results, content), "", "written:", *written(folder)]))
     log_final(trainer, results)
     log_folder(trainer)
