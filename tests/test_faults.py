@@ -217,6 +217,17 @@ def test_a_full_disk_ends_any_command_with_a_line(capsys):
     assert capsys.readouterr().err.startswith("error: evaluation.csv: could not be written (No space left on device)")
 
 
+def test_a_process_without_free_descriptors_says_so_in_a_line(capsys):
+    def opens(argv: list[str]) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "config.yaml")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(opens)
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert all(word in told for word in ("config.yaml", "ulimit -n"))
+
+
 def test_two_evaluations_share_no_folder(run, monkeypatch):
     few = ["quality.n=0", "nll.n=4", "nll.train_stride=0"]
     for _ in range(2):

@@ -153,6 +153,10 @@ def log_to(path: Path) -> Iterator[None]:
         log.removeHandler(console)
         log.error("error: %s", error)
         raise
+    except Exception:  # whoever reads the console may not keep it
+        log.removeHandler(console)
+        log.exception("failed:")
+        raise
     finally:
         logging.captureWarnings(False)
         for logger in loggers:
