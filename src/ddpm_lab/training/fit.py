@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from lightning import LightningDataModule, Trainer
 
 from ddpm_lab import ranks
-from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
@@ -38,7 +37,7 @@ class Start(NamedTuple):
     elsewhere: bool
 
 
-def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, data: InMemory, trainer: Trainer) -> Start:
+def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, data: LightningDataModule, trainer: Trainer) -> Start:
     """The checkpoint to begin from, looked at. Raises UserError where it does not fit this configuration."""
     stored, config = read_checkpoint(checkpoint), module.model.config
     max_steps = config["trainer"]["max_steps"]
@@ -55,7 +54,7 @@ def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, data: 
         )
     if stored["global_step"] > max_steps:
         raise UserError(f"trainer.max_steps={max_steps}: {checkpoint} was trained for {stored['global_step']} steps already")
-    data.load_state_dict(stored.get(type(data).__qualname__))
+    data.load_state_dict(stored.get(type(data).__qualname__) or {})
     try:
         check_restored(stored, module, trainer)
     except ValueError as error:
