@@ -20,6 +20,7 @@ from helpers import FEW_HELD_OUT, TINY, command_here
 import ddpm_lab
 from ddpm_lab.cli import compare, evaluate
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import SUMS
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*torch.jit")  # Lightning's and torch's own
@@ -117,6 +118,7 @@ def run(whole, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SECRET", SECRET)
     folder = shutil.copytree(whole, tmp_path / "theirs" / "run")
     (folder / "checkpoints" / "best.ckpt").unlink()
+    (folder / SUMS).unlink()  # an enemy would write another
     return folder
 
 
@@ -196,7 +198,8 @@ def test_a_hostile_config_yaml_is_not_read(kind, run, whole, tmp_path):
     assert not canary.exists()
 
 
-def test_a_setting_that_was_edited_is_not_evaluated_in_silence(run, tmp_path):
+def test_a_setting_that_was_edited_is_not_evaluated_in_silence(run, whole, tmp_path):
+    shutil.copy(whole / SUMS, run)
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("spacing: trailing", "spacing: linspace"))
     assert "config.yaml" in refused("evaluate", run, tmp_path)

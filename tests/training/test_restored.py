@@ -14,7 +14,7 @@ from ddpm_lab.cli.evaluate import main as evaluate
 from ddpm_lab.config.build import Built, build
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
-from ddpm_lab.training.fit import read_start
+from ddpm_lab.training.fit import check_start, read_start
 
 from .support import quiet
 
@@ -69,13 +69,13 @@ def edited(content: dict[str, Any], entry: tuple[str | int, ...], value: Any) ->
 
 def refusal(content: dict[str, Any], built: Built) -> str:
     with patch("ddpm_lab.models.checkpoint.read_archive", lambda path: content), pytest.raises(UserError) as error:
-        read_start(Path("edited.ckpt"), False, *built)
+        check_start(read_start(Path("edited.ckpt"), False, built.module, built.trainer), *built)
     return str(error.value)
 
 
 def test_what_was_saved_is_accepted(content, built, tmp_path):
     write_archive(content, tmp_path / "same.ckpt")
-    assert read_start(tmp_path / "same.ckpt", False, *built).stored["global_step"] == 2
+    check_start(read_start(tmp_path / "same.ckpt", False, built.module, built.trainer), *built)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: ".".join(map(str, entry)))

@@ -24,7 +24,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
 def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     from ddpm_lab import ranks
     from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
-    from ddpm_lab.training.fit import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
+    from ddpm_lab.training.fit import check_start, fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
     from ddpm_lab.training.results import close
 
     quiet()
@@ -35,9 +35,10 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     processes.check(trainer.world_size)
     elsewhere = checkpoint is None and OmegaConf.select(cfg, "run.trained_in") is not None
     source = trained_in(cfg) if elsewhere else checkpoint
-    start = None if source is None else read_start(source, elsewhere, module, data, trainer)
+    start = None if source is None else read_start(source, elsewhere, module, trainer)
     if start is not None:
         check_trained_so(start.stored["config"], cfg, start.checkpoint)
+        check_start(start, module, data, trainer)
     with ranks.by_first():
         if trainer.is_global_zero:
             (folder / SUMS).unlink(missing_ok=True)

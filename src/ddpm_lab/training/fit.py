@@ -37,7 +37,7 @@ class Start(NamedTuple):
     elsewhere: bool
 
 
-def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, data: LightningDataModule, trainer: Trainer) -> Start:
+def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, trainer: Trainer) -> Start:
     """The checkpoint to begin from, looked at. Raises UserError where it does not fit this configuration."""
     stored, config = read_checkpoint(checkpoint), module.model.config
     max_steps = config["trainer"]["max_steps"]
@@ -54,12 +54,16 @@ def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, data: 
         )
     if stored["global_step"] > max_steps:
         raise UserError(f"trainer.max_steps={max_steps}: {checkpoint} was trained for {stored['global_step']} steps already")
-    data.load_state_dict(stored.get(type(data).__qualname__) or {})
-    try:
-        check_restored(stored, module, trainer)
-    except ValueError as error:
-        raise UserError(f"{checkpoint}: a damaged checkpoint: {error}") from error
     return Start(checkpoint, stored, elsewhere)
+
+
+def check_start(start: Start, module: TrainingModule, data: LightningDataModule, trainer: Trainer) -> None:
+    """Raises UserError for a checkpoint of other data, and for one whose state of training this run would not save so."""
+    data.load_state_dict(start.stored.get(type(data).__qualname__, {}))
+    try:
+        check_restored(start.stored, module, trainer)
+    except ValueError as error:
+        raise UserError(f"{start.checkpoint}: a damaged checkpoint: {error}") from error
 
 
 def take_over(start: Start, folder: Path, module: TrainingModule, trainer: Trainer) -> None:
