@@ -217,6 +217,43 @@ def test_a_full_disk_ends_any_command_with_a_line(capsys):
     assert capsys.readouterr().err.startswith("error: evaluation.csv: could not be written (No space left on device)")
 
 
+def test_a_process_without_free_descriptors_says_so_in_a_line(capsys):
+    def opens(argv: list[str]) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "config.yaml")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(opens)
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert all(word in told for word in ("config.yaml", "ulimit -n"))
+
+
+OWN = """
+from lightning import Callback
+
+
+class Failing(Callback):
+    def on_train_batch_end(self, *_):
+        raise KeyError("a mistake")
+"""
+
+
+def test_a_callback_of_ones_own_that_fails_is_named_with_its_place(tmp_path, monkeypatch):
+    (tmp_path / "failing_callback.py").write_text(OWN)
+    (tmp_path / "conf" / "callbacks").mkdir(parents=True)
+    lines = ["defaults: [default, _self_]", "own:", "  _target_: failing_callback.Failing"]
+    (tmp_path / "conf" / "callbacks" / "own.yaml").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = [*RUN, "callbacks=own", "run.name=run", f"--config-dir={tmp_path / 'conf'}"]
+    done = command_here(*words, cwd=tmp_path)
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in ("failing_callback.Failing", "failing_callback.py, line 7", "KeyError", "a mistake"):
+        assert word in told
+    assert "Traceback" in (tmp_path / "outputs" / "smoke" / "run" / "train.log").read_text()
+
+
 def test_two_evaluations_share_no_folder(run, monkeypatch):
     few = ["quality.n=0", "nll.n=4", "nll.train_stride=0"]
     for _ in range(2):

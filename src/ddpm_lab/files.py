@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -80,6 +80,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+SUMS = "SHA256SUMS"
+"""Beside results, as `sha256sum -c` reads it."""
+
+
+def write_sums(folder: Path, patterns: Iterable[str]) -> None:
+    """Writes the sha256 of the files in a folder that match, each on a line with its name."""
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    write_text(folder / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in paths))
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether a file has the sha256 that stands beside it; true where none does, as in folders of versions before 0.2."""
+    if not (sums := path.with_name(SUMS)).exists():
+        return True
+    return f"{sha256(path)}  {path.name}" in sums.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def check_as_written(path: Path) -> None:
+    """Raises UserError for a file that was changed or damaged since it was written, and OSError."""
+    if not is_as_written(path):
+        raise UserError(f"{path.name} was changed or damaged since it was written: its sha256 is not that of {SUMS}")
+
+
 SEAL = b"sha256:"
 SEALED = len(SEAL) + 64
 
@@ -104,7 +127,27 @@ def is_intact(archive: BinaryIO) -> bool:
 def is_whole(path: Path) -> bool:
     """Whether there is an intact archive."""
     with path.open("rb") as archive:
-        return is_intact(archive) and zipfile.is_zipfile(archive)
+        return is_archive(archive)
+
+
+def is_archive(file: BinaryIO) -> bool:
+    """Whether it is an intact zip archive of files that are not compressed: a small compressed one can fill the memory. Ends at
+    its start."""
+    try:
+        whole = is_intact(file) and all(entry.compress_type == zipfile.ZIP_STORED for entry in zipfile.ZipFile(file).infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        whole = False
+    file.seek(0)
+    return whole
+
+
+def check_links(folder: Path, key: str) -> None:
+    """Raises UserError, which begins with the key by which a folder was given, for a link in it that leads out of it: what is
+    written to the folder would be written elsewhere."""
+    inside = f"{os.path.realpath(folder)}{os.sep}"
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not os.path.realpath(path).startswith(inside):
+            raise UserError(f"{key}: {path} is a link to {os.path.realpath(path)}; allowed are links within the folder")
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

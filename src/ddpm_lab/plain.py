@@ -25,7 +25,7 @@ def check_plain(config: Any, key: str = "") -> None:
     """Raises ValueError for a configuration that is not plain values: a reference ${...} would be looked up where it is read,
     and could be to a secret of whoever reads it."""
     for name, value in walked(config, key):
-        if isinstance(value, str) and "${" in value:
+        if "${" in name or (isinstance(value, str) and "${" in value):
             raise ValueError(f"{name}={brief(value)}: a stored configuration has no references ${{...}}")
         if not isinstance(value, dict | list | tuple | str | int | float | None):
             raise ValueError(f"{name}: a {type(value).__name__}; allowed are values that yaml has")

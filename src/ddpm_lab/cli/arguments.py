@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from ddpm_lab import processes
 from ddpm_lab.config.options import nearest
-from ddpm_lab.errors import AlreadyReported, UserError
+from ddpm_lab.errors import AlreadyReported, UserError, in_own_code
 from ddpm_lab.signals import stopping
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -33,10 +33,16 @@ def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "s
     except BrokenPipeError:  # who read it has gone, as `head` does; files are written by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        place = error.filename or "the disk"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            refuse(UserError(f"{place}: could not be opened ({error.strerror}); more are allowed by ulimit -n"))
         if error.errno not in FULL:
             raise
-        place = error.filename or "the disk"
         refuse(UserError(f"{place}: could not be written ({error.strerror}); what was written before is kept"))
+    except Exception as error:
+        if (own := in_own_code(error)) is None:
+            raise
+        refuse(own)
     except KeyboardInterrupt as stop:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(getattr(stop, "code", 130))

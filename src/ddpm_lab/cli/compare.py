@@ -11,7 +11,7 @@ from ddpm_lab.cli.arguments import read, run, there
 from ddpm_lab.compare.group import PREFIX, Group, parse_group
 from ddpm_lab.config.options import conf_dir, groups, options, target
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import write_text
+from ddpm_lab.files import SUMS, write_text
 from ddpm_lab.plain import visible
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def _main(argv: list[str]) -> None:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     finally:
         print("\n".join(map(visible, console(compared))), flush=True)
+    if unverified := compared.unverified:
+        others = f" and {len(unverified) - 1} more" if len(unverified) > 1 else ""
+        print(visible(f"\n{unverified[0].path}{others}: without {SUMS}, so a file that was changed since is not recognised"))
     runs = f"{len(compared.runs)} run{'s' * (len(compared.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
 

@@ -10,7 +10,7 @@ from ddpm_lab import processes
 from ddpm_lab.config.nested import Config, leaves
 from ddpm_lab.config.resume import HELD
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import replacing, unwritable, write_json
+from ddpm_lab.files import SUMS, replacing, unwritable, write_json
 
 FEW = 4
 """Samples of a picture, or of a distance, where a run is only tried out."""
@@ -27,7 +27,7 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
 def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     from ddpm_lab import cores, ranks
     from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
-    from ddpm_lab.training.fit import fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
+    from ddpm_lab.training.fit import check_start, fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
     from ddpm_lab.training.results import close
 
     quiet()
@@ -42,8 +42,10 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     start = None if source is None else read_start(source, elsewhere, module, trainer)
     if start is not None:
         check_trained_so(start.stored["config"], cfg, start.checkpoint)
+        check_start(start, module, data, trainer)
     with ranks.by_first():
         if trainer.is_global_zero:
+            (folder / SUMS).unlink(missing_ok=True)
             write_config(folder, cfg)
             write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()], indent=None)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts

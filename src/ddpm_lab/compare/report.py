@@ -10,6 +10,7 @@ from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.judge import Column, Comparison, judge
 from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import SUMS
 
 
 class Stage(Enum):
@@ -69,6 +70,11 @@ class ComparisonReport:
             others = f" and {len(older) - 1} more" if len(older) > 1 else ""
             texts.append(f"{older[0].path}{others}: written before curves.json, so their schedules are not plotted")
         return texts
+
+    @property
+    def unverified(self) -> list[RunFolder]:
+        """Of versions before 0.2, which kept no sha256 of their files."""
+        return [run for run in self.runs if run.summary and not (run.path / SUMS).exists()]
 
 
 def report(

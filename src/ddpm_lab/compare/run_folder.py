@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import read_json, read_yaml
+from ddpm_lab.files import check_as_written, read_json, read_yaml
 from ddpm_lab.metrics.record import Plain, Record
 
 
@@ -51,8 +51,9 @@ class Arrays:
 
     def read(self) -> dict[str, np.ndarray]:
         """Not kept. Empty where the file is missing or cannot be read."""
-        with leaving_out(self.path, self.problems), self.path.open("rb") as opened, np.load(opened) as file:
-            return dict(file)  # numpy does not close a file that it cannot read
+        with leaving_out(self.path, self.problems), self.path.open("rb") as opened:
+            check_as_written(self.path)
+            return dict(np.load(opened))  # numpy does not close a file that it cannot read
         return {}
 
 
@@ -120,6 +121,7 @@ class RunFolder:
         """curves.json; empty where it is missing or malformed."""
         path = self.path / "curves.json"
         with leaving_out(path, self.problems, "is not as train.py writes it, so its curves are not plotted"):
+            check_as_written(path)
             return [_described(entry) for entry in read_json(path)]
         return []
 
@@ -135,6 +137,7 @@ def columns(path: Path, by: str, problems: list[str]) -> dict[str, dict[int, flo
     """The finite numbers of a CSV file, by column and by the whole number in the column `by`, as far as it can be read."""
     found: dict[str, dict[int, float]] = {}
     with leaving_out(path, problems), path.open(newline="", encoding="utf-8", errors="replace") as file:
+        check_as_written(path)
         for row in csv.DictReader(file):
             place = row.pop(by, "") or ""
             if place.isdecimal() and len(place) < 16:
@@ -253,6 +256,7 @@ def is_run(config: Any) -> bool:
 
 def _read(path: Path, reader: Callable[[Path], Any], form: str) -> Any:
     try:
+        check_as_written(path)
         content = reader(path)
         json.dumps(content, default=str)  # raises for YAML that contains itself
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -261,8 +265,7 @@ def _read(path: Path, reader: Callable[[Path], Any], form: str) -> Any:
 
 
 def _of_summary(summary: Mapping[str, Any], path: Path, problems: list[str]) -> dict[str, Number]:
-    metrics = summary.get("metrics")
-    numbers = {}
+    metrics, numbers = summary.get("metrics"), {}
     for key, entry in (metrics if isinstance(metrics, dict) else {}).items():
         if (value := finite(nested(entry, "value"))) is not None:
             record = {name: field for name, field in entry.items() if name not in ("value", "standard_error")}

@@ -154,6 +154,13 @@ def unused_parts(cfg: "DictConfig | Config") -> list[str]:
     return [name for name in config if name not in (*COMMON, *used)]
 
 
+def check_parts(cfg: "DictConfig | Config") -> None:
+    """Raises UserError for a group of a stored configuration that reaches nothing: training leaves such groups out."""
+    if unknown := unused_parts(cfg):
+        made_of = ", ".join([*COMMON, *model_parts(cfg)])
+        raise UserError(f"{unknown[0]}: a configuration of this model has no such group; allowed is {made_of}")
+
+
 def drop_unused(cfg: "DictConfig", typed: Iterable[str] = ()) -> None:
     """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets.
     Raises UserError for keys of such groups that were typed."""
@@ -197,6 +204,7 @@ def load(run: str | Path, weights: str | None = None) -> Run:
         raise UserError(f"{path.absolute()}: not a run folder (it has no checkpoints/last.ckpt)")
     checkpoint = read_checkpoint(last if path.is_dir() else path)
     try:
+        check_parts(checkpoint["config"])
         model = build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"])
     except UserError as error:
         raise UserError(f"{path}: its configuration makes no model: {error}") from error

@@ -15,6 +15,7 @@ from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
 from ddpm_lab.data.memory import InMemory
+from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation import check, columns
 from ddpm_lab.evaluation.measure import Arm, device_of, join, leave, measure
@@ -105,6 +106,9 @@ def subject_of(
         run.model.compile_net()
     data: InMemory = instantiate(run.config, "data")
     data.setup()
+    for name, of_run, of_data in (("shape", run.model.shape, data.shape), ("levels", run.model.levels, data.levels)):
+        if of_run != of_data:
+            raise UserError(f"{checkpoint}: {name}={shown(of_run)}, but the data of this run have {shown(of_data)}")
     stored = read_checkpoint(Path(checkpoint)).get(type(data).__qualname__)
     if stored is not None:
         data.load_state_dict(stored)

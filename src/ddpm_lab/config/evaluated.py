@@ -18,13 +18,15 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.config.build import current
+from ddpm_lab.config.build import check_parts, current
 from ddpm_lab.config.combinations import check_combination, option_of
 from ddpm_lab.config.instantiate import instantiate, resolve_target
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import options, target
 from ddpm_lab.config.resume import configuration, located
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import check_links, is_as_written
+from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.training.trainer import check_precisions
 
 WORK = "work"
@@ -40,6 +42,7 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
+    check_links(Path(cfg.folder) / "eval", "ckpt")
     check_evaluated(cfg, trained, dirs)
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
@@ -51,11 +54,18 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
 def trained_by(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
     """The configuration that the network was trained by, its checkpoint, and its run folder where there is one."""
     checkpoint, folder = located(Path(ckpt).expanduser(), "ckpt")
-    return configuration(checkpoint, folder), checkpoint, folder
+    config = configuration(checkpoint, folder)
+    changed = folder is not None and not is_as_written(folder / "config.yaml")
+    if changed and plain(config) != read_checkpoint(checkpoint)["config"]:
+        raise UserError(
+            f"ckpt={ckpt}: its config.yaml was changed or damaged since it was written, and differs from {checkpoint}"
+        )
+    return config, checkpoint, folder
 
 
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+    check_parts(trained)
     groups = [group for group in ("variance", "sampler") if group in trained]
     for group in ("variance", "sampler"):
         if cfg[group]["_target_"] == "auto":

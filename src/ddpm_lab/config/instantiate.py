@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_lab.config.nested import Config, at, first_line, plain
 from ddpm_lab.config.options import conf_dir, groups, options, read_mapping
 from ddpm_lab.config.signature import Explain, Node, given, inspected, unexplained
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import UserError, own_modules
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,6 +63,8 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
         raise UserError(f"{key}._target_={name}: not a class or function")
     if not named and name not in admitted and not any(_defined_in(thing, entry) for entry in admitted):
         raise UserError(f"{key}._target_={name}: defined in {thing.__module__}, which DDPM_LAB_TARGETS does not name")
+    if name not in option_targets(group, *OURS):
+        own_modules.add(thing.__module__)
     return thing
 
 
@@ -102,7 +104,7 @@ def instantiate(cfg: "DictConfig | Config", key: str, **offered: Any) -> Any:
     except UserError:
         raise
     except Exception as error:
-        if target.__module__.startswith("ddpm_lab."):
+        if target.__module__.startswith("ddpm_lab.") and not isinstance(error, RuntimeError | MemoryError):
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         at_fault = f"{type(error).__name__}: {first_line(error)} ({where.filename}, line {where.lineno})"

@@ -9,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ddpm_lab.config.nested import plain
 from ddpm_lab.config.options import content
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import is_whole, read_yaml
+from ddpm_lab.files import check_links, is_whole, read_yaml
 from ddpm_lab.plain import check_plain
 from ddpm_lab.sweeps.state import finished
 
@@ -34,7 +35,10 @@ class Resumed(NamedTuple):
 def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resumed:
     """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own.
     Options are in `dirs`."""
+    from ddpm_lab.config.build import check_parts
     from ddpm_lab.config.combinations import check_combination
+    from ddpm_lab.config.signature import inspected
+    from ddpm_lab.config.values import Run
 
     given = Path(cfg.resume).expanduser()
     checkpoint, folder = located(newest(given), "resume")
@@ -42,11 +46,13 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     typed = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
     _choose(stored, typed, dirs)
     _apply(cfg, stored, [key for key in typed if key not in FREE])
+    check_parts(stored)
+    inspected("run", Run, plain(stored)["run"])
     check_combination(stored, dirs)
     stored.resume = str(checkpoint)
     in_place = folder is not None and (given.is_dir() or checkpoint.name == "last.ckpt") and cfg.run.name is None
     if folder is None or not in_place:
-        stored.run.name = cfg.run.name
+        stored.run.update({key: cfg.run[key] for key in ("root", "name")})  # where is written, the user says, and no stranger
         return Resumed(stored, checkpoint, None)
     if finished(folder, steps := stored.trainer.max_steps):
         raise UserError(
@@ -86,7 +92,10 @@ def located(path: Path, key: str) -> tuple[Path, Path | None]:
         others = f" Readable: {', '.join(map(str, readable[-5:]))}." if (readable := _readable(checkpoint)) else ""
         raise UserError(f"{key}={path}: {checkpoint} is not a readable checkpoint (damaged, cut short, or not one).{others}")
     folder = checkpoint.parent.parent
-    return checkpoint, folder if (folder / "config.yaml").exists() else None
+    if not (folder / "config.yaml").exists():
+        return checkpoint, None
+    check_links(folder, key)
+    return checkpoint, folder
 
 
 def _readable(checkpoint: Path) -> list[Path]:

@@ -127,5 +127,9 @@ class Importance(Timesteps):
         return {"losses": self._losses, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Raises ValueError for losses that are not finite, or not `history` for each count."""
+        losses, count = state["losses"], state["count"]
+        if losses.shape != (len(count), self.history) or not losses.isfinite().all() or (count < 0).any():
+            raise ValueError(f"losses: allowed are finite numbers of the shape ({len(count)}, {self.history}), and counts >= 0")
         self._unseen = None
-        self._losses, self._count = state["losses"].clone(), state["count"].clone()
+        self._losses, self._count = losses.clone(), count.clone()

@@ -3,7 +3,7 @@ number), so that a resumed run needs that number alone."""
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -186,8 +186,9 @@ class InMemory(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         return {"sha256": self._known_fingerprint}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["sha256"] != self._known_fingerprint:
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Raises UserError for the state of other data, or of none."""
+        if not isinstance(state_dict, Mapping) or state_dict.get("sha256") != self._known_fingerprint:
             raise UserError("data: these are not the data that the checkpoint was trained on (their contents differ).")
 
     @cached_property

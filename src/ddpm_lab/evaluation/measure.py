@@ -14,9 +14,9 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.check import judge, summary
 from ddpm_lab.evaluation.evaluate import Arm, Evaluated, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
-from ddpm_lab.evaluation.report import log, term_columns, write_columns, write_numbers, write_per_datum
+from ddpm_lab.evaluation.report import COMPARED, log, term_columns, write_columns, write_numbers, write_per_datum
 from ddpm_lab.evaluation.tables import tables
-from ddpm_lab.files import write_text
+from ddpm_lab.files import SUMS, write_sums, write_text
 from ddpm_lab.metrics.record import aligned
 
 WRITTEN = {
@@ -109,6 +109,7 @@ def _write(evaluated: Sequence[Evaluated], folder: Path) -> None:
     """After every choice, so that a stop loses none of those before it."""
     arm, first = evaluated[-1], evaluated[0].origin
     shared = {key: value for key, value in first.items() if all(other.origin[key] == value for other in evaluated)}
+    (folder / SUMS).unlink(missing_ok=True)
     write_per_datum(arm, len(evaluated) - 1, folder)
     write_numbers(evaluated, shared, folder)
     for name, columns in arm.choice.tables.items():
@@ -119,6 +120,7 @@ def _write(evaluated: Sequence[Evaluated], folder: Path) -> None:
         name = arm.file_name("_".join(["bound", str(steps), *([variance] if variance else [])]))
         plot_bound(bound, f"{steps} steps" + (f", σ²: {variance}" if variance else ""), folder / f"{name}.png")
         write_columns(term_columns(bound), folder / f"{name}.csv")
+    write_sums(folder, ("evaluation.json", *COMPARED))
 
 
 def _print(text: Sequence[str]) -> None:

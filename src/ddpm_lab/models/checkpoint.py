@@ -1,6 +1,7 @@
 """The format of a checkpoint: tensors and plain containers, written so that a kill or a full disk leaves the last one whole."""
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import is_intact, replacing, seal
+from ddpm_lab.files import is_archive, replacing, seal
 from ddpm_lab.plain import brief, check_plain
 
 
@@ -43,7 +44,13 @@ TRAINING: dict[str, Any] = {
     "optimizer_states": list,
 }
 """What of a checkpoint only training needs, besides `RESUMED`."""
-RESUMED = TRAINING | {"processes": PositiveInt, "timesteps": Values}
+Version: Any = Annotated[str, Named(lambda text: re.fullmatch(r"\d+(\.\w+)+(\+\S+)?", text) is not None, words="version")]
+RESUMED = TRAINING | {
+    "processes": PositiveInt,
+    "timesteps": Values,
+    "epoch": NonNegativeInt,
+    "pytorch-lightning_version": Version,
+}
 
 
 def write_archive(content: dict[str, Any], path: Path) -> None:
@@ -61,10 +68,10 @@ def write_archive(content: dict[str, Any], path: Path) -> None:
 
 
 def read_archive(path: Path) -> Any:
-    """What `write_archive` wrote, on the CPU; runs no code from it. Raises ValueError where a bit of it has changed, and
-    whatever torch raises for what is no archive."""
+    """What `write_archive` wrote, on the CPU; runs no code from it. Raises ValueError where a bit of it has changed or it is no
+    archive, and whatever torch raises."""
     with path.open("rb") as file:
-        if not is_intact(file):
+        if not is_archive(file):
             raise ValueError("not what was written")
         return torch.load(file, map_location="cpu", weights_only=True)
 

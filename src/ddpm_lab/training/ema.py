@@ -28,6 +28,11 @@ class EMA(Callback):
             raise ValueError(f"also={list(also)}: each decay once, and not decay={decay} again")
         self.models: dict[float, Model] = {}
 
+    @property
+    def keys(self) -> list[str]:
+        """Of the averages in a checkpoint."""
+        return list(map(key, self.decays))
+
     def rate(self, decay: float, n: int) -> float:
         """d for the update after n updates."""
         return min(decay, (1 + n) / (10 + n)) if self.ramp else decay

@@ -12,7 +12,7 @@ from lightning import LightningDataModule, Trainer
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import write_json
+from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.run import load_weights
 from ddpm_lab.signals import Stopped
@@ -20,7 +20,8 @@ from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.final import measure, peak_memory, summary, table, written
 from ddpm_lab.training.interrupt import Interrupted
 from ddpm_lab.training.module import TrainingModule
-from ddpm_lab.training.results import keep_until, log_final, log_folder
+from ddpm_lab.training.restored import check_restored
+from ddpm_lab.training.results import COMPARED, keep_until, log_final, log_folder
 
 log = logging.getLogger("ddpm_lab")
 LAST = Path("checkpoints", "last.ckpt")
@@ -54,6 +55,15 @@ def read_start(checkpoint: Path, elsewhere: bool, module: TrainingModule, traine
     if stored["global_step"] > max_steps:
         raise UserError(f"trainer.max_steps={max_steps}: {checkpoint} was trained for {stored['global_step']} steps already")
     return Start(checkpoint, stored, elsewhere)
+
+
+def check_start(start: Start, module: TrainingModule, data: LightningDataModule, trainer: Trainer) -> None:
+    """Raises UserError for a checkpoint of other data, and for one whose state of training this run would not save so."""
+    data.load_state_dict(start.stored.get(type(data).__qualname__, {}))
+    try:
+        check_restored(start.stored, module, trainer)
+    except ValueError as error:
+        raise UserError(f"{start.checkpoint}: a damaged checkpoint: {error}") from error
 
 
 def take_over(start: Start, folder: Path, module: TrainingModule, trainer: Trainer) -> None:
@@ -114,6 +124,7 @@ def fit_and_report(
     if start is not None and start.elsewhere:
         content["trained_in"] = str(module.model.config["run"]["trained_in"])
     write_json(folder / "summary.json", content)
+    write_sums(folder, COMPARED)
     log.info("\n%s", "\n".join([*table(results, content), "", "written:", *written(folder)]))
     log_final(trainer, results)
     log_folder(trainer)
@@ -144,6 +155,10 @@ def log_to(path: Path) -> Iterator[None]:
     except UserError as error:  # main prints it
         log.removeHandler(console)
         log.error("error: %s", error)
+        raise
+    except Exception:  # whoever reads the console may not keep it
+        log.removeHandler(console)
+        log.exception("failed:")
         raise
     finally:
         logging.captureWarnings(False)

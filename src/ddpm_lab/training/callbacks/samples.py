@@ -8,7 +8,7 @@ from annotated_types import Ge
 from lightning import Callback, Trainer
 
 from ddpm_lab import ranks
-from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
+from ddpm_lab.domains import Given, NonNegativeInt, Size, checked
 from ddpm_lab.metrics.record import Result
 from ddpm_lab.pictures import save_grid, save_progression
 from ddpm_lab.training.module import TrainingModule
@@ -22,8 +22,8 @@ class Samples(Callback):
 
     def __init__(
         self,
-        n: PositiveInt = 64,
-        rows: PositiveInt = 8,
+        n: Size = 64,
+        rows: Size = 8,
         frames: Annotated[int, Ge(2)] = 10,
         seed: NonNegativeInt = 0,
         *,

@@ -1,0 +1,112 @@
+"""What Lightning restores of a checkpoint, held against what this run would save: Lightning reads it when files are written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ddpm_lab.plain import brief
+from ddpm_lab.training.checkpoint import Checkpoints
+from ddpm_lab.training.ema import EMA
+from ddpm_lab.training.module import TrainingModule
+
+
+def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: Trainer) -> None:
+    """Raises ValueError that names the first entry that this run would not save so."""
+    made, steps = module.configure_optimizers(), stored["global_step"]
+    schedulers = [made["lr_scheduler"]["scheduler"].state_dict()] if "lr_scheduler" in made else []
+    trains_all = steps > 0 and type(module.model.net).__module__.startswith("ddpm_lab.")
+    _check_optimizer(stored["optimizer_states"], made["optimizer"], steps, trains_all)
+    _check_form(stored["lr_schedulers"], schedulers, "lr_schedulers")
+    for i, state in enumerate(stored["lr_schedulers"]):
+        _check(state["last_epoch"] == steps, f"lr_schedulers.{i}.last_epoch", state["last_epoch"], str(steps))
+    _check_form(stored["loops"], {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
+    loop, batches = stored["loops"]["fit_loop"], steps * trainer.accumulate_grad_batches
+    position = {"combined_loader": [{"position": batches}]}
+    _check(loop["state_dict"] == position, "loops.fit_loop.state_dict", loop["state_dict"], str(position))
+    taken = loop["epoch_loop.batch_progress"]["current"]["ready"]
+    _check(taken == batches, "loops.fit_loop.epoch_loop.batch_progress.current.ready", taken, str(batches))
+    _check_callbacks(stored, module, trainer)
+    _check_form(stored["state_dict"], module.state_dict(), "state_dict")
+    own, state = module.model.training_state(), stored["timesteps"]
+    alike = state.keys() == own.keys() and all(isinstance(value, Tensor) for value in state.values())
+    _check(alike, "timesteps", state, f"tensors by name: {', '.join(own) or 'none'}")
+    try:
+        module.model.load_training_state(state)
+    except ValueError as error:
+        raise ValueError(f"timesteps: {error}") from error
+
+
+def _check_callbacks(stored: Mapping[str, Any], module: TrainingModule, trainer: Trainer) -> None:
+    """Averages of weights, and the state of callbacks of this package that the run had."""
+    nodes = (stored["config"].get("callbacks") or {}).values()
+    had = {node["_target_"].rpartition(".")[2] for node in nodes if node}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        begins_anew = isinstance(callback, Checkpoints)  # where another run trained the weights, or another number is watched
+        name, own = callback.state_key, {"best": None} if begins_anew else callback.state_dict()
+        if isinstance(callback, EMA):
+            for key in callback.keys:
+                _check_form(stored.get(key), module.model.net.state_dict(), key)
+            continue
+        ours = own and type(callback).__module__.startswith("ddpm_lab.")
+        if ours and (name in stored["callbacks"] or (name in had and not begins_anew)):
+            _check_form(stored["callbacks"].get(name), own, f"callbacks.{name}")
+
+
+def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains_all: bool) -> None:
+    """Settings are those of the configuration, but for the learning rate, which a schedule may have changed. What is kept of a
+    parameter are tensors of its shape, and numbers. `trains_all`: every parameter had a gradient."""
+    fresh = optimizer.state_dict()
+    _check_form(states, [fresh | {"state": {}}], "optimizer_states")
+    for i, (group, own) in enumerate(zip(states[0]["param_groups"], fresh["param_groups"], strict=True)):
+        for name in own.keys() & group.keys() - {"lr", "foreach", "fused"}:
+            value = tuple(group[name]) if isinstance(own[name], tuple) else group[name]
+            _check(value == own[name], f"optimizer_states.0.param_groups.{i}.{name}", group[name], brief(own[name]))
+    kept, parameters = states[0]["state"], [p for group in optimizer.param_groups for p in group["params"]]
+    needed = len(parameters) if trains_all and "betas" in optimizer.defaults else 0  # of others some keep nothing
+    _check(len(kept) >= needed, "optimizer_states.0.state", list(kept), f"that of {needed} parameters")
+    for index, entry in kept.items():
+        key = f"optimizer_states.0.state.{index}"
+        _check(type(index) is int and 0 <= index < len(parameters), key, index, f"0 to {len(parameters) - 1}")
+        _check(isinstance(entry, Mapping), key, entry, "a mapping")
+        for name, value in entry.items():
+            number = isinstance(value, Tensor) and value.numel() == 1
+            like = torch.zeros(value.shape if number else parameters[index].shape)
+            _check_form(value, None if value is None else like, f"{key}.{name}")
+        names, first = ({name for name in one if one[name] is not None} for one in (entry, next(iter(kept.values()))))
+        _check(names == first, key, sorted(names), ", ".join(sorted(first)))
+        taken = entry.get("step") or 0
+        _check(0 <= taken <= steps, f"{key}.step", taken, f"0 to {steps}")
+
+
+def _check_form(value: Any, own: Any, key: str) -> None:
+    """Raises ValueError where a value has another form than `own`: type, names, length, shape; and where a number is not
+    finite. Names that only later versions of libraries have are of things that are off, or private."""
+    if isinstance(own, Mapping):
+        _check(isinstance(value, Mapping), key, value, "a mapping")
+        for name, inner in own.items():
+            if name in value or not (inner is None or inner is False or str(name).startswith("_")):
+                _check_form(value.get(name), inner, f"{key}.{name}")
+    elif isinstance(own, list | tuple):
+        _check(isinstance(value, list | tuple) and len(value) == len(own), key, value, f"a list of {len(own)}")
+        for i, (inner, of_own) in enumerate(zip(value, own, strict=True)):
+            _check_form(inner, of_own, f"{key}.{i}")
+    elif isinstance(own, Tensor):
+        form = isinstance(value, Tensor) and value.shape == own.shape
+        _check(form and bool(value.isfinite().all()), key, value, f"finite numbers of the shape {tuple(own.shape)}")
+    elif isinstance(own, bool | str):
+        _check(type(value) is type(own), key, value, f"a {type(own).__name__}")
+    elif isinstance(own, int | float):
+        number = isinstance(value, float if isinstance(own, float) else int) and not isinstance(value, bool)
+        _check(number and 0 <= value < 2**63, key, value, "a number that is finite and not negative")
+    else:
+        _check(isinstance(value, float | None), key, value, "a number or null")
+
+
+def _check(right: bool, key: str, value: object, allowed: str) -> None:
+    if not right:
+        shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else brief(value)
+        raise ValueError(f"{key}={shown}: allowed is {allowed}")

@@ -1,0 +1,128 @@
+"""A checkpoint whose training state somebody edited or damaged is refused by name before anything is written."""
+
+import copy
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from helpers import FEW_HELD_OUT, TINY, command_here
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab.cli.evaluate import main as evaluate
+from ddpm_lab.config.build import Built, build
+from ddpm_lab.errors import UserError
+from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
+from ddpm_lab.training.fit import check_start, read_start
+
+from .support import quiet
+
+pytestmark = quiet
+GONE = object()
+NAN = float("nan")
+VALUES = (GONE, None, "abc", [], {}, -1, NAN, 10**40, torch.full((2,), NAN), [1, 2, 3], {"x": 1})
+OF_ADAM = ("optimizer_states", 0, "state", 5)
+GROUP = ("optimizer_states", 0, "param_groups", 0)
+LOOP = ("loops", "fit_loop")
+BATCHES = (*LOOP, "epoch_loop.batch_progress")
+SCHEDULE = ("lr_schedulers", 0)
+ENTRIES: list[tuple[str | int, ...]] = [
+    *(("optimizer_states",), OF_ADAM[:2], OF_ADAM[:3], OF_ADAM, (*OF_ADAM, "step"), (*OF_ADAM, "exp_avg"), GROUP[:3]),
+    *((*GROUP, name) for name in ("lr", "params", "betas", "eps", "weight_decay")),
+    *(LOOP[:1], LOOP, BATCHES, (*BATCHES, "total", "ready"), (*BATCHES, "current", "completed"), (*LOOP, "state_dict")),
+    *((*LOOP, "epoch_progress"), (*LOOP, "epoch_loop.automatic_optimization.optim_progress")),
+    *(("callbacks", name) for name in ("LossQuartiles", "Throughput")),
+    *(("callbacks",), ("callbacks", "LossQuartiles", "sums"), ("callbacks", "Throughput", "images")),
+    *(SCHEDULE[:1], SCHEDULE, (*SCHEDULE, "last_epoch"), (*SCHEDULE, "base_lrs")),
+    *(("timesteps",), ("timesteps", "losses"), ("timesteps", "count"), ("ema/0.9999",), ("epoch",), ("processes",)),
+    *(("Digits",), ("Digits", "sha256"), ("pytorch-lightning_version",)),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(run_of) -> Path:
+    return run_of(*TINY, *FEW_HELD_OUT, "timesteps=importance")
+
+
+@pytest.fixture(scope="module")
+def content(whole) -> dict[str, Any]:
+    return read_checkpoint(whole / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def built(whole, tmp_path_factory) -> Built:
+    config = OmegaConf.load(whole / "config.yaml")
+    assert isinstance(config, DictConfig)
+    return build(config, tmp_path_factory.mktemp("built"))
+
+
+def edited(content: dict[str, Any], entry: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """A copy, but for what the entry does not lie in."""
+    content = place = copy.copy(content)
+    for name in entry[:-1]:
+        place[name] = copy.copy(place[name])  # type: ignore[index]
+        place = place[name]  # type: ignore[index]
+    place.pop(entry[-1]) if value is GONE else place.__setitem__(entry[-1], value)  # type: ignore[arg-type]
+    return content
+
+
+def refusal(content: dict[str, Any], built: Built) -> str:
+    with patch("ddpm_lab.models.checkpoint.read_archive", lambda path: content), pytest.raises(UserError) as error:
+        check_start(read_start(Path("edited.ckpt"), False, built.module, built.trainer), *built)
+    return str(error.value)
+
+
+def test_what_was_saved_is_accepted(content, built, tmp_path):
+    write_archive(content, tmp_path / "same.ckpt")
+    check_start(read_start(tmp_path / "same.ckpt", False, built.module, built.trainer), *built)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: ".".join(map(str, entry)))
+def test_an_entry_of_another_form_is_refused_by_name(entry, content, built):
+    for value in VALUES:
+        told = refusal(edited(content, entry, value), built)
+        assert "\n" not in told
+        assert len(told) < 600
+        assert str(entry[0]) in told or entry == ("optimizer_states",) or entry[0] == "Digits"
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ((*GROUP, "betas"), (0.5, 0.999)),
+        ((*GROUP, "weight_decay"), 0.1),
+        ((*SCHEDULE, "last_epoch"), 1),
+        ((*OF_ADAM, "step"), torch.tensor(3.0)),
+        ((*BATCHES, "current", "ready"), 1),
+        ((*LOOP, "state_dict"), {"combined_loader": [{"position": 1}]}),
+    ],
+)
+def test_a_value_that_the_run_cannot_have_is_refused(entry, value, content, built):
+    told = refusal(edited(content, entry, value), built)
+    assert ".".join(map(str, entry)) in told
+
+
+@pytest.mark.parametrize("state", ["state_dict", "ema/0.9999"])
+def test_weights_that_are_not_finite_are_refused(state, content, built):
+    name = next(iter(content[state]))
+    told = refusal(edited(content, (state, name), torch.full_like(content[state][name], NAN)), built)
+    assert f"{state}.{name}" in told
+
+
+def test_nothing_is_written_of_a_run_that_is_refused(content, whole, tmp_path):
+    write_archive(edited(content, (*OF_ADAM, "exp_avg"), None), tmp_path / "edited.ckpt")
+    done = command_here(f"resume={tmp_path / 'edited.ckpt'}", "trainer.max_steps=3", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("name", "value", "true"), [("shape", [1, 16, 8], "[1, 8, 8]"), ("levels", 200, "17")])
+def test_a_shape_or_levels_of_other_data_are_refused_by_evaluation(name, value, true, content, tmp_path, capsys, monkeypatch):
+    write_archive(content | {name: value}, path := tmp_path / "edited.ckpt")
+    monkeypatch.setattr("sys.argv", ["evaluate.py", f"ckpt={path}", "quality.n=0"])
+    with pytest.raises(SystemExit) as ended:
+        evaluate()
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert all(word in told for word in (str(path), f"{name}={value}", true))
