@@ -1,4 +1,4 @@
-.PHONY: check test slow test-all lint types lock oldest newest
+.PHONY: check test slow test-all lint types lock oldest newest soak
 
 check: lint types test  ## what a change must pass before review
 
@@ -19,6 +19,9 @@ slow:  ## tests that train; then the default run, as a user runs it, beside swee
 	pytest -m slow --timeout=1500 --dist loadfile tests/test_quality.py tests/sweeps/test_real_slurm.py
 
 test-all: test slow
+
+soak:  ## 100 kills at random moments, and what goes on from there
+	OMP_NUM_THREADS=1 python tests/soak.py
 
 oldest: choice = --resolution lowest-direct
 newest: choice = "hydra-core>=1.4.0rc1" "omegaconf>=2.4.1rc1"

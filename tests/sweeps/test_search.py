@@ -172,10 +172,7 @@ def test_a_number_that_no_run_has(run):
         ("schedule.T=interval(100,200.5)", "schedule.T=interval(100,200.5): the ends of this interval are integers"),
         ("schedule=interval(1,2)", "schedule=interval(1,2): an interval is of numbers"),
         ("schedule=linear,linear optim.lr=0.1", "sweep=search: nothing"),
-        (
-            "callbacks.vlb_terms.final_stride=1,8 schedule=linear,cosine",
-            "callbacks.vlb_terms.final_stride: ",
-        ),
+        ("callbacks.vlb_terms.final_terms=1,8 schedule=linear,cosine", "callbacks.vlb_terms.final_terms: "),
         ("data.val_fraction=0.1,0.2 schedule=linear,cosine", "data.val_fraction: "),
         ("optim.lr=interval(1,2) sweep.metric=kl_bpd", "sweep.metric=kl_bpd: "),
         ("optim.lr=interval(1,2) trainer.fast_dev_run=true", "trainer.fast_dev_run=true"),

@@ -94,7 +94,7 @@ def test_what_compare_reads_of_an_evaluation_is_among_its_files(tmp_path):
     """In a run of its own, in the place and group of the run, which keeps its curves."""
     folder = tmp_path / "run"
     first = sent_by(folder, "logger.project=lab", "logger.group=g", "logger.name='a=1'", "logger.tags=[a]")
-    argv = ["evaluate.py", f"ckpt={folder}", "quality.n=8", "nll.n=4", "nll.train_stride=0", "name=e", *WANDB]
+    argv = ["evaluate.py", f"ckpt={folder}", "quality.n=8", "nll.n=4", "nll.terms=null", "nll.train_stride=0", "name=e", *WANDB]
     with patch.object(sys, "argv", argv):
         evaluate()
     training, evaluation = sorted(runs(folder), key=lambda result: result.run.job_type, reverse=True)
