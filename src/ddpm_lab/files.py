@@ -143,10 +143,11 @@ def is_archive(file: BinaryIO) -> bool:
 
 def check_links(folder: Path, key: str) -> None:
     """Raises UserError, which begins with the key by which a folder was given, for a link in it that leads out of it: what is
-    written to the folder would be written elsewhere."""
+    written to the folder would be written elsewhere. Below wandb/ Weights & Biases has links of its own, to its logs."""
     inside = f"{os.path.realpath(folder)}{os.sep}"
     for path in folder.rglob("*"):
-        if path.is_symlink() and not os.path.realpath(path).startswith(inside):
+        of_wandb = "wandb" in path.relative_to(folder).parts[:-1]
+        if path.is_symlink() and not of_wandb and not os.path.realpath(path).startswith(inside):
             raise UserError(f"{key}: {path} is a link to {os.path.realpath(path)}; allowed are links within the folder")
 
 
