@@ -1,13 +1,15 @@
 """The signals that stop a command: Ctrl-C, SIGTERM, and SIGHUP, by which a terminal goes. Its exit code is then 128 + the
 number of the signal: 130, 143, 129."""
 
+import functools
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -54,14 +56,30 @@ def heard(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """Within it a signal raises `Stopped`."""
-    with heard(_stop) if threading.current_thread() is threading.main_thread() else nullcontext():
+def stopping(said: str = "stopped") -> Iterator[None]:
+    """Within it a signal ends the command: at once, with a line, until `work_begins`; from then on it raises `Stopped`."""
+    main = threading.current_thread() is threading.main_thread()
+    with heard(functools.partial(_stop, said)) if main else nullcontext():
         yield
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+_at_work = False
+
+
+def work_begins() -> None:
+    """There is something to put in order from now on. Before, a command imports and checks: an exception out of nowhere would
+    break a module that is being imported, or be swallowed by it."""
+    global _at_work
+    _at_work = True
+
+
+def _stop(said: str, number: int, frame: FrameType | None) -> None:
+    if _at_work:
+        raise Stopped(number)
+    with suppress(Exception):  # a stream that was just being written to
+        sys.stdout.flush()
+        print(f"\n{said}", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _leave_terminal() -> None:

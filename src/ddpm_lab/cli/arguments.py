@@ -22,7 +22,7 @@ def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "s
         if isinstance(stream, io.TextIOWrapper):  # the name of a folder may be no text, and a terminal may lack a letter
             stream.reconfigure(errors="backslashreplace")
     try:
-        with stopping():
+        with stopping(stopped):
             if usage and (len(sys.argv) == 1 or {"--help", "-h"} & set(sys.argv)):
                 print(usage, end="")
             else:

@@ -1,9 +1,8 @@
 """The commands as they are typed: signals are heard before anything is imported that takes time."""
 
 import importlib
-import sys
 
-from ddpm_lab.signals import Stopped, stopping
+from ddpm_lab.signals import stopping
 
 
 def train() -> None:
@@ -23,10 +22,6 @@ def dashboard() -> None:
 
 
 def _start(command: str) -> None:
-    try:
-        with stopping():
-            module = importlib.import_module(f"ddpm_lab.cli.{command}")
-    except Stopped as stop:
-        print("\nstopped", file=sys.stderr)
-        sys.exit(stop.code)
+    with stopping():
+        module = importlib.import_module(f"ddpm_lab.cli.{command}")
     module.main()

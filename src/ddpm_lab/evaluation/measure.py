@@ -18,6 +18,7 @@ from ddpm_lab.evaluation.report import COMPARED, log, term_columns, write_column
 from ddpm_lab.evaluation.tables import tables
 from ddpm_lab.files import SUMS, write_sums, write_text
 from ddpm_lab.metrics.record import aligned
+from ddpm_lab.signals import work_begins
 
 WRITTEN = {
     "evaluation.json": "every number with its record",
@@ -57,6 +58,7 @@ def leave() -> None:
 def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[dict[str, Any]], Any]) -> bool:
     """Measures every arm into one folder. `config`: its config.yaml; `logger`: made from the configuration of the run. Returns
     whether all bands of the arms hold."""
+    work_begins()
     started = time.time()
     ranks.on_first(_clear, folder, config)
     _print([str(folder)])

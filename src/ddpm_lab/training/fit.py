@@ -15,7 +15,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.run import load_weights
-from ddpm_lab.signals import Stopped
+from ddpm_lab.signals import Stopped, work_begins
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.final import measure, peak_memory, summary, table, written
 from ddpm_lab.training.interrupt import Interrupted
@@ -107,6 +107,7 @@ def fit_and_report(
 ) -> int:
     """Trains, measures, and writes summary.json and the final table. Returns the exit code. `started`: a time.time()."""
     checkpoint = None if start is None else folder / LAST if start.elsewhere else start.checkpoint
+    work_begins()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         log.info("measuring …")
