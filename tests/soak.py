@@ -23,11 +23,11 @@ from helpers import ROOT, digest, environment
 
 RUN = [
     "experiment=smoke", "trainer.max_steps=40", "trainer.validate_every=10", "trainer.log_every=3", "net.dropout=0.2",
-    "schedule.T=20", "callbacks.checkpoints.last_every=4",
+    "schedule.T=20", "callbacks.checkpoints.last_every=4", "callbacks.vlb_terms.final_terms=4",
 ]  # fmt: skip
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 SWEEP = ["-m", *RUN, "schedule=linear,cosine", "sweep.name=s", "sweep.n_jobs=2"]
-EVALUATION = ["ckpt=outputs/smoke/x", "name=e", "quality.n=600", "quality.grid=0", "nll.terms=null", "batch=32"]
+EVALUATION = ["ckpt=outputs/smoke/x", "name=e", "quality.n=600", "quality.grid=0", "nll.terms=4", "batch=32"]
 TIMED = "train/images_per_s"
 
 

@@ -218,6 +218,21 @@ def test_a_link_out_of_a_run_folder_is_not_written_through(place, run, tmp_path)
     assert not any(canary.iterdir()) if canary.is_dir() else canary.read_text() == "mine"
 
 
+def test_a_link_beside_a_checkpoint_alone_is_not_written_through(run, tmp_path):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "canary").mkdir()
+    shutil.copy(run / LAST, tmp_path / "alone" / "last.ckpt")
+    (tmp_path / "alone" / "eval").symlink_to(tmp_path / "canary")
+    assert str(tmp_path / "canary") in refused("evaluate", tmp_path / "alone" / "last.ckpt", tmp_path)
+    assert not any((tmp_path / "canary").iterdir())
+
+
+def test_checkpoints_may_lie_on_another_disk(run, tmp_path):
+    (run / "checkpoints").rename(tmp_path / "scratch")
+    (run / "checkpoints").symlink_to(tmp_path / "scratch")
+    assert opened("evaluate", run, tmp_path / "cwd")[0] == 0
+
+
 def test_a_checkpoint_alone_goes_on_where_the_user_says(run, tmp_path):
     content = read_checkpoint(run / LAST)
     content["config"]["run"]["root"] = str(tmp_path / "canary")

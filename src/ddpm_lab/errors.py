@@ -27,7 +27,7 @@ def in_own_code(error: BaseException) -> UserError | None:
     (frame, line), said = frames[-1], " ".join(str(error).split())
     code = frame.f_code
     place = f"{frame.f_globals['__name__']}.{code.co_qualname} ({code.co_filename}, line {line})"
-    return UserError(f"{place}: {type(error).__name__}: {said}. The traceback is in train.log of the run")
+    return UserError(f"{place}: {type(error).__name__}: {said}")
 
 
 class AlreadyReported(UserError):

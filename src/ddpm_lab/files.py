@@ -141,13 +141,15 @@ def is_archive(file: BinaryIO) -> bool:
     return whole
 
 
-def check_links(folder: Path, key: str) -> None:
+def check_links(folder: Path, key: str, within: str = "") -> None:
     """Raises UserError, which begins with the key by which a folder was given, for a link in it that leads out of it: what is
-    written to the folder would be written elsewhere. Below wandb/ Weights & Biases has links of its own, to its logs."""
+    written to the folder would be written elsewhere. `within`: the part of the folder that is looked at. Checkpoints may lie
+    elsewhere, and Weights & Biases has links to its logs."""
     inside = f"{os.path.realpath(folder)}{os.sep}"
-    for path in folder.rglob("*"):
-        of_wandb = "wandb" in path.relative_to(folder).parts[:-1]
-        if path.is_symlink() and not of_wandb and not os.path.realpath(path).startswith(inside):
+    for path in [folder / within, *(folder / within).rglob("*")]:
+        parts = path.relative_to(folder).parts
+        elsewhere = parts == ("checkpoints",) or (parts[:1] == ("wandb",) and parts[-2:-1] == ("logs",))
+        if path.is_symlink() and parts and not elsewhere and not os.path.realpath(path).startswith(inside):
             raise UserError(f"{key}: {path} is a link to {os.path.realpath(path)}; allowed are links within the folder")
 
 

@@ -6,9 +6,11 @@ from scipy import stats
 
 from compare.synthetic import N, T, config, sweep, write_evaluation, write_run
 from ddpm_lab.compare.judge import Comparison
+from ddpm_lab.compare.measures import common_key
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console
 from ddpm_lab.compare.report import ComparisonReport, Stage, report
+from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.compare.words import sentence
 
 FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ancestral", 4, "beta_tilde")
@@ -129,3 +131,19 @@ def test_a_baseline_that_no_evaluated_choice_has_is_comparison(tmp_path):
     write_evaluation(tmp_path / "2", {FULL: (3.0, 9.0), SHORT: (4.0, 12.0)})
     text = "\n".join(console(report([tmp_path], "linear, Simple", 0.95, {})))
     assert "baseline=linear, Simple: no evaluated choice has that; here it is the first: steps=8" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "common"),
+    [
+        ("bound_estimate", "bound"),
+        ("bound_estimate_kl", "bound_kl"),
+        ("bound_100_estimate", "bound_chain"),
+        ("bound_100_estimate_prior", "bound_chain_prior"),
+        ("bound_100", "bound_chain"),
+        ("bound_gap", "bound_gap"),
+        ("pixels_fd", "pixels_fd"),
+    ],
+)
+def test_an_estimate_and_what_it_estimates_are_one_measure(key, common):
+    assert common_key(key, Number(1.0, 0.1, {"steps": 100})) == common

@@ -4,6 +4,7 @@ import pytest
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.check import Band, judge, read
+from ddpm_lab.files import SUMS, write_sums
 
 from .support import evaluate, refusal
 
@@ -52,6 +53,17 @@ def test_a_number_holds_within_its_band_alone(text, holds, tmp_path):
     assert judged.holds == holds
 
 
+@pytest.mark.parametrize("change", ["1000,abc", "900,0.2"])
+def test_a_curve_that_was_changed_or_is_no_number_is_not_measured(change, tmp_path):
+    (tmp_path / "metrics.csv").write_text(ROWS)
+    write_sums(tmp_path, ["metrics.csv"])
+    if change == "1000,abc":
+        (tmp_path / SUMS).unlink()
+    (tmp_path / "metrics.csv").write_text(ROWS + change + "\n")
+    (judged,) = judge([read("train/loss at 1000 images: 0 to 100")], {}, tmp_path)
+    assert judged.value is None
+
+
 def test_a_checkpoint_without_its_folder_has_no_curve(tmp_path):
     (judged,) = judge([read("train/loss at 10 images: 0 to 1")], {}, tmp_path)
     assert not judged.holds
@@ -63,7 +75,7 @@ def test_bands_that_hold_and_fail_are_named_and_the_exit_code_says_it(run, capsy
     assert "all 1 bands hold" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         evaluate(run, f"expected=['{holds}','{fails}']")
-    assert ended.value.code == 1
+    assert ended.value.code == 3
     printed = capsys.readouterr().out
     assert "1 of 2 bands fail: bound" in printed
     assert "FAILS  bound: " in printed

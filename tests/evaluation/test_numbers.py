@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import importlib.metadata
+import sys
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import ddpm_lab
+from ddpm_lab.cli.compare import main as compare
 from ddpm_lab.config.build import instantiate
 from ddpm_lab.core.grey import scale
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.record import FIELDS
+from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
 
 from .support import DIGITS, T, columns, copied, evaluate, kept
 
@@ -90,6 +94,19 @@ def test_by_itself_a_long_chain_is_estimated_and_its_gap_too(measured, monkeypat
     assert auto.value("bound_gap") == pytest.approx(estimate["value"] - train["value"], abs=1e-9)
     assert evaluate(run, *asked, "nll.terms=null", "name=all").value("bound") == told.value("bound")
     assert "bound" in evaluate(run, *asked, "nll.stride=2", "name=stride").results()
+
+
+def test_a_bound_that_is_not_finite_is_reported_and_stops_nothing(run, capsys):
+    path = run / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(path)
+    for state in [key for key in content if key == "state_dict" or key.startswith("ema/")]:
+        content[state] = {name: value * 1e30 if value.is_floating_point() else value for name, value in content[state].items()}
+    write_archive(content, path)
+    told = evaluate(run, "nll.terms=4", "quality.n=0", "name=huge")
+    assert (told.value("bound_estimate"), told.results()["bound_estimate"]["standard_error"]) == (None, None)
+    with patch.object(sys, "argv", ["compare.py", str(run)]):
+        compare()
+    assert "bits/dim" in capsys.readouterr().out
 
 
 def test_a_stride_of_training_data_acts_beside_an_estimate(measured):

@@ -15,8 +15,9 @@ from ddpm_lab.config.build import Built, build
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
 from ddpm_lab.training.fit import check_start, read_start
+from ddpm_lab.training.restored import _check_weights
 
-from .support import quiet
+from .support import module, quiet
 
 pytestmark = quiet
 GONE = object()
@@ -126,3 +127,20 @@ def test_a_shape_or_levels_of_other_data_are_refused_by_evaluation(name, value, 
     told = capsys.readouterr().err
     assert (ended.value.code, told.count("\n")) == (2, 1)
     assert all(word in told for word in (str(path), f"{name}={value}", true))
+
+
+def test_a_mask_with_infinities_is_no_damage(tmp_path):
+    model = module()
+    mask = torch.full((2, 2), -torch.inf).triu(1)
+    model.model.net.register_buffer("mask", mask)
+    _check_weights(model.model.net.state_dict(), model.model.net, "state_dict")
+    with pytest.raises(ValueError, match=r"state_dict\.mask"):
+        _check_weights(model.model.net.state_dict() | {"mask": mask[:1]}, model.model.net, "state_dict")
+
+
+@pytest.mark.parametrize("limit", ["+trainer.overfit_batches=2", "+trainer.limit_train_batches=3"])
+def test_a_run_of_limited_batches_goes_on(limit, tmp_path):
+    words = [*TINY, *FEW_HELD_OUT, limit, "run.name=limited"]
+    assert command_here(*words, cwd=tmp_path).returncode == 0
+    done = command_here("resume=outputs/smoke/limited", "trainer.max_steps=6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -42,6 +43,7 @@ def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "s
     except Exception as error:
         if (own := in_own_code(error)) is None:
             raise
+        traceback.print_exception(error)  # for whoever wrote it
         refuse(own)
     except KeyboardInterrupt as stop:
         print(f"\n{stopped}", file=sys.stderr)

@@ -16,7 +16,7 @@ from ddpm_lab.errors import UserError
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a number is not where it is expected, 2 a mistake of the user's, 128 + n stopped by signal n."""
+    """Exit codes: 0 done, 3 a number is not where it is expected, 2 a mistake of the user's, 128 + n stopped by signal n."""
     run(_main, stopped="stopped; what was measured is kept, and the same command goes on from there")
 
 
@@ -42,7 +42,7 @@ def _main(argv: list[str]) -> None:
 
     print("".join(f"{note}\n" for note in notes), end="")
     if not evaluate_all([arm.config for arm in arms]):
-        sys.exit(1)
+        sys.exit(3)
 
 
 def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:

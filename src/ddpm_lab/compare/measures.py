@@ -34,8 +34,6 @@ BITS_PER_DIM = {
     "bound_bpd": ("bits/dim", NumberKind.BOUND),
     "bound": ("bits/dim, all steps", NumberKind.BOUND),
     "bound_chain": ("bits/dim, the sampler's steps", NumberKind.CHAIN_BOUND),
-    "bound_estimate": ("bits/dim, all steps, estimated", NumberKind.BOUND),
-    "bound_chain_estimate": ("bits/dim, the sampler's steps, estimated", NumberKind.CHAIN_BOUND),
     "flow_bpd": ("bits/dim, probability flow", NumberKind.FLOW),
 }
 BOUND_PARTS = {
@@ -66,7 +64,7 @@ def measure_of(key: str) -> Measure:
     if key in BITS_PER_DIM:
         label, kind = BITS_PER_DIM[key]
         return Measure(key, label, -1, True, kind)
-    part = re.fullmatch(r"(?:(bound|bound_chain)_)?(?:estimate_)?([a-z]+?)(?:_bpd)?", key)
+    part = re.fullmatch(r"(?:(bound|bound_chain)_)?([a-z]+?)(?:_bpd)?", key)
     if part and part[2] in BOUND_PARTS:
         chain = ", the sampler's steps" if part[1] == "bound_chain" else ""
         return Measure(key, f"{BOUND_PARTS[part[2]]}{chain}", 0, False, NumberKind.OTHER)
@@ -80,6 +78,8 @@ def measure_of(key: str) -> Measure:
 
 
 def common_key(key: str, number: Number) -> str:
-    """The bound over the sampler's steps has their number in its key; all of them are one measure."""
+    """The bound over the sampler's steps has their number in its key; all of them are one measure. So are a bound and an
+    estimate of it, which is unbiased."""
     steps = number.record.get("steps")
+    key = re.sub(r"^(bound(?:_\d+)?)_estimate(?=_|$)", r"\1", key)
     return re.sub(rf"^bound_{steps}(?=_|$)", "bound_chain", key) if steps is not None else key

@@ -28,7 +28,7 @@ Train a denoising diffusion model and measure it: bits/dim by term, samples, Fr√
 """
 
 EVALUATE = """\
-Measure a trained model: bits/dim by term on any chain, samples by every score, each number with how it came about.
+Measure a trained model: bits/dim on any chain, samples by every score, each number with how it came about.
 
   python evaluate.py ckpt=outputs/digits/RUN                 its own sampler and variance
   python evaluate.py ckpt=RUN sampler=ddim sampler.steps=50  another sampler; nothing is trained again

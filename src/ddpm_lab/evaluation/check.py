@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.files import is_as_written
 
 BAND = re.compile(r"(?P<number>\S+?)(?: at (?P<images>[0-9]+) images)?: (?P<low>[-.e0-9]+) to (?P<high>[-.e0-9]+)")
 WINDOW = 0.9
@@ -62,9 +63,10 @@ def read(text: str) -> Band:
 
 
 def judge(bands: Sequence[Band], numbers: Mapping[str, float], folder: Path) -> list[Judged]:
-    """`numbers` by key are the evaluation's; `folder` is that of the run."""
+    """`numbers` by key are the evaluation's. `folder` is that of the run, whose metrics.csv counts if it is as written."""
     path = folder / "metrics.csv"
-    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    known = path.exists() and is_as_written(path)
+    rows = list(csv.DictReader(path.read_text(errors="replace").splitlines())) if known else []
     return [
         Judged(band, numbers.get(band.number) if band.images is None else _trained(rows, band.number, band.images))
         for band in bands
@@ -74,7 +76,10 @@ def judge(bands: Sequence[Band], numbers: Mapping[str, float], folder: Path) -> 
 def _trained(rows: Iterable[Mapping[str, str]], number: str, images: int) -> float | None:
     """The mean of a column up to so many images; None where the run has not seen them."""
     columns = ("train/images_seen", number)
-    points = [[float(row[name]) for name in columns] for row in rows if all(row.get(name) for name in columns)]
+    try:
+        points = [[float(row[name]) for name in columns] for row in rows if all(row.get(name) for name in columns)]
+    except ValueError:  # no number
+        return None
     window = [value for seen, value in points if WINDOW * images <= seen <= images]
     reached = any(seen >= images for seen, _ in points)
     return math.fsum(window) / len(window) if window and reached else None

@@ -24,7 +24,14 @@ def plain(arm: Evaluated, number: int) -> dict[str, Any]:
         "variance": arm.choice.names.get("variance"),
         "setting": arm.setting,
         "results": [
-            {"key": r.key, "label": r.label, "level": r.level, "value": r.value, "standard_error": r.se, "record": r.record}
+            {
+                "key": r.key,
+                "label": r.label,
+                "level": r.level,
+                "value": r.known,
+                "standard_error": r.known_se,
+                "record": r.record,
+            }
             for r in arm.results
         ],
         "picture": arm.grid.name if arm.grid else None,
@@ -48,7 +55,7 @@ def write_numbers(arms: Sequence[Evaluated], origin: Mapping[str, Any], folder: 
     content = {**origin, "versions": versions, "arms": [plain(arm, i) for i, arm in enumerate(arms)]}
     write_json(folder / "evaluation.json", content)
     rows = [
-        {"key": result.key, "value": result.value, "standard_error": result.se, **result.record}
+        {"key": result.key, "value": result.known, "standard_error": result.known_se, **result.record}
         for arm in arms
         for result in arm.results
     ]
@@ -90,7 +97,7 @@ def log(logger: Any, arms: Sequence[Evaluated], folder: Path, trained: dict[str,
     """Tables, pictures, files and the run's configuration to each logger that takes them."""
     columns = ["sampler", "steps", "variance", "setting", "key", "value", "standard error"]
     rows = [
-        [arm.choice.names.get("sampler"), arm.steps, arm.choice.names.get("variance"), arm.setting, r.key, r.value, r.se]
+        [arm.choice.names.get("sampler"), arm.steps, arm.choice.names.get("variance"), arm.setting, r.key, r.known, r.known_se]
         for arm in arms
         for r in arm.results
     ]

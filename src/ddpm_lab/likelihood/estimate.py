@@ -28,17 +28,16 @@ def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, 
     whose term is the decoder's and always measured.
 
     Times that fewer than `pool` data saw share their moments with neighbours, by geometric means over windows that narrow
-    towards both ends, where terms change fastest. Raises ValueError for terms that are not finite or a floor outside (0, 1].
+    towards both ends, where terms change fastest. Uniform for terms that are not finite: the estimate will not be, either.
+    Raises ValueError for a floor outside (0, 1].
     """
     moments, n = bound.second_moments[1:], bound.terms_n[1:]
     if not 0 < floor <= 1:
         raise ValueError(f"floor={floor}: allowed is float in (0, 1]; where p is 0 and the term is not, the estimate is biased")
-    if not moments.isfinite().all():
-        raise ValueError("the pilot's bound has terms that are not finite.")
     root = torch.zeros(len(bound.times), dtype=torch.float64)
     if len(moments) == 0:
         return root
-    if moments.max() > 0:
+    if moments.isfinite().all() and moments.max() > 0:
         half = math.ceil((pool / float(n.min()) - 1) / 2)
         root[1:] = _smoothed(moments.clamp(min=1e-30 * float(moments.max())).log(), max(half, 0)).mul(0.5).exp()
     else:

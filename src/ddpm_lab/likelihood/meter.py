@@ -56,8 +56,7 @@ class Meter(ABC):
 
     def _take_in(self) -> None:
         if self._launched is not None:
-            launched, self._launched = self._launched, None
-            self._tally = plus(self._tally, launched())
+            self._tally, self._launched = plus(self._tally, self._launched()), None
 
     def _spans(self, first: int, stop: int) -> Iterable[tuple[int, int]]:
         """Indices that are measured together."""

@@ -131,6 +131,11 @@ class Result(NamedTuple):
         return self.value if math.isfinite(self.value) else None
 
     @property
+    def known_se(self) -> float | None:
+        """The same of the standard error."""
+        return self.se if self.se is not None and math.isfinite(self.se) else None
+
+    @property
     def number(self) -> str:
         """The value as text has it."""
         return "–" if self.known is None else f"{self.value:.4f}"
@@ -138,7 +143,7 @@ class Result(NamedTuple):
     @property
     def shown(self) -> str:
         """The value with its standard error, as text."""
-        return self.number if self.se is None else f"{self.number} ± {self.se:.4f}"
+        return self.number if self.known_se is None else f"{self.number} ± {self.known_se:.4f}"
 
 
 class Aligned(NamedTuple):

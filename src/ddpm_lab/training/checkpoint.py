@@ -14,6 +14,7 @@ from ddpm_lab import ranks
 from ddpm_lab.domains import PositiveInt, Text, checked
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.training.interrupt import Interrupt, Interrupted
+from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.results import step_is_whole
 
 logger = logging.getLogger("ddpm_lab")
@@ -98,6 +99,9 @@ class Checkpoints(Checkpoint):
             self._saved_at = trainer.global_step
 
     def _save(self, trainer: Trainer, name: str) -> None:
+        module = trainer.lightning_module
+        assert isinstance(module, TrainingModule)
+        module.guard.read()  # raises for a step that was not finite: it is in no checkpoint
         with ranks.by_first():
             try:
                 trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)  # False: the optimiser too

@@ -43,7 +43,9 @@ def summary(trainer: Trainer, module: TrainingModule, results: list[Result], sta
     speed = next((callback for callback in callbacks if isinstance(callback, Throughput)), None)
     return {
         "metrics": {
-            result.key: {"value": result.known} | ({} if result.se is None else {"standard_error": result.se}) | result.record
+            result.key: {"value": result.known}
+            | ({} if result.known_se is None else {"standard_error": result.known_se})
+            | result.record
             for result in results
         },
         "step": trainer.global_step,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lightning import LightningDataModule, Trainer
 
 from ddpm_lab import ranks
-from ddpm_lab.errors import UserError
+from ddpm_lab.errors import UserError, in_own_code
 from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.run import load_weights
@@ -157,10 +157,12 @@ def log_to(path: Path) -> Iterator[None]:
         log.removeHandler(console)
         log.error("error: %s", error)
         raise
-    except Exception:  # whoever reads the console may not keep it
+    except Exception as error:  # whoever reads the console may not keep it
         log.removeHandler(console)
         log.exception("failed:")
-        raise
+        if (own := in_own_code(error)) is None:
+            raise
+        raise UserError(f"{own}. The traceback is in {path}") from error
     finally:
         logging.captureWarnings(False)
         for logger in loggers:

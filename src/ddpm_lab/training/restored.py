@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ddpm_lab.plain import brief
@@ -24,13 +24,11 @@ def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: T
     for i, state in enumerate(stored["lr_schedulers"]):
         _check(state["last_epoch"] == steps, f"lr_schedulers.{i}.last_epoch", state["last_epoch"], str(steps))
     _check_form(stored["loops"], {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
-    loop, batches = stored["loops"]["fit_loop"], steps * trainer.accumulate_grad_batches
-    position = {"combined_loader": [{"position": batches}]}
-    _check(loop["state_dict"] == position, "loops.fit_loop.state_dict", loop["state_dict"], str(position))
-    taken = loop["epoch_loop.batch_progress"]["current"]["ready"]
-    _check(taken == batches, "loops.fit_loop.epoch_loop.batch_progress.current.ready", taken, str(batches))
+    configs = (stored["config"], module.model.config)
+    if not any(config["trainer"].get(name) for config in configs for name in ("limit_train_batches", "overfit_batches")):
+        _check_position(stored["loops"]["fit_loop"], steps * trainer.accumulate_grad_batches)
     _check_callbacks(stored, module, trainer)
-    _check_form(stored["state_dict"], module.state_dict(), "state_dict")
+    _check_weights(stored["state_dict"], module.model, "state_dict")
     own, state = module.model.training_state(), stored["timesteps"]
     alike = state.keys() == own.keys() and all(isinstance(value, Tensor) for value in state.values())
     _check(alike, "timesteps", state, f"tensors by name: {', '.join(own) or 'none'}")
@@ -38,6 +36,14 @@ def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: T
         module.model.load_training_state(state)
     except ValueError as error:
         raise ValueError(f"timesteps: {error}") from error
+
+
+def _check_position(loop: Mapping[str, Any], batches: int) -> None:
+    """In the data, after so many batches."""
+    position = {"combined_loader": [{"position": batches}]}
+    _check(loop["state_dict"] == position, "loops.fit_loop.state_dict", loop["state_dict"], str(position))
+    taken = loop["epoch_loop.batch_progress"]["current"]["ready"]
+    _check(taken == batches, "loops.fit_loop.epoch_loop.batch_progress.current.ready", taken, str(batches))
 
 
 def _check_callbacks(stored: Mapping[str, Any], module: TrainingModule, trainer: Trainer) -> None:
@@ -49,7 +55,7 @@ def _check_callbacks(stored: Mapping[str, Any], module: TrainingModule, trainer:
         name, own = callback.state_key, {"best": None} if begins_anew else callback.state_dict()
         if isinstance(callback, EMA):
             for key in callback.keys:
-                _check_form(stored.get(key), module.model.net.state_dict(), key)
+                _check_weights(stored.get(key), module.model.net, key)
             continue
         ours = own and type(callback).__module__.startswith("ddpm_lab.")
         if ours and (name in stored["callbacks"] or (name in had and not begins_anew)):
@@ -82,6 +88,16 @@ def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains
         _check(0 <= taken <= steps, f"{key}.step", taken, f"0 to {steps}")
 
 
+def _check_weights(value: Any, net: nn.Module, key: str) -> None:
+    """Buffers may have infinities, as a mask has."""
+    buffers = dict(net.named_buffers())
+    weights = {name: own for name, own in net.state_dict().items() if name not in buffers}
+    _check_form(value, weights, key)
+    for name, own in net.state_dict().items():
+        alike = isinstance(value.get(name), Tensor) and value[name].shape == own.shape
+        _check(alike, f"{key}.{name}", value.get(name), f"numbers of the shape {tuple(own.shape)}")
+
+
 def _check_form(value: Any, own: Any, key: str) -> None:
     """Raises ValueError where a value has another form than `own`: type, names, length, shape; and where a number is not
     finite. Names that only later versions of libraries have are of things that are off, or private."""
@@ -108,5 +124,7 @@ def _check_form(value: Any, own: Any, key: str) -> None:
 
 def _check(right: bool, key: str, value: object, allowed: str) -> None:
     if not right:
-        shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else brief(value)
+        shown = brief(value)
+        if isinstance(value, Tensor):
+            shown = f"{'' if value.isfinite().all() else 'not all finite, '}shape {tuple(value.shape)}"
         raise ValueError(f"{key}={shown}: allowed is {allowed}")

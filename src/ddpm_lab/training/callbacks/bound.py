@@ -109,6 +109,7 @@ def plot(arrays: dict[str, Any], total_bpd: float, step: int, path: Path) -> Non
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.09, right=0.98, bottom=0.14, top=0.91)  # a constrained layout draws all twice
     times, terms, errors = (np.asarray(arrays[key]) for key in ("times", "terms_bpd", "terms_se"))
+    terms, errors = (np.where(np.isfinite(x), x, np.nan) for x in (terms, errors))
     low = np.maximum(terms - errors, 1e-12) if (terms > 0).all() else terms - errors
     left.fill_between(times, low, terms + errors, alpha=0.3, linewidth=0)
     left.plot(times, terms, marker="o" if len(times) < 30 else None, markersize=3)
@@ -116,6 +117,7 @@ def plot(arrays: dict[str, Any], total_bpd: float, step: int, path: Path) -> Non
     if (terms > 0).all():
         left.set_yscale("log")
     right.plot(times, np.cumsum(terms))
-    right.axhline(total_bpd, linestyle=":", color="gray")
+    if np.isfinite(total_bpd):
+        right.axhline(total_bpd, linestyle=":", color="gray")
     right.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"sum up to t; all: {total_bpd:.3f} at step {step}")
     figure.savefig(path, dpi=110)
