@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from core.support import make, on_grid, options
 from pretended import DEVICE, pretended
 from torch import nn
 
@@ -15,8 +16,6 @@ from ddpm_lab.core.schedule import linear
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.gamma import GammaMeter
-
-from .support import make, on_grid, options
 
 T = 12
 SHAPE = (1, 4, 4)
