@@ -20,7 +20,7 @@ slow:  ## tests that train; then the default run, as a user runs it, beside swee
 
 test-all: test slow
 
-soak:  ## 100 kills at random moments, and what goes on from there
+soak:  ## runs, sweeps and evaluations that are killed 100 times at random moments and given again
 	OMP_NUM_THREADS=1 python tests/soak.py
 
 oldest: choice = --resolution lowest-direct

@@ -67,8 +67,8 @@ _at_work = False
 
 
 def work_begins() -> None:
-    """There is something to put in order from now on. Before, a command imports and checks: an exception out of nowhere would
-    break a module that is being imported, or be swallowed by it."""
+    """From now on a stop leaves something to put in order. Before, a command imports and checks: an exception that is raised in
+    the middle of an import may break the module or be swallowed by it."""
     global _at_work
     _at_work = True
 

@@ -79,7 +79,9 @@ def test_key_and_val_key_choose_and_nothing_is_split(file):
 def test_home_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save(tmp_path / "my.npz", x=images())
-    Npz("~/my.npz").setup()
+    data = Npz("~/my.npz")
+    data.setup()
+    assert len(data.train_images) + len(data.val_images) == 12
 
 
 def test_few_levels_are_scaled_to_both_ends(file):

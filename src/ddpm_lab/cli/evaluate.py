@@ -16,7 +16,7 @@ from ddpm_lab.errors import UserError
 
 
 def main() -> None:
-    """Exit codes: 0 done, 3 a number is not where it is expected, 2 a mistake of the user's, 128 + n stopped by signal n."""
+    """Exit codes: 0 done, 2 a mistake of the user's, 3 a number is not where it is expected, 128 + n stopped by signal n."""
     run(_main, stopped="stopped; what was measured is kept, and the same command goes on from there")
 
 

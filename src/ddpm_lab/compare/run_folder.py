@@ -51,9 +51,9 @@ class Arrays:
 
     def read(self) -> dict[str, np.ndarray]:
         """Not kept. Empty where the file is missing or cannot be read."""
-        with leaving_out(self.path, self.problems), self.path.open("rb") as opened:
+        with leaving_out(self.path, self.problems), self.path.open("rb") as opened:  # numpy closes none that it cannot read
             check_as_written(self.path)
-            return dict(np.load(opened))  # numpy does not close a file that it cannot read
+            return dict(np.load(opened))
         return {}
 
 

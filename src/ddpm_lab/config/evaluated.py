@@ -42,7 +42,8 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
-    check_links(Path(cfg.folder), "ckpt", "eval")
+    if folder is None:  # of a run folder all was looked at
+        check_links(checkpoint.parent, "ckpt", "eval")
     check_evaluated(cfg, trained, dirs)
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}

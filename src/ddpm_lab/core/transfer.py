@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """x of the host on the device. torch gives the pinned memory to no other tensor before the copy is done."""
+    """Copies x from the host to the device. torch reuses the pinned memory only once the copy is done."""
     if device.type == "cpu" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)
 
 
 def like(x: Tensor, other: Tensor) -> Tensor:
-    """x of the host with the device and the type of `other`."""
+    """Copies x from the host to the device of `other`, with its type."""
     return to_device(x, other.device).to(other.dtype)
 
 
 class OnItsWay:
-    """A tensor of a device that is being copied to the host, without its gradient."""
+    """A copy of a tensor to the host that may still be under way; without its gradient."""
 
     def __init__(self, x: Tensor) -> None:
         self._x, self._event = x.detach().to("cpu", non_blocking=True), None
@@ -31,7 +31,7 @@ class OnItsWay:
             self._event.record()
 
     def arrived(self) -> Tensor:
-        """Its values on the host; waits for the device to have computed and copied them, and for nothing launched since."""
+        """The values. Waits until the device has computed and copied them, but for nothing that was launched later."""
         if self._event is not None:
             self._event.synchronize()
         return self._x

@@ -62,8 +62,9 @@ def read(text: str) -> Band:
     return Band(number, int(images) if images else None, low, high)
 
 
-def judge(bands: Sequence[Band], numbers: Mapping[str, float], folder: Path) -> list[Judged]:
-    """`numbers` by key are the evaluation's. `folder` is that of the run, whose metrics.csv counts if it is as written."""
+def judge(bands: Sequence[Band], numbers: Mapping[str, float | None], folder: Path) -> list[Judged]:
+    """`numbers`: the evaluation's by their keys, None for one that is not finite. `folder`: that of the run, whose metrics.csv
+    counts only if it is as written."""
     path = folder / "metrics.csv"
     known = path.exists() and is_as_written(path)
     rows = list(csv.DictReader(path.read_text(errors="replace").splitlines())) if known else []
@@ -86,5 +87,6 @@ def _trained(rows: Iterable[Mapping[str, str]], number: str, images: int) -> flo
 
 
 def summary(judged: Sequence[Judged]) -> str:
+    """How many bands fail, and which."""
     failed = [one.band.name for one in judged if not one.holds]
     return f"{len(failed)} of {len(judged)} bands fail: {', '.join(failed)}" if failed else f"all {len(judged)} bands hold"

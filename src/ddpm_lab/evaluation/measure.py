@@ -30,6 +30,7 @@ WRITTEN = {
     "per_datum_*.npz": "the bound of each datum",
     "gamma*.csv": "Γ and the variance of x_0 given x_t",
     "samples_*.png": "samples",
+    SUMS: "the sha256 of what compare.py reads",
 }
 
 
@@ -91,7 +92,7 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
 
 def _holds(arm: Arm, evaluated: Evaluated) -> bool:
     """Whether the numbers of the arm lie in its bands; says which do not."""
-    judged = judge(arm.bands, {result.key: result.value for result in evaluated.results}, arm.run_folder)
+    judged = judge(arm.bands, {result.key: result.known for result in evaluated.results}, arm.run_folder)
     _print([f"check of {arm.line}", *(one.line for one in judged), summary(judged)])
     return all(one.holds for one in judged)
 

@@ -150,7 +150,8 @@ class Model(nn.Module, ABC):
         return False
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
-        """Learn from the losses of a whole batch, in the order of its rows, before weighting; they are on the device."""
+        """Learn from the losses of a whole batch, in the order of its rows, before weighting. A GPU may
+        still be computing `per_example`."""
 
     def training_state(self) -> dict[str, Tensor]:
         """What a resumed run must know besides the weights."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
+from ddpm_lab.files import SUMS
 from ddpm_lab.metrics.record import Result, aligned
 from ddpm_lab.training.callbacks.progress import Throughput
 from ddpm_lab.training.module import TrainingModule
@@ -93,6 +94,7 @@ def written(run_dir: Path) -> list[str]:
         "vlb_terms.png": "the same as a plot",
         "summary.json": "the table above, with how each number was measured",
         "train.log": "what was printed here, with times",
+        SUMS: "the sha256 of what compare.py reads",
     }
     return [f"  {run_dir / name!s:<60} {note}" for name, note in notes.items() if (run_dir / name).exists()]
 

@@ -1,8 +1,8 @@
 """No update from a loss or gradient that is not finite, and a message that says where it came from.
 
 The update is skipped on the device: fused optimisers leave weights and moments alone where `found_inf` is 1. The flag itself
-is read at once on a CPU. Elsewhere it is copied to the host and read every 50 steps, that of the last step later: a GPU is
-never without work for it.
+is read at once on a CPU. On a GPU it is copied to the host and read every 50 steps, but for the flag of the latest step, which
+the GPU may still be computing.
 """
 
 from collections.abc import Sequence

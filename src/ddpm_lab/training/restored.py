@@ -1,4 +1,4 @@
-"""What Lightning restores of a checkpoint, held against what this run would save: Lightning reads it when files are written."""
+"""What Lightning restores of a checkpoint, held against what this run would save, before any file is written."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,9 +29,9 @@ def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: T
         _check_position(stored["loops"]["fit_loop"], steps * trainer.accumulate_grad_batches)
     _check_callbacks(stored, module, trainer)
     _check_weights(stored["state_dict"], module.model, "state_dict")
-    own, state = module.model.training_state(), stored["timesteps"]
-    alike = state.keys() == own.keys() and all(isinstance(value, Tensor) for value in state.values())
-    _check(alike, "timesteps", state, f"tensors by name: {', '.join(own) or 'none'}")
+    names, state = module.model.training_state().keys(), stored["timesteps"]
+    alike = state.keys() == names and all(isinstance(value, Tensor) for value in state.values())
+    _check(alike, "timesteps", state, f"tensors by name: {', '.join(names) or 'none'}")
     try:
         module.model.load_training_state(state)
     except ValueError as error:
@@ -52,14 +52,14 @@ def _check_callbacks(stored: Mapping[str, Any], module: TrainingModule, trainer:
     had = {node["_target_"].rpartition(".")[2] for node in nodes if node}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         begins_anew = isinstance(callback, Checkpoints)  # where another run trained the weights, or another number is watched
-        name, own = callback.state_key, {"best": None} if begins_anew else callback.state_dict()
+        name, fresh = callback.state_key, {"best": None} if begins_anew else callback.state_dict()
         if isinstance(callback, EMA):
             for key in callback.keys:
                 _check_weights(stored.get(key), module.model.net, key)
             continue
-        ours = own and type(callback).__module__.startswith("ddpm_lab.")
+        ours = fresh and type(callback).__module__.startswith("ddpm_lab.")
         if ours and (name in stored["callbacks"] or (name in had and not begins_anew)):
-            _check_form(stored["callbacks"].get(name), own, f"callbacks.{name}")
+            _check_form(stored["callbacks"].get(name), fresh, f"callbacks.{name}")
 
 
 def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains_all: bool) -> None:
@@ -67,10 +67,10 @@ def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains
     parameter are tensors of its shape, and numbers. `trains_all`: every parameter had a gradient."""
     fresh = optimizer.state_dict()
     _check_form(states, [fresh | {"state": {}}], "optimizer_states")
-    for i, (group, own) in enumerate(zip(states[0]["param_groups"], fresh["param_groups"], strict=True)):
-        for name in own.keys() & group.keys() - {"lr", "foreach", "fused"}:
-            value = tuple(group[name]) if isinstance(own[name], tuple) else group[name]
-            _check(value == own[name], f"optimizer_states.0.param_groups.{i}.{name}", group[name], brief(own[name]))
+    for i, (group, settings) in enumerate(zip(states[0]["param_groups"], fresh["param_groups"], strict=True)):
+        for name in settings.keys() & group.keys() - {"lr", "foreach", "fused"}:
+            value = tuple(group[name]) if isinstance(settings[name], tuple) else group[name]
+            _check(value == settings[name], f"optimizer_states.0.param_groups.{i}.{name}", group[name], brief(settings[name]))
     kept, parameters = states[0]["state"], [p for group in optimizer.param_groups for p in group["params"]]
     needed = len(parameters) if trains_all and "betas" in optimizer.defaults else 0  # of others some keep nothing
     _check(len(kept) >= needed, "optimizer_states.0.state", list(kept), f"that of {needed} parameters")
@@ -88,38 +88,43 @@ def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains
         _check(0 <= taken <= steps, f"{key}.step", taken, f"0 to {steps}")
 
 
-def _check_weights(value: Any, net: nn.Module, key: str) -> None:
-    """Buffers may have infinities, as a mask has."""
-    buffers = dict(net.named_buffers())
-    weights = {name: own for name, own in net.state_dict().items() if name not in buffers}
-    _check_form(value, weights, key)
-    for name, own in net.state_dict().items():
-        alike = isinstance(value.get(name), Tensor) and value[name].shape == own.shape
-        _check(alike, f"{key}.{name}", value.get(name), f"numbers of the shape {tuple(own.shape)}")
+def _check_weights(stored: Any, net: nn.Module, key: str) -> None:
+    """Parameters are finite. Buffers may have infinities, as a mask has."""
+    fresh, buffers = net.state_dict(), dict(net.named_buffers())
+    _check_form(stored, {name: weight for name, weight in fresh.items() if name not in buffers}, key)
+    for name in fresh.keys() & buffers.keys():
+        buffer, shape = stored.get(name), fresh[name].shape
+        _check(
+            isinstance(buffer, Tensor) and buffer.shape == shape,
+            f"{key}.{name}",
+            buffer,
+            f"numbers of the shape {tuple(shape)}",
+        )
 
 
-def _check_form(value: Any, own: Any, key: str) -> None:
-    """Raises ValueError where a value has another form than `own`: type, names, length, shape; and where a number is not
-    finite. Names that only later versions of libraries have are of things that are off, or private."""
-    if isinstance(own, Mapping):
-        _check(isinstance(value, Mapping), key, value, "a mapping")
-        for name, inner in own.items():
-            if name in value or not (inner is None or inner is False or str(name).startswith("_")):
-                _check_form(value.get(name), inner, f"{key}.{name}")
-    elif isinstance(own, list | tuple):
-        _check(isinstance(value, list | tuple) and len(value) == len(own), key, value, f"a list of {len(own)}")
-        for i, (inner, of_own) in enumerate(zip(value, own, strict=True)):
-            _check_form(inner, of_own, f"{key}.{i}")
-    elif isinstance(own, Tensor):
-        form = isinstance(value, Tensor) and value.shape == own.shape
-        _check(form and bool(value.isfinite().all()), key, value, f"finite numbers of the shape {tuple(own.shape)}")
-    elif isinstance(own, bool | str):
-        _check(type(value) is type(own), key, value, f"a {type(own).__name__}")
-    elif isinstance(own, int | float):
-        number = isinstance(value, float if isinstance(own, float) else int) and not isinstance(value, bool)
-        _check(number and 0 <= value < 2**63, key, value, "a number that is finite and not negative")
+def _check_form(stored: Any, fresh: Any, key: str) -> None:
+    """Raises ValueError where a stored value has another form than what this run would save: type, names, length, shape; and
+    where a number is not finite. A name that is missing is one that only later versions of libraries have, if what it stands
+    for is off or private."""
+    if isinstance(fresh, Mapping):
+        _check(isinstance(stored, Mapping), key, stored, "a mapping")
+        for name, value in fresh.items():
+            if name in stored or not (value is None or value is False or str(name).startswith("_")):
+                _check_form(stored.get(name), value, f"{key}.{name}")
+    elif isinstance(fresh, list | tuple):
+        _check(isinstance(stored, list | tuple) and len(stored) == len(fresh), key, stored, f"a list of {len(fresh)}")
+        for i, (item, value) in enumerate(zip(stored, fresh, strict=True)):
+            _check_form(item, value, f"{key}.{i}")
+    elif isinstance(fresh, Tensor):
+        alike = isinstance(stored, Tensor) and stored.shape == fresh.shape
+        _check(alike and bool(stored.isfinite().all()), key, stored, f"finite numbers of the shape {tuple(fresh.shape)}")
+    elif isinstance(fresh, bool | str):
+        _check(type(stored) is type(fresh), key, stored, f"a {type(fresh).__name__}")
+    elif isinstance(fresh, int | float):
+        number = isinstance(stored, float if isinstance(fresh, float) else int) and not isinstance(stored, bool)
+        _check(number and 0 <= stored < 2**63, key, stored, "a number that is finite and not negative")
     else:
-        _check(isinstance(value, float | None), key, value, "a number or null")
+        _check(isinstance(stored, float | None), key, stored, "a number or null")
 
 
 def _check(right: bool, key: str, value: object, allowed: str) -> None:

@@ -24,8 +24,9 @@ class VLBTerms(Callback):
     """Scalars to the loggers; every term, with its standard error, to vlb_terms.npz and vlb_terms.png. The .npz also has each
     datum's sum of what was measured of it, and its L_T: two runs that measured the same data can be paired over them.
 
-    At the end each datum is measured at every `final_stride`-th time; or with `final_terms`, after a pilot at every
-    `stride`-th, from so many divergences drawn where they are large, to a smaller error for as many calls of the network.
+    At the end each datum is measured at every `final_stride`-th time. With `final_terms` the final bound is estimated instead:
+    a pilot measures every `stride`-th time, then so many divergences of each datum are drawn where the pilot saw large ones.
+    The terms in the files are those of the pilot. For as many calls of the network the error is smaller.
 
     A stride beyond T counts as T. x̂_0 of images is clipped to [−1, 1], as in Ho's evaluation. The measured model is the
     average where there is one.
