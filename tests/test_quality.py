@@ -56,7 +56,7 @@ def test_samples_are_nearer_to_the_data_than_averages_of_two_digits(samples):
 
 
 def test_the_bound_is_that_of_a_network_trained_in_full(run):
-    """3.120 ± 0.022 bits/dim was measured from 11 calls per digit; at every 50th t 3.136, and after half of the training 3.242."""
+    """3.120 ± 0.022 bits/dim was measured from 11 calls a digit; at every 50th t 3.136, after half of the training 3.242."""
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
     assert metrics["bound_bpd"]["value"] == pytest.approx(3.12, abs=0.06)
     with (run / "metrics.csv").open() as file:
