@@ -13,6 +13,10 @@ def evaluate() -> None:
     _start("evaluate")
 
 
+def sample() -> None:
+    _start("sample")
+
+
 def compare() -> None:
     _start("compare")
 

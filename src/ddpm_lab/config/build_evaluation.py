@@ -28,6 +28,7 @@ from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
+from ddpm_lab.models.run import Run
 
 PARTS = ("sampler", "variance")
 """Groups of a model that evaluation can choose anew."""
@@ -99,20 +100,26 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
 def subject_of(
     folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int, sample_precision: str, compile: bool
 ) -> Subject:
-    """The model of a checkpoint with the data of its run. Raises UserError for data other than those it was trained on."""
+    """The model of a checkpoint, whose data are read when they are needed. Raises UserError."""
     run = load(checkpoint, weights).to(device_of(device))
     run.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     if compile:
         run.model.compile_net()
+    load_data, store = partial(data_of, run, Path(checkpoint)), Store(Path(folder) / "eval" / "work")
+    return Subject(run, load_data, Path(checkpoint), seed, batch, store)
+
+
+def data_of(run: Run, checkpoint: Path) -> InMemory:
+    """The data of a run. Raises UserError for other data than those it was trained on."""
     data: InMemory = instantiate(run.config, "data")
     data.setup()
     for name, of_run, of_data in (("shape", run.model.shape, data.shape), ("levels", run.model.levels, data.levels)):
         if of_run != of_data:
             raise UserError(f"{checkpoint}: {name}={shown(of_run)}, but the data of this run have {shown(of_data)}")
-    stored = read_checkpoint(Path(checkpoint)).get(type(data).__qualname__)
+    stored = read_checkpoint(checkpoint).get(type(data).__qualname__)
     if stored is not None:
         data.load_state_dict(stored)
-    return Subject(run, data, Path(checkpoint), seed, batch, Store(Path(folder) / "eval" / "work"))
+    return data
 
 
 def gamma_size(cfg: Config) -> int | None:

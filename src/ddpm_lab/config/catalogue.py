@@ -75,7 +75,7 @@ class Catalog:
 
     def __init__(self, dirs: Sequence[Path]):
         self.dirs = list(dirs)
-        self.evaluates = self.dirs[0].name == "evaluate"
+        self.command = self.dirs[0].name if self.dirs[0].name in ("evaluate", "sample") else "train"
         self.groups = groups(dirs)
         self.options = {group: options(group, dirs) for group in self.groups}
         root = keys_of(dirs[0] / "config.yaml")
@@ -142,7 +142,9 @@ class Catalog:
         """The answer to `shedule=cosine` or `+learnin_rate=1`."""
         chosen = self.keys_for(choices)
         same, elsewhere = _by_last_part(key, chosen), _by_last_part(key, self._all_keys())
-        if same and elsewhere[0].count(".") < same[0].count("."):  # callbacks.frechet_curve.eta is less likely than sampler.eta
+        if (
+            same and elsewhere and elsewhere[0].count(".") < same[0].count(".")
+        ):  # callbacks.frechet_curve.eta is less likely than sampler.eta
             same = []
         elsewhere = [] if same else elsewhere
         belongs = "".join(f" {other} belongs to {', '.join(self.having(other))}." for other in elsewhere)

@@ -1,5 +1,5 @@
-"""What evaluate.py may ask of a trained network: its own choices in place of `auto`, the values of a protocol, and what is
-refused.
+"""What evaluate.py and sample.py may ask of a trained network: its own choices in place of `auto`, the values of a
+protocol, and what is refused.
 
 A protocol holds values for whichever options are chosen, as lines of words that could be typed:
 
@@ -38,18 +38,29 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
     for `typed` keys. Refuses what its model does not allow."""
     if cfg.name == WORK:
         raise UserError(f"name={WORK}: allowed is a folder name other than {WORK}, which holds what was measured, in pieces")
-    trained, checkpoint, folder = trained_by(cfg.ckpt)
-    OmegaConf.set_struct(cfg, False)
-    cfg.checkpoint = str(checkpoint)
-    cfg.folder = str(folder or checkpoint.parent)
-    if folder is None:  # of a run folder all was looked at
-        check_links(checkpoint.parent, "ckpt", "eval")
+    trained = located_beside(cfg)
     check_evaluated(cfg, trained, dirs)
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
     apply_settings(cfg, cfg.settings, chosen | dict(cfg.names), typed, dirs)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
+
+
+def completed_for_samples(cfg: DictConfig, dirs: Sequence[Path]) -> None:
+    """The same of sample.py, which has no protocol, and reads no data unless a variance is estimated from them."""
+    check_choices(cfg, located_beside(cfg), dirs)
+
+
+def located_beside(cfg: DictConfig) -> DictConfig:
+    """The configuration of the run; its checkpoint and folder are put beside the keys of `cfg`."""
+    trained, checkpoint, folder = trained_by(cfg.ckpt)
+    OmegaConf.set_struct(cfg, False)
+    cfg.checkpoint = str(checkpoint)
+    cfg.folder = str(folder or checkpoint.parent)
+    if folder is None:  # of a run folder all was looked at
+        check_links(checkpoint.parent, "ckpt", "eval")
+    return trained
 
 
 def trained_by(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
@@ -65,6 +76,19 @@ def trained_by(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
 
 
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
+    """`check_choices`, and refuse what the likelihood of its model cannot be asked."""
+    check_choices(cfg, trained, dirs)
+    before, asked = current(trained), plain(cfg)
+    nll, kept = asked["nll"], [group for group in ("logger", "metrics", "sampler") if group != "sampler" or group in trained]
+    if nll["terms"] not in (None, "auto") and nll["stride"] != 1:
+        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
+    data = instantiate(before, "data")
+    if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
+        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
+    check_combination({**before, **{group: asked[group] for group in kept}}, dirs)
+
+
+def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
     check_parts(trained)
     groups = [group for group in ("variance", "sampler") if group in trained]
@@ -74,22 +98,13 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
         elif group not in groups:
             raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
     before, asked = current(trained), plain(cfg)
-    names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics")}
-    cfg.names = names
+    cfg.names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics") if group in asked}
     if "variance" in groups:
         _check_learned(before, asked, dirs)
     try:
         check_precisions(before["trainer"].get("precision", "32-true"), asked["sample_precision"])
     except ValueError as error:
         raise UserError(str(error)) from error
-    data = instantiate(before, "data")
-    nll = asked["nll"]
-    if nll["terms"] not in (None, "auto") and nll["stride"] != 1:
-        raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
-    if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
-        raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
-    kept = {group: asked[group] for group in ("logger", "metrics", "sampler") if group in (*groups, "logger", "metrics")}
-    check_combination({**before, **kept}, dirs)
 
 
 def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:

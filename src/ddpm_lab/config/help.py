@@ -41,6 +41,18 @@ What was measured is kept under eval/work of the run: the same command after a s
 """
 
 
+SAMPLE = """\
+Draw samples from a trained model, and write them to files with a record of how they came about.
+
+  python sample.py ckpt=outputs/digits/RUN n=1000           pictures, a grid, an .npz
+  python sample.py ckpt=RUN sampler=ddim sampler.steps=50   another sampler; nothing is trained again
+  python sample.py ckpt=RUN show=xt film=[gif,mp4]          their way from noise, as a strip and as films
+  torchrun --nproc-per-node=4 sample.py ckpt=RUN n=50000    on four processes: the same samples
+
+The samples are those that evaluate.py measures. The same command after a stop goes on from there.
+"""
+
+
 def printed(argv: Sequence[str], dirs: Sequence[Path], top: str) -> None:
     """The page, or that of the group that is named."""
     named = [word for word in argv if not word.startswith("-") and "=" not in word and not Path(word).is_dir()]
@@ -68,8 +80,7 @@ def help_for_group(group: str, dirs: Sequence[Path], top: str = TRAIN) -> str:
         question = f" Did you mean --help {close}?" if close else ""
         raise UserError(f"--help {group}: no such group.{question} Groups: {', '.join(catalog.groups)}")
     permit(dirs)
-    script = "evaluate.py" if top == EVALUATE else "train.py"
-    parts = [f"python {script} {group}=OPTION (* default)"]
+    parts = [f"python {catalog.command}.py {group}=OPTION (* default)"]
     for name, path in catalog.options[group].items():
         made = choices_made(path) if is_global(path) else {}
         keys = keys_of(path) if is_global(path) else catalog.keys(group, name)

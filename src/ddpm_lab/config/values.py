@@ -1,6 +1,6 @@
 """Values of a configuration, held against the signatures of what they reach: after import, before any folder is made.
 
-The keys outside the groups, of conf/config.yaml, conf/evaluate/config.yaml and conf/sweep/, have signatures here.
+The keys outside the groups, of conf/config.yaml, conf/evaluate/, conf/sample/ and conf/sweep/, have signatures here.
 """
 
 from collections.abc import Mapping
@@ -50,6 +50,25 @@ class Evaluate:
 
 
 @dataclass
+class Sample:
+    ckpt: Text
+    n: PositiveInt = 64
+    seed: NonNegativeInt = 0
+    weights: Text | None = None
+    out: Text | None = None
+    files: list[Literal["png", "grid", "npz", "pt"]] | None = None
+    grid: PositiveInt = 64
+    show: Literal["x0", "xt"] | None = None
+    rows: PositiveInt = 8
+    frames: Annotated[int, Ge(2)] = 20
+    film: list[Literal["gif", "mp4"]] = field(default_factory=lambda: ["gif"])
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch: Size = 256
+    sample_precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
+
+
+@dataclass
 class Gamma:
     n: Annotated[int, Ge(2)] = 256
 
@@ -70,10 +89,12 @@ class Search(Sweep):
     seed: NonNegativeInt = 0
 
 
-def sections(evaluation: bool) -> dict[str, type]:
-    """Signatures by their place in the root's file; "" for its top level."""
-    if not evaluation:
+def sections(command: str) -> dict[str, type]:
+    """Signatures by their place in the root's file; "" for its top level. `command`: train, evaluate or sample."""
+    if command == "train":
         return {"": Train, "run": Run}
+    if command == "sample":
+        return {"": Sample, "gamma": Gamma}
     from ddpm_lab.evaluation.quality import Quality
     from ddpm_lab.models.measurement import Likelihood
 
@@ -87,7 +108,7 @@ def check_values(catalog: Catalog, config: Config, choices: Choices, typed: Mapp
     def explain(key: str) -> tuple[str | None, str]:
         return typed.get(key), meanings[key].meaning if key in meanings else ""
 
-    for place, signature in sections(catalog.evaluates).items():
+    for place, signature in sections(catalog.command).items():
         top = {key for key in catalog.root if "." not in key}
         inspected(place, signature, config[place] if place else {key: config[key] for key in config if key in top}, explain)
     for group in catalog.groups:
@@ -125,7 +146,7 @@ def domain_of(key: str, catalog: Catalog, choices: Choices) -> Any:
     """What a key may hold, of the chosen option, or else of the first that has it. None for no such key."""
     place, _, name = key.rpartition(".")
     if key in catalog.root:
-        return parameters(sections(catalog.evaluates)[place])[name].domain
+        return parameters(sections(catalog.command)[place])[name].domain
     group = key.partition(".")[0]
     having = [option.partition("=")[2] for option in catalog.having(key)]
     option = choices.get(group) if choices.get(group) in having else next(iter(having), None)

@@ -34,22 +34,22 @@ class Features(NamedTuple):
     """Which of them a classifier of the data's own classes recognises."""
 
 
-def drawn(subject: Subject, choice: Choice, n: int) -> Pieces:
-    """n samples as grey levels (uint8), or unchanged for data without levels, and how many of each piece are not finite. Sample
-    i depends on (seed, i) alone."""
-    model, identity = choice.model, {**subject.identity, **choice.of_samples}
-    identity.pop("data")
+def drawn(subject: Subject, choice: Choice, n: int, exact: bool = False) -> Pieces:
+    """n samples as grey levels (uint8), or unchanged where `exact` or for data without levels, and how many of each piece are
+    not finite. Sample i depends on (seed, i) alone."""
+    model, levels = choice.model, None if exact else choice.model.levels
+    kind, identity = "exact_samples" if exact else "samples", {**subject.of_network, **choice.of_samples}
 
     def batch(start: int, stop: int) -> tuple[Tensor, int]:
         for state in model.sample_states(start, stop, subject.seed):
             x = state.x
-        return to_levels(x, model.levels).cpu(), not_finite(x)
+        return to_levels(x, levels).cpu(), not_finite(x)
 
     def work(start: int, stop: int) -> Piece:
         batches = [batch(first, min(first + subject.batch, stop)) for first in range(start, stop, subject.batch)]
         return {"x": torch.cat([x for x, _ in batches]), "not_finite": torch.tensor(sum(broken for _, broken in batches))}
 
-    return subject.store.pieces("samples", identity, n, PIECE, work, f"{n} samples, {choice.steps} steps")
+    return subject.store.pieces(kind, identity, n, PIECE, work, f"{n} samples, {choice.steps} steps")
 
 
 def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, scratch: Path) -> Features | None:

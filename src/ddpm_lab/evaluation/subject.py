@@ -1,6 +1,6 @@
 """What is measured: a trained model with its data, and the choices it is measured under."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,25 +22,33 @@ from ddpm_lab.models.run import Run
 
 @dataclass
 class Subject:
-    """A trained model, the data of its run, and the store of what is measured of them."""
+    """A trained model, the data of its run, which are read when they are first used, and the store of what is measured."""
 
     run: Run
-    data: InMemory
+    load_data: Callable[[], InMemory]
     checkpoint: Path
     seed: int
     batch: int
     store: Store
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What every measurement of this model depends on."""
+    def data(self) -> InMemory:
+        return self.load_data()
+
+    @cached_property
+    def of_network(self) -> dict[str, Any]:
+        """What every sample depends on besides how it is drawn."""
         return {
             "checkpoint_sha256": sha256(self.checkpoint),
             "weights": self.run.weights,
             "seed": self.seed,
-            "data": self.data.fingerprint(),
             "precision": self.run.model.numerics()["precision"],
         }
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What every measurement of this model on its data depends on."""
+        return self.of_network | {"data": self.data.fingerprint()}
 
     @property
     def record(self) -> dict[str, Any]:

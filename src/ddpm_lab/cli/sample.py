@@ -1,0 +1,44 @@
+"""`python sample.py`: answers mistakes at once, then draws samples from one network and writes them to files."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ddpm_lab.cli.arguments import run
+from ddpm_lab.cli.evaluate import with_own_sampler
+from ddpm_lab.config.flags import config_dirs
+from ddpm_lab.config.grammar import canonical
+from ddpm_lab.config.options import conf_dir
+from ddpm_lab.config.preflight import preflight
+from ddpm_lab.errors import UserError
+
+
+def main() -> None:
+    """Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
+    run(_main, stopped="stopped; what was drawn is kept, and the same command goes on from there")
+
+
+def _main(argv: list[str]) -> None:
+    dirs = [conf_dir() / "sample", conf_dir() / "evaluate", *config_dirs(argv)]
+    if "--help" in argv or "-h" in argv:
+        from ddpm_lab.config.help import SAMPLE, printed
+
+        printed(argv, dirs, SAMPLE)
+        return
+    argv, notes = canonical(argv, dirs)
+
+    def check(cfg: Any, dirs: Sequence[Any], sweep: bool) -> None:
+        from ddpm_lab.config.evaluated import completed_for_samples  # imports torch, once names are right
+
+        completed_for_samples(cfg, dirs)
+
+    arms = preflight(with_own_sampler(argv, dirs), dirs, check)
+    if not arms:
+        raise UserError("sample.py shows nothing of Hydra's own; its keys are in --help")
+    from ddpm_lab.config.build_sample import sample_all
+
+    print("".join(f"{note}\n" for note in notes), end="")
+    sample_all([arm.config for arm in arms])
+
+
+if __name__ == "__main__":
+    main()
