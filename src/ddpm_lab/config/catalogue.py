@@ -142,9 +142,8 @@ class Catalog:
         """The answer to `shedule=cosine` or `+learnin_rate=1`."""
         chosen = self.keys_for(choices)
         same, elsewhere = _by_last_part(key, chosen), _by_last_part(key, self._all_keys())
-        if (
-            same and elsewhere and elsewhere[0].count(".") < same[0].count(".")
-        ):  # callbacks.frechet_curve.eta is less likely than sampler.eta
+        nearer = bool(same and elsewhere) and elsewhere[0].count(".") < same[0].count(".")
+        if nearer:  # callbacks.frechet_curve.eta is less likely than sampler.eta
             same = []
         elsewhere = [] if same else elsewhere
         belongs = "".join(f" {other} belongs to {', '.join(self.having(other))}." for other in elsewhere)
