@@ -31,6 +31,15 @@ def test_arguments_that_are_handed_on_are_lightnings_and_not_ours():
     assert not set(PASSED) & inspect.signature(make).parameters.keys()
 
 
+def test_no_step_on_a_cpu_loads_a_library_to_look_for_a_gpu(tmp_path, monkeypatch):
+    """Lightning sets the variable, by which fused optimisers have torch load NVML at every step."""
+    loaded = []
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    monkeypatch.setattr("ctypes.CDLL", lambda name, **_: loaded.append(name))
+    fit(tmp_path, module(), [Recorder(lambda *_: loaded.append("step"))], steps=3)
+    assert loaded[loaded.index("step") :] == ["step"] * 3
+
+
 def test_limited_batches_end_the_run_there(tmp_path):
     """The run is one epoch: five batches of it are five steps; a validation of one batch measures that batch."""
     limits = ["+trainer.limit_train_batches=5", "+trainer.limit_val_batches=1", "callbacks.vlb_terms.stride=5"]

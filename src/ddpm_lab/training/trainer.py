@@ -1,5 +1,6 @@
 """Lightning's Trainer with everything that is not a choice, and the choices of where and how fast."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +125,8 @@ def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, A
         accelerator = "gpu" if there else "cpu"
     if accelerator == "gpu" and not there:
         raise UserError("trainer.accelerator=gpu: torch finds no CUDA device here; use trainer=cpu")
+    if accelerator == "cpu":  # fused optimisers ask torch at every step for a GPU; Lightning has it load NVML for the answer
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if accelerator == "cpu" and devices is None:
         raise UserError("trainer.devices=null: without GPUs say how many processes, e.g. trainer.devices=2")
     devices = there if devices is None else devices
