@@ -1,4 +1,4 @@
-"""Speed as ratios to diffusers in a plain loop: python benchmarks/speed.py [network] [sampling] [outside] [data] [overhead]
+"""Speed as ratios to diffusers in a plain loop: python benchmarks/speed.py [PART …]; the parts are named at the end.
 
 Needs the extra `test` (diffusers). Quiet machine, please: ratios are taken in turns, but a busy machine still blurs them.
 """
@@ -19,7 +19,7 @@ from timing import compare, show
 from torch import Tensor, nn
 
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.sampler import DDIM, Ancestral
+from ddpm_lab.core.sampler import DDIM, Ancestral, draw
 from ddpm_lab.data.memory import InMemory, TrainStream
 from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.csv_logger import CsvLogger
@@ -64,6 +64,31 @@ def outside() -> None:
             ways = {f"diffusers {name}Scheduler.step": reference, f"ours, {type(sampler).__name__}": ours}
             with torch.inference_mode():
                 show(f"Outside the network, {name}, batch {n}", compare(ways, rounds=30, calls=10), "µs", 1e6)
+
+
+def loop(steps: int = 50) -> None:
+    """A whole sampling loop around a network that costs nothing, noise and starting noise included."""
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    model, like = diffusion(), torch.zeros(())
+    pairs = {"DDPM": (DDPMScheduler(1000), Ancestral(steps)), "DDIM": (DDIMScheduler(1000), DDIM(steps))}
+    for n in (16, 256):
+        out = torch.randn(n, 3, 32, 32)
+        for name, (scheduler, sampler) in pairs.items():
+            scheduler.set_timesteps(steps)
+
+            def reference(scheduler: Any = scheduler, out: Tensor = out) -> None:
+                numbers = torch.Generator().manual_seed(0)
+                x = torch.randn(out.shape, generator=numbers)
+                for t in scheduler.timesteps:
+                    x = scheduler.step(out, t, x, generator=numbers).prev_sample
+
+            def ours(sampler: Any = sampler, out: Tensor = out) -> None:
+                *_, _last = draw(sampler, model, lambda x, t: out, out.shape[1:], seed=0, start=0, stop=len(out), like=like)
+
+            ways = {f"diffusers {name}Scheduler": reference, f"ours, {type(sampler).__name__}": ours}
+            with torch.inference_mode():
+                show(f"Sampling loop of {steps} steps, {name}, batch {n}", compare(ways, rounds=12), "ms", 1e3)
 
 
 # --- data and framework ------------------------------------------------------------------------------------------------------
@@ -122,9 +147,8 @@ def overhead(steps: int = 600, rounds: int = 8) -> None:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # as without Lightning
     times = [(_bare(Clocked(steps)), _lightning(Clocked(steps))) for _ in range(rounds)]
     loop, everything = map(min, zip(*times, strict=True))
-    print(
-        f"\n### Framework overhead per step, bar and metrics.csv on\n\nbare loop {loop:.0f} µs, beyond it {everything - loop:.0f}"
-    )
+    print("\n### Framework overhead per step, bar and metrics.csv on\n")
+    print(f"bare loop {loop:.0f} µs, beyond it {everything - loop:.0f} (CPU time, best chunk of 50 steps)")
 
 
 def _bare(stream: Clocked) -> float:
@@ -165,11 +189,13 @@ if __name__ == "__main__":
         "network": network,
         "sampling": sampling,
         "outside": outside,
+        "loop": loop,
         "data": data,
         "overhead": overhead,
     }
     if unknown := set(sys.argv[1:]) - parts.keys():
         sys.exit(f"{', '.join(unknown)}: no such part; there are {', '.join(parts)}")
+    torch.empty(2**23 - 2**20)  # 28 MB that are freed: from now on malloc keeps memory, as it does beside a network
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -13,6 +13,7 @@ from ddpm_lab import cores
 from ddpm_lab.config.build import build, build_model, load
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.training import trainer
 from ddpm_lab.training.callbacks import progress
 from ddpm_lab.training.callbacks.progress import Throughput
 from ddpm_lab.training.trainer import PASSED, make
@@ -57,6 +58,18 @@ def test_arguments_that_it_does_not_take_are_refused_by_name(word, tmp_path):
 def test_a_float64_network_samples_in_float64(tmp_path):
     with pytest.raises(UserError, match=r"sample_precision=bf16-mixed.*precision=64-true"):
         build(composed(*TINY, "trainer.precision=64-true", "trainer.sample_precision=bf16-mixed"), tmp_path)
+
+
+def test_cuda_graphs_are_a_mode_of_compile_that_a_cpu_refuses(tmp_path, monkeypatch):
+    asked = composed(*TINY, "trainer.compile=reduce-overhead")
+    with pytest.raises(UserError, match=r"trainer\.compile=reduce-overhead: .*GPU.*trainer\.compile=true"):
+        build(asked, tmp_path)
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
+    monkeypatch.setattr(trainer, "check_compile", lambda *_: None)
+    build(asked, tmp_path)
+    build(composed(*TINY, "trainer.compile=true"), tmp_path)
+    assert modes == ["reduce-overhead", None]
 
 
 @pytest.mark.parametrize("left_out", ["frechet", "frechet_curve", "samples", "vlb_terms", "loss_quartiles", "checkpoints"])

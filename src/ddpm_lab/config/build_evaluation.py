@@ -26,8 +26,9 @@ from ddpm_lab.evaluation.tables import settings
 from ddpm_lab.files import new_folder
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
-from ddpm_lab.models.contract import Model
+from ddpm_lab.models.contract import Compile, Model
 from ddpm_lab.models.measurement import Likelihood
+from ddpm_lab.models.run import check_compile
 
 PARTS = ("sampler", "variance")
 """Groups of a model that evaluation can choose anew."""
@@ -97,13 +98,21 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
 
 
 def subject_of(
-    folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int, sample_precision: str, compile: bool
+    folder: str,
+    checkpoint: str,
+    weights: str | None,
+    device: str,
+    seed: int,
+    batch: int,
+    sample_precision: str,
+    compile: Compile,
 ) -> Subject:
     """The model of a checkpoint with the data of its run. Raises UserError for data other than those it was trained on."""
+    check_compile(compile, device_of(device).type, "compile")
     run = load(checkpoint, weights).to(device_of(device))
     run.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     if compile:
-        run.model.compile_net()
+        run.model.compile_net(compile)
     data: InMemory = instantiate(run.config, "data")
     data.setup()
     for name, of_run, of_data in (("shape", run.model.shape, data.shape), ("levels", run.model.levels, data.levels)):

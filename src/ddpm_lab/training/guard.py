@@ -8,7 +8,6 @@ the GPU may still be computing.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ddpm_lab import ranks

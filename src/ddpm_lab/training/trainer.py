@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from ddpm_lab.core.types import states
 from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.run import prefers_channels_last
+from ddpm_lab.models.contract import Compile
+from ddpm_lab.models.run import check_compile, prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO
 from ddpm_lab.training.module import TrainingModule
@@ -68,7 +69,7 @@ def make(
     sample_precision: Literal["32-true", "bf16-mixed"] = "32-true",
     tf32: bool = True,
     channels_last: bool | None = None,
-    compile: bool = False,
+    compile: Compile = False,
     accumulate: PositiveInt = 1,
     max_steps: PositiveInt = 100000,
     validate_every: PositiveInt = 5000,
@@ -89,6 +90,7 @@ def make(
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
     check_precisions(precision, sample_precision)
     place = _place(accelerator, devices, num_nodes)
+    check_compile(compile, place["accelerator"], "trainer.compile")
     layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
     _prepare(module, precision, sample_precision, tf32, layout, compile)
     steps, validations, rows = (1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)
@@ -137,7 +139,7 @@ def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, A
 
 
 def _prepare(
-    module: TrainingModule, precision: str, sample_precision: str, tf32: bool, channels_last: bool, compile: bool
+    module: TrainingModule, precision: str, sample_precision: str, tf32: bool, channels_last: bool, compile: Compile
 ) -> None:
     """What changes no result but by rounding."""
     if precision == "64-true":
@@ -149,4 +151,4 @@ def _prepare(
     if channels_last:
         module.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
-        module.model.compile_net()
+        module.model.compile_net(compile)
