@@ -72,6 +72,11 @@ def test_cuda_graphs_are_a_mode_of_compile_that_a_cpu_refuses(tmp_path, monkeypa
     assert modes == ["reduce-overhead", None]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_data_are_told_whether_to_live_on_the_device(there, tmp_path):
+    assert build(composed(*TINY, f"trainer.data_on_device={there}".lower()), tmp_path).data.on_device == there
+
+
 @pytest.mark.parametrize("left_out", ["frechet", "frechet_curve", "samples", "vlb_terms", "loss_quartiles", "checkpoints"])
 def test_each_callback_can_be_left_out(left_out, tmp_path):
     run = trained(tmp_path / "run", *TINY, f"callbacks.{left_out}=null")

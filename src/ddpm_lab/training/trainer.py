@@ -76,6 +76,7 @@ def make(
     log_every: PositiveInt = 50,
     fast_dev_run: bool = False,
     other_world_size: bool = False,
+    data_on_device: bool = False,
     *,
     module: TrainingModule,
     callbacks: Given[list[Callback]],
@@ -85,7 +86,8 @@ def make(
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches, each in `accumulate` pieces; validation comes by step. The callbacks'
     order is kept, but for checkpoints, which Lightning puts last. `more`: `PASSED`. Raises UserError for absent devices,
-    ValueError for arguments that are not allowed. (`other_world_size` is for whoever resumes.)"""
+    ValueError for arguments that are not allowed. `other_world_size` is for whoever resumes, `data_on_device` for
+    the data."""
     if wrong := sorted(set(more) - set(PASSED)):
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
     check_precisions(precision, sample_precision)
