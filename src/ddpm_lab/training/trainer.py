@@ -86,13 +86,10 @@ def make(
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches, each in `accumulate` pieces; validation comes by step. The callbacks'
     order is kept, but for checkpoints, which Lightning puts last. `more`: `PASSED`. Raises UserError for absent devices,
-    ValueError for arguments that are not allowed. `other_world_size` is for whoever resumes, `data_on_device` for
-    the data."""
+    ValueError for arguments that are not allowed. (The last two are for whoever resumes, and the data.)"""
     if wrong := sorted(set(more) - set(PASSED)):
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
-    check_precisions(precision, sample_precision)
-    place = _place(accelerator, devices, num_nodes)
-    check_compile(compile, place["accelerator"], "trainer.compile")
+    place = _place(accelerator, devices, num_nodes, compile)
     layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
     _prepare(module, precision, sample_precision, tf32, layout, compile)
     steps, validations, rows = (1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)
@@ -122,7 +119,7 @@ def check_precisions(precision: str, sample_precision: str) -> None:
         raise ValueError("sample_precision=bf16-mixed: a network with precision=64-true samples with sample_precision=32-true")
 
 
-def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, Any]:
+def _place(accelerator: str, devices: int | None, num_nodes: int, compile: Compile) -> dict[str, Any]:
     """Which accelerator, and how many processes on how many machines."""
     there = torch.cuda.device_count()
     if accelerator == "auto":
@@ -131,6 +128,7 @@ def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, A
         raise UserError("trainer.accelerator=gpu: torch finds no CUDA device here; use trainer=cpu")
     if accelerator == "cpu":  # fused optimisers ask torch at every step for a GPU; Lightning has it load NVML for the answer
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    check_compile(compile, accelerator, "trainer.compile")
     if accelerator == "cpu" and devices is None:
         raise UserError("trainer.devices=null: without GPUs say how many processes, e.g. trainer.devices=2")
     devices = there if devices is None else devices
@@ -144,6 +142,7 @@ def _prepare(
     module: TrainingModule, precision: str, sample_precision: str, tf32: bool, channels_last: bool, compile: Compile
 ) -> None:
     """What changes no result but by rounding."""
+    check_precisions(precision, sample_precision)
     if precision == "64-true":
         module.double()  # Lightning would only after it has read the checkpoint
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
