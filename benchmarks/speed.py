@@ -1,10 +1,10 @@
-"""Speed as ratios to diffusers in a plain loop: python benchmarks/speed.py [network] [sampling] [outside] [data] [overhead]
+"""Speed as ratios to diffusers in a plain loop: python benchmarks/speed.py [PART …]; the parts are named at the end.
 
 Needs the extra `test` (diffusers). Quiet machine, please: ratios are taken in turns, but a busy machine still blurs them.
 """
 
-import copy
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -18,13 +18,15 @@ from network import diffusion, network, our_module, sampling
 from timing import compare, show
 from torch import Tensor, nn
 
-from ddpm_lab.core.sampler import DDIM, Ancestral
+from ddpm_lab.core.batch import Batch
+from ddpm_lab.core.sampler import DDIM, Ancestral, draw
 from ddpm_lab.data.memory import InMemory, TrainStream
 from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.ema import EMA
-from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.trainer import make
+
+TINY = (1, 8, 8)
 
 
 class Images(InMemory):
@@ -64,6 +66,31 @@ def outside() -> None:
                 show(f"Outside the network, {name}, batch {n}", compare(ways, rounds=30, calls=10), "µs", 1e6)
 
 
+def loop(steps: int = 50) -> None:
+    """A whole sampling loop around a network that costs nothing, noise and starting noise included."""
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    model, like = diffusion(), torch.zeros(())
+    pairs = {"DDPM": (DDPMScheduler(1000), Ancestral(steps)), "DDIM": (DDIMScheduler(1000), DDIM(steps))}
+    for n in (16, 256):
+        out = torch.randn(n, 3, 32, 32)
+        for name, (scheduler, sampler) in pairs.items():
+            scheduler.set_timesteps(steps)
+
+            def reference(scheduler: Any = scheduler, out: Tensor = out) -> None:
+                numbers = torch.Generator().manual_seed(0)
+                x = torch.randn(out.shape, generator=numbers)
+                for t in scheduler.timesteps:
+                    x = scheduler.step(out, t, x, generator=numbers).prev_sample
+
+            def ours(sampler: Any = sampler, out: Tensor = out) -> None:
+                *_, _last = draw(sampler, model, lambda x, t: out, out.shape[1:], seed=0, start=0, stop=len(out), like=like)
+
+            ways = {f"diffusers {name}Scheduler": reference, f"ours, {type(sampler).__name__}": ours}
+            with torch.inference_mode():
+                show(f"Sampling loop of {steps} steps, {name}, batch {n}", compare(ways, rounds=12), "ms", 1e3)
+
+
 # --- data and framework ------------------------------------------------------------------------------------------------------
 
 
@@ -99,50 +126,60 @@ class OneWeight(nn.Module):
         return self.weight * x
 
 
-def overhead(steps: int = 3000) -> None:
-    """What a step costs beyond the same work in a bare loop, with bar and metrics.csv on."""
-    shape, size = (1, 8, 8), 8
-    extra = []
-    for _ in range(3):
-        net = OneWeight()
-        bare = our_module(copy.deepcopy(net), shape)
-        stream = iter(TrainStream(*_raw(shape), size, steps, 0, True))
-        optimizer = bare.optim.configure(bare._parameters_list)["optimizer"]
-        average, weights = [p.detach().clone() for p in bare._parameters_list], [p.data for p in bare._parameters_list]
-        start = time.perf_counter()
-        for i, batch in enumerate(stream):
-            loss = bare.training_step(batch, i)
-            optimizer.zero_grad()
-            loss.backward()
-            bare.optim.clip_gradients(bare._parameters_list)
-            optimizer.step()
-            torch._foreach_lerp_(average, weights, 1e-4)
-        loop = time.perf_counter() - start
-        extra.append((_lightning(our_module(net, shape), shape, size, steps) - loop) / steps * 1e6)
-        print(f"bare loop {loop / steps * 1e6:.0f} µs/step, with everything {loop / steps * 1e6 + extra[-1]:.0f}", flush=True)
-    print(f"\n### Framework overhead per step, bar and metrics.csv on\n\n{min(extra):.0f} µs (best of {len(extra)} runs)")
+class Clocked(TrainStream):
+    """Notes the CPU time of its thread at each batch: what else the machine runs lengthens it little."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(torch.randint(256, (1000, *TINY), dtype=torch.uint8), 256, 8, steps, 0, True)
+        self.seconds: list[float] = []
+
+    def batch(self, counter: int, piece: int = 0) -> Batch:
+        self.seconds.append(time.thread_time())
+        return super().batch(counter, piece)
+
+    def best(self, chunk: int = 50) -> float:
+        """Microseconds of a step, in the chunk of steps that was fastest."""
+        return min(b - a for a, b in zip(self.seconds, self.seconds[chunk:], strict=False)) / chunk * 1e6
 
 
-def _raw(shape: tuple[int, ...]) -> tuple[Tensor, int]:
-    return torch.randint(256, (1000, *shape), dtype=torch.uint8), 256
+def overhead(steps: int = 600, rounds: int = 8) -> None:
+    """What a step costs beyond the same work in a bare loop, with bar and metrics.csv on (a row every 50 steps)."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # as without Lightning
+    times = [(_bare(Clocked(steps)), _lightning(Clocked(steps))) for _ in range(rounds)]
+    loop, everything = map(min, zip(*times, strict=True))
+    print("\n### Framework overhead per step, bar and metrics.csv on\n")
+    print(f"bare loop {loop:.0f} µs, beyond it {everything - loop:.0f} (CPU time, best chunk of 50 steps)")
 
 
-def _lightning(module: TrainingModule, shape: tuple[int, ...], size: int, steps: int) -> float:
-    images = Images(1000, shape, size)
-    images.seed, images.steps = 0, steps
+def _bare(stream: Clocked) -> float:
+    module = our_module(OneWeight(), TINY)
+    optimizer = module.optim.configure(module._parameters_list)["optimizer"]
+    average, weights = [p.detach().clone() for p in module._parameters_list], [p.data for p in module._parameters_list]
+    for i, batch in enumerate(stream):
+        loss = module.training_step(batch, i)
+        optimizer.zero_grad()
+        loss.backward()
+        module.optim.clip_gradients(module._parameters_list)
+        optimizer.step()
+        torch._foreach_lerp_(average, weights, 1e-4)
+    return stream.best()
+
+
+def _lightning(stream: Clocked) -> float:
+    images, module = Images(1000, TINY, 8), our_module(OneWeight(), TINY)
+    images.train_dataloader = lambda: stream
     with tempfile.TemporaryDirectory() as folder:
-        speed = Throughput()
         trainer = make(
-            max_steps=steps,
+            max_steps=len(stream),
             validate_every=10**6,
             channels_last=False,
             module=module,
             logger=CsvLogger(folder),
-            callbacks=[LossQuartiles(), speed, EMA(0.9999, ramp=False)],
+            callbacks=[LossQuartiles(), Throughput(), EMA(0.9999, ramp=False)],
             run_dir=Path(folder),
         )
         trainer.fit(module, datamodule=images)
-    return speed.seconds
+    return stream.best()
 
 
 if __name__ == "__main__":
@@ -152,11 +189,13 @@ if __name__ == "__main__":
         "network": network,
         "sampling": sampling,
         "outside": outside,
+        "loop": loop,
         "data": data,
         "overhead": overhead,
     }
     if unknown := set(sys.argv[1:]) - parts.keys():
         sys.exit(f"{', '.join(unknown)}: no such part; there are {', '.join(parts)}")
+    torch.empty(2**23 - 2**20)  # 28 MB that are freed: from now on malloc keeps memory, as it does beside a network
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -74,6 +74,8 @@ def test_what_cannot_be_measured_is_refused(arguments, run, tmp_path, capsys):
 def test_a_gpu_that_is_not_there_is_refused(run, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "device=cuda: torch finds no CUDA device here; use device=cpu" in refusal(capsys, f"ckpt={run}", "device=cuda")
+    said = refusal(capsys, f"ckpt={run}", "device=cpu", "compile=reduce-overhead")
+    assert all(word in said for word in ("compile=reduce-overhead", "GPU", "compile=true"))
     assert not (run / "eval").exists()
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from pretended import DEVICE, pretended
 from torch import Tensor
 
 from ddpm_lab.core import rng
@@ -77,6 +78,17 @@ def test_a_batch_is_a_pure_function_of_seed_and_counter(flip):
         assert torch.equal(lone.batch(counter).x0, whole[counter].x0)
     assert lone.position == 0
     assert all(batch.first == 0 and len(batch.x0) == 4 for batch in whole)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_batches_of_data_on_a_device_are_made_there_and_are_the_same(flip):
+    expected = [batch.x0 for batch in stream(flip=flip)]
+    with pretended() as device, torch.inference_mode():
+        there = TrainStream(numbered(10).to(DEVICE), LEVELS, 4, 20, 0, flip)
+        batches = [batch.x0 for batch in there]
+        assert all(x0.device == DEVICE for x0 in batches)
+        assert device.waits == {"blocking copy: _to_copy": 1}  # the data
+    assert all(torch.equal(x0.here, wanted) for x0, wanted in zip(batches, expected, strict=True))
 
 
 @pytest.mark.parametrize("stop", [1, 7, 19, 20])

@@ -181,12 +181,13 @@ def test_average_starts_from_the_initial_weights(tmp_path):
         torch.testing.assert_close(average, w0 + 0.001 * (w1 - w0), rtol=0, atol=1e-6)
 
 
-def test_an_average_is_compiled_where_the_network_is(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("how", "mode"), [(True, None), ("reduce-overhead", "reduce-overhead")])
+def test_an_average_is_compiled_as_the_network_is(how, mode, tmp_path, monkeypatch):
     """And so is its copy in bfloat16 that samples, which is made once and follows the weights."""
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, *_, **__: compiled.append(self))
+    compiled, modes = [], []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, *, mode: (compiled.append(self), modes.append(mode)))
     model, ema = module(sampler=Ancestral(steps=2)), EMA(0.5, also=(0.9,))
-    model.model.compile_net()
+    model.model.compile_net(how)
     fit(tmp_path, model, [ema], steps=2)
     averages = [average.net for average in ema.models.values()]
     assert compiled == [model.model.net, *averages]
@@ -204,3 +205,4 @@ def test_an_average_is_compiled_where_the_network_is(tmp_path, monkeypatch):
         assert copies[0].map.weight.dtype == torch.bfloat16
         assert torch.equal(copies[0].map.weight, evaluated.net.map.weight.bfloat16())
     assert not torch.equal(*seen)
+    assert modes == [mode] * 4

@@ -13,6 +13,7 @@ from ddpm_lab import cores
 from ddpm_lab.config.build import build, build_model, load
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.training import trainer
 from ddpm_lab.training.callbacks import progress
 from ddpm_lab.training.callbacks.progress import Throughput
 from ddpm_lab.training.trainer import PASSED, make
@@ -29,6 +30,15 @@ def step(folder) -> int:
 def test_arguments_that_are_handed_on_are_lightnings_and_not_ours():
     assert set(PASSED) <= inspect.signature(Trainer).parameters.keys()
     assert not set(PASSED) & inspect.signature(make).parameters.keys()
+
+
+def test_no_step_on_a_cpu_loads_a_library_to_look_for_a_gpu(tmp_path, monkeypatch):
+    """Lightning sets the variable, by which fused optimisers have torch load NVML at every step."""
+    loaded = []
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    monkeypatch.setattr("ctypes.CDLL", lambda name, **_: loaded.append(name))
+    fit(tmp_path, module(), [Recorder(lambda *_: loaded.append("step"))], steps=3)
+    assert loaded[loaded.index("step") :] == ["step"] * 3
 
 
 def test_limited_batches_end_the_run_there(tmp_path):
@@ -48,6 +58,23 @@ def test_arguments_that_it_does_not_take_are_refused_by_name(word, tmp_path):
 def test_a_float64_network_samples_in_float64(tmp_path):
     with pytest.raises(UserError, match=r"sample_precision=bf16-mixed.*precision=64-true"):
         build(composed(*TINY, "trainer.precision=64-true", "trainer.sample_precision=bf16-mixed"), tmp_path)
+
+
+def test_cuda_graphs_are_a_mode_of_compile_that_a_cpu_refuses(tmp_path, monkeypatch):
+    asked = composed(*TINY, "trainer.compile=reduce-overhead")
+    with pytest.raises(UserError, match=r"trainer\.compile=reduce-overhead: .*GPU.*trainer\.compile=true"):
+        build(asked, tmp_path)
+    modes = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode: modes.append(mode))
+    monkeypatch.setattr(trainer, "check_compile", lambda *_: None)
+    build(asked, tmp_path)
+    build(composed(*TINY, "trainer.compile=true"), tmp_path)
+    assert modes == ["reduce-overhead", None]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_data_are_told_whether_to_live_on_the_device(there, tmp_path):
+    assert build(composed(*TINY, f"trainer.data_on_device={there}".lower()), tmp_path).data.on_device == there
 
 
 @pytest.mark.parametrize("left_out", ["frechet", "frechet_curve", "samples", "vlb_terms", "loss_quartiles", "checkpoints"])

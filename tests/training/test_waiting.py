@@ -33,29 +33,33 @@ class Anywhere(CPUAccelerator):
     def setup_device(self, device: torch.device) -> None: ...
 
 
-def run(folder, name, monkeypatch, waits=lambda: {}):
+def run(folder, name, monkeypatch, waits=lambda: {}, on_device=False):
     """Nine steps with a row after the fifth. Returns what `waits` counted in each step but the first, the raw weights and the
     averages, and the state of the choice of t."""
     loss, variance, timesteps = LOSSES[name]
     model = module(loss=loss(), variance=variance(), net=Linear((1, 4, 4), variance.n_outputs, dropout=0.1))
     model.model.timesteps, model.guard = timesteps(), NonFiniteGuard(every=3)
     data, counted = Dots(), Recorder(lambda *_: Counter(waits()))
-    data.flip = True
-    fit(folder, model, [LossQuartiles(), Throughput(), EMA(0.5, also=(0.9,)), counted], data=data, steps=9, log_every=5)
+    data.flip, data.on_device = True, on_device
+    trainer = fit(
+        folder, model, [LossQuartiles(), Throughput(), EMA(0.5, also=(0.9,)), counted], data=data, steps=9, log_every=5
+    )
+    assert (trainer.train_dataloader.raw.device == DEVICE) == on_device
     steps = [after - before for before, after in zip(counted.seen, counted.seen[1:], strict=False)]
     nets = [model.model.net, *(average.net.cpu() for average in model.averages.values())]
     weights = [weight for net in nets for weight in weights_of(net)]
     return steps, weights, list(model.model.training_state().values())
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_no_step_waits_for_the_device(name, tmp_path, monkeypatch):
-    """But for the one that is logged: losses with their weights, and the norm of the gradient. Dropout and flips are on."""
+@pytest.mark.parametrize(("name", "on_device"), [*((name, False) for name in LOSSES), ("simple", True)])
+def test_no_step_waits_for_the_device(name, on_device, tmp_path, monkeypatch):
+    """But for the one that is logged: losses with their weights, and the norm of the gradient. Dropout and flips are on, and
+    the data live there or not."""
     with pretended() as device:
         strategy = SingleDeviceStrategy(DEVICE, accelerator=Anywhere())
         with monkeypatch.context() as patched:
             patched.setattr("ddpm_lab.training.trainer._place", lambda *_: {"accelerator": "auto", "strategy": strategy})
-            steps, weights, state = run(tmp_path / "device", name, monkeypatch, lambda: device.waits)
+            steps, weights, state = run(tmp_path / "device", name, monkeypatch, lambda: device.waits, on_device)
     row = steps.pop(3)
     assert sum(row.values()) == 2
     assert steps == [Counter()] * 7

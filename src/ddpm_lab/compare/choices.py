@@ -21,7 +21,7 @@ OptionNames = Mapping[tuple[str, str], str]
 NOT_COMPARED = (
     *("seed", "resume", "run.", "logger", "metrics.", "data.root"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "other_world_size", "fast_dev_run")),
-    *(f"trainer.{key}" for key in ("log_every", "validate_every", "channels_last")),
+    *(f"trainer.{key}" for key in ("log_every", "validate_every", "channels_last", "data_on_device")),
     *(f"callbacks.{name}." for name in ("samples", "vlb_terms", "loss_quartiles", "throughput", "checkpoints")),
     *(f"callbacks.{name}." for name in ("frechet", "frechet_curve")),
 )

@@ -37,6 +37,7 @@ PLACEMENT = (
     "accelerator",
     "channels_last",
     "compile",
+    "data_on_device",
     "devices",
     "fast_dev_run",
     "log_every",
@@ -88,6 +89,7 @@ def _data(config: Config) -> "InMemory":
             data.setup()
     data.setup()  # again does nothing
     trainer = config["trainer"]
+    data.on_device = trainer.get("data_on_device", False)
     data.serve(config["seed"], 1 if trainer["fast_dev_run"] else trainer["max_steps"])
     return data
 

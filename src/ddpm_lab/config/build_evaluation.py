@@ -26,9 +26,9 @@ from ddpm_lab.evaluation.tables import settings
 from ddpm_lab.files import new_folder
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
-from ddpm_lab.models.contract import Model
+from ddpm_lab.models.contract import Compile, Model
 from ddpm_lab.models.measurement import Likelihood
-from ddpm_lab.models.run import Run
+from ddpm_lab.models.run import Run, check_compile
 
 PARTS = ("sampler", "variance")
 """Groups of a model that evaluation can choose anew."""
@@ -98,13 +98,21 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
 
 
 def subject_of(
-    folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int, sample_precision: str, compile: bool
+    folder: str,
+    checkpoint: str,
+    weights: str | None,
+    device: str,
+    seed: int,
+    batch: int,
+    sample_precision: str,
+    compile: Compile,
 ) -> Subject:
     """The model of a checkpoint, whose data are read when they are needed. Raises UserError."""
+    check_compile(compile, device_of(device).type, "compile")
     run = load(checkpoint, weights).to(device_of(device))
     run.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     if compile:
-        run.model.compile_net()
+        run.model.compile_net(compile)
     load_data, store = partial(data_of, run, Path(checkpoint)), Store(Path(folder) / "eval" / "work")
     return Subject(run, load_data, Path(checkpoint), seed, batch, store)
 

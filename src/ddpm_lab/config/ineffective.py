@@ -101,7 +101,7 @@ RULES = (
         _has("callbacks.vlb_terms.final_terms"),
         "add callbacks.vlb_terms.final_terms=null, or leave {key} out",
     ),
-    Rule(("trainer.tf32",), _has("trainer.accelerator", "cpu"), "use trainer=gpu, or leave {key} out"),
+    Rule(("trainer.tf32", "trainer.data_on_device"), _has("trainer.accelerator", "cpu"), "use trainer=gpu, or leave {key} out"),
     Rule(
         ("trainer.channels_last",),
         lambda config: "net=mlp" if at(config, "net._target_") == MLP else None,

@@ -44,7 +44,7 @@ class Evaluate:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: Size = 256
     sample_precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = False
+    compile: bool | Literal["reduce-overhead"] = False
     settings: list[Text] = field(default_factory=list)
     expected: list[Text] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ class Sample:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: Size = 256
     sample_precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = False
+    compile: bool | Literal["reduce-overhead"] = False
 
 
 @dataclass

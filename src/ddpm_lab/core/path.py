@@ -82,7 +82,7 @@ class NoiseSchedule:
         if ab[0] != 1 or ab[-1] < 0 or not bool((ab.diff() < 0).all()):
             raise ValueError("alphas_bar must start at 1 and fall strictly, to no less than 0.")
 
-    @property
+    @cached_property
     def T(self) -> int:
         """Number of diffusion steps."""
         return len(self.alphas_bar) - 1
@@ -133,18 +133,25 @@ class Chain:
 
     def step(self, t: Times, like: Data) -> Step:
         """The steps that end at times t (on the CPU), cast and moved once to `like` and shaped to broadcast with it."""
-        rows = self._row[t.clamp(0, self.schedule.T)]
-        off = (rows < 0) | (t > self.schedule.T)
-        if off.any():
-            raise ValueError(f"t = {t[off].tolist()} not on this chain.")
-        columns = to_device(self._table[rows].to(like.dtype), like.device)
+        try:
+            rows = self._table.index_select(0, self._row.index_select(0, t))
+        except IndexError:
+            raise ValueError(f"t = {sorted(set(t.tolist()) - set(self.times))} not on this chain.") from None
+        columns = to_device(rows.to(like.dtype), like.device)
         return _as_step(columns.T.reshape(columns.shape[1], len(t), *[1] * (like.ndim - 1)).unbind())
 
     def __getitem__(self, t: int) -> Step:
         """The step that ends at time t, as zero-dimensional float64: broadcasts with anything, casts nothing."""
-        if not 0 < t <= self.schedule.T or self._row[t] < 0:
-            raise ValueError(f"t = {t} not on this chain.")
-        return _as_step(self._table[int(self._row[t])].unbind())
+        if t not in self._steps:
+            if not 0 < t <= self.schedule.T or self._row[t] < 0:
+                raise ValueError(f"t = {t} not on this chain.")
+            self._steps[t] = _as_step(self._table[self._row[t]].unbind())
+        return self._steps[t]
+
+    @cached_property
+    def _steps(self) -> dict[int, Step]:
+        """Those that were asked for, by t."""
+        return {}
 
     def steps_down(self) -> Iterator[Step]:
         """Steps from t_N to 0, the order of sampling."""

@@ -34,7 +34,8 @@ def _blocks(draw: Callable[[int, torch.Generator], Tensor], seed: int, stream: S
     """`draw` gives as many first numbers of a block as it is told; of the last block, no more than are needed are drawn."""
     blocks = range(start // BLOCK, max(-(-stop // BLOCK), start // BLOCK + 1))
     drawn = [draw(min(BLOCK, stop - block * BLOCK), generator(seed, stream, counter, block)) for block in blocks]
-    return torch.cat(drawn)[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]
+    whole = torch.cat(drawn) if len(drawn) > 1 else drawn[0]
+    return whole[start - blocks.start * BLOCK : stop - blocks.start * BLOCK]
 
 
 def _normals(n: int, shape: Sequence[int], numbers: torch.Generator) -> Tensor:

@@ -106,7 +106,7 @@ class Ancestral(Sampler):
         denoised = denoise(xt, int(step.t))
         xs = posterior_mean(denoised.x0, xt, step)
         if z is not None:
-            xs = xs + torch.exp(0.5 * denoised.log_var).clamp(max=denoised.max_std) * z
+            xs += torch.exp(0.5 * denoised.log_var).clamp(max=denoised.max_std) * z
         return xs, denoised.x0, None
 
 

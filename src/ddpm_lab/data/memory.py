@@ -59,10 +59,12 @@ class TrainStream:
     def batch(self, counter: int, piece: int = 0) -> Batch:
         """This process's part of batch number `counter`."""
         first, stop = self.part.rows(self.batch_size, piece)
-        raw = self.raw.index_select(0, self._rows(counter)[first:stop])  # twenty times as fast as raw[rows]
+        place = self.raw.device
+        raw = self.raw.index_select(0, to_device(self._rows(counter)[first:stop], place))  # twenty times as fast as raw[rows]
         if self.flip:
             mirrored = rng.uniform(self.seed, "flips", counter, first, stop) < 0.5
-            raw = torch.cat([raw, raw.flip(-1)]).index_select(0, torch.arange(len(raw)) + len(raw) * mirrored)
+            chosen = torch.arange(len(raw)) + len(raw) * mirrored
+            raw = torch.cat([raw, raw.flip(-1)]).index_select(0, to_device(chosen, place))
         return Batch(scale(raw, self.levels), counter, first, self.batch_size)
 
     def _rows(self, counter: int) -> Tensor:
@@ -106,8 +108,8 @@ class InMemory(LightningDataModule):
     """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
     N C H W below `levels`, or float N D where levels is None. `known_side` is the width of its images, or the key that says it,
     where that is known before they are read. One whose data are labelled sets `classes`, how many there are, and in `load`
-    `train_labels` and `val_labels`. `seed` and `steps` are given by the composition root; `notes` are lines for the head of
-    the log."""
+    `train_labels` and `val_labels`. `seed`, `steps` and `on_device` are given by the composition root; `notes` are lines for
+    the head of the log."""
 
     gives = "images"
     levels: int | None = 256
@@ -120,7 +122,7 @@ class InMemory(LightningDataModule):
     def __init__(self, batch_size: int, flip: bool = False) -> None:
         super().__init__()
         self.batch_size, self.flip = batch_size, flip
-        self.seed, self.steps = 0, 1
+        self.seed, self.steps, self.on_device = 0, 1, False
         self.notes: list[str] = []
         self._loaded = False
 
@@ -147,8 +149,10 @@ class InMemory(LightningDataModule):
         return tuple(self.train_images.shape[1:])
 
     def train_dataloader(self) -> TrainStream:
-        part = self._part()
-        return TrainStream(self.train_images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part)
+        part, images = self._part(), self.train_images
+        if self.on_device and self.trainer is not None:
+            images = images.to(self.trainer.strategy.root_device)
+        return TrainStream(images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part)
 
     def val_dataloader(self) -> OrderedBatches:
         return self.in_order("val", self.batch_size)

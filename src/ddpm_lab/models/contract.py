@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,14 @@ from ddpm_lab import ranks
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.domains import Given
 from ddpm_lab.models.measurement import Conditions, Measurement, Part, Plain, of_any_model
+
+Compile = bool | Literal["reduce-overhead"]
+"""Whether torch.compile is used, or in which of its modes: "reduce-overhead" has CUDA graphs."""
+
+
+def compile_by(net: nn.Module, how: Compile) -> None:
+    """At its first call."""
+    net.compile(mode=None if isinstance(how, bool) else how)
 
 
 class Positions(NamedTuple):
@@ -119,8 +127,8 @@ class Model(nn.Module, ABC):
     net: nn.Module
     sample_in_bf16: bool = False
     """Whether the network samples under bfloat16 autocast."""
-    compiled: bool = False
-    """Whether `compile_net` was called; a copy of the model has to call it again."""
+    compiled: Compile = False
+    """How `compile_net` was called, if it was; a copy of the model has to call it again."""
 
     def __init__(
         self,
@@ -218,10 +226,10 @@ class Model(nn.Module, ABC):
 
     # --- speed ----------------------------------------------------------------------------------------------------------
 
-    def compile_net(self) -> None:
+    def compile_net(self, how: Compile = True) -> None:
         """By torch.compile, at the first call of the network."""
-        self.compiled = True
-        self.net.compile()
+        self.compiled = how
+        compile_by(self.net, how)
 
     # --- description ----------------------------------------------------------------------------------------------------
 

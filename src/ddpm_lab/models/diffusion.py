@@ -21,7 +21,7 @@ from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
 from ddpm_lab.models import card
-from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
+from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, compile_by, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 
@@ -107,7 +107,7 @@ class Diffusion(Model):
         if not self._in_bf16 or next(self._in_bf16[0].parameters()).device != self.device:
             self._in_bf16[:] = [in_bf16(self.net)]
             if self.compiled:
-                self._in_bf16[0].compile()
+                compile_by(self._in_bf16[0], self.compiled)
         else:
             self._in_bf16[0].load_state_dict(self.net.state_dict())
         return self._in_bf16[0].eval()

@@ -42,7 +42,7 @@ class EMA(Callback):
         for decay, model in self.models.items():
             module.averages[key(decay)] = model
             if model.compiled:
-                model.compile_net()
+                model.compile_net(model.compiled)
         self._updated = 0
 
     def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:

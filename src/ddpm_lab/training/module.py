@@ -1,5 +1,6 @@
 """A model as a LightningModule: it trains; callbacks measure and show."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -64,6 +65,13 @@ class TrainingModule(LightningModule):
         self.trained = Trained(batch.counter, parts, weight.detach(), per_example.detach(), losses.positions, loss.detach())
         self._pieces.append(self.trained)
         return loss
+
+    vars(training_step).update(__signature__=inspect.signature(training_step))  # which Lightning asks for at every step
+
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """As the optimiser's own, which also notes for the profiler and the compiler that it does."""
+        for parameter in self._parameters_list:
+            parameter.grad = None
 
     def configure_optimizers(self) -> Any:
         return self.optim.configure(self._parameters_list)

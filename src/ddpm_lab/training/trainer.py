@@ -1,5 +1,6 @@
 """Lightning's Trainer with everything that is not a choice, and the choices of where and how fast."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from ddpm_lab.core.types import states
 from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.run import prefers_channels_last
+from ddpm_lab.models.contract import Compile
+from ddpm_lab.models.run import check_compile, prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO
 from ddpm_lab.training.module import TrainingModule
@@ -67,13 +69,14 @@ def make(
     sample_precision: Literal["32-true", "bf16-mixed"] = "32-true",
     tf32: bool = True,
     channels_last: bool | None = None,
-    compile: bool = False,
+    compile: Compile = False,
     accumulate: PositiveInt = 1,
     max_steps: PositiveInt = 100000,
     validate_every: PositiveInt = 5000,
     log_every: PositiveInt = 50,
     fast_dev_run: bool = False,
     other_world_size: bool = False,
+    data_on_device: bool = False,
     *,
     module: TrainingModule,
     callbacks: Given[list[Callback]],
@@ -83,11 +86,10 @@ def make(
 ) -> Trainer:
     """The whole run is one epoch of `max_steps` batches, each in `accumulate` pieces; validation comes by step. The callbacks'
     order is kept, but for checkpoints, which Lightning puts last. `more`: `PASSED`. Raises UserError for absent devices,
-    ValueError for arguments that are not allowed. (`other_world_size` is for whoever resumes.)"""
+    ValueError for arguments that are not allowed. (The last two are for whoever resumes, and the data.)"""
     if wrong := sorted(set(more) - set(PASSED)):
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
-    check_precisions(precision, sample_precision)
-    place = _place(accelerator, devices, num_nodes)
+    place = _place(accelerator, devices, num_nodes, compile)
     layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
     _prepare(module, precision, sample_precision, tf32, layout, compile)
     steps, validations, rows = (1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)
@@ -117,13 +119,16 @@ def check_precisions(precision: str, sample_precision: str) -> None:
         raise ValueError("sample_precision=bf16-mixed: a network with precision=64-true samples with sample_precision=32-true")
 
 
-def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, Any]:
+def _place(accelerator: str, devices: int | None, num_nodes: int, compile: Compile) -> dict[str, Any]:
     """Which accelerator, and how many processes on how many machines."""
     there = torch.cuda.device_count()
     if accelerator == "auto":
         accelerator = "gpu" if there else "cpu"
     if accelerator == "gpu" and not there:
         raise UserError("trainer.accelerator=gpu: torch finds no CUDA device here; use trainer=cpu")
+    if accelerator == "cpu":  # fused optimisers ask torch at every step for a GPU; Lightning has it load NVML for the answer
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    check_compile(compile, accelerator, "trainer.compile")
     if accelerator == "cpu" and devices is None:
         raise UserError("trainer.devices=null: without GPUs say how many processes, e.g. trainer.devices=2")
     devices = there if devices is None else devices
@@ -134,9 +139,10 @@ def _place(accelerator: str, devices: int | None, num_nodes: int) -> dict[str, A
 
 
 def _prepare(
-    module: TrainingModule, precision: str, sample_precision: str, tf32: bool, channels_last: bool, compile: bool
+    module: TrainingModule, precision: str, sample_precision: str, tf32: bool, channels_last: bool, compile: Compile
 ) -> None:
     """What changes no result but by rounding."""
+    check_precisions(precision, sample_precision)
     if precision == "64-true":
         module.double()  # Lightning would only after it has read the checkpoint
     module.model.sample_in_bf16 = sample_precision == "bf16-mixed"
@@ -146,4 +152,4 @@ def _prepare(
     if channels_last:
         module.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
-        module.model.compile_net()
+        module.model.compile_net(compile)
