@@ -184,6 +184,8 @@ def test_two_processes_resume_exactly_and_one_only_if_told_to(place, two):
     x, y = last(half), last(whole)
     assert x["global_step"] == y["global_step"] == 12
     assert all(torch.equal(value, y["state_dict"][name]) for name, value in x["state_dict"].items())
+    assert [row["step"] for row in rows(half)] == ["3", "6", "9", "12"]  # stopped between two of them
+    assert rows(half) == rows(whole)
     told = command(f"resume={half}", "trainer.max_steps=13", "trainer.devices=1", "trainer.other_world_size=true", cwd=place)
     assert told.returncode == 0, told.stderr
 

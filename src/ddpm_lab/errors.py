@@ -15,26 +15,31 @@ class UserError(Exception):
         super().__init__("\n".join(map(visible, message.split("\n"))))
 
 
-own_modules: set[str] = set()
-"""Of a user's own options."""
+own_options: dict[tuple[str, str], str] = {}
+"""The key of each option of a user's own, as "net", by its module and its name there."""
 
 
 def in_own_code(error: BaseException) -> UserError | None:
-    """What a user's own option raised, with its name and place, in one line; None for an error of other code."""
-    frames = [at for at in traceback.walk_tb(error.__traceback__) if at[0].f_globals.get("__name__") in own_modules]
-    if not frames:
+    """What a user's own option raised, with its key, name and place, in one line; None for an error of other code. The key is
+    that of the option which was called last, or those of all options in that module."""
+    modules = {module for module, _ in own_options}
+    walked = [(str(at.f_globals.get("__name__")), at.f_code, line) for at, line in traceback.walk_tb(error.__traceback__)]
+    calls = [call for call in walked if call[0] in modules]
+    if not calls:
         return None
-    (frame, line), said = frames[-1], " ".join(str(error).split())
-    code = frame.f_code
-    place = f"{frame.f_globals['__name__']}.{code.co_qualname} ({code.co_filename}, line {line})"
-    return UserError(f"{place}: {type(error).__name__}: {said}")
+    module, code, line = calls[-1]
+    options = [(name, called.co_qualname.partition(".")[0]) for name, called, _ in reversed(calls)]
+    of_module = sorted({key for (name, _), key in own_options.items() if name == module})
+    key = next((own_options[option] for option in options if option in own_options), ", ".join(of_module))
+    place = f"{module}.{code.co_qualname} ({code.co_filename}, line {line})"
+    return UserError(f"{key}: {place}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 class AlreadyReported(UserError):
-    """Process 0 has reported the error: this process ends with the same exit code and no message."""
+    """Another process has reported the error: this one ends with an exit code and no message."""
 
     def __init__(self, code: int) -> None:
-        super().__init__("process 0 stopped and reported why")
+        super().__init__("another process stopped and reported why")
         self.code = code
 
 

@@ -69,6 +69,16 @@ def started_by_another() -> bool:
     return FOLDER in os.environ and not in_torchrun() and not in_slurm() and number() > 0
 
 
+def exit_code(code: int) -> int:
+    """Of a process that has reported its error. Lightning kills process 0 when one that it started ends with another code than
+    0. Over gloo process 0 sees the connection go, and ends by itself with a code that says so; over NCCL it may wait."""
+    if not started_by_another():
+        return code
+    import torch.distributed as dist
+
+    return 0 if dist.is_initialized() and dist.get_backend() == "gloo" else code
+
+
 def configuration() -> "tuple[DictConfig, Path]":
     """The configuration and the run folder of a process that process 0 started."""
     from omegaconf import DictConfig, OmegaConf

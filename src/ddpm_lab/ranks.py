@@ -96,6 +96,11 @@ def on_first(work: Callable[..., object], *arguments: Any) -> None:
             work(*arguments)
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another process has ended."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 def _on_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()

@@ -1,10 +1,13 @@
 """Runs of Weights & Biases: compared as the folders that they were, through the real package and a server on this machine."""
 
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from wandb_server import BEFORE, KEY, Run, no_account, server  # noqa: F401
 
@@ -93,6 +96,40 @@ def test_only_what_has_changed_is_fetched_again(tmp_path, server):  # noqa: F811
     (here.parent / "files.json").write_text("{")
     assert fetch_group(GROUP)[1].loaded == len(server.downloads) == first.files
     assert not list(here.parent.glob(".partial-*"))
+
+
+class Touching:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "value", ["{_target_: os.mkdir, path: ran}", "${oc.env:SECRET}", "!!python/object/apply:os.mkdir [ran]", "${hydra:x}"]
+)
+def test_a_configuration_of_the_group_runs_and_looks_up_nothing(value, tmp_path, server, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("SECRET", "hidden-word")
+    monkeypatch.chdir(tmp_path)
+    server.runs = []
+    for id, folder in (("a", write_run(tmp_path / "good", config(1))), ("b", write_run(tmp_path / "bad", config(1), 2.9))):
+        result = sent(folder, id)
+        if id == "b":
+            text, changed = result.files["bad/config.yaml"]
+            result.files["bad/config.yaml"] = (text + f"\nloss: {value}\nnet:\n  _target_: {value!r}\n".encode(), changed)
+            objects = io.BytesIO()
+            np.savez(objects, times=np.array([Touching(tmp_path / "ran")], dtype=object), allow_pickle=True)
+            result.files["bad/vlb_terms.npz"] = (objects.getvalue(), changed)
+        server.runs.append(result)
+    compare._main(["wandb:me/lab/g", "out=out"])
+    told = capsys.readouterr()
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not (tmp_path / "ran").exists()
+    assert not any(b"hidden-word" in text for text in [*written, (told.out + told.err).encode()])
+    assert written
 
 
 def test_names_that_leave_the_cache_are_not_followed(tmp_path, server):  # noqa: F811

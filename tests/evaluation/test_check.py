@@ -84,3 +84,21 @@ def test_bands_that_hold_and_fail_are_named_and_the_exit_code_says_it(run, capsy
 def test_a_malformed_band_is_refused_before_anything_is_measured(run, capsys):
     assert "expected=fid" in refusal(capsys, f"ckpt={run}", "expected=[fid]")
     assert not (run / "eval" / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [("bund: 0 to 9", "bound"), ("bound_tain: 0 to 9", "bound"), ("train/los at 9 images: 0 to 1", "train/loss")],
+)
+def test_a_number_that_cannot_be_is_told_before_anything_is_measured(text, allowed, run, capsys):
+    told = refusal(capsys, f"ckpt={run}", f"expected=['{text}']")
+    assert f"expected={text}" in told
+    assert allowed in told
+    assert not (run / "eval" / "work").exists()
+
+
+def test_parts_of_numbers_may_be_expected(run, capsys):
+    parts = ["bound_prior", "bound_kl", "bound_gap", "bound_train", "pixels_fd_real", "pixels_kid", "pixels_precision"]
+    with pytest.raises(SystemExit):
+        evaluate(run, f"expected={[f'{part}: -9 to -8' for part in parts]}")
+    assert "not measured" not in capsys.readouterr().out

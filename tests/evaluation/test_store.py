@@ -8,6 +8,7 @@ import torch
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Store
+from ddpm_lab.models.gamma import GammaAtTimes
 
 from .support import BROKEN, CALLS, DIGITS, Counted, copied, evaluate, found, kept
 
@@ -94,6 +95,16 @@ def test_gamma_is_measured_at_new_times_alone(run):
     times = [torch.load(path, weights_only=True)["times"].tolist() for path in place.glob("*.pt")]
     assert sorted(times) == [[4, 8, 12, 16], [5, 10, 15, 20]]
     assert before.items() <= pieces(run).items()
+
+
+def test_gamma_that_is_not_finite_is_refused(run, monkeypatch, capsys):
+    sums, third = GammaAtTimes.sums, torch.tensor([1, 1, torch.nan, 1])
+    monkeypatch.setattr(GammaAtTimes, "sums", lambda *arguments: sums(*arguments) * third)
+    with pytest.raises(SystemExit) as ended:
+        evaluate(run, "variance=analytic", "sampler=ddim", "sampler.steps=4", "nll.chain=sampler")
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert all(word in told for word in ("variance=analytic", "Γ", "t = 15"))
 
 
 def test_another_checkpoint_takes_nothing_of_this_one(unbroken, run, monkeypatch):

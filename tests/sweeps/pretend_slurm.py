@@ -1,7 +1,7 @@
 """Stands in for SLURM's commands, where there is none: jobs are processes of this machine, started, signalled and told of as
 sbatch, srun, scancel, squeue and sacct would. What it keeps is in the folder PRETEND_SLURM, where a test may also ask for more:
 `hold`: jobs stay in the queue; `limit`: seconds until they get the signal of their time limit; `room`: how many it takes;
-`forgotten`: jobs of which squeue knows nothing; `no_accounting`: sacct does not answer."""
+`forgets`: squeue knows nothing of jobs that have ended; `no_accounting`: sacct does not answer."""
 
 import json
 import os
@@ -135,9 +135,8 @@ def scancel(*words: str) -> None:
 
 def squeue(*words: str) -> None:
     assert words == ("--me", "--states=all", "--noheader", "--format=%A|%T|%M|%r")
-    forgotten = place("forgotten").read_text().split() if place("forgotten").exists() else []
     for job, state in states().items():
-        if job not in forgotten:
+        if state in ("PENDING", "RUNNING") or not place("forgets").exists():
             print(job, state, "1-02:03:04", "Resources" if state == "PENDING" else "None", sep="|")
 
 

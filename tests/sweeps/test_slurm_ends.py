@@ -106,20 +106,12 @@ def test_a_job_that_is_killed_keeps_its_seconds(run, queue):
 )
 def test_a_job_that_squeue_has_forgotten_has_ended(run, queue, accounting, said):
     killing(queue)
-    (queue / "forgotten").write_text("")
-    thread = once("*/.submitit/*_submitted.pkl", lambda: forget(queue))
+    (queue / "forgets").touch()
     if not accounting:
         (queue / "no_accounting").touch()
     code, printed = run("seed=1", _0="fail")
-    thread.join()
     assert code == 1
     assert said in printed
-
-
-def forget(queue: Path) -> None:
-    while not any(path.read_text() == "FAILED" for path in queue.glob("*.state")):
-        time.sleep(0.01)
-    (queue / "forgotten").write_text(" ".join(path.stem for path in queue.glob("*.state")))
 
 
 def test_jobs_that_wait_say_why_once(run, queue, heard, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from ddpm_lab.config.grammar import BASE
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
-from ddpm_lab.sweeps.state import Sweep
+from ddpm_lab.sweeps.state import Entry, Sweep, _read
 
 
 class Closed:
@@ -107,11 +108,44 @@ def test_a_list_of_arms_that_was_edited_is_no_sweep(run, edit):
     assert run("seed=1,2 sweep.name=a")[0] == 0
     path = Path("outputs/multirun/a/sweep.json")
     content = json.loads(path.read_text())
+    del content["sha256"]
     content["arms"][0] |= edit
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"sweep\.name=a"):
         run("seed=1,2 sweep.name=a")
-    assert run("seed=1,2")[0] == 0
+    code, printed = run("seed=1,2")
+    assert code == 0
+    assert f"note: {path} " in printed
+
+
+def test_a_flipped_bit_of_the_list_is_refused_or_changes_nothing(tmp_path):
+    entries = [Entry(i, [f"seed={i}"], "0" * 64, 3, False, seconds=1.5, exit_code=1, state="failed") for i in range(2)]
+    with Sweep(tmp_path / "a", entries, existed=False):
+        path = tmp_path / "a" / "sweep.json"
+    whole, chance = path.read_bytes(), random.Random(0)
+    assert _read(path.parent)[0] == entries
+    refused = 0
+    for bit in chance.sample(range(8 * len(whole)), 300):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            read = _read(path.parent)[0]
+        except ValueError:
+            refused += 1
+            continue
+        assert read == entries
+    assert refused > 200
+
+
+def test_a_list_of_a_version_without_its_sum_is_read(tmp_path):
+    entries = [Entry(0, ["seed=0"], "0" * 64, 3, False)]
+    with Sweep(tmp_path / "a", entries, existed=False):
+        path = tmp_path / "a" / "sweep.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert _read(path.parent)[0] == entries
 
 
 def test_what_was_measured_is_never_removed(run):

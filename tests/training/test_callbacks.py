@@ -19,7 +19,7 @@ from ddpm_lab.likelihood.estimate import BoundEstimator, pilot
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.pictures import to_uint8
 from ddpm_lab.training.callbacks import samples as samples_module
-from ddpm_lab.training.callbacks.bound import VLBTerms, plot
+from ddpm_lab.training.callbacks.bound import VLBTerms
 from ddpm_lab.training.callbacks.frechet import FrechetCurve
 from ddpm_lab.training.callbacks.progress import LossQuartiles, Throughput
 from ddpm_lab.training.callbacks.samples import Samples
@@ -139,16 +139,6 @@ def test_terms_on_disk_add_up_to_what_is_logged_and_equal_one_meter_over_all(tmp
     assert sum(strata) + found["per_datum_prior_bpd"].mean() == pytest.approx(total, rel=1e-9)
     np.testing.assert_allclose(found["per_datum_bpd"], meter.tally.per_datum.numpy(), rtol=1e-4)
     assert (tmp_path / "vlb_terms.png").stat().st_size > 0
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_plot_of_terms_of_either_sign_is_not_cut_off(sign, tmp_path):
-    """A term of a density may be negative: the scale is linear then."""
-    terms = sign * np.geomspace(1e-5, 20, 1000)
-    plot({"times": np.arange(1, 1001), "terms_bpd": terms, "terms_se": abs(terms) / 9}, terms.sum(), 4, tmp_path / "p.png")
-    grey = np.asarray(Image.open(tmp_path / "p.png").convert("L"))
-    assert grey.min() < 100
-    assert all((edge == 255).all() for edge in (grey[:4], grey[-4:], grey[:, :4], grey[:, -4:]))
 
 
 def test_final_bound_has_its_own_stride_and_says_how_it_was_measured(tmp_path):

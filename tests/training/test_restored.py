@@ -14,6 +14,7 @@ from ddpm_lab.cli.evaluate import main as evaluate
 from ddpm_lab.config.build import Built, build
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
+from ddpm_lab.training.callbacks.progress import LossQuartiles
 from ddpm_lab.training.fit import check_start, read_start
 from ddpm_lab.training.restored import _check_weights
 
@@ -72,6 +73,27 @@ def refusal(content: dict[str, Any], built: Built) -> str:
     with patch("ddpm_lab.models.checkpoint.read_archive", lambda path: content), pytest.raises(UserError) as error:
         check_start(read_start(Path("edited.ckpt"), False, built.module, built.trainer), *built)
     return str(error.value)
+
+
+@pytest.mark.parametrize(("processes", "blocks"), [(1, 1), (3, 3), (3, 1)])
+def test_sums_of_each_process_or_of_all_are_accepted(processes, blocks, content, built, tmp_path):
+    state = content["callbacks"]["LossQuartiles"]["sums"]
+    saved = edited(content, ("callbacks", "LossQuartiles", "sums"), torch.ones(2, 4 * blocks)) | {"processes": processes}
+    with patch.dict(built.module.model.config["trainer"], {"other_world_size": True}):
+        write_archive(saved, tmp_path / "saved.ckpt")
+        check_start(read_start(tmp_path / "saved.ckpt", False, built.module, built.trainer), *built)
+        wrong = edited(saved, ("callbacks", "LossQuartiles", "sums"), state.repeat(1, processes + 1))
+        assert "callbacks.LossQuartiles.sums" in refusal(wrong, built)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_takes_its_own_sums_and_the_first_those_of_another_number(rank, monkeypatch):
+    quartiles, sums = LossQuartiles(), torch.arange(16.0).reshape(2, 8)
+    monkeypatch.setattr("ddpm_lab.ranks.rank", lambda: rank)
+    for world, expected in ((2, sums[:, 4 * rank :][:, :4]), (3, (sums[:, :4] + sums[:, 4:]) * (rank == 0))):
+        monkeypatch.setattr("ddpm_lab.ranks.world", lambda world=world: world)
+        quartiles.load_state_dict({"sums": sums})
+        assert torch.equal(quartiles._sums, expected)
 
 
 def test_what_was_saved_is_accepted(content, built, tmp_path):

@@ -51,11 +51,11 @@ def run(command: Callable[[list[str]], None], usage: str = "", stopped: str = "s
 
 
 def refuse(error: UserError) -> NoReturn:
-    """One line, from the process that refuses; the others end with the same code."""
+    """One line, from the process that refuses."""
     if not isinstance(error, AlreadyReported):
         process = f" (process {processes.number()})" if processes.number() else ""
         print(f"error{process}: {error}", file=sys.stderr)
-    sys.exit(error.code)
+    sys.exit(processes.exit_code(error.code))
 
 
 def there(argument: str) -> bool:

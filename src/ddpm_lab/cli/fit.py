@@ -51,7 +51,7 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
             if start is not None:
                 take_over(start, folder, module, trainer)
-    with log_to(folder / "train.log") if trainer.is_global_zero else silent():
+    with (log_to if trainer.is_global_zero else silent)(folder / "train.log"):
         log.info("%s", folder)
         card = module.model.card(data.scaled("train", 4096))
         notes = [fewer_threads] if fewer_threads else []

@@ -61,6 +61,11 @@ SCORES = {
 
 def measure_of(key: str) -> Measure:
     """From a key of summary.json or evaluation.json (see `common_key`)."""
+    return known_measure(key) or Measure(key, key.replace("_", " "), 0, False, NumberKind.OTHER)
+
+
+def known_measure(key: str) -> Measure | None:
+    """None for a key that no number of this package has."""
     if key in BITS_PER_DIM:
         label, kind = BITS_PER_DIM[key]
         return Measure(key, label, -1, True, kind)
@@ -74,7 +79,7 @@ def measure_of(key: str) -> Measure:
             extractor = plain.removesuffix(name).rstrip("_")
             words = f"{label}{f' ({extractor})' if extractor else ''}{f' @{n}' if n else ''}"
             return Measure(key, words, better, judged, NumberKind.SAMPLES, distance=judged)
-    return Measure(key, key.replace("_", " "), 0, False, NumberKind.OTHER)
+    return None
 
 
 def common_key(key: str, number: Number) -> str:

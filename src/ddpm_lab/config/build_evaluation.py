@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import cores, ranks
+from ddpm_lab.compare.measures import known_measure
 from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
@@ -85,7 +87,7 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
     subject.check_sizes(nll, quality.n, gamma_size(cfg))
     try:  # a chain, stride or setting that the model does not allow
         model = with_parts(cfg, subject.run.model)
-        model.measurements(subject.conditions(nll, parts_of(cfg)))
+        measurements = model.measurements(subject.conditions(nll, parts_of(cfg)))
     except ValueError as error:
         raise UserError(str(error)) from error
     key = (subject.identity["data"], str(cfg["metrics"]))
@@ -93,8 +95,27 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
         extractors[key] = instantiate(cfg, "metrics", data=subject.data)
     stats = published(quality.statistics, subject, extractors[key]) if quality.n else None
     choice = partial(choice_of, cfg, nll)
-    checked = list(map(check.read, cfg["expected"])), Path(cfg["folder"])
+    checked = bands_of(cfg, [measurement.key for measurement in measurements]), Path(cfg["folder"])
     return Arm(load_subject, choice, cfg["names"], model.sample_steps, setting, nll, quality, extractors[key], stats, *checked)
+
+
+def bands_of(cfg: Config, likelihoods: Sequence[str]) -> list[check.Band]:
+    """Where numbers are expected. Raises UserError for one that neither this evaluation nor this run can have. `likelihoods`:
+    the keys of those that are measured."""
+    bands, logged = list(map(check.read, cfg["expected"])), check.columns(Path(cfg["folder"]))
+    for text, band in zip(cfg["expected"], bands, strict=True):
+        of_training = band.images is not None
+        if of_training and logged and band.number not in logged:
+            raise UserError(f"expected={text}: metrics.csv of this run has no such column; it has {', '.join(logged)}")
+        scored = re.sub(r"_(real|first_[0-9]+)$", "", band.number)
+        whole = next((key for key in likelihoods if band.number.startswith(f"{key}_")), None)
+        part = whole and known_measure(f"bound_{band.number.removeprefix(f'{whole}_')}")
+        if not of_training and band.number not in likelihoods and not part and known_measure(scored) is None:
+            raise UserError(
+                f"expected={text}: no number of an evaluation is called so; this one measures {', '.join(likelihoods)}, "
+                "their parts, and scores of samples: fd, kid, precision, recall and the like, after the name of metrics"
+            )
+    return bands
 
 
 def subject_of(

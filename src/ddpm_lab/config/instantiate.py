@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_lab.config.nested import Config, at, first_line, plain
 from ddpm_lab.config.options import conf_dir, groups, options, read_mapping
 from ddpm_lab.config.signature import Explain, Node, given, inspected, unexplained
-from ddpm_lab.errors import UserError, own_modules
+from ddpm_lab.errors import UserError, own_options
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -64,7 +64,7 @@ def resolve_target(name: str, key: str) -> Callable[..., Any]:
     if not named and name not in admitted and not any(_defined_in(thing, entry) for entry in admitted):
         raise UserError(f"{key}._target_={name}: defined in {thing.__module__}, which DDPM_LAB_TARGETS does not name")
     if name not in option_targets(group, *OURS):
-        own_modules.add(thing.__module__)
+        own_options[thing.__module__, thing.__qualname__.partition(".")[0]] = key
     return thing
 
 

@@ -62,6 +62,12 @@ def read(text: str) -> Band:
     return Band(number, int(images) if images else None, low, high)
 
 
+def columns(folder: Path) -> list[str]:
+    """Those of the run's metrics.csv; none where there is no such file."""
+    path = folder / "metrics.csv"
+    return next(csv.reader(path.read_text(errors="replace").splitlines()), []) if path.exists() else []
+
+
 def judge(bands: Sequence[Band], numbers: Mapping[str, float | None], folder: Path) -> list[Judged]:
     """`numbers`: the evaluation's by their keys, None for one that is not finite. `folder`: that of the run, whose metrics.csv
     counts only if it is as written."""

@@ -1,5 +1,6 @@
 """All features of n data, for scores that need more than moments: in memory up to a limit, beyond it in a mapped file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,10 @@ class FeatureStore:
             return np.empty((self.n, dim), np.float32)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return np.lib.format.open_memmap(self.path, "w+", np.float32, (self.n, dim))
+            rows = np.lib.format.open_memmap(self.path, "w+", np.float32, (self.n, dim))
+            if hasattr(os, "posix_fallocate"):  # else a full disk ends the process as rows are written
+                with self.path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, self.path.stat().st_size)
+            return rows
         except OSError as error:
             raise UserError(f"{self.path}: {self.n}×{dim} values cannot be kept there ({error.strerror}).") from error

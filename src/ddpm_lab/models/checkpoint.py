@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Le, MinLen
 from torch import Tensor
 
-from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
+from ddpm_lab.domains import Named, NonNegativeInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import is_archive, replacing, seal
 from ddpm_lab.plain import brief, check_plain
@@ -46,7 +46,7 @@ TRAINING: dict[str, Any] = {
 """What of a checkpoint only training needs, besides `RESUMED`."""
 Version: Any = Annotated[str, Named(lambda text: re.fullmatch(r"\d+(\.\w+)+(\+\S+)?", text) is not None, words="version")]
 RESUMED = TRAINING | {
-    "processes": PositiveInt,
+    "processes": Annotated[int, Ge(1), Le(2**20)],
     "timesteps": Values,
     "epoch": NonNegativeInt,
     "pytorch-lightning_version": Version,

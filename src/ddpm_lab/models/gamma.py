@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.errors import UserError
 from ddpm_lab.likelihood.gamma import GammaMeter, GammaTally
 from ddpm_lab.models.measurement import Conditions, Plain
 
@@ -31,10 +32,14 @@ class GammaAtTimes:
         return meter.tally.sums
 
     def result(self, sums: Tensor) -> Gamma:
-        """Γ from the sums at all times, in order."""
+        """Γ from the sums at all times, in order. Raises UserError where it is not finite, as no variance follows from it."""
         meter = self._meter(self.times)
         meter.tally = GammaTally(sums, self.n)
-        return meter.result()
+        gamma = meter.result()
+        if bad := [t for t, finite in zip(self.times, gamma.cov.isfinite().tolist(), strict=True) if not finite]:
+            where = f"t = {', '.join(map(str, bad[:5]))}{' …' if len(bad) > 5 else ''}"
+            raise UserError(f"variance=analytic: Γ is not finite at {where}, as the output of this network is not")
+        return gamma
 
     def _meter(self, times: Sequence[int]) -> GammaMeter:
         return GammaMeter(self.model.diffusion, tuple(times), self.conditions.seed, self.conditions.batch)

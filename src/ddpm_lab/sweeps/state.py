@@ -4,6 +4,7 @@ The state of a run is what its folder says. sweep.json adds what a folder cannot
 """
 
 import fcntl
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Listed:
 
     arms: list[Entry]
     search: str | None = None
+    sha256: str | None = None
+    """Of all else, as plain containers; None in sweeps of versions before 0.2."""
 
 
 class Sweep:
@@ -90,7 +93,8 @@ class Sweep:
 
     def save(self) -> None:
         searched = {"search": self.search} if self.search else {}
-        write_json(self.folder / NAME, {**searched, "arms": [asdict(entry) for entry in self.entries]}, indent=1)
+        content = {**searched, "arms": [asdict(entry) for entry in self.entries]}
+        write_json(self.folder / NAME, {"sha256": hashed(content), **content}, indent=1)
 
 
 def opened(plan: Plan) -> Sweep:
@@ -102,7 +106,13 @@ def opened(plan: Plan) -> Sweep:
     latest_first = sorted(plan.place.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime, reverse=True)
     folders = [plan.place / name] if name else [path.parent for path in latest_first]
     for folder in folders:
-        entries, searched = _read(folder)
+        try:
+            entries, searched = _read(folder)
+        except ValueError as damage:
+            if name:
+                raise UserError(f"sweep.name={name}: {damage}; choose another name") from damage
+            print(f"note: {damage}, and is passed over", flush=True)
+            continue
         same = searched == search and (search or sorted(e.config for e in entries) == sorted(e.config for e in new))
         if same and (name or len(entries) < trials or any(entry.state != "done" for entry in entries)):
             return Sweep(folder, entries, True, search)
@@ -135,15 +145,22 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 
 
 def _read(folder: Path) -> tuple[list[Entry], str | None]:
-    """The runs there, their states as their folders have them, and the hash of what is searched; none if there is no sweep."""
+    """The runs there, their states as their folders have them, and the hash of what is searched; none if there is no sweep.
+    Raises ValueError for a sweep.json that is not as it was written."""
     from pydantic import TypeAdapter
 
     try:
-        stored = TypeAdapter(Listed).validate_json((folder / NAME).read_bytes())
-    except (OSError, ValueError):
+        content = (folder / NAME).read_bytes()
+    except OSError:
         return [], None
-    if any(entry.number != i for i, entry in enumerate(stored.arms)):
-        return [], None
+    damage = ValueError(f"{folder / NAME} was changed or damaged since it was written")
+    try:
+        stored, plain = TypeAdapter(Listed).validate_json(content), json.loads(content)
+    except ValueError as error:
+        raise damage from error
+    listed = all(entry.number == i for i, entry in enumerate(stored.arms))
+    if not listed or plain.pop("sha256", None) not in (None, hashed(plain)):
+        raise damage
     for entry in stored.arms:
         if finished(folder / str(entry.number), entry.max_steps):
             entry.state, entry.exit_code = "done", 0

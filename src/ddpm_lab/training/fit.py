@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from lightning import LightningDataModule, Trainer
 
 from ddpm_lab import ranks
-from ddpm_lab.errors import UserError, in_own_code
+from ddpm_lab.errors import AlreadyReported, UserError, in_own_code
 from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.run import load_weights
@@ -119,6 +119,10 @@ def fit_and_report(
     except (KeyboardInterrupt, SystemExit) as stop:
         log.info("stopped at once; go on from the last checkpoint with: python train.py resume=%s", folder)
         return stop.code if isinstance(stop, Stopped) else 130
+    except Exception as error:
+        if ranks.is_lost(error):
+            raise why_lost(trainer) from error
+        raise
     if not trainer.is_global_zero:
         return 0
     content = summary(trainer, module, results, started, memory) | {"training_hash": training_hash}
@@ -130,6 +134,14 @@ def fit_and_report(
     log_final(trainer, results)
     log_folder(trainer)
     return 0
+
+
+def why_lost(trainer: Trainer) -> UserError:
+    """Why another process has ended: one that a signal has killed, as the system does where memory is short, said nothing."""
+    for number, process in enumerate(getattr(trainer.strategy.launcher, "procs", []), 1):
+        if (process.poll() or 0) < 0:
+            return UserError(f"process {number} was ended by signal {-process.returncode}; 9 is often a lack of memory")
+    return AlreadyReported(1)
 
 
 def quiet() -> None:
@@ -159,10 +171,7 @@ def log_to(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # whoever reads the console may not keep it
         log.removeHandler(console)
-        log.exception("failed:")
-        if (own := in_own_code(error)) is None:
-            raise
-        raise UserError(f"{own}. The traceback is in {path}") from error
+        fail(error, path)
     finally:
         logging.captureWarnings(False)
         for logger in loggers:
@@ -171,9 +180,23 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """Process 0 speaks for all."""
+def silent(path: Path) -> Iterator[None]:
+    """Process 0 speaks for all. Only what fails in this process goes to train.log."""
     for logger in (log, logging.getLogger("py.warnings")):
         logger.handlers, logger.propagate = [logging.NullHandler()], False
     logging.captureWarnings(True)
-    yield
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        log.handlers = [logging.FileHandler(path)]
+        fail(error, path)
+
+
+def fail(error: Exception, path: Path) -> NoReturn:
+    """Writes the traceback to the log at `path`, then raises the error; for a user's own code, UserError with one line."""
+    log.error("process %d failed:", ranks.rank(), exc_info=error)
+    if (own := in_own_code(error)) is None:
+        raise error
+    raise UserError(f"{own}. The traceback is in {path}") from error

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ddpm_lab.plain import brief
+from ddpm_lab.training.callbacks.progress import LossQuartiles
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.module import TrainingModule
@@ -57,9 +58,17 @@ def _check_callbacks(stored: Mapping[str, Any], module: TrainingModule, trainer:
             for key in callback.keys:
                 _check_weights(stored.get(key), module.model.net, key)
             continue
+        if isinstance(callback, LossQuartiles):
+            fresh = {"sums": _like_sums(stored["callbacks"].get(name), stored["processes"])}
         ours = fresh and type(callback).__module__.startswith("ddpm_lab.")
         if ours and (name in stored["callbacks"] or (name in had and not begins_anew)):
             _check_form(stored["callbacks"].get(name), fresh, f"callbacks.{name}")
+
+
+def _like_sums(state: Any, processes: int) -> Tensor:
+    """Four columns for each process; four in all, as versions before 0.2 had them, if there are four."""
+    one, sums = torch.zeros(2, 4), state.get("sums") if isinstance(state, Mapping) else None
+    return one if isinstance(sums, Tensor) and sums.shape == one.shape else one.repeat(1, processes)
 
 
 def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains_all: bool) -> None:

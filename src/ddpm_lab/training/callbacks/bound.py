@@ -97,28 +97,31 @@ class VLBTerms(Callback):
     def _write(self, trainer: Trainer, meter: Meter, stage: str, how: dict[str, Any]) -> None:
         folder, arrays, step = Path(trainer.default_root_dir), meter.arrays(), trainer.global_step
         np.savez(folder / "vlb_terms.npz", **arrays, **{name: how[name] for name in ("seed", "step", "data_sha256")})
-        plot(arrays, meter.result().total_bpd, step, folder / "vlb_terms.png")
+        by_pilot = stage == "final" and self.final_terms is not None
+        plot(arrays, meter.result().total_bpd, step, by_pilot, folder / "vlb_terms.png")
         log_picture(trainer, f"{stage}/vlb_plot", folder / "vlb_terms.png")
         columns = [torch.as_tensor(arrays[key]).tolist() for key in ("times", "terms_bpd", "terms_se", "terms_n")]
         rows = list(map(list, zip(*columns, strict=True)))
         log_table(trainer, f"{stage}/vlb_terms", ["t", "bits/dim", "standard error", "n"], rows)
 
 
-def plot(arrays: dict[str, Any], total_bpd: float, step: int, path: Path) -> None:
-    """Each term against t, both on log scales, and what of the bound lies at or below t."""
-    figure = Figure(figsize=(9, 3.6))
+def plot(arrays: dict[str, Any], total_bpd: float, step: int, by_pilot: bool, path: Path) -> None:
+    """Each term against t, both on log scales, and what of the bound lies at or below t. `by_pilot`: the terms are those of the
+    pilot of an estimate, and their sum is not `total_bpd`."""
+    figure, of = Figure(figsize=(9, 3.6)), " of the pilot" if by_pilot else ""
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.09, right=0.98, bottom=0.14, top=0.91)  # a constrained layout draws all twice
+    whole = "estimate of all" if by_pilot else "all"
     times, terms, errors = (np.asarray(arrays[key]) for key in ("times", "terms_bpd", "terms_se"))
     terms, errors = (np.where(np.isfinite(x), x, np.nan) for x in (terms, errors))
     low = np.maximum(terms - errors, 1e-12) if (terms > 0).all() else terms - errors
     left.fill_between(times, low, terms + errors, alpha=0.3, linewidth=0)
     left.plot(times, terms, marker="o" if len(times) < 30 else None, markersize=3)
-    left.set(xscale="log", xlabel="t", ylabel="bits/dim", title="terms: L_0 at t = 1, then L_(t−1); ± standard error")
+    left.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"terms{of}: L_0 at t = 1, then L_(t−1); ± standard error")
     if (terms > 0).all():
         left.set_yscale("log")
     right.plot(times, np.cumsum(terms))
     if np.isfinite(total_bpd):
         right.axhline(total_bpd, linestyle=":", color="gray")
-    right.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"sum up to t; all: {total_bpd:.3f} at step {step}")
+    right.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"sum up to t{of}; {whole}: {total_bpd:.3f} at step {step}")
     figure.savefig(path, dpi=110)

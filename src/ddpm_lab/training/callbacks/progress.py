@@ -21,7 +21,7 @@ logger = logging.getLogger("ddpm_lab")
 class LossQuartiles(Callback):
     """train/loss and, of a model with positions, train/loss_q1 .. q4: mean loss since the last row, over all t and over each
     quarter of 1..T; with the learning rate and the last gradient norm. Sums stay on the device until a row is due, and travel
-    with checkpoints."""
+    with checkpoints: those of each process, for sums of several are rounded by their order."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(2, 4)
@@ -64,11 +64,15 @@ class LossQuartiles(Callback):
         log(trainer, metrics)
 
     def state_dict(self) -> dict[str, Any]:
+        """2×4 sums of each process, side by side."""
         self._add_up()
-        return {"sums": ranks.summed(self._sums).cpu()}
+        return {"sums": torch.cat([sums.cpu() for sums in ranks.gather(self._sums)], dim=1)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums = state_dict["sums"] * (ranks.rank() == 0)
+        """Where another number of processes saved, and of versions before 0.2, process 0 takes the sum of all."""
+        parts = state_dict["sums"].split(4, dim=1)
+        same = len(parts) == ranks.world()
+        self._sums = parts[ranks.rank()].clone() if same else torch.stack(parts).sum(0) * (ranks.rank() == 0)
 
 
 FORETOLD_AFTER = 50
