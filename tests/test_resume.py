@@ -113,14 +113,6 @@ def test_killed_twice_and_resumed_equals_unbroken(unbroken, tmp_path):
     assert_same_run(unbroken, interrupted_and_resumed(tmp_path, kills))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_anywhere_and_resumed_equals_unbroken(seed, unbroken, tmp_path):
-    chance = random.Random(seed)
-    kills = [(chance.randrange(4, 27), chance.uniform(0, 0.3))]
-    assert_same_run(unbroken, interrupted_and_resumed(tmp_path, kills))
-
-
 def test_ctrl_c_saves_a_whole_step_and_says_how_to_go_on(unbroken, tmp_path):
     folder = tmp_path / "outputs" / "smoke" / "stopped"
     process = start(tmp_path, *RUN, "run.name=stopped")
