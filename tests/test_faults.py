@@ -130,6 +130,8 @@ def test_a_run_without_a_checkpoint_begins_again_under_its_name(whole, tmp_path)
     shutil.rmtree(folder / "checkpoints")
     assert "exists" in refused(*RUN, "run.name=run", cwd=tmp_path)
     (folder / "summary.json").unlink()
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / ".last.tmp.1.ckpt").write_bytes(b"half")  # as a kill while the first is written leaves it
     assert "exists" in refused(*RUN, "optim.lr=0.1", "run.name=run", cwd=tmp_path)
     assert command_here(*RUN, "run.name=run", cwd=tmp_path).returncode == 0
     assert digest(folder) == digest(whole)

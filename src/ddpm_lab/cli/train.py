@@ -117,7 +117,7 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
             folder.mkdir()
             return folder
         except FileExistsError:
-            kept = [*folder.glob("checkpoints/*.ckpt"), *folder.glob("summary.json")]
+            kept = [*folder.glob("checkpoints/[!.]*.ckpt"), *folder.glob("summary.json")]
     if _same_run(cfg, folder) and (processes.requeued() or not kept):
         return folder
     raise UserError(
