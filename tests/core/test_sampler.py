@@ -129,7 +129,7 @@ def test_clipped_ddim_stays_consistent(prediction):
     x = 3 * normal_like(torch.zeros(4, 5, dtype=F64), 0)
     denoised = diffusion.denoiser(lambda x, t: 2 * torch.cos(5 * x), chain, clip=True)(x, 60)
     assert float(denoised.x0.abs().max()) == 1
-    eps = implied_eps(denoised.x0, x, chain[60])
+    eps = implied_eps(denoised.x0, x, chain[60].at_t)
     assert_close(diffuse(denoised.x0, eps, chain[60]), x)
     xs, x0, _ = DDIM().step(lambda xt, t: denoised, x, chain[60], None, None)
     step = chain[60]
