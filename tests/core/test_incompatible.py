@@ -8,8 +8,9 @@ import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Weighted
-from ddpm_lab.core.sampler import DDIM, Ancestral, spaced_times
+from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.spacing import spaced_times
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.core.variance import Beta, LearnedRange
 from ddpm_lab.likelihood.bound import BoundMeter

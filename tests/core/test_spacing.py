@@ -1,0 +1,69 @@
+"""Which times a sampler visits."""
+
+import pytest
+import torch
+
+from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.spacing import spaced_times
+
+from .support import REFUSED
+
+F64 = torch.float64
+SPACINGS = ["trailing", "leading", "linspace", "quadratic"]
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 7, 10, 64, 100, 257])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_every_number_of_steps_is_legal(spacing, T):
+    for n in range(1, T + 1):
+        times = spaced_times(T, n, spacing)
+        assert len(times) == n
+        assert all(isinstance(t, int) for t in times)
+        assert all(a < b for a, b in zip((0, *times), times, strict=False))
+        assert times[-1] <= T
+        if spacing != "leading":
+            assert times[-1] == T
+        if spacing in ("leading", "linspace") and n > 1:
+            assert times[0] == 1
+    assert spaced_times(T, T, spacing) == tuple(range(1, T + 1))
+
+
+@pytest.mark.parametrize("T", [1000, 4000])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_many_steps_of_long_chains(spacing, T):
+    for n in (1, 2, 10, 50, 60, 99, 300, 333, 500, 667, 997, 999, 1000):
+        linear(T).chain(spaced_times(T, n, spacing))  # rises within 1..T, or it is refused
+
+
+@pytest.mark.parametrize(("T", "n"), [(1000, 60), (1000, 300), (10, 4), (257, 100), (7, 7), (9, 2)])
+def test_spacings_follow_the_even_grid(T, n):
+    """No number of steps falls back to a coarser stride, as iDDPM's "ddimN" does: 60 of 1000 steps would become 63."""
+    i = torch.arange(n, dtype=F64)
+    trailing, leading, linspace = (torch.tensor(spaced_times(T, n, s)) for s in ("trailing", "leading", "linspace"))
+    assert (trailing - (i + 1) * T / n + 1e-9 >= 0).all()
+    assert (trailing - (i + 1) * T / n < 1).all()
+    assert (i * T / n + 1 - leading + 1e-9 >= 0).all()
+    assert (i * T / n + 1 - leading < 1).all()
+    assert ((linspace - 1 - i * (T - 1) / (n - 1)).abs() <= 0.5 + 1e-9).all()
+
+
+def test_golden_spacings():
+    """The times of iDDPM's space_timesteps for "50" and "ddim50", in its 0-based t; the squares of DDIM appendix D.2."""
+    fifty = [t - 1 for t in spaced_times(1000, 50, "linspace")]
+    assert (fifty[:4], fifty[-1]) == ([0, 20, 41, 61], 999)
+    assert [t - 1 for t in spaced_times(1000, 50, "leading")] == list(range(0, 981, 20))
+    assert spaced_times(1000, 50) == tuple(range(20, 1001, 20))
+    assert spaced_times(10, 4) == (3, 5, 8, 10)
+    assert spaced_times(100, 10, "quadratic") == tuple(i * i for i in range(1, 11))
+
+
+@pytest.mark.parametrize("n", [0, -1, 11, 1000])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_too_few_or_too_many_steps_are_refused(spacing, n):
+    with pytest.raises(ValueError, match=rf"\b(n|steps)={n}\b"):
+        spaced_times(10, n, spacing)
+
+
+def test_unknown_spacing_is_refused():
+    with pytest.raises(REFUSED, match=r"spacing.*cubic"):
+        spaced_times(10, 3, "cubic")
