@@ -44,7 +44,7 @@ class TwoCalls(Solver[State]):
 class Heun(TwoCalls[None]):
     """EDM Algorithm 1 (Karras et al. 2022): second order, two network calls a step, one in the last, which is DDIM's."""
 
-    def __init__(self, steps: PositiveInt | None = 18, spacing: Spacing = "trailing", clip: Clip | None = None) -> None:
+    def __init__(self, steps: PositiveInt | None = 18, spacing: Spacing = "karras", clip: Clip | None = None) -> None:
         super().__init__(steps, spacing, clip)
 
     def start(self, chain: Chain) -> None:
@@ -72,7 +72,7 @@ class EDMChurn(TwoCalls[Chain]):
         churn_min: NonNegativeFloat = 0.05,
         churn_max: PositiveFloat | None = 50.0,
         noise_scale: PositiveFloat = 1.003,
-        spacing: Spacing = "trailing",
+        spacing: Spacing = "karras",
         clip: Clip | None = None,
     ) -> None:
         super().__init__(steps, spacing, clip)

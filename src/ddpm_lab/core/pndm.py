@@ -32,7 +32,7 @@ class PNDM(Solver[Slopes]):
     """
 
     def __init__(
-        self, steps: PositiveInt | None = 50, runge_kutta: bool = True, spacing: Even = "trailing", clip: Clip | None = None
+        self, steps: PositiveInt | None = 50, runge_kutta: bool = True, spacing: Even = "leading", clip: Clip | None = None
     ) -> None:
         super().__init__(steps, spacing, clip)
         self.runge_kutta = runge_kutta
