@@ -18,6 +18,10 @@ from ddpm_lab.core.schedule import cosine, linear
 from .support import Setting, assert_close, diffusion_of, normal_like
 from .test_diffusers import SHAPE, THEIR_PREDICTION, state, toy_net
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`algorithm_types dpmsolver:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 F64 = torch.float64
 SCHEDULES = {"linear": linear, "cosine": cosine}
 
@@ -156,10 +160,9 @@ def test_heun(schedule, spacing, clip, prediction):
 
 
 @pytest.mark.parametrize("runge_kutta", [True, False])
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("steps", [5, 10, 50])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_pndm(schedule, steps, spacing, runge_kutta):
+@pytest.mark.parametrize(("schedule", "spacing"), [("linear", "leading"), ("linear", "trailing"), ("cosine", "leading")])
+def test_pndm(schedule, spacing, steps, runge_kutta):
     """Every call of the network. Of v theirs averages the outputs before ε̂ is formed from another x: of ε they are alike."""
     sampler, path = PNDM(steps, runge_kutta, spacing, clip=False), SCHEDULES[schedule]()
     theirs = PNDMScheduler(skip_prk_steps=not runge_kutta, set_alpha_to_one=True, timestep_spacing=spacing)
