@@ -2,21 +2,26 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, diffuse, implied_eps
+from ddpm_lab.core.heun import EDMChurn
 from ddpm_lab.core.loss import Simple
 from ddpm_lab.core.sampler import DDIM, Ancestral, draw
 from ddpm_lab.core.schedule import linear
 from ddpm_lab.core.spacing import spaced_times
 
-from .support import Setting, assert_close, diffusion_of, make, normal_like, options
+from .support import CONF, Setting, assert_close, diffusion_of, make, normal_like, options
 
 F64 = torch.float64
+
+
 @pytest.mark.parametrize("T", [1, 2, 3, 10])
 @pytest.mark.parametrize("name", options("sampler"))
 @pytest.mark.parametrize("variance", options("variance"))
 def test_the_loop(name, variance, T):
-    """One call per time from t_N down, noise for every step but the last, and the true x_0 for a network that knows it."""
+    """As many calls as it says, one per time from t_N down where a step has one; noise for every step but the last, under
+    churn for σ within its limits; and the true x_0 for a network that knows it."""
     diffusion, calls, drawn = diffusion_of(linear(T), Setting(variance=variance)), [], []
     x0, steps = torch.full((3, 1, 2, 2), 0.3, dtype=F64), max(1, T // 2)
 
@@ -32,20 +37,24 @@ def test_the_loop(name, variance, T):
         drawn.append(t)
         return normal_like(x0, t)
 
-    sampler = make("sampler", name, steps=steps)
-    states = []
+    sampler = make("sampler", name, steps=steps, spacing="trailing")
+    chain, states = sampler.chain(diffusion.schedule), []
     for state in sampler(diffusion, net, normal_like(x0, 99), noise):
         assert not torch.is_inference_mode_enabled()  # the caller's own mode, between steps
         states.append(state)
-    times = spaced_times(T, steps)
-    assert calls == list(reversed(times))
-    assert drawn == (calls[:-1] if sampler.noisy(diffusion.variance) else [])
-    assert [s.t for s in states] == [*calls[1:], 0]
+    times = list(reversed(spaced_times(T, steps)))
+    assert len(calls) == sampler.calls(chain)
+    assert calls == times or len(calls) > len(chain)
+    if isinstance(sampler, EDMChurn):
+        assert drawn == [t for t in times if 0.05 <= chain[t].at_t.sigma <= 50]
+    else:
+        assert drawn == (times[:-1] if sampler.noisy(diffusion.variance) else [])
+    assert [s.t for s in states] == [*times[1:], 0]
     assert_close(torch.stack([s.x0 for s in states]), x0.expand(len(states), *x0.shape))
     assert_close(states[-1].x, x0)
 
 
-CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256, False), (False, None, False)]
+CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256, False), (False, None, False), (0.5, 256, True)]
 
 
 @pytest.mark.parametrize(("clip", "levels", "clipped"), CLIPS)
@@ -53,8 +62,41 @@ CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256,
 def test_null_clips_what_has_grey_levels(name, clip, levels, clipped):
     diffusion = diffusion_of(linear(20), Setting(levels=levels))
     x = torch.full((1, 1), 4.0, dtype=F64)
-    states = list(make("sampler", name, clip=clip, steps=5)(diffusion, lambda x, t: -3 + 0 * x, x, lambda t: 0 * x))
+    states = list(
+        make("sampler", name, clip=clip, steps=5, spacing="trailing")(diffusion, lambda x, t: -3 + 0 * x, x, lambda t: 0 * x)
+    )
     assert all(bool(s.x0.abs().max() <= 1) == clipped for s in states)
+
+
+CHANGED = {
+    "steps": 7,
+    "spacing": "linspace",
+    "clip": 0.9,
+    "eta": 0.5,
+    "order": 4,
+    "midpoint": True,
+    "B": "bh1",
+    "churn": 1.0,
+    "churn_min": 0.5,
+    "churn_max": 2.0,
+    "noise_scale": 1.1,
+    "runge_kutta": False,
+}
+KEYS = [
+    (name, key) for name in options("sampler") for key in OmegaConf.load(CONF / "sampler" / f"{name}.yaml") if key[0] != "_"
+]
+
+
+@pytest.mark.parametrize(("name", "key"), KEYS)
+def test_every_key_of_every_sampler_changes_samples(name, key):
+    diffusion, x = diffusion_of(linear()), normal_like(torch.zeros(2, 1, 3, 3, dtype=F64), 0)
+
+    def drawn(**changes):
+        sampler = make("sampler", name, **{"steps": 9, **changes})
+        *_, last = sampler(diffusion, lambda x, t: 3 * torch.sin(2 * x), x, lambda t: normal_like(x, t))
+        return last.x
+
+    assert not torch.equal(drawn(), drawn(**{key: CHANGED[key]}))
 
 
 def test_all_steps_by_default():

@@ -41,8 +41,8 @@ def exact(schedule: NoiseSchedule, prediction: str = "eps"):
 
 
 def by_log_snr(n: int, start: float = 0.98, end: float = 0.02) -> NoiseSchedule:
-    """The table whose n steps divide the log SNR of the cosine path evenly from t/T = start to end: nothing is rounded, and no β
-    is clipped. One more step leads to 0."""
+    """The table whose n steps divide the log SNR of the cosine path evenly from t/T = start to end: nothing is rounded, and no
+    β is clipped. One more step leads to 0."""
     alphas_bar = [math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2 for u in (end, start)]
     logits = torch.linspace(*(math.log(ab / (1 - ab)) for ab in alphas_bar), n + 1, dtype=F64)
     return NoiseSchedule(torch.cat([torch.ones(1, dtype=F64), torch.sigmoid(logits)]))

@@ -1,4 +1,4 @@
-"""Solvers step by step against the schedulers of diffusers, on one float64 table: each network output is of each one's own x."""
+"""Solvers step by step against the schedulers of diffusers, on one float64 table; each calls the network at its own x."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -186,7 +186,9 @@ def test_pndm(schedule, spacing, steps, runge_kutta):
 @pytest.mark.parametrize("quantile", [0.5, 0.9, 0.995])
 def test_dynamic_thresholding(quantile):
     """Images beyond [−1, 1] by 3, by a little, and not at all; theirs has an upper limit of s too."""
-    x0 = torch.tensor([4.0, 1.1, 0.3], dtype=F64).reshape(3, 1, 1, 1) * normal_like(torch.zeros(3, 2, 5, 5, dtype=F64), 0).tanh()
+    x0 = (
+        torch.tensor([4.0, 1.1, 0.3], dtype=F64).reshape(3, 1, 1, 1) * normal_like(torch.zeros(3, 2, 5, 5, dtype=F64), 0).tanh()
+    )
     theirs = DPMSolverMultistepScheduler(thresholding=True, dynamic_thresholding_ratio=quantile, sample_max_value=100.0)
     found = limited(x0, quantile)
     assert_close(found, theirs._threshold_sample(x0))

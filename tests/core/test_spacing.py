@@ -1,10 +1,13 @@
 """Which times a sampler visits."""
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
-from ddpm_lab.core.schedule import linear
-from ddpm_lab.core.spacing import spaced_times
+from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.core.schedule import cosine, linear
+from ddpm_lab.core.spacing import spaced_times, times_of
 
 from .support import REFUSED
 
@@ -67,3 +70,45 @@ def test_too_few_or_too_many_steps_are_refused(spacing, n):
 def test_unknown_spacing_is_refused():
     with pytest.raises(REFUSED, match=r"spacing.*cubic"):
         spaced_times(10, 3, "cubic")
+
+
+# By noise
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 18, 300, 1000])
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+@pytest.mark.parametrize("schedule", [linear, cosine])
+def test_times_are_those_of_the_nearest_noise(schedule, spacing, n):
+    """By a search through the whole table; EDM Eq. 5 as it is printed, from σ_max down."""
+    path = schedule()
+    sigma = np.sqrt(1 / path.alphas_bar[1:].numpy() - 1)
+    i, low, high = np.arange(n), sigma[0], sigma[-1]
+    if spacing == "karras":
+        wanted = (high ** (1 / 7) + i / (n - 1) * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    else:
+        wanted = np.sqrt(np.exp(-(np.log(1 / high**2) + i / (n - 1) * (np.log(1 / low**2) - np.log(1 / high**2)))))
+    nearest = 1 + abs(np.log(wanted)[:, None] - np.log(sigma)).argmin(axis=1)
+    assert times_of(path, n, spacing) == tuple(sorted(set(nearest.tolist())))
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+@pytest.mark.parametrize("schedule", [linear, cosine])
+def test_times_that_coincide_are_visited_once(schedule, spacing):
+    """Both ends are held, and the number of calls is that of different times."""
+    path, sampler = schedule(), DDIM(300, spacing=spacing)
+    times = times_of(path, 300, spacing)
+    assert (times[0], times[-1]) == (1, 1000)
+    assert len(times) < 300
+    assert sampler.calls(sampler.chain(path)) == len(times)
+    assert times_of(path, 2, spacing) == (1, 1000)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("n", [10, 25])
+def test_karras_times_of_diffusers(n):
+    """Theirs interpolates log σ between times before it rounds, which may differ by one."""
+    theirs = DPMSolverMultistepScheduler(use_karras_sigmas=True, beta_schedule="squaredcos_cap_v2")
+    theirs.set_timesteps(n)
+    assert (
+        max(abs(t - 1 - u) for t, u in zip(times_of(cosine(), n, "karras")[::-1], theirs.timesteps.tolist(), strict=True)) <= 1
+    )
