@@ -163,10 +163,11 @@ class Diffusion(Model):
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance
+        calls = sampler.calls(sampler.chain(self.diffusion.schedule))
         return {
             "sampler": named(sampler),
             "steps": self.sample_steps,
-            "calls": sampler.calls(sampler.chain(self.diffusion.schedule)),
+            **({} if calls == self.sample_steps else {"calls": calls}),
             "spacing": sampler.spacing,
             "eta": None,
             **sampler.settings,
