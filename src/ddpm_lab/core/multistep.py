@@ -141,8 +141,8 @@ class DPMSolver(Multistep):
 
 @checked
 class DPMSolverPP(Multistep):
-    """Multistep DPM-Solver++ (Lu et al. 2022), in x̂_0: 2M and, of order 3, 3M. Order 1 is DDIM. `midpoint` takes the paper's
-    rule through two points (its Algorithm 2) in place of the exact integral, which differs by O(h³) in a step."""
+    """Multistep DPM-Solver++ (Lu et al. 2022), in x̂_0: 2M and, of order 3, 3M. `midpoint` takes the rule through two points of
+    DPM-Solver++ Algorithm 2 in place of the exact integral, from which it differs by O(h³) in a step. Order 1 is DDIM."""
 
     needs_signal = False
 
