@@ -22,7 +22,7 @@ EXPERIMENT_SIZE = [
 ]  # fmt: skip
 
 # What the options of a group are compared under, so that all of them work. Other data or another network could not but differ.
-# After two steps the network gives almost 0: of ε̂ = 0 all solvers find the same samples, and of v̂ = 0 under schedule=linear some.
+# After two steps the network gives almost 0: all solvers find the same samples of ε̂ = 0, and some of v̂ = 0 if schedule=linear.
 CONTEXT = {
     "schedule": ["prediction=v"], "prediction": [], "variance": ["loss=vlb"], "loss": ["prediction=v"],
     "timesteps": ["schedule.T=2"], "sampler": ["sampler.steps=5", "prediction=v", "schedule=cosine"], "ema": [],

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -102,6 +102,10 @@ class GaussianDiffusion:
                 "prediction",
             )
 
+    @overload
+    def clips_x0(self, clip: bool | None = None) -> bool: ...
+    @overload
+    def clips_x0(self, clip: Clip | None) -> Clip: ...
     def clips_x0(self, clip: Clip | None = None) -> Clip:
         """Whether and how x̂_0 is limited to [−1, 1], as `limited` says: `clip`, or the default where it is None, which is true
         for data with grey levels, as in Ho's sampler and evaluation, unless the prediction is Mu. Raises Incompatible for a

@@ -64,7 +64,7 @@ def integral(distances: Sequence[Coefficient], values: Sequence[Data], h: Coeffi
         moments[1] = h * moments[0] - h**2 / 2
     powers = torch.stack(list(distances)) ** torch.arange(len(values), dtype=torch.float64)[:, None]
     weights = torch.linalg.solve(powers, moments)
-    return combined(weights, values)
+    return combined(weights.unbind(), values)
 
 
 def exponential_moments(h: Coefficient, n: int) -> Float64[Tensor, " n"]:

@@ -11,7 +11,7 @@ from ddpm_lab.core.spacing import Even
 from ddpm_lab.core.types import Clip, Data
 from ddpm_lab.domains import PositiveInt, checked
 
-ADAMS_BASHFORTH = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Weights of the last 1 to 4 slopes at equal steps, the newest first: PNDM Eq. 12 has the last."""
 
 
