@@ -59,6 +59,9 @@ PAPERS = {
     "iDDPM": r"iDDPM|Nichol & Dhariwal",
     "DDIM": r"DDIM|Song et al\. 2021",
     "Analytic-DPM": r"Analytic-DPM|Bao et al\. 2022",
+    "DPM-Solver++": r"DPM-Solver\+\+",
+    "EDM": r"(?<!\w)EDM|Karras et al\. 2022",
+    "PNDM": r"(?<!\w)PNDM",
 }
 PAPER = re.compile("|".join(f"(?P<p{i}>{pattern})" for i, pattern in enumerate(PAPERS.values())))
 NUMBERS = r"(\d+(?:[-–]\d+)?(?:(?:, | and |/)\d+(?:[-–]\d+)?)*)"
@@ -70,6 +73,10 @@ INDEXED = [
     *(("DDIM", "Eq", n) for n in (7, 12, 16)),
     ("Analytic-DPM", "Theorem", 1),
     *(("Analytic-DPM", "Eq", n) for n in (8, 9)),
+    ("DPM-Solver++", "Algorithm", 2),
+    *(("EDM", "Algorithm", n) for n in (1, 2)),
+    ("EDM", "Eq", 5),
+    ("PNDM", "Eq", 13),
 ]
 
 

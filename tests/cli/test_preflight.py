@@ -120,9 +120,9 @@ def test_a_file_must_be_named_and_exist(tmp_path):
         ("lr", "lr: not readable as key=value. Did you mean optim.lr=...? See also --help"),
         ("seed", "seed: not readable as key=value. Did you mean seed=...? See also --help"),
         (
-            "samplr",
-            "samplr: not readable as key=value. Did you mean sampler=ancestral or sampler=ddim or "
-            "sampler=ddim_eta1? See also --help",
+            "predicton",
+            "predicton: not readable as key=value. Did you mean prediction=eps or prediction=mu or prediction=v or "
+            "prediction=x0? See also --help",
         ),
     ],
 )

@@ -89,6 +89,11 @@ def test_turning_something_off_needs_nothing_to_act_on():
     assert ineffective([(edited(EVALUATE, {"nll.train_stride": 0, "nll.chain": "sampler"}), {"nll.train_stride"})]) == []
 
 
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+def test_spacings_by_noise_act_on_all_steps_too(spacing):
+    assert ineffective([(edited(TRAIN, {"sampler.spacing": spacing, "sampler.steps": None}), {"sampler.spacing"})]) == []
+
+
 def test_a_variance_of_other_packages_may_be_estimated_from_gamma():
     assert ineffective([(edited(EVALUATE, {"variance._target_": "mine.Optimal"}), {"gamma.n"})]) == []
 

@@ -90,7 +90,7 @@ def test_prediction_inverts_its_target(schedule, prediction):
     noised = diffusion.noised(x0, normal_like(x0, 1), all_times(1000))
     out = diffusion.prediction.target(x0, noised.eps, noised.xt, noised.step)
     assert_close(diffusion.prediction.x0(out, noised.xt, noised.step), x0)
-    assert_close(implied_eps(x0, noised.xt, noised.step), noised.eps)
+    assert_close(implied_eps(x0, noised.xt, noised.step.at_t), noised.eps)
     assert_close(diffuse(x0, noised.eps, noised.step), noised.xt)
 
 

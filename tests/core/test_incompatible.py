@@ -8,8 +8,9 @@ import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import Weighted
-from ddpm_lab.core.sampler import DDIM, Ancestral, spaced_times
+from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.spacing import spaced_times
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.core.variance import Beta, LearnedRange
 from ddpm_lab.likelihood.bound import BoundMeter
@@ -116,10 +117,40 @@ def test_sampling_starts_where_there_is_no_signal(schedule, spacing, steps):
         sampler.check(diffusion_of(path, Setting("v")))
 
 
+@pytest.mark.parametrize("schedule", ["jsd", "zero_terminal_snr"])
+@pytest.mark.parametrize("name", options("sampler"))
+def test_what_divides_by_the_signal_is_refused_where_there_is_none(name, schedule):
+    """And all others end at the true x_0 of a network that knows it."""
+    diffusion = diffusion_of(make("schedule", schedule, T=20), Setting("x0", levels=None))
+    sampler, x0 = make("sampler", name, steps=7, spacing="trailing"), torch.full((2, 3), 0.3, dtype=torch.float64)
+    if name in ("dpm_solver", "heun", "edm_churn", "pndm"):
+        with refused("sampler", "schedule"):
+            sampler.check(diffusion)
+    else:
+        sampler.check(diffusion)
+        states = list(sampler(diffusion, lambda x, t: x0, torch.ones_like(x0), lambda t: x0))
+        assert all(state.x.isfinite().all() for state in states)
+        torch.testing.assert_close(states[-1].x, x0)
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+def test_spacings_by_noise_need_two_ends(spacing):
+    sampler = DDIM(1, spacing=spacing)
+    with refused("sampler") as error:
+        sampler.chain(linear(10))
+    assert all(part in str(error.value) for part in (f"spacing={spacing}", "steps=1", ">= 2"))
+    with refused("sampler", "schedule") as error:
+        DDIM(5, spacing=spacing).chain(make("schedule", "zero_terminal_snr", T=10))
+    assert f"spacing={spacing}" in str(error.value)
+    with refused("sampler", "schedule") as error:
+        DDIM(11, spacing=spacing).chain(linear(10))
+    assert all(part in str(error.value) for part in ("steps=11", "T=10"))
+
+
 def test_data_without_grey_levels_are_not_clipped():
     with_levels, without = (diffusion_of(linear(10), Setting(levels=levels)) for levels in (256, None))
     x = torch.zeros(1, 2)
-    for sampler in (DDIM(clip=True), Ancestral(clip=True)):
+    for sampler in (DDIM(clip=True), Ancestral(clip=True), DDIM(clip=0.9)):
         sampler.steps = 5
         sampler.check(with_levels)
         with refused("sampler", "data"):

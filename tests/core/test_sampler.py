@@ -1,81 +1,27 @@
-"""Which times a sampler visits, and the loop that runs it."""
+"""The loop that runs a sampler, and what is common to all."""
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, diffuse, implied_eps
+from ddpm_lab.core.heun import EDMChurn
 from ddpm_lab.core.loss import Simple
-from ddpm_lab.core.sampler import DDIM, Ancestral, draw, spaced_times
+from ddpm_lab.core.sampler import DDIM, Ancestral, draw
 from ddpm_lab.core.schedule import linear
+from ddpm_lab.core.spacing import spaced_times
 
-from .support import REFUSED, Setting, assert_close, diffusion_of, make, normal_like, options
+from .support import CONF, Setting, assert_close, diffusion_of, make, normal_like, options
 
 F64 = torch.float64
-SPACINGS = ["trailing", "leading", "linspace", "quadratic"]
-
-
-@pytest.mark.parametrize("T", [1, 2, 3, 7, 10, 64, 100, 257])
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_every_number_of_steps_is_legal(spacing, T):
-    for n in range(1, T + 1):
-        times = spaced_times(T, n, spacing)
-        assert len(times) == n
-        assert all(isinstance(t, int) for t in times)
-        assert all(a < b for a, b in zip((0, *times), times, strict=False))
-        assert times[-1] <= T
-        if spacing != "leading":
-            assert times[-1] == T
-        if spacing in ("leading", "linspace") and n > 1:
-            assert times[0] == 1
-    assert spaced_times(T, T, spacing) == tuple(range(1, T + 1))
-
-
-@pytest.mark.parametrize("T", [1000, 4000])
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_many_steps_of_long_chains(spacing, T):
-    for n in (1, 2, 10, 50, 60, 99, 300, 333, 500, 667, 997, 999, 1000):
-        linear(T).chain(spaced_times(T, n, spacing))  # rises within 1..T, or it is refused
-
-
-@pytest.mark.parametrize(("T", "n"), [(1000, 60), (1000, 300), (10, 4), (257, 100), (7, 7), (9, 2)])
-def test_spacings_follow_the_even_grid(T, n):
-    """No number of steps falls back to a coarser stride, as iDDPM's "ddimN" does: 60 of 1000 steps would become 63."""
-    i = torch.arange(n, dtype=F64)
-    trailing, leading, linspace = (torch.tensor(spaced_times(T, n, s)) for s in ("trailing", "leading", "linspace"))
-    assert (trailing - (i + 1) * T / n + 1e-9 >= 0).all()
-    assert (trailing - (i + 1) * T / n < 1).all()
-    assert (i * T / n + 1 - leading + 1e-9 >= 0).all()
-    assert (i * T / n + 1 - leading < 1).all()
-    assert ((linspace - 1 - i * (T - 1) / (n - 1)).abs() <= 0.5 + 1e-9).all()
-
-
-def test_golden_spacings():
-    """The times of iDDPM's space_timesteps for "50" and "ddim50", in its 0-based t; the squares of DDIM appendix D.2."""
-    fifty = [t - 1 for t in spaced_times(1000, 50, "linspace")]
-    assert (fifty[:4], fifty[-1]) == ([0, 20, 41, 61], 999)
-    assert [t - 1 for t in spaced_times(1000, 50, "leading")] == list(range(0, 981, 20))
-    assert spaced_times(1000, 50) == tuple(range(20, 1001, 20))
-    assert spaced_times(10, 4) == (3, 5, 8, 10)
-    assert spaced_times(100, 10, "quadratic") == tuple(i * i for i in range(1, 11))
-
-
-@pytest.mark.parametrize("n", [0, -1, 11, 1000])
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_too_few_or_too_many_steps_are_refused(spacing, n):
-    with pytest.raises(ValueError, match=rf"\b(n|steps)={n}\b"):
-        spaced_times(10, n, spacing)
-
-
-def test_unknown_spacing_is_refused():
-    with pytest.raises(REFUSED, match=r"spacing.*cubic"):
-        spaced_times(10, 3, "cubic")
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 10])
 @pytest.mark.parametrize("name", options("sampler"))
 @pytest.mark.parametrize("variance", options("variance"))
 def test_the_loop(name, variance, T):
-    """One call per time from t_N down, noise for every step but the last, and the true x_0 for a network that knows it."""
+    """As many calls as it says, one per time from t_N down where a step has one; noise for every step but the last, under
+    churn for σ within its limits; and the true x_0 for a network that knows it."""
     diffusion, calls, drawn = diffusion_of(linear(T), Setting(variance=variance)), [], []
     x0, steps = torch.full((3, 1, 2, 2), 0.3, dtype=F64), max(1, T // 2)
 
@@ -91,20 +37,24 @@ def test_the_loop(name, variance, T):
         drawn.append(t)
         return normal_like(x0, t)
 
-    sampler = make("sampler", name, steps=steps)
-    states = []
+    sampler = make("sampler", name, steps=steps, spacing="trailing")
+    chain, states = sampler.chain(diffusion.schedule), []
     for state in sampler(diffusion, net, normal_like(x0, 99), noise):
         assert not torch.is_inference_mode_enabled()  # the caller's own mode, between steps
         states.append(state)
-    times = spaced_times(T, steps)
-    assert calls == list(reversed(times))
-    assert drawn == (calls[:-1] if sampler.noisy(diffusion.variance) else [])
-    assert [s.t for s in states] == [*calls[1:], 0]
+    times = list(reversed(spaced_times(T, steps)))
+    assert len(calls) == sampler.calls(chain)
+    assert calls == times or len(calls) > len(chain)
+    if isinstance(sampler, EDMChurn):
+        assert drawn == [t for t in times if 0.05 <= chain[t].at_t.sigma <= 50]
+    else:
+        assert drawn == (times[:-1] if sampler.noisy(diffusion.variance) else [])
+    assert [s.t for s in states] == [*times[1:], 0]
     assert_close(torch.stack([s.x0 for s in states]), x0.expand(len(states), *x0.shape))
     assert_close(states[-1].x, x0)
 
 
-CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256, False), (False, None, False)]
+CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256, False), (False, None, False), (0.5, 256, True)]
 
 
 @pytest.mark.parametrize(("clip", "levels", "clipped"), CLIPS)
@@ -112,8 +62,41 @@ CLIPS = [(None, 256, True), (None, None, False), (True, 256, True), (False, 256,
 def test_null_clips_what_has_grey_levels(name, clip, levels, clipped):
     diffusion = diffusion_of(linear(20), Setting(levels=levels))
     x = torch.full((1, 1), 4.0, dtype=F64)
-    states = list(make("sampler", name, clip=clip, steps=5)(diffusion, lambda x, t: -3 + 0 * x, x, lambda t: 0 * x))
+    states = list(
+        make("sampler", name, clip=clip, steps=5, spacing="trailing")(diffusion, lambda x, t: -3 + 0 * x, x, lambda t: 0 * x)
+    )
     assert all(bool(s.x0.abs().max() <= 1) == clipped for s in states)
+
+
+CHANGED = {
+    "steps": 7,
+    "spacing": "linspace",
+    "clip": 0.9,
+    "eta": 0.5,
+    "order": 4,
+    "midpoint": True,
+    "B": "bh1",
+    "churn": 1.0,
+    "churn_min": 0.5,
+    "churn_max": 2.0,
+    "noise_scale": 1.1,
+    "runge_kutta": False,
+}
+KEYS = [
+    (name, key) for name in options("sampler") for key in OmegaConf.load(CONF / "sampler" / f"{name}.yaml") if key[0] != "_"
+]
+
+
+@pytest.mark.parametrize(("name", "key"), KEYS)
+def test_every_key_of_every_sampler_changes_samples(name, key):
+    diffusion, x = diffusion_of(linear()), normal_like(torch.zeros(2, 1, 3, 3, dtype=F64), 0)
+
+    def drawn(**changes):
+        sampler = make("sampler", name, **{"steps": 9, **changes})
+        *_, last = sampler(diffusion, lambda x, t: 3 * torch.sin(2 * x), x, lambda t: normal_like(x, t))
+        return last.x
+
+    assert not torch.equal(drawn(), drawn(**{key: CHANGED[key]}))
 
 
 def test_all_steps_by_default():
@@ -129,7 +112,7 @@ def test_clipped_ddim_stays_consistent(prediction):
     x = 3 * normal_like(torch.zeros(4, 5, dtype=F64), 0)
     denoised = diffusion.denoiser(lambda x, t: 2 * torch.cos(5 * x), chain, clip=True)(x, 60)
     assert float(denoised.x0.abs().max()) == 1
-    eps = implied_eps(denoised.x0, x, chain[60])
+    eps = implied_eps(denoised.x0, x, chain[60].at_t)
     assert_close(diffuse(denoised.x0, eps, chain[60]), x)
     xs, x0, _ = DDIM().step(lambda xt, t: denoised, x, chain[60], None, None)
     step = chain[60]

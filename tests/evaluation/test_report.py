@@ -150,3 +150,12 @@ def test_the_protocol_of_analytic_dpm_starts_at_1_and_limits_the_last_noise_of_t
 def test_full_chains_have_no_word_of_spacing(run):
     told = evaluate(run, "-m", "variance=beta,beta_tilde")
     assert "spacing" not in (told.folder / "table.md").read_text()
+
+
+def test_network_calls_are_told_where_a_step_has_several(run):
+    told = evaluate(run, "-m", "sampler=heun,ddim", "sampler.steps=4", "sampler.spacing=trailing")
+    records = {arm["sampler"]: next(r["record"] for r in arm["results"] if r["record"].get("reference")) for arm in told.arms}
+    assert (records["heun"]["steps"], records["heun"]["calls"], "calls" in records["ddim"]) == (4, 7, False)
+    (note,) = [line for line in (told.folder / "table.md").read_text().splitlines() if line.startswith("Network calls")]
+    assert "heun in 4 steps: 7" in note
+    assert "ddim" not in note

@@ -114,7 +114,7 @@ def _cost(run: ComparedRun, key: str) -> float | None:
     value = run.run.summary.get(key)
     if key == "network_calls":
         records = [n.record for n in run.numbers.values() if n.record.get("reference") and n.record.get("sampler")]
-        value = records[0].get("steps") if records else None
+        value = records[0].get("calls", records[0].get("steps")) if records else None
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -66,8 +66,10 @@ def _no_gamma(config: Config) -> str | None:
 
 
 def _all_times(config: Config) -> str | None:
-    """A chain of all T steps is the same under every spacing."""
+    """A chain of all T steps is the same under every spacing, but for those by noise, in which times coincide."""
     T = at(config, "schedule.T")
+    if at(config, "sampler.spacing") in ("log_snr", "karras"):
+        return None
     return _has("sampler.steps", None, *([] if T is None else [T]))(config)
 
 

@@ -4,16 +4,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from ddpm_lab.core.gaussian import Normal
-from ddpm_lab.core.path import Chain, NoiseSchedule, Step
+from ddpm_lab.core.path import Chain, Marginal, NoiseSchedule, Step
 from ddpm_lab.core.prediction import Prediction
-from ddpm_lab.core.types import Coefficient, Data, Incompatible, Times
+from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible, Times
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
+from ddpm_lab.domains import shown
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B ...], t [B]) → output [B n_outputs·C ...]."""
@@ -62,9 +63,18 @@ def posterior_mean(x0: Data, xt: Data, step: Step) -> Data:
     return step.posterior(x0, xt)
 
 
-def implied_eps(x0: Data, xt: Data, step: Step) -> Data:
+def implied_eps(x0: Data, xt: Data, at_t: Marginal) -> Data:
     """DDPM Eq. 4 solved for ε."""
-    return (xt - step.at_t.signal_scale * x0) / step.at_t.noise_scale
+    return (xt - at_t.signal_scale * x0) / at_t.noise_scale
+
+
+def limited(x0: Data, clip: Clip) -> Data:
+    """x̂_0 as it is (False), clamped to [−1, 1] (True), or under the dynamic thresholding of Imagen (Saharia et al. 2022,
+    section 2.3): clamped to [−s, s] and divided by s, where s ≥ 1 is the quantile `clip` of |x̂_0| over each datum."""
+    if isinstance(clip, bool):
+        return x0.clamp(-1, 1) if clip else x0
+    s = x0.abs().flatten(1).quantile(clip, dim=1).clamp(min=1).reshape(-1, *[1] * (x0.ndim - 1))
+    return x0.clamp(-s, s) / s
 
 
 def eps_weight(step: Step, log_var: Tensor) -> Tensor:
@@ -92,13 +102,17 @@ class GaussianDiffusion:
                 "prediction",
             )
 
-    def clips_x0(self, clip: bool | None = None) -> bool:
-        """Whether x̂_0 is limited to [−1, 1]: `clip`, or the default where it is None, which is true for data with grey levels,
-        as in Ho's sampler and evaluation, unless the prediction is Mu. Raises Incompatible for clip=True on data without
-        grey levels, which have no such bounds."""
+    @overload
+    def clips_x0(self, clip: bool | None = None) -> bool: ...
+    @overload
+    def clips_x0(self, clip: Clip | None) -> Clip: ...
+    def clips_x0(self, clip: Clip | None = None) -> Clip:
+        """Whether and how x̂_0 is limited to [−1, 1], as `limited` says: `clip`, or the default where it is None, which is true
+        for data with grey levels, as in Ho's sampler and evaluation, unless the prediction is Mu. Raises Incompatible for a
+        clip on data without grey levels, which have no such bounds."""
         if clip and self.levels is None:
             raise Incompatible(
-                "clip=true limits x̂_0 to [-1, 1], and data without grey levels have no bounds", "sampler", "data"
+                f"clip={shown(clip)} limits x̂_0 to [-1, 1], and data without grey levels have no bounds", "sampler", "data"
             )
         return self.levels is not None and self.prediction.clips if clip is None else clip
 
@@ -127,19 +141,19 @@ class GaussianDiffusion:
             )
         return out[:, :channels], out[:, channels:] if self.variance.n_outputs == 2 else None
 
-    def reverse(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Reverse:
+    def reverse(self, out: Data, xt: Data, step: Step, clip: Clip = False) -> Reverse:
         """DDPM Eq. 1: p_θ(x_s | x_t), its mean Eq. 7 at x̂_0, which is Eq. 11 for a network that predicts ε. `clip` limits x̂_0
         to [−1, 1] before the mean is formed, as Ho's sampler does."""
         denoised = self.denoised(out, xt, step, clip)
         return Reverse(Normal(posterior_mean(denoised.x0, xt, step), denoised.log_var), denoised.x0)
 
-    def denoised(self, out: Data, xt: Data, step: Step, clip: bool = False) -> Denoised:
+    def denoised(self, out: Data, xt: Data, step: Step, clip: Clip = False) -> Denoised:
         """x̂_0 and log σ² from the network's output. The mean is left to the sampler."""
         prediction, raw = self.split(out, xt)
         x0 = self.prediction.x0(prediction, xt, step)
-        return Denoised(x0.clamp(-1, 1) if clip else x0, self.variance.log_var(raw, step))
+        return Denoised(limited(x0, clip), self.variance.log_var(raw, step))
 
-    def denoiser(self, net: Network, chain: Chain, clip: bool) -> Denoise:
+    def denoiser(self, net: Network, chain: Chain, clip: Clip) -> Denoise:
         """The model as a sampler sees it: a function of (x_t, t) for times t on `chain`."""
         covariance = self.variance if isinstance(self.variance, KnowsCovariance) else None
 

@@ -29,6 +29,11 @@ class Marginal(NamedTuple):
         """ᾱ_t / (1 − ᾱ_t), the signal-to-noise ratio; infinite at t = 0."""
         return (self.signal_scale / self.noise_scale) ** 2
 
+    @property
+    def sigma(self) -> Coefficient:
+        """√(1−ᾱ_t)/√ᾱ_t, the noise of x_t/√ᾱ_t = x_0 + σ ε: σ of Karras et al. 2022. 0 at t = 0, infinite where ᾱ_t = 0."""
+        return self.noise_scale / self.signal_scale
+
 
 class Mean(NamedTuple):
     """A mean of x_s that is linear in x_0 and x_t."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,13 +10,16 @@ from torch import Tensor
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
 from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
-from ddpm_lab.core.types import Coefficient, Data, Incompatible
+from ddpm_lab.core.spacing import Spacing, times_of
+from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 from ddpm_lab.domains import ClosedUnit, PositiveInt, checked
 
-Spacing = Literal["trailing", "leading", "linspace", "quadratic"]
 Noise = Callable[[int], Tensor]
 """Fresh standard normal noise for the step that leaves time t."""
+Settings = dict[str, int | float | bool | str | None]
+State = TypeVar("State")
+"""What a step leaves to the next: None, or the history of a multistep method."""
 
 
 class Sampled(NamedTuple):
@@ -27,39 +30,19 @@ class Sampled(NamedTuple):
     x0: Data
 
 
-@checked
-def spaced_times(T: PositiveInt, n: PositiveInt, spacing: Spacing = "trailing") -> tuple[int, ...]:
-    """n increasing times in 1..T. Raises Incompatible for n > T.
-
-    trailing ends at T and leading starts at 1, both with gaps of T/n (iDDPM's "ddimN" is leading); linspace holds both ends
-    (iDDPM's "N"); quadratic grows as the square and ends at T (DDIM appendix D.2, widened where the squares coincide).
-    """
-    if n > T:
-        raise Incompatible(f"steps={n} exceeds T={T}; allowed is 1 to {T}, or null for all", "sampler", "schedule")
-    match spacing:
-        case "trailing":
-            return tuple(-(-i * T // n) for i in range(1, n + 1))
-        case "leading":
-            return tuple(i * T // n + 1 for i in range(n))
-        case "linspace":
-            return (T,) if n == 1 else tuple(round(i * (T - 1) / (n - 1)) + 1 for i in range(n))
-        case "quadratic":
-            return tuple(max(i, round(T * (i / n) ** 2)) for i in range(1, n + 1))
-
-
-class Sampler(ABC):
-    """`steps` network calls (None: all T) at times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]; None takes the default,
-    `GaussianDiffusion.clips_x0`."""
+class Sampler(ABC, Generic[State]):
+    """`steps` steps (None: all T) from times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]: true clamps, a number is the
+    quantile of dynamic thresholding (`diffusion.limited`), None takes the default, `GaussianDiffusion.clips_x0`."""
 
     draws_noise = True
 
-    def __init__(self, steps: PositiveInt | None = None, spacing: Spacing = "trailing", clip: bool | None = None) -> None:
+    def __init__(self, steps: PositiveInt | None = None, spacing: Spacing = "trailing", clip: Clip | None = None) -> None:
         self.steps, self.clip = steps, clip
         self.spacing: Spacing = spacing
 
     def chain(self, schedule: NoiseSchedule) -> Chain:
         """The times this sampler visits. Raises Incompatible for more steps than T, or an end before T where ᾱ_T = 0."""
-        times = spaced_times(schedule.T, schedule.T if self.steps is None else self.steps, self.spacing)
+        times = times_of(schedule, schedule.T if self.steps is None else self.steps, self.spacing)
         if schedule.reaches_zero and times[-1] != schedule.T:
             raise Incompatible(
                 f"spacing={self.spacing} starts at t = {times[-1]} of T={schedule.T}, and ᾱ_t = 0 at t = T alone: "
@@ -75,9 +58,22 @@ class Sampler(ABC):
         diffusion.clips_x0(self.clip)
 
     @abstractmethod
-    def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: Any) -> tuple[Data, Data, Any]:
-        """From x_t to (x_s, x̂_0, state). `z` is fresh noise, None in the last step and where `noisy` is false. The next step
-        gets `state`, for multistep methods."""
+    def start(self, chain: Chain) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: State) -> tuple[Data, Data, State]:
+        """From x_t to (x_s, x̂_0, state). `z` is fresh noise, None where `noisy` or `adds_noise` is false. The next step gets
+        the state."""
+
+    def calls(self, chain: Chain) -> int:
+        """Network calls of a sample on this chain."""
+        return len(chain)
+
+    @property
+    def settings(self) -> Settings:
+        """What distinguishes it from others of its class, besides times and clipping."""
+        return {}
 
     def uses(self, variance: ReverseVariance) -> bool:
         """Whether samples depend on the reverse variance."""
@@ -87,19 +83,34 @@ class Sampler(ABC):
         """Whether steps draw noise under this variance."""
         return self.draws_noise
 
+    def adds_noise(self, step: Step) -> bool:
+        """Whether this step does."""
+        return bool(step.s > 0)
+
+    def denoiser(self, diffusion: GaussianDiffusion, net: Network) -> Denoise:
+        """The model as the steps see it."""
+        return diffusion.denoiser(net, self.chain(diffusion.schedule), diffusion.clips_x0(self.clip))
+
     @torch.inference_mode()
     def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
         """Yields the states from x_T = x down to x_0."""
-        chain, state, noisy = self.chain(diffusion.schedule), None, self.noisy(diffusion.variance)
-        denoise = diffusion.denoiser(net, chain, diffusion.clips_x0(self.clip))
+        chain, noisy = self.chain(diffusion.schedule), self.noisy(diffusion.variance)
+        denoise, state = self.denoiser(diffusion, net), self.start(chain)
         for step in chain.steps_down():
-            z = noise(int(step.t)) if noisy and step.s > 0 else None
+            z = noise(int(step.t)) if noisy and self.adds_noise(step) else None
             x, x0, state = self.step(denoise, x, step, z, state)
             yield Sampled(int(step.s), x, x0)
 
 
+class OneStep(Sampler[None]):
+    """A step depends on x_t alone."""
+
+    def start(self, chain: Chain) -> None:
+        return None
+
+
 @checked
-class Ancestral(Sampler):
+class Ancestral(OneStep):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
@@ -111,7 +122,7 @@ class Ancestral(Sampler):
 
 
 @checked
-class DDIM(Sampler):
+class DDIM(OneStep):
     """DDIM Eq. 12 and 16 (Song et al. 2021): σ = η √β̃. η = 0 is deterministic, η = 1 is ancestral with σ² = β̃.
 
     A variance that estimates E Cov(x_0 | x_t) adds its share, also at η = 0: Analytic-DDIM, Bao et al. 2022, Theorem 1 with
@@ -123,10 +134,14 @@ class DDIM(Sampler):
         steps: PositiveInt | None = 50,
         eta: ClosedUnit = 0.0,
         spacing: Spacing = "trailing",
-        clip: bool | None = None,
+        clip: Clip | None = None,
     ) -> None:
         super().__init__(steps, spacing, clip)
         self.eta, self.draws_noise = eta, eta > 0
+
+    @property
+    def settings(self) -> Settings:
+        return {"eta": self.eta}
 
     def uses(self, variance: ReverseVariance) -> bool:
         return isinstance(variance, KnowsCovariance)

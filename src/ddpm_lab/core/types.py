@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ddpm_lab.domains import Incompatible as Incompatible
+from ddpm_lab.domains import OpenUnit
 
 Data = Float[Tensor, "B ..."]
 """States x_0, x_s, x_t, noise, network outputs."""
@@ -15,7 +16,8 @@ Times = Int[Tensor, " B"]
 """The paper's t: 1..T, and 0 for data."""
 Coefficient = Float[Tensor, "..."]
 """Zero-dimensional for one step of a sampler, B 1 ... 1 for a batch of times."""
-
+Clip = bool | OpenUnit
+"""How x̂_0 is limited to [−1, 1]: see `diffusion.limited`."""
 
 Function = TypeVar("Function", bound=Callable)
 

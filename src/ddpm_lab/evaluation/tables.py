@@ -39,6 +39,7 @@ def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
         groups = comparable(arms, score)
         for group in groups:
             notes = [SPACING] if few_steps(group, score) else []
+            notes += [line] if (line := several_calls(group, score)) else []
             if group is not groups[0]:
                 differences = incomparable(groups[0][0].scores[score].record, group[0].scores[score].record)
                 notes.append(f"(not comparable with the first of these tables: {'; '.join(map(str, differences))})")
@@ -62,6 +63,15 @@ def few_steps(group: Sequence[Evaluated], score: str) -> bool:
     """Whether some chain is shorter than the full one."""
     records = [arm.scores[score].record for arm in group]
     return any(record.get("spacing") is not None and record["steps"] != record.get("T") for record in records)
+
+
+def several_calls(group: Sequence[Evaluated], score: str) -> str:
+    """The network calls of samples of which a step has other than one; empty where there are none."""
+    records = [(arm.choice.names.get("sampler"), arm.scores[score].record) for arm in group if score == DISTANCE]
+    counts = {
+        f"{name} in {r['steps']} steps: {r['calls']}": None for name, r in records if r.get("calls") not in (None, r["steps"])
+    }
+    return f"Network calls a sample: {', '.join(counts)}." if counts else ""
 
 
 def title(group: Sequence[Evaluated], score: str) -> str:

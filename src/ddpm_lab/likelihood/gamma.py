@@ -55,7 +55,7 @@ class GammaMeter(Meter):
         noised = self.diffusion.noised(x0.repeat(len(times), *[1] * (x0.ndim - 1)), like(eps, x0), t)
         out = net(noised.xt, to_device(t, x0.device)).to(x0.dtype)
         x0_hat = self.diffusion.prediction.x0(self.diffusion.split(out, noised.xt)[0], noised.xt, noised.step)
-        eps_hat = implied_eps(x0_hat, noised.xt, noised.step).double()
+        eps_hat = implied_eps(x0_hat, noised.xt, noised.step.at_t).double()
         norm = (eps_hat**2).flatten(1).mean(1)
         lost = (noised.x0.double() ** 2 - x0_hat.double() ** 2).flatten(1).mean(1)
         return torch.stack([norm, norm**2, lost, lost**2]).reshape(4, len(times), -1)

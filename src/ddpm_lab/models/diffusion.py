@@ -17,6 +17,7 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.domains import shown
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
@@ -155,18 +156,21 @@ class Diffusion(Model):
     def card(self, x0: Tensor) -> list[str]:
         lines = card.schedule_card(self.diffusion, self.loss, x0)
         if not self.sampler.uses(self.diffusion.variance):
-            eta = getattr(self.sampler, "eta", None)
-            name = named(self.sampler) + ("" if eta is None else f" (eta={eta})")
+            settings = ", ".join(f"{key}={shown(value)}" for key, value in self.sampler.settings.items())
+            name = named(self.sampler) + (settings and f" ({settings})")
             lines.append(f"sampler={name} does not use the variance: samples are the same for every variance")
         return lines
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance
+        calls = sampler.calls(sampler.chain(self.diffusion.schedule))
         return {
             "sampler": named(sampler),
             "steps": self.sample_steps,
+            **({} if calls == self.sample_steps else {"calls": calls}),
             "spacing": sampler.spacing,
-            "eta": getattr(sampler, "eta", None),
+            "eta": None,
+            **sampler.settings,
             "variance": named(variance) if sampler.uses(variance) else None,
             "clip": self.diffusion.clips_x0(sampler.clip),
             "T": self.diffusion.schedule.T,
