@@ -67,7 +67,7 @@ INDEXED = [
     *(("DDPM", "Eq", n) for n in range(1, 15)),
     *(("DDPM", "Algorithm", n) for n in (1, 2)),
     *(("iDDPM", "Eq", n) for n in range(15, 19)),
-    *(("DDIM", "Eq", n) for n in (7, 12, 16)),
+    *(("DDIM", "Eq", n) for n in (7, 12, 13, 14, 16)),
     ("Analytic-DPM", "Theorem", 1),
     *(("Analytic-DPM", "Eq", n) for n in (8, 9)),
 ]

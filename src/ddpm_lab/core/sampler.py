@@ -88,9 +88,13 @@ class Sampler(ABC):
         return self.draws_noise
 
     @torch.inference_mode()
-    def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
-        """Yields the states from x_T = x down to x_0."""
+    def __call__(
+        self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise, start: int | None = None
+    ) -> Iterator[Sampled]:
+        """Yields the states from x_T = x, or from x_t = x for t = `start`, down to x_0. Raises ValueError for a start outside
+        1..T."""
         chain, state, noisy = self.chain(diffusion.schedule), None, self.noisy(diffusion.variance)
+        chain = chain if start is None else chain.up_to(start)
         denoise = diffusion.denoiser(net, chain, diffusion.clips_x0(self.clip))
         for step in chain.steps_down():
             z = noise(int(step.t)) if noisy and step.s > 0 else None
