@@ -98,7 +98,14 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
 
 
 def subject_of(
-    folder: str, checkpoint: str, weights: str | None, device: str, seed: int, batch: int, sample_precision: str, compile: bool
+    folder: str,
+    checkpoint: str,
+    weights: str | None,
+    device: str,
+    seed: int,
+    batch: int,
+    sample_precision: str = "32-true",
+    compile: bool = False,
 ) -> Subject:
     """The model of a checkpoint, whose data are read when they are needed. Raises UserError."""
     run = load(checkpoint, weights).to(device_of(device))
