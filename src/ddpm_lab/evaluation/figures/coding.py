@@ -48,11 +48,13 @@ class Coding(PaperFigure):
         draw_strip(right, tiled(_pictures(of, self.rows, times), len(columns)), columns)
         caption = (
             "Progressive coding (as section 4.3 and Fig. 5 of Ho et al. 2020). Left: distortion, the RMSE of x̂_0 in grey "
-            "levels of 255, against rate, the bits/dim sent before x_t is known, on "
-            f"{self.n} held-out data, each at one in {self.stride} times; lossless at {bound.total_bpd:.2f} bits/dim. "
-            f"Right: x̂_0 of {self.rows} data, one a row, at the rates above, in bits/dim. The code is that of the full chain, and of no sampler."
+            f"levels of 255, against rate, the bits/dim sent before x_t is known, on {self.n} held-out data, each at one in "
+            f"{self.stride} of T = {of.diffusion.schedule.T} times; lossless at {bound.total_bpd:.2f} bits/dim. "
+            f"Right: x̂_0 of {self.rows} data, one a row, at the rates above. Reverse variance {of.choice.names['variance']}, "
+            f"x̂_0 {'clipped' if of.diffusion.clips_x0() else 'not clipped'}."
         )
-        return Drawn(figure, caption, {"bound_bpd": bound.total_bpd, "n": self.n, "stride": self.stride})
+        numbers = {"bound_bpd": bound.total_bpd, "n": self.n, "stride": self.stride}
+        return Drawn(figure, caption, numbers, sampled=False)
 
 
 def _last(curve: RateDistortion, times: tuple[int, ...], rate: float) -> int:

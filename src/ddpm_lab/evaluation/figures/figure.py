@@ -35,6 +35,8 @@ class Drawn(NamedTuple):
     figure: Figure
     caption: str
     numbers: Mapping[str, float] = MappingProxyType({})
+    sampled: bool = True
+    """Whether the sampler has a part in it."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,15 @@ class Trained:
         *_, last = self.sampler(self.diffusion, self.net, xt, noise, start=t)
         return last.x
 
-    @property
-    def how(self) -> str:
-        """In words, for a caption."""
+    def how(self, sampled: bool) -> str:
+        """In words, for a caption. `sampled`: whether the sampler has a part."""
         names, record, subject = self.choice.names_of_samples, self.choice.record_of_samples, self.subject
         parts = [f"Weights {subject.run.weights} of {subject.checkpoint} at step {subject.run.step}", f"seed {subject.seed}"]
-        eta = f" (η = {record['eta']:g})" if record.get("eta") is not None else ""
-        parts.append(f"sampler {names['sampler']}{eta} in {record['steps']} of {record['T']} steps ({record['spacing']})")
-        parts.append(
-            "which uses no reverse variance" if record["variance"] is None else f"reverse variance {names['variance']}"
-        )
-        parts.append(f"x̂_0 {'clipped' if record['clip'] else 'not clipped'}")
+        if sampled:
+            eta = f" (η = {record['eta']:g})" if record.get("eta") is not None else ""
+            parts.append(f"sampler {names['sampler']}{eta} in {record['steps']} of {record['T']} steps ({record['spacing']})")
+            parts.append("no reverse variance" if record["variance"] is None else f"reverse variance {names['variance']}")
+            parts.append(f"x̂_0 {'clipped' if record['clip'] else 'not clipped'}")
         return f"{', '.join(parts)}."
 
     @property
@@ -131,7 +131,7 @@ def write(name: str, drawn: Drawn, of: Trained | None, folder: Path) -> list[Pat
     cannot be written."""
     paths = {kind: folder / f"{name}.{kind}" for kind in (*FORMATS, "txt", "json")}
     record = {} if of is None else of.record
-    caption = " ".join([drawn.caption, *([] if of is None else [of.how])])
+    caption = " ".join([drawn.caption, *([] if of is None else [of.how(drawn.sampled)])])
     with unwritable(folder, "out"):
         for kind, dpi in FORMATS.items():
             with replacing(paths[kind]) as partial:

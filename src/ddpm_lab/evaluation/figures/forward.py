@@ -31,4 +31,4 @@ class Forward(PaperFigure):
             f"The forward process: x_t ~ q(x_t | x_0) of {self.n} held-out data, one a row, each with one noise ε at all t "
             f"(Eq. 4 of Ho et al. 2020); t of {T} above. Values are cut to [−1, 1] where they are shown."
         )
-        return Drawn(strip(torch.stack(x, 1), [f"t = {t}" if t else "data" for t in times]), caption)
+        return Drawn(strip(torch.stack(x, 1), [f"t = {t}" if t else "data" for t in times]), caption, sampled=False)

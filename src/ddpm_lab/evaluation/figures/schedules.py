@@ -41,6 +41,6 @@ class Schedules(PaperFigure):
         figure.legend(loc="outside right center", frameon=False, fontsize=8)
         caption = (
             f"Noise schedules, T = {self.T}: the signal's share of the variance ᾱ_t, the log signal-to-noise ratio, and the "
-            "weight of ‖ε − ε̂‖² in the variational bound for σ² = β (Eq. 12 of Ho et al. 2020). No model has a part in this figure."
+            "weight of ‖ε − ε̂‖² in the variational bound for σ² = β (Eq. 12 of Ho et al. 2020)."
         )
         return Drawn(figure, caption)
