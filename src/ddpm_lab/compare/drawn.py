@@ -43,7 +43,7 @@ def drawn(shown: Figure) -> of_matplotlib.Figure:
     axes = made.add_subplot()
     KINDS[shown.kind](axes, shown)
     for which, settings in (("x", shown.x), ("y", shown.y)):
-        axes.set(**{f"{which}label": _text(settings["title"])})
+        getattr(axes, f"set_{which}label")(_text(settings["title"]), fontsize=9)
         if settings.get("type") == "log":
             axes.set(**{f"{which}scale": "log"})
     axes.spines[["top", "right"]].set_visible(False)
