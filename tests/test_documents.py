@@ -135,7 +135,9 @@ def test_every_option_is_described():
 
 # Code and command lines
 
-COMMAND = re.compile(r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|figures|compare|dashboard)\.py[^`\n]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|figures|compare|dashboard)\.py[^`\n]*)", re.MULTILINE
+)
 PLACEHOLDERS = ("OPTION", "GROUP", "…", "schedule=power")
 """Of commands that are not whole, or need the example of README.md, which has a test of its own."""
 REFUSED = ("schedule=cosin", "loss=simple variance=learned_range", "variance=learned_range loss=simple")

@@ -64,7 +64,7 @@ def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Pat
 def strip(x: Tensor, columns: Sequence[str], rows: Sequence[str] = ()) -> Figure:
     """Rows × columns × C H W in [−1, 1] as a picture of 100 dots per inch, columns labelled above, rows at the left."""
     canvas = tiled(x.flatten(0, 1), len(columns))
-    left = 10 + 5 * max(map(len, rows), default=0)
+    left = 12 + 6 * max(map(len, rows), default=0)
     height, width = canvas.shape[0] + 40, canvas.shape[1] + 10 + left
     figure = Figure(figsize=(width / 100, height / 100))
     axes = figure.add_axes((left / width, 10 / height, canvas.shape[1] / width, canvas.shape[0] / height))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import numpy as np
 import torch
 from annotated_types import Gt, Le, MinLen
 from matplotlib.figure import Figure
@@ -40,12 +41,9 @@ class Coding(PaperFigure):
         bound = meter.result()
         curve = bound.rate_distortion()
         times = [_last(curve, bound.times[::-1], rate) for rate in self.rates]
-        figure = Figure(figsize=(8.6, 2.6 + 0.5 * max(0, self.rows - 4)), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
-        left.plot(curve.rate_bpd, curve.rmse, color="#0072b2")
-        left.set(xlabel="rate, bits/dim", ylabel="distortion, RMSE of 255", xlim=(0, None), ylim=(0, None))
         columns = [*(f"{rate:g}\nt = {t}" for rate, t in zip(self.rates, times, strict=True)), "data"]
-        draw_strip(right, tiled(_pictures(of, self.rows, times), len(columns)), columns)
+        canvas = tiled(_pictures(of, self.rows, times), len(columns))
+        figure = _beside(_smooth(curve, self.stride), canvas, columns)
         caption = (
             "Progressive coding (as section 4.3 and Fig. 5 of Ho et al. 2020). Left: distortion, the RMSE of x̂_0 in grey "
             f"levels of 255, against rate, the bits/dim sent before x_t is known, on {self.n} held-out data, each at one in "
@@ -55,6 +53,26 @@ class Coding(PaperFigure):
         )
         numbers = {"bound_bpd": bound.total_bpd, "n": self.n, "stride": self.stride}
         return Drawn(figure, caption, numbers, sampled=False)
+
+
+def _beside(curve: RateDistortion, canvas: np.ndarray, columns: list[str]) -> Figure:
+    """The curve, and the pictures at two inches of height."""
+    width = 1.9 * canvas.shape[1] / canvas.shape[0]
+    figure = Figure(figsize=(3.6 + width, 2.7), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3.2, width))
+    left.plot(curve.rate_bpd, curve.rmse, color="#0072b2")
+    left.set(xlabel="rate, bits/dim", ylabel="distortion, RMSE of 255", xlim=(0, None), ylim=(0, None))
+    draw_strip(right, canvas, columns)
+    return figure
+
+
+def _smooth(curve: RateDistortion, stride: int) -> RateDistortion:
+    """Means over `stride` times, among which each datum is measured once; those below 2 · `stride` as they are."""
+    parts = [values[: -2 * stride] for values in (curve.rate_bpd, curve.rmse.square())]
+    whole = len(parts[0]) // stride * stride
+    rate, square = (part[len(part) - whole :].reshape(-1, stride).mean(1) for part in parts)
+    ends = (curve.rate_bpd[-2 * stride :], curve.rmse[-2 * stride :])
+    return RateDistortion(torch.cat([rate, ends[0]]), torch.cat([square.sqrt(), ends[1]]))
 
 
 def _last(curve: RateDistortion, times: tuple[int, ...], rate: float) -> int:

@@ -17,7 +17,8 @@ from ddpm_lab.pictures import strip
 
 HOW = {
     "q": "both noised to x_t by one ε, mixed linearly, and sampled from there by one noise (as Fig. 8 and 9 of Ho et al. 2020)",
-    "ddim": "their codes at t, mixed on the arc between them and decoded by DDIM (section 5.3 of Song et al. 2021)",
+    "ddim": "their codes at t by the probability flow, mixed on the arc between them and decoded by DDIM (section 5.3 of Song et al. "
+    "2021), x̂_0 not clipped, in the part below t of {steps} steps of all T ({spacing})",
 }
 
 
@@ -43,13 +44,14 @@ class Interpolation(PaperFigure):
         times, between = of.times(self.at), {"q": _by_q, "ddim": _by_codes}[self.method]
         fractions = torch.linspace(0, 1, self.points)
         rows = [torch.cat([a, between(of, a, b, fractions, t), b]) for t in times]
+        how = HOW[self.method].format(steps=len(of.chain), spacing=of.sampler.spacing)
         caption = (
             f"Interpolation between held-out data {self.pair[0]} (left) and {self.pair[1]} (right) at t = "
-            f"{', '.join(map(str, times))} of {of.diffusion.schedule.T}, one a row: {HOW[self.method]}. Share λ of the second "
+            f"{', '.join(map(str, times))} of {of.diffusion.schedule.T}, one a row: {how}. Share λ of the second "
             "above."
         )
-        columns = ["data", *(f"λ = {fraction:.2g}" for fraction in fractions.tolist()), "data"]
-        return Drawn(strip(torch.stack(rows), columns, [f"t = {t}" for t in times]), caption)
+        columns = ["data", *(f"λ = {fraction:.3g}" for fraction in fractions.tolist()), "data"]
+        return Drawn(strip(torch.stack(rows), columns, [f"t = {t}" for t in times]), caption, sampled=self.method == "q")
 
 
 def _by_q(of: Trained, a: Tensor, b: Tensor, fractions: Tensor, t: int) -> Tensor:

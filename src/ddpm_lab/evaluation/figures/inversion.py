@@ -42,10 +42,8 @@ class Inversion(PaperFigure):
         total = float(rmse.square().mean().sqrt())
         caption = (
             f"Inversion (section 5.4 of Song et al. 2021): {self.n} held-out data, their codes x_t at t = {t} of "
-            f"{of.diffusion.schedule.T} by the probability flow in {len(chain)} steps of the sampler's chain, x̂_0 not clipped, "
+            f"{of.diffusion.schedule.T} by the probability flow in {len(chain)} steps ({of.sampler.spacing}), x̂_0 not clipped, "
             f"and what DDIM decodes them to. RMSE {total:.2f} grey levels of 255; of each datum above."
         )
-        x = torch.stack([x0, code, decoded])
-        return Drawn(
-            strip(x, [f"{e:.2f}" for e in rmse.tolist()], ["data", "code", "decoded"]), caption, {"rmse_of_255": total}
-        )
+        x, errors = torch.stack([x0, code, decoded]), [f"{e:.2f}" for e in rmse.tolist()]
+        return Drawn(strip(x, errors, ["data", "code", "decoded"]), caption, {"rmse_of_255": total}, sampled=False)

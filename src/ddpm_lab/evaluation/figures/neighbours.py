@@ -20,6 +20,7 @@ from ddpm_lab.pictures import strip
 
 COPY = 1 / 3
 """Of the distance to the nearest over that to the second nearest: a sample below it counts as memorised (Yoon et al. 2023)."""
+WORDS = {"pixels": "pixels", "classifier": "features of a classifier of the data's labels", "inception": "Inception features"}
 Space = Callable[[Tensor], Tensor]
 
 
@@ -59,12 +60,12 @@ class Neighbours(PaperFigure):
         numbers = {f"{name}_ratio_median": float(ratio.median()) for name, ratio in ratios.items()}
         numbers |= {f"{name}_ratio_below_third": share for name, share in copies.items()}
         words = " and ".join(
-            f"{share:.1%} in {name} (median ratio {ratios[name].median():.2f})" for name, share in copies.items()
+            f"{share:.1%} in {WORDS[name]} (median ratio {ratios[name].median():.2f})" for name, share in copies.items()
         )
         caption = (
             f"Nearest training data: of {self.n} samples the {self.rows} with the smallest ratio of the distances to their "
             f"nearest and second nearest training datum in pixels (at the left), each with its {self.nearest} nearest by the "
-            f"L2 distance in {' and in features of '.join(near)}. A ratio below 1/3 hints at memorisation (Yoon et al. "
+            f"L2 distance in {' and in '.join(WORDS[name] for name in near)}. A ratio below 1/3 hints at memorisation (Yoon et al. "
             f"2023): {words}."
         )
         labels = [f"{ratio:.2f}" for ratio in ratios["pixels"][shown].tolist()]
