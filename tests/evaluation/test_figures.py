@@ -26,6 +26,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.figures import figure as files
 from ddpm_lab.evaluation.figures.inpainting import known_of
 from ddpm_lab.evaluation.figures.inversion import check_codes
+from ddpm_lab.pictures import tiled
 from evaluation.support import DIGITS, VECTORS, copied
 
 FEW_STEPS = ["sampler=ddim", "sampler.steps=4"]
@@ -226,13 +227,10 @@ def test_neighbours_know_a_copy(run):
 
 
 def test_coding_shows_what_was_sent(run):
-    with (
-        patch("ddpm_lab.evaluation.figures.coding.draw_strip") as strip,
-        patch("ddpm_lab.evaluation.figures.coding.tiled") as tiles,
-    ):
+    place = "ddpm_lab.evaluation.figures.coding"
+    with patch(f"{place}.draw_strip") as strip, patch(f"{place}.tiled", wraps=tiled) as tiles:
         content = draw("coding", f"ckpt={run}", "figure.n=20", "figure.stride=5", "figure.rows=2", "figure.rates=[0.001,64]")
-    columns = strip.call_args.args[2]
-    assert columns == ["0.001\nt = 20", "64\nt = 1", "data"]
+    assert strip.call_args.args[2] == ["0.001\nt = 20", "64\nt = 1", "data"]
     pictures = tiles.call_args.args[0].unflatten(0, (2, 3))
     assert torch.equal(pictures[:, 2], held_out(2))
     assert (pictures[:, 1] - pictures[:, 2]).abs().mean() < (pictures[:, 0] - pictures[:, 2]).abs().mean()

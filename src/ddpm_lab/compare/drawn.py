@@ -97,7 +97,7 @@ def _colour(entry: Entry) -> str:
 
 
 def _further(styles: Sequence[str], entry: Entry) -> str:
-    return styles[entry["choice"] // len(COLOURS) % len(styles)]
+    return styles[int(entry["choice"]) // len(COLOURS) % len(styles)]
 
 
 def _point(entry: Entry, symbol: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from ddpm_lab.pictures import strip
 
 HOW = {
     "q": "both noised to x_t by one ε, mixed linearly, and sampled from there by one noise (as Fig. 8 and 9 of Ho et al. 2020)",
-    "ddim": "their codes at t by the probability flow, mixed on the arc between them and decoded by DDIM (section 5.3 of Song et al. "
-    "2021), x̂_0 not clipped, in the part below t of {steps} steps of all T ({spacing})",
+    "ddim": "their codes at t by the probability flow, mixed on the arc between them and decoded by DDIM (section 5.3 of "
+    "Song et al. 2021), x̂_0 not clipped, in the part below t of {steps} steps of all T ({spacing})",
 }
 
 
@@ -66,5 +66,5 @@ def _by_q(of: Trained, a: Tensor, b: Tensor, fractions: Tensor, t: int) -> Tenso
 def _by_codes(of: Trained, a: Tensor, b: Tensor, fractions: Tensor, t: int) -> Tensor:
     chain = of.chain.up_to(t)
     codes = encode(of.diffusion, of.net, torch.cat([a, b]), chain)
-    ends = (code.expand(len(fractions), *of.model.shape) for code in codes)
-    return decode(of.diffusion, of.net, slerp(*ends, fractions), chain)
+    first, second = (code.expand(len(fractions), *of.model.shape) for code in codes)
+    return decode(of.diffusion, of.net, slerp(first, second, fractions), chain)

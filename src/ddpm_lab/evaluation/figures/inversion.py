@@ -31,7 +31,7 @@ class Inversion(PaperFigure):
 
     def check(self, of: Trained) -> None:
         of.check_size("n", self.n)
-        check_codes(self.at, *of.times([self.at]), of)
+        check_codes(self.at, of.times([self.at])[0], of)
 
     def draw(self, of: Trained) -> Drawn:
         (t,), x0 = of.times([self.at]), of.x0(self.n)

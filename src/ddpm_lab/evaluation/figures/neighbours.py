@@ -65,8 +65,8 @@ class Neighbours(PaperFigure):
         caption = (
             f"Nearest training data: of {self.n} samples the {self.rows} with the smallest ratio of the distances to their "
             f"nearest and second nearest training datum in pixels (at the left), each with its {self.nearest} nearest by the "
-            f"L2 distance in {' and in '.join(WORDS[name] for name in near)}. A ratio below 1/3 hints at memorisation (Yoon et al. "
-            f"2023): {words}."
+            f"L2 distance in {' and in '.join(WORDS[name] for name in near)}. A ratio below 1/3 hints at "
+            f"memorisation (Yoon et al. 2023): {words}."
         )
         labels = [f"{ratio:.2f}" for ratio in ratios["pixels"][shown].tolist()]
         return Drawn(strip(torch.cat(pictures, 1), columns, labels), caption, numbers)
