@@ -28,7 +28,7 @@ def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Pa
         earlier.unlink()
     written = []
     for i, shown in enumerate(figures, 1):
-        title = unicodedata.normalize("NFKD", re.split("[;:]", shown.title)[0]).encode("ascii", "ignore").decode()
+        title = unicodedata.normalize("NFKD", shown.title.partition(";")[0]).encode("ascii", "ignore").decode()
         path = folder / f"{i:02d}_{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')[:80]}.{kind}"
         stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
         with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab"}), replacing(path) as partial:
