@@ -70,7 +70,7 @@ INDEXED = [
     *(("DDPM", "Eq", n) for n in range(1, 15)),
     *(("DDPM", "Algorithm", n) for n in (1, 2)),
     *(("iDDPM", "Eq", n) for n in range(15, 19)),
-    *(("DDIM", "Eq", n) for n in (7, 12, 16)),
+    *(("DDIM", "Eq", n) for n in (7, 12, 13, 14, 16)),
     ("Analytic-DPM", "Theorem", 1),
     *(("Analytic-DPM", "Eq", n) for n in (8, 9)),
     ("DPM-Solver++", "Algorithm", 2),
@@ -142,7 +142,9 @@ def test_every_option_is_described():
 
 # Code and command lines
 
-COMMAND = re.compile(r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|compare|dashboard)\.py[^`\n]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|figures|compare|dashboard)\.py[^`\n]*)", re.MULTILINE
+)
 PLACEHOLDERS = ("OPTION", "GROUP", "…", "schedule=power")
 """Of commands that are not whole, or need the example of README.md, which has a test of its own."""
 REFUSED = ("schedule=cosin", "loss=simple variance=learned_range", "variance=learned_range loss=simple")
@@ -198,27 +200,29 @@ def desk(run_of, tmp_path_factory):
 def parse(program: str, argv: list[str]) -> None:
     """All that happens before anything is trained, measured or fetched."""
     from ddpm_lab.cli import compare, dashboard, evaluate
-    from ddpm_lab.config.evaluated import completed, completed_for_samples
+    from ddpm_lab.config.evaluated import completed, completed_for_figures, completed_for_samples
     from ddpm_lab.config.flags import config_dirs
     from ddpm_lab.config.grammar import canonical
-    from ddpm_lab.config.help import EVALUATE, SAMPLE, TRAIN, help_for_group, help_text
+    from ddpm_lab.config.help import EVALUATE, FIGURES, SAMPLE, TRAIN, help_for_group, help_text
     from ddpm_lab.config.options import conf_dir
     from ddpm_lab.config.preflight import preflight
 
     if program in ("compare", "dashboard"):
         {"compare": compare, "dashboard": dashboard}[program].parsed(argv)
         return
-    above = {"train": [], "evaluate": ["evaluate"], "sample": ["sample", "evaluate"]}[program]
+    above = {"train": [], "evaluate": ["evaluate"]}.get(program, [program, "evaluate"])
     dirs = [*(conf_dir() / name for name in above), *config_dirs(argv)]
     if "--help" in argv:
-        top, groups = {"train": TRAIN, "evaluate": EVALUATE, "sample": SAMPLE}[program], argv[argv.index("--help") + 1 :]
+        pages = {"train": TRAIN, "evaluate": EVALUATE, "sample": SAMPLE, "figures": FIGURES}
+        top, groups = pages[program], argv[argv.index("--help") + 1 :]
         assert help_for_group(groups[0], dirs, top) if groups else help_text(dirs, top)
     elif program == "train":
         assert preflight(canonical(argv, dirs)[0], dirs)
     else:
         argv = evaluate.with_own_sampler(canonical(argv, dirs)[0], dirs)
         typed = {word.partition("=")[0] for word in argv}
-        check = completed_for_samples if program == "sample" else functools.partial(completed, typed=typed)
+        others = {"sample": completed_for_samples, "figures": completed_for_figures}
+        check = others.get(program) or functools.partial(completed, typed=typed)
         assert preflight(argv, dirs, lambda cfg, dirs, sweep: check(cfg, dirs))
 
 

@@ -1,10 +1,12 @@
 """Samples as pictures."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -56,16 +58,28 @@ def save_progression(frames: list[Tensor], labels: list[str], path: Path) -> Pat
     """Frames (each N × shape) side by side, one column per frame, labelled above."""
     if frames[0].ndim == 2:
         return _save_scatter(frames, path, labels)
-    canvas = tiled(torch.stack(frames, 1).flatten(0, 1), columns=len(frames))
+    return _save_figure(strip(torch.stack(frames, 1), labels), path)
+
+
+def strip(x: Tensor, columns: Sequence[str], rows: Sequence[str] = ()) -> Figure:
+    """Rows × columns × C H W in [−1, 1] as a picture of 100 dots per inch, columns labelled above, rows at the left."""
+    canvas = tiled(x.flatten(0, 1), len(columns))
+    left = 12 + 6 * max(map(len, rows), default=0)
+    height, width = canvas.shape[0] + 40, canvas.shape[1] + 10 + left
+    figure = Figure(figsize=(width / 100, height / 100))
+    axes = figure.add_axes((left / width, 10 / height, canvas.shape[1] / width, canvas.shape[0] / height))
+    draw_strip(axes, canvas, columns, rows)
+    return figure
+
+
+def draw_strip(axes: Axes, canvas: np.ndarray, columns: Sequence[str], rows: Sequence[str] = ()) -> None:
+    """`tiled` pictures on axes, every pixel sharp."""
     height, width = canvas.shape[:2]
-    figure = Figure(figsize=((width + 20) / 100, (height + 40) / 100))
-    axes = figure.add_axes((10 / (width + 20), 10 / (height + 40), width / (width + 20), height / (height + 40)))
     axes.imshow(canvas.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    column = width / len(frames)
-    axes.set_xticks([(i + 0.5) * column for i in range(len(frames))], labels, fontsize=7)
-    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
+    axes.set_xticks([(i + 0.5) * width / len(columns) for i in range(len(columns))], columns, fontsize=7)
+    axes.set_yticks([(i + 0.5) * height / len(rows) for i in range(len(rows))], rows, fontsize=7)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     axes.spines[:].set_visible(False)
-    return _save_figure(figure, path)
 
 
 def _save_figure(figure: Figure, path: Path) -> Path:

@@ -16,7 +16,7 @@ from ddpm_lab.domains import accepts, allowed
 from ddpm_lab.errors import UserError
 
 CONF = conf_dir()
-CATALOG, OF_EVALUATION = Catalog([CONF]), Catalog([CONF / "evaluate", CONF])
+CATALOG, OF_EVALUATION, OF_FIGURES = (Catalog([*above, CONF]) for above in ([], [CONF / "evaluate"], [CONF / "figures"]))
 FILES = sorted(CONF.rglob("*.yaml"), key=str)
 HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}
 """Arguments that are no choice: they change memory, and no result."""
@@ -25,7 +25,7 @@ HIDDEN = {"ddpm_lab.training.callbacks.samples.Samples": {"batch"}}
 def nodes() -> dict[str, dict[str, Any]]:
     """Every node with a `_target_`, by its option, and its key where an option holds several."""
     named = {}
-    for catalog in (CATALOG, OF_EVALUATION):
+    for catalog in (CATALOG, OF_EVALUATION, OF_FIGURES):
         for group, names in catalog.options.items():
             for option, path in names.items():
                 values = {} if is_global(path) else content(group, option, catalog.dirs)
@@ -71,12 +71,13 @@ def test_no_option_was_overlooked():
     assert "launcher=slurm" in nodes()
 
 
-@pytest.mark.parametrize("root", ["", "evaluate"])
+@pytest.mark.parametrize("root", ["", "evaluate", "sample", "figures"])
 def test_keys_outside_the_groups_are_the_fields_of_settings(root):
     values = OmegaConf.to_container(OmegaConf.load(CONF / root / "config.yaml"))
     keys = {key for key in Catalog([CONF / root, CONF]).root if "." not in key}
-    assert set(values) == {*keys, *(set(sections(root != "")) - {""}), "defaults", "hydra"}
-    for place, settings in sections(root != "").items():
+    known = sections(root or "train")
+    assert set(values) == {*keys, *(set(known) - {""}), "defaults", "hydra"}
+    for place, settings in known.items():
         here = values[place] if place else {key: values[key] for key in keys}
         defaults = {key: "???" if p.required else p.default for key, p in parameters(settings).items()}
         assert here == defaults
@@ -91,7 +92,7 @@ def test_no_callback_is_missing_among_those_left_out():
     assert content("callbacks", "none", [CONF]) == dict.fromkeys(content("callbacks", "default", [CONF]))
 
 
-@pytest.mark.parametrize("catalog", [CATALOG, OF_EVALUATION], ids=["training", "evaluation"])
+@pytest.mark.parametrize("catalog", [CATALOG, OF_EVALUATION, OF_FIGURES], ids=["training", "evaluation", "figures"])
 def test_every_key_is_explained(catalog):
     for group, names in catalog.options.items():
         for option in names:

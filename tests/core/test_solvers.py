@@ -52,7 +52,7 @@ def flow_error(sampler, n: int, prediction: str, started: int) -> float:
     """Relative error after n steps, the first `started` of which end on the exact solution."""
     diffusion, net = exact(by_log_snr(n), prediction)
     chain = sampler.chain(diffusion.schedule)
-    denoise, state = sampler.denoiser(diffusion, net), sampler.start(chain)
+    denoise, state = sampler.denoiser(diffusion, net, chain), sampler.start(chain)
     *steps, _ = chain.steps_down()
     x = std(steps[0].at_t)[None]
     for i, step in enumerate(steps):
@@ -167,7 +167,8 @@ def test_moments_under_churn_follow_the_recursion(schedule, changes):
     diffusion, net = exact(schedule())
     sampler = EDMChurn(steps=20, **changes)
     chain = sampler.chain(diffusion.schedule)
-    denoise, probes, noises = sampler.denoiser(diffusion, net), torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]])
+    denoise = sampler.denoiser(diffusion, net, chain)
+    probes, noises = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]])
     found, wanted, added = torch.ones(2, len(STD), dtype=F64), torch.ones(2, len(STD), dtype=F64), 0
     for step in chain.steps_down():
         z = noises.to(F64).expand(2, len(STD)) if sampler.adds_noise(step) else None

@@ -101,7 +101,8 @@ def test_order_3_has_twice_their_second_difference(form, kind, schedule):
     )
     theirs, times, scale = on_table(theirs, sampler, schedule)
     diffusion, x, history = diffusion_of(SCHEDULES[schedule]()), state(5), sampler.start(sampler.chain(SCHEDULES[schedule]()))
-    denoise, chain = sampler.denoiser(diffusion, toy_net), sampler.chain(diffusion.schedule)
+    chain = sampler.chain(diffusion.schedule)
+    denoise = sampler.denoiser(diffusion, toy_net, chain)
     compared = 0
     for i, step in enumerate(chain.steps_down()):
         xt, (x, _, history) = x, sampler.step(denoise, x, step, None, history)

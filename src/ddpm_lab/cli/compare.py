@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run, there
 from ddpm_lab.compare.group import PREFIX, Group, parse_group
-from ddpm_lab.config.options import conf_dir, groups, options, target
+from ddpm_lab.config.options import conf_dir, groups, nearest, options, target
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS, write_text
 from ddpm_lab.plain import visible
 
 if TYPE_CHECKING:
+    from ddpm_lab.compare.report import ComparisonReport
     from ddpm_lab.compare.run_folder import Skipped
 
 USAGE = """\
@@ -25,13 +26,15 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py wandb:PROJECT/GROUP                    runs on Weights & Biases, by group; or ENTITY/PROJECT/GROUP
   python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder (the first)
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
+  python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg or png
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
 (eval/*/evaluation.json) are compared as well. Written are index.html (one file that needs no network), table.csv, table.md and
 table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to Weights and
 Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only where it has changed.
 """
-KEYS = ("baseline", "out", "level")
+KEYS = ("baseline", "out", "level", "figures")
+FORMATS = ("pdf", "svg", "png")
 
 
 class Arguments(NamedTuple):
@@ -40,6 +43,8 @@ class Arguments(NamedTuple):
     baseline: str | None
     out: Path
     level: float
+    figures: str | None = None
+    """The format of the plots as files."""
 
 
 def main() -> None:
@@ -59,6 +64,7 @@ def _main(argv: list[str]) -> None:
     try:
         write_tables(compared, asked.out)
         write_text(asked.out / "index.html", page)
+        drawn = _draw(compared, asked.figures, asked.out / "figures") if asked.figures else 0
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     finally:
@@ -66,8 +72,21 @@ def _main(argv: list[str]) -> None:
     if unverified := compared.unverified:
         others = f" and {len(unverified) - 1} more" if len(unverified) > 1 else ""
         print(visible(f"\n{unverified[0].path}{others}: without {SUMS}, so a file that was changed since is not recognised"))
+    more = f", figures/ ({drawn} of {asked.figures})" if drawn else ""
     runs = f"{len(compared.runs)} run{'s' * (len(compared.runs) != 1)}"
-    print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex")
+    print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex{more}")
+
+
+def _draw(compared: "ComparisonReport", kind: str, folder: Path) -> int:
+    """Writes the plots of the page to `folder`, one below it for each study if there are several. Returns how many."""
+    from ddpm_lab.compare.drawn import write_figures
+    from ddpm_lab.compare.page import figures_of
+
+    written = []
+    for study in compared.studies:
+        place = folder / study.stage.name.lower() if len(compared.studies) > 1 else folder
+        written += write_figures([figure for of_kind in figures_of(study).values() for figure in of_kind], kind, place)
+    return len(written)
 
 
 def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped]]":
@@ -111,7 +130,11 @@ def parsed(argv: list[str]) -> Arguments:
     text = given.get("level", "0.95")
     if not re.fullmatch(r"0?\.\d+", text) or not 0.5 <= float(text) <= 0.999:  # beyond it the bootstrap has too few draws
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
-    return Arguments(sources, given.get("baseline"), out, float(text))
+    if (kind := given.get("figures")) is not None and kind not in FORMATS:
+        close = nearest(kind, FORMATS)
+        meant = f"; did you mean figures={close}?" if close else ""
+        raise UserError(f"figures={kind}: allowed is {', '.join(FORMATS)}{meant}")
+    return Arguments(sources, given.get("baseline"), out, float(text), kind)
 
 
 if __name__ == "__main__":

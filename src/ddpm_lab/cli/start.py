@@ -17,6 +17,10 @@ def sample() -> None:
     _start("sample")
 
 
+def figures() -> None:
+    _start("figures")
+
+
 def compare() -> None:
     _start("compare")
 

@@ -57,18 +57,23 @@ def figure_json(figure: figures.Figure) -> Markup:
 
 def _section(study: Study) -> dict[str, Any]:
     """A study with its figures, pictures, and sentences in the order of verdicts."""
+    return {
+        "study": study,
+        "statements": sorted(statements(study), key=lambda statement: list(Verdict).index(statement.verdict)),
+        "figures": figures_of(study),
+        "pictures": _pictures(study),
+    }
+
+
+def figures_of(study: Study) -> dict[str, list[figures.Figure]]:
+    """The figures of a study, by heading."""
     curves = [figures.rate_distortion(study)]
     if study.stage is Stage.TRAINED:
         curves = [figures.terms(study), *figures.learning(study), *figures.described(study)]
     columns = [column for column in study.main if column.estimates]
     intervals = [draw(study, column) for column in columns for draw in (figures.means_figure, figures.differences_figure)]
     plots = [figures.pareto(study), *curves]
-    return {
-        "study": study,
-        "statements": sorted(statements(study), key=lambda statement: list(Verdict).index(statement.verdict)),
-        "figures": {"Intervals": list(filter(None, intervals)), "Plots": list(filter(None, plots))},
-        "pictures": _pictures(study),
-    }
+    return {"Intervals": list(filter(None, intervals)), "Plots": list(filter(None, plots))}
 
 
 def matrix(study: Study) -> dict[str, dict[str, ComparedChoice | None]]:

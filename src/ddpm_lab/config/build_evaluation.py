@@ -125,8 +125,8 @@ def subject_of(
     device: str,
     seed: int,
     batch: int,
-    sample_precision: str,
-    compile: Compile,
+    sample_precision: str = "32-true",
+    compile: Compile = False,
 ) -> Subject:
     """The model of a checkpoint, whose data are read when they are needed. Raises UserError."""
     check_compile(compile, device_of(device).type, "compile")

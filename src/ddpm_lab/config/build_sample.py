@@ -18,6 +18,7 @@ from ddpm_lab.evaluation.sample_files import Wanted, write_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.evaluation.trajectory import Shown
 from ddpm_lab.files import new_folder, read_yaml, unwritable, write_text
+from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
 
 CONFIG = "config.yaml"
@@ -51,24 +52,29 @@ def checked(cfg: Config, loaded: Callable[..., Subject]) -> tuple[Subject, Wante
     subject = loaded(*(cfg[key] for key in OF_SUBJECT))
     shown = Shown(cfg["show"], cfg["rows"], cfg["frames"], cfg["film"]) if cfg["show"] else None
     wanted = Wanted(cfg["n"], cfg["files"], cfg["grid"], shown)
-    if (n := gamma_size(cfg)) is not None and n > (size := subject.size("train")):
-        raise UserError(f"gamma.n={n}: there are {size} training data")
-    try:
-        model = with_parts(cfg, subject.run.model)
-    except ValueError as error:
-        groups = error.arguments if isinstance(error, Incompatible) else ()
-        chosen = [f"{group}={cfg['names'][group]}" for group in groups if group in cfg["names"]]
-        raise UserError(": ".join([*filter(None, [" ".join(chosen)]), str(error)])) from error
+    model = model_of(cfg, subject)
     if shown is not None:
         shown.check(model)
     choice = Choice(model)
     wanted.kinds(choice)
     wanted.check_disk(choice, Path(cfg["out"] or cfg["folder"]).expanduser())
-    _check_free(cfg)
+    check_free(cfg)
     return subject, wanted
 
 
-def _check_free(cfg: Config) -> None:
+def model_of(cfg: Config, subject: Subject) -> Model:
+    """Under the chosen parts. Raises UserError for those that do not go together, or ask for more data than there are."""
+    if (n := gamma_size(cfg)) is not None and n > (size := subject.size("train")):
+        raise UserError(f"gamma.n={n}: there are {size} training data")
+    try:
+        return with_parts(cfg, subject.run.model)
+    except ValueError as error:
+        groups = error.arguments if isinstance(error, Incompatible) else ()
+        chosen = [f"{group}={cfg['names'][group]}" for group in groups if group in cfg["names"]]
+        raise UserError(": ".join([*filter(None, [" ".join(chosen)]), str(error)])) from error
+
+
+def check_free(cfg: Config) -> None:
     """Raises UserError for a folder with files that are not of this very command: nothing is overwritten."""
     if cfg["out"] is None or not (folder := Path(cfg["out"]).expanduser()).exists():
         return

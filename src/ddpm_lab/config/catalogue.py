@@ -75,7 +75,7 @@ class Catalog:
 
     def __init__(self, dirs: Sequence[Path]):
         self.dirs = list(dirs)
-        self.command = self.dirs[0].name if self.dirs[0].name in ("evaluate", "sample") else "train"
+        self.command = self.dirs[0].name if self.dirs[0].name in ("evaluate", "sample", "figures") else "train"
         self.groups = groups(dirs)
         self.options = {group: options(group, dirs) for group in self.groups}
         root = keys_of(dirs[0] / "config.yaml")

@@ -1,4 +1,4 @@
-"""What evaluate.py and sample.py may ask of a trained network: its own choices in place of `auto`, the values of a
+"""What evaluate.py, sample.py and figures.py may ask of a trained network: its own choices in place of `auto`, the values of a
 protocol, and what is refused.
 
 A protocol holds values for whichever options are chosen, as lines of words that could be typed:
@@ -52,6 +52,18 @@ def completed_for_samples(cfg: DictConfig, dirs: Sequence[Path]) -> None:
     check_choices(cfg, located_beside(cfg), dirs)
 
 
+def completed_for_figures(cfg: DictConfig, dirs: Sequence[Path]) -> None:
+    """The same of figures.py, one of whose figures needs no run."""
+    OmegaConf.set_struct(cfg, False)
+    figure, cfg.name = resolve_target(cfg.figure["_target_"], "figure"), option_of("figure", plain(cfg)["figure"], dirs)
+    if getattr(figure, "needs_run", True):
+        if cfg.ckpt is None:
+            raise UserError("ckpt is needed: a run folder, or a checkpoint; type ckpt=...")
+        completed_for_samples(cfg, dirs)
+    elif cfg.ckpt is not None:
+        raise UserError(f"ckpt={cfg.ckpt}: figure={cfg.name} is not of a run; leave it out")
+
+
 def located_beside(cfg: DictConfig) -> DictConfig:
     """The configuration of the run; its checkpoint and folder are put beside the keys of `cfg`."""
     trained, checkpoint, folder = trained_by(cfg.ckpt)
@@ -102,7 +114,7 @@ def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) ->
     if "variance" in groups:
         _check_learned(before, asked, dirs)
     try:
-        check_precisions(before["trainer"].get("precision", "32-true"), asked["sample_precision"])
+        check_precisions(before["trainer"].get("precision", "32-true"), asked.get("sample_precision", "32-true"))
     except ValueError as error:
         raise UserError(str(error)) from error
 

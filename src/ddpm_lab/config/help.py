@@ -53,6 +53,18 @@ The samples are those that evaluate.py measures. The same command after a stop g
 """
 
 
+FIGURES = """\
+Draw a figure of a trained model for a paper: PNG, PDF, and a caption that says how it was made.
+
+  python figures.py ckpt=outputs/digits/RUN figure=progressive          x̂_0 on the way from noise to data
+  python figures.py ckpt=RUN figure=interpolation figure.method=ddim    between two held-out data
+  python figures.py ckpt=RUN figure=inpainting figure.mask=mask.png     fill in what is black in the mask
+  python figures.py ckpt=RUN figure=inversion sampler.steps=1000        its codes in unit steps
+  python figures.py figure=schedules                                    without a checkpoint
+  python figures.py --help figure                                       every figure with its keys
+"""
+
+
 def printed(argv: Sequence[str], dirs: Sequence[Path], top: str) -> None:
     """The page, or that of the group that is named."""
     named = [word for word in argv if not word.startswith("-") and "=" not in word and not Path(word).is_dir()]

@@ -21,7 +21,7 @@ from ddpm_lab.errors import UserError, own_options
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OURS = [conf_dir(), conf_dir() / "evaluate"]
+OURS = [conf_dir(), conf_dir() / "evaluate", conf_dir() / "figures"]
 _permitted: list[Path] = []
 
 

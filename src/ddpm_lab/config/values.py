@@ -1,6 +1,6 @@
 """Values of a configuration, held against the signatures of what they reach: after import, before any folder is made.
 
-The keys outside the groups, of conf/config.yaml, conf/evaluate/, conf/sample/ and conf/sweep/, have signatures here.
+The keys outside the groups, of conf/config.yaml, conf/{evaluate,sample,figures}/ and conf/sweep/, have signatures here.
 """
 
 from collections.abc import Mapping
@@ -69,6 +69,16 @@ class Sample:
 
 
 @dataclass
+class Figures:
+    ckpt: Text | None = None
+    seed: NonNegativeInt = 0
+    weights: Text | None = None
+    out: Text | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch: Size = 256
+
+
+@dataclass
 class Gamma:
     n: Annotated[int, Ge(2)] = 256
 
@@ -90,11 +100,11 @@ class Search(Sweep):
 
 
 def sections(command: str) -> dict[str, type]:
-    """Signatures by their place in the root's file; "" for its top level. `command`: train, evaluate or sample."""
+    """Signatures by their place in the root's file; "" for its top level. `command`: train, evaluate, sample or figures."""
     if command == "train":
         return {"": Train, "run": Run}
-    if command == "sample":
-        return {"": Sample, "gamma": Gamma}
+    if command in ("sample", "figures"):
+        return {"": {"sample": Sample, "figures": Figures}[command], "gamma": Gamma}
     from ddpm_lab.evaluation.quality import Quality
     from ddpm_lab.models.measurement import Likelihood
 

@@ -136,6 +136,10 @@ class Chain:
         rows[torch.tensor(self.times)] = torch.arange(len(self.times))
         return rows
 
+    def up_to(self, t: int) -> "Chain":
+        """The chain that goes no further than to t: its times below t, and t. Raises ValueError for a t outside 1..T."""
+        return Chain(self.schedule, (*(time for time in self.times if time < t), t))
+
     def step(self, t: Times, like: Data) -> Step:
         """The steps that end at times t (on the CPU), cast and moved once to `like` and shaped to broadcast with it."""
         try:
@@ -161,6 +165,10 @@ class Chain:
     def steps_down(self) -> Iterator[Step]:
         """Steps from t_N to 0, the order of sampling."""
         return (self[t] for t in reversed(self.times))
+
+    def steps_up(self) -> Iterator[Step]:
+        """The same from 0 to t_N."""
+        return (self[t] for t in self.times)
 
 
 def _transitions(alphas_bar: Tensor, times: Tensor) -> Tensor:

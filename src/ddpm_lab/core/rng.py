@@ -15,7 +15,7 @@ from torch import Tensor
 
 BLOCK = 64
 Training = Literal["init", "data", "order", "flips", "t", "noise", "dropout"]
-Evaluation = Literal["sampling", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe"]
+Evaluation = Literal["sampling", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe", "editing"]
 Stream = Training | Evaluation
 
 

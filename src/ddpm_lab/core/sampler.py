@@ -87,15 +87,19 @@ class Sampler(ABC, Generic[State]):
         """Whether this step does."""
         return bool(step.s > 0)
 
-    def denoiser(self, diffusion: GaussianDiffusion, net: Network) -> Denoise:
-        """The model as the steps see it."""
-        return diffusion.denoiser(net, self.chain(diffusion.schedule), diffusion.clips_x0(self.clip))
+    def denoiser(self, diffusion: GaussianDiffusion, net: Network, chain: Chain) -> Denoise:
+        """The model as the steps on this chain see it."""
+        return diffusion.denoiser(net, chain, diffusion.clips_x0(self.clip))
 
     @torch.inference_mode()
-    def __call__(self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise) -> Iterator[Sampled]:
-        """Yields the states from x_T = x down to x_0."""
+    def __call__(
+        self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise, start: int | None = None
+    ) -> Iterator[Sampled]:
+        """Yields the states from x_T = x, or from x_t = x for t = `start`, down to x_0. Raises ValueError for a start outside
+        1..T."""
         chain, noisy = self.chain(diffusion.schedule), self.noisy(diffusion.variance)
-        denoise, state = self.denoiser(diffusion, net), self.start(chain)
+        chain = chain if start is None else chain.up_to(start)
+        denoise, state = self.denoiser(diffusion, net, chain), self.start(chain)
         for step in chain.steps_down():
             z = noise(int(step.t)) if noisy and self.adds_noise(step) else None
             x, x0, state = self.step(denoise, x, step, z, state)

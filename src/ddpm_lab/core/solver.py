@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network
+from ddpm_lab.core.path import Chain
 from ddpm_lab.core.sampler import Sampler, State
 from ddpm_lab.core.types import Coefficient, Data, Incompatible
 from ddpm_lab.core.variance import BetaTilde, ReverseVariance
@@ -28,10 +29,11 @@ class Solver(Sampler[State]):
     def uses(self, variance: ReverseVariance) -> bool:
         return False
 
-    def denoiser(self, diffusion: GaussianDiffusion, net: Network) -> Denoise:
-        """On the full chain. A fixed variance stands for that of the model, which need not be known at such t."""
-        chain, clip = diffusion.chain, diffusion.clips_x0(self.clip)
-        return replace(diffusion, variance=BetaTilde()).denoiser(net, chain, clip)
+    def denoiser(self, diffusion: GaussianDiffusion, net: Network, chain: Chain) -> Denoise:
+        """On the full chain, as steps may call the network between their ends. A fixed variance stands for that of the model,
+        which need not be known at such t."""
+        full = replace(diffusion, variance=BetaTilde())
+        return full.denoiser(net, full.chain, diffusion.clips_x0(self.clip))
 
 
 def combined(weights: Sequence[Coefficient | float], values: Sequence[Data]) -> Data:

@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 
 def write_trajectory(model: Model, seed: int, batch: int, shown: Shown, folder: Path) -> list[Path]:
     """trajectory.png, and of images trajectory.gif and trajectory.mp4 as asked for. x_t is cut to [−1, 1], as pictures are."""
-    frames, labels = _frames(model, seed, batch, shown)
+    frames, labels = frames_of(model, seed, batch, shown)
     written = [save_progression(frames, labels, folder / "trajectory.png")]
     if len(model.shape) == 3:
         columns = min(shown.rows, 8)
@@ -49,7 +49,7 @@ def write_trajectory(model: Model, seed: int, batch: int, shown: Shown, folder: 
     return written
 
 
-def _frames(model: Model, seed: int, batch: int, shown: Shown) -> tuple[list[Tensor], list[str]]:
+def frames_of(model: Model, seed: int, batch: int, shown: Shown) -> tuple[list[Tensor], list[str]]:
     """Pictures of the samples at evenly spaced steps, the first and the last included, with what each is called: x̂_0 by where
     it was estimated, a state by where it is, from which the next step goes on."""
     last, count = model.sample_steps - 1, min(shown.frames, model.sample_steps)

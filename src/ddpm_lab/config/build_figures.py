@@ -1,0 +1,83 @@
+"""From the configurations of figures.py to figures in files."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm_lab import cores
+from ddpm_lab.config.build_evaluation import choice_of, subject_of
+from ddpm_lab.config.build_sample import CONFIG, check_free, model_of
+from ddpm_lab.config.instantiate import instantiate
+from ddpm_lab.config.nested import Config, plain
+from ddpm_lab.config.options import content, options, target
+from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.errors import UserError
+from ddpm_lab.evaluation.figures.figure import PaperFigure, Trained, write
+from ddpm_lab.evaluation.measure import device_of
+from ddpm_lab.evaluation.subject import Choice, Subject
+from ddpm_lab.files import held, new_folder, unwritable, write_text
+from ddpm_lab.models.measurement import Likelihood
+from ddpm_lab.signals import work_begins
+
+OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch")
+
+
+def draw_all(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> None:
+    """Draws the figure of every configuration. Raises UserError before any work."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ddpm_lab").setLevel(logging.INFO)
+    if fewer_threads := cores.use_granted():
+        logging.getLogger("ddpm_lab").info("%s", fewer_threads)
+    outs = [cfg.out for cfg in configs if cfg.out is not None]
+    if len(set(outs)) < len(outs):
+        raise UserError(f"out={outs[0]}: several figures would be written there; leave it out, and each has its own folder")
+    loaded = lru_cache(maxsize=1)(subject_of)
+    for cfg in configs:
+        _checked(plain(cfg), loaded, dirs)
+    work_begins()
+    for cfg in configs:
+        _draw(cfg, loaded, dirs)
+
+
+def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) -> tuple[PaperFigure, Subject | None]:
+    """Raises UserError for what cannot be drawn or written."""
+    figure: PaperFigure = instantiate(cfg, "figure", schedules=_schedules(cfg, dirs))
+    check_free(cfg)
+    if not figure.needs_run:
+        return figure, None
+    device_of(cfg["device"])
+    subject = loaded(*(cfg[key] for key in OF_SUBJECT))
+    assert subject.run.diffusion  # or the model has none, and it says so
+    if len(subject.run.model.shape) != 3 and not figure.of_vectors:
+        raise UserError(f"figure={cfg['name']}: the data of this run are vectors, and it shows pictures")
+    figure.check(Trained(subject, Choice(model_of(cfg, subject))))
+    return figure, subject
+
+
+def _schedules(cfg: Config, dirs: Sequence[Path]) -> dict[str, NoiseSchedule]:
+    """Of every option, with the T of the figure; none for a figure without."""
+    if "T" not in cfg["figure"]:
+        return {}
+    changed = {"T": cfg["figure"]["T"]}
+    found = {
+        name: content("schedule", name, dirs) | changed for name, path in options("schedule", dirs).items() if target(path)
+    }
+    return {name: instantiate({"schedule": node}, "schedule") for name, node in found.items()}
+
+
+def _draw(config: DictConfig, loaded: Callable[..., Subject], dirs: Sequence[Path]) -> None:
+    cfg = plain(config)
+    figure, subject = _checked(cfg, loaded, dirs)
+    of = None if subject is None else Trained(subject, choice_of(cfg, Likelihood(chain="sampler"), subject))
+    drawn = figure.draw(of)  # type: ignore[arg-type]
+    parent = Path(cfg["folder"]) if subject else Path("outputs")
+    folder = new_folder(parent / "figures", "ckpt") if cfg["out"] is None else Path(cfg["out"]).expanduser()
+    with held(folder, "out"):
+        with unwritable(folder, "out"):
+            write_text(folder / CONFIG, OmegaConf.to_yaml(config))
+        written = write(cfg["name"], drawn, of, folder)
+    print(f"{folder}\n{written[-2].read_text()}", end="")
+    print("".join(f"  {path.name}\n" for path in written), end="")

@@ -1,0 +1,88 @@
+"""`compare.py figures=pdf`: the plots of the page as files."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure as Drawn
+
+from compare.synthetic import sweep, write_evaluation
+from compare.test_command import command, two
+from ddpm_lab.compare import drawn as module
+from ddpm_lab.compare.drawn import COLOURS, DASHES, NEUTRAL, SYMBOLS, drawn
+from ddpm_lab.compare.figures import Figure
+from ddpm_lab.compare.page import figures_of
+from ddpm_lab.compare.report import report
+
+JS = (Path(module.__file__).parent / "page.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory) -> list[Figure]:
+    """Of every kind, of runs as they were trained."""
+    root = sweep(tmp_path_factory.mktemp("sweep"))
+    write_evaluation(root / "0", {("ancestral", 8, "beta"): (3.0, 9.0), ("ddim", 4, "beta"): (4.0, 12.0)})
+    study = report([root], None, 0.95, {}).studies[0]
+    found = [figure for figures in figures_of(study).values() for figure in figures]
+    assert {figure.kind for figure in found} == {"rows", "lines", "plane"}
+    return found
+
+
+def test_colours_are_those_of_the_page():
+    assert re.search(r"const COLOURS = \[([^\]]*)\]", JS)[1].replace('"', "").split(", ") == list(COLOURS)
+    assert re.search(r'const NEUTRAL = "(.*)"', JS)[1] == NEUTRAL
+    assert len(re.search(r"const DASHES = \[([^\]]*)\]", JS)[1].split(",")) == len(DASHES)
+    assert len(re.search(r"const SYMBOLS = \[([^\]]*)\]", JS)[1].split(",")) == len(SYMBOLS)
+
+
+def points(made: Drawn) -> set[tuple[float, float]]:
+    return {tuple(map(float, point)) for line in made.axes[0].lines for point in np.asarray(line.get_xydata())}
+
+
+def test_every_value_of_the_page_is_drawn(figures):
+    for figure in figures:
+        made = drawn(figure)
+        for row, entry in enumerate(figure.data):
+            if figure.kind == "rows":
+                wanted = [(value, row) for value in (entry["mean"]["value"], *entry.get("seeds", {}).get("values", ()))]
+            elif figure.kind == "plane":
+                wanted = [(entry["x"]["value"], entry["y"]["value"])]
+            else:
+                wanted = [point for point in zip(entry["x"], entry["y"], strict=True) if point[1] is not None]
+            assert set(wanted) <= points(made), figure.title
+
+
+def test_intervals_bands_and_scales_are_those_of_the_page(figures):
+    for figure in figures:
+        axes = drawn(figure).axes[0]
+        ends = {x for line in axes.collections if hasattr(line, "get_segments") for s in line.get_segments() for x in s[:, 0]}
+        for entry in figure.data if figure.kind == "rows" else ():
+            if entry["mean"]["low"] is not None:
+                assert min(abs(end - entry["mean"]["low"]) for end in ends) < 1e-9
+                assert min(abs(end - entry["mean"]["high"]) for end in ends) < 1e-9
+        assert axes.get_xscale() == figure.x.get("type", "linear")
+        assert axes.get_yscale() == figure.y.get("type", "linear")
+        assert sum("low" in entry for entry in figure.data) == (len(axes.collections) if figure.kind == "lines" else 0)
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
+def test_files_take_the_place_of_earlier_ones(kind, tmp_path):
+    two(tmp_path)
+    folder = tmp_path / "compare" / "figures"
+    folder.mkdir(parents=True)
+    (folder / f"99_earlier.{kind}").touch()
+    code, out, _ = command(tmp_path, f"figures={kind}")
+    paths = sorted(folder.iterdir())
+    head = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind]
+    assert (code, bool(paths)) == (0, True)
+    assert [path.name for path in paths if not re.fullmatch(rf"\d\d_[a-z0-9_]+\.{kind}", path.name)] == []
+    assert [path.name for path in paths if not path.read_bytes().startswith(head)] == []
+    assert f"{len(paths)} of {kind}" in out
+    assert not any("earlier" in path.name for path in paths)
+
+
+def test_another_format_is_refused(tmp_path):
+    code, _, err = command(two(tmp_path), "figures=pfd")
+    assert (code, err.count("\n")) == (2, 1)
+    assert all(part in err for part in ("figures=pfd", "pdf, svg, png", "figures=pdf"))

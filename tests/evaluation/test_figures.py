@@ -1,0 +1,311 @@
+"""`python figures.py`: what its figures show, the files it writes, and what it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from helpers import CONF
+from PIL import Image
+from torch import Tensor
+
+from ddpm_lab import load
+from ddpm_lab.cli.figures import main
+from ddpm_lab.core.diffusion import diffuse
+from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.core.schedule import cosine
+from ddpm_lab.data.digits import Digits
+from ddpm_lab.errors import UserError
+from ddpm_lab.evaluation.figures import figure as files
+from ddpm_lab.evaluation.figures.inpainting import known_of
+from ddpm_lab.evaluation.figures.inversion import check_codes
+from ddpm_lab.pictures import tiled
+from evaluation.support import DIGITS, VECTORS, copied
+
+FEW_STEPS = ["sampler=ddim", "sampler.steps=4"]
+FIGURES = {
+    "progressive": ["figure.n=2", "figure.frames=3"],
+    "shared": ["figure.n=2"],
+    "interpolation": ["figure.points=3"],
+    "coding": ["figure.n=12", "figure.stride=5"],
+    "neighbours": ["figure.n=9", "figure.features=null"],
+    "forward": ["figure.n=2", "figure.frames=3"],
+    "trajectories": ["figure.n=2", "figure.frames=3"],
+    "inpainting": ["figure.n=2", "figure.copies=2", "figure.jump=2"],
+    "edit": ["figure.n=2"],
+    "inversion": ["figure.n=2", "figure.at=0.9"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained_run(run_of):
+    return run_of(*DIGITS)
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    return copied(trained_run, tmp_path / "run")
+
+
+def draw(figure: str, *arguments: str) -> dict[str, Any]:
+    """What stands in the record of the figure."""
+    with patch.object(sys, "argv", ["figures.py", f"figure={figure}", *arguments]):
+        main()
+    out = [Path(word.partition("=")[2]) for word in arguments if word.startswith("out=")]
+    ckpt = [Path(word.partition("=")[2]) for word in arguments if word.startswith("ckpt=")]
+    folder = out[0] if out else max((ckpt[0] / "figures").iterdir())
+    names = {f"{figure}.png", f"{figure}.pdf", f"{figure}.txt", f"{figure}.json", "config.yaml", "SHA256SUMS"}
+    assert names <= {path.name for path in folder.iterdir()}
+    assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder).returncode == 0
+    content = json.loads((folder / f"{figure}.json").read_text())
+    assert (folder / f"{figure}.txt").read_text().split() == content["caption"].split()
+    return content
+
+
+def shown(figure: str, run: Path, *arguments: str) -> tuple[Tensor, list[str], list[str], dict[str, Any]]:
+    """The pictures, rows × columns × C H W, the labels of columns and rows, and the record."""
+    seen: list[Any] = []
+
+    def strip(x: Tensor, columns: list[str], rows: list[str] | None = None) -> Any:
+        seen[:] = [x, columns, rows or []]
+        return files.Figure()
+
+    with patch(f"ddpm_lab.evaluation.figures.{figure}.strip", strip):
+        content = draw(figure, f"ckpt={run}", *arguments)
+    return (*seen, content)
+
+
+def held_out(n: int) -> Tensor:
+    data = Digits()
+    data.setup()
+    return data.scaled("val", n)
+
+
+def test_every_figure_is_looked_at():
+    options = {path.stem for path in (CONF / "figures" / "figure").glob("*.yaml")}
+    assert options == {*FIGURES, "schedules"}
+
+
+@pytest.mark.parametrize(
+    "figure", ["edit", *(pytest.param(name, marks=pytest.mark.slow) for name in FIGURES if name != "edit")]
+)
+def test_a_caption_says_how_the_figure_was_made(figure, run):
+    content = draw(figure, f"ckpt={run}", *FEW_STEPS, "seed=3", *FIGURES[figure])
+    caption = content["caption"]
+    sampled = [] if figure in ("forward", "coding", "inversion") else ["ddim", "4 of 20 steps", "η = 0"]
+    assert [part for part in [str(run), "ema/0.9999", "seed 3", "step 2", *sampled] if part not in caption] == []
+    assert content["record"]["seed"] == 3
+    assert len(content["record"]["checkpoint_sha256"]) == 64
+    for key in ("n", "copies"):
+        asked = [word.partition("=")[2] for word in FIGURES[figure] if word.startswith(f"figure.{key}=")]
+        assert all(re.search(rf"\b{n}\b", caption) for n in asked)
+
+
+def test_pictures_are_drawn_sharp(trained_run, tmp_path, monkeypatch):
+    """Every pixel of an 8×8 image is a square of one grey level, in PNG as in what PDF embeds."""
+    monkeypatch.undo()
+    from ddpm_lab.pictures import strip
+
+    made = strip(held_out(4).unflatten(0, (2, 2)), ["a", "b"], ["c", "d"])
+    (image,) = made.axes[0].images
+    assert image.get_interpolation() == "nearest"
+    canvas = np.asarray(image.get_array())
+    assert np.array_equal(canvas[2:50:6, 2:50:6], canvas[7:50:6, 7:50:6])
+    assert [label.get_text() for label in made.axes[0].get_yticklabels()] == ["c", "d"]
+
+
+def test_the_same_command_draws_the_same(run):
+    first, again = (shown("shared", run, *FEW_STEPS, "figure.n=2")[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, shown("shared", run, *FEW_STEPS, "figure.n=2", "seed=1")[0])
+
+
+def test_samples_share_their_latent(run):
+    """At T the latent is noise. By DDIM without noise all samples of one latent are one."""
+    x, columns, rows, _ = shown("shared", run, *FEW_STEPS, "figure.n=3", "figure.at=[1.0,0.5]")
+    assert (columns, rows) == (["x_t", "1", "2", "3"], ["t = 20", "t = 10"])
+    assert torch.equal(x[:, 1], x[:, 2])
+    states = list(DDIM(4)(load(run).diffusion, load(run).net, x[:1, 0], lambda t: x[:1, 0]))
+    assert torch.equal(x[1, :1], states[1].x)  # 20 → 15 → 10
+    assert torch.allclose(x[:, 1], states[-1].x, atol=1e-5)
+    x, *_ = shown("shared", run, "figure.n=3", "figure.at=[1.0,0.5]")
+    assert not torch.equal(x[:, 1], x[:, 2])
+
+
+def test_the_forward_process_has_one_noise_for_all_t(run):
+    x, columns, _, _ = shown("forward", run, "figure.n=2", "figure.frames=3")
+    chain = load(run).diffusion.chain
+    assert columns == ["data", "t = 10", "t = 20"]
+    assert torch.equal(x[:, 0], held_out(2))
+    eps = (x[:, 2] - chain[20].at_t.signal_scale * x[:, 0]) / chain[20].at_t.noise_scale
+    assert torch.allclose(x[:, 1], diffuse(x[:, 0], eps, chain[10]), atol=1e-5)
+
+
+def test_interpolation_ends_at_the_edited_data(run):
+    """By q, λ = 0 and 1 are image-to-image of the two data by one noise."""
+    asked = [*FEW_STEPS, "figure.at=[0.25,0.9]"]
+    x, columns, rows, _ = shown("interpolation", run, *asked, "figure.points=3")
+    assert columns == ["data", "λ = 0", "λ = 0.5", "λ = 1", "data"]
+    assert rows == ["t = 5", "t = 18"]
+    assert torch.equal(x[:, [0, 4]], held_out(2).expand(2, 2, 1, 8, 8))
+    edited, *_ = shown("edit", run, *asked, "figure.n=1")
+    assert torch.allclose(x[:, 1], edited[0, 1:], atol=1e-5)
+    assert not torch.allclose(x[:, 1], x[:, 3], atol=1e-2)
+
+
+def test_interpolation_by_codes_ends_at_the_decoded_data(run):
+    asked = ["sampler=ddim", "sampler.steps=20", "figure.at=[0.5]"]
+    x, *_ = shown("interpolation", run, *asked, "figure.method=ddim", "figure.points=2")
+    decoded = shown("inversion", run, *asked[:2], "figure.at=0.5", "figure.n=2")[0][2]
+    assert torch.allclose(x[0, 1:3], decoded, atol=1e-4)
+
+
+def test_inversion_states_its_error(run):
+    x, columns, rows, content = shown("inversion", run, "sampler.steps=20", "figure.n=3", "figure.at=0.9")
+    assert rows == ["data", "code", "decoded"]
+    rmse = 127.5 * (x[2] - x[0]).square().mean((1, 2, 3)).sqrt()
+    assert columns == [f"{e:.2f}" for e in rmse.tolist()]
+    assert content["numbers"]["rmse_of_255"] == pytest.approx(float(rmse.square().mean().sqrt()), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_codes_of_digits_come_back(tmp_path, run_of):
+    """Within a grey level of 255, in unit steps of a thousand."""
+    run = run_of("experiment=smoke", "trainer.max_steps=60", "schedule.T=1000", "callbacks.vlb_terms.final_stride=100")
+    content = shown("inversion", run, "sampler.steps=null", "figure.n=2", f"out={tmp_path / 'files'}")[-1]
+    assert content["numbers"]["rmse_of_255"] < 1
+
+
+def test_inpainting_keeps_what_is_given(run, tmp_path):
+    mask = np.full((8, 8), 255, np.uint8)
+    mask[2:5, 1:] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    asked = [*FEW_STEPS, "figure.n=2", "figure.copies=2", f"figure.mask={tmp_path / 'mask.png'}"]
+    x, columns, _, content = shown("inpainting", run, *asked)
+    known = torch.as_tensor(mask > 0)
+    assert columns == ["data", "given", "1", "2"]
+    assert bool((x[..., known] == x[:, :1, :, known]).all())
+    assert not torch.equal(x[:, 2], x[:, 3])
+    assert f"{21 / 64:.0%}" in content["caption"]
+
+
+def test_masks(tmp_path):
+    """False is filled in: a half, a quarter of the area, or what a file has as 0."""
+    assert known_of("left", 4, 6)[0].tolist() == [False] * 3 + [True] * 3
+    assert known_of("top", 4, 6)[:, 0].tolist() == [False] * 2 + [True] * 2
+    assert (~known_of("center", 8, 8)).nonzero().aminmax(dim=0).min.tolist() == [2, 2]
+    assert int((~known_of("center", 8, 8)).sum()) == 16
+    array = np.arange(24).reshape(4, 6) >= 5
+    for values in (array, array.astype(np.uint8), array.astype(np.float64)):
+        np.save(tmp_path / "mask.npy", values)
+        assert np.array_equal(known_of(str(tmp_path / "mask.npy"), 4, 6), array)
+    with pytest.raises(UserError, match=r"4×6.*8×8"):
+        known_of(str(tmp_path / "mask.npy"), 8, 8)
+
+
+def test_neighbours_know_a_copy(run):
+    """Samples that are training data have the ratio 0, and themselves as the nearest."""
+    data = Digits()
+    data.setup()
+    pieces = [{"x": data.raw("train")[7:11]}]
+    with patch("ddpm_lab.evaluation.figures.neighbours.drawn", lambda *_: pieces):
+        x, columns, rows, content = shown("neighbours", run, "figure.n=4", "figure.rows=2", "figure.features=null")
+    assert (columns, rows) == (["sample", "pixels", "2.", "3."], ["0.00", "0.00"])
+    assert torch.equal(x[:, 0], x[:, 1])
+    assert content["numbers"] == {"pixels_ratio_median": 0.0, "pixels_ratio_below_third": 1.0}
+    distances = (data.scaled("train")[None] - x[:, :1]).flatten(2).norm(dim=2)
+    second, third = (torch.stack([data.scaled("train")[i] for i in distances.argsort(1)[:, k]]) for k in (1, 2))
+    assert torch.equal(x[:, 2], second)
+    assert torch.equal(x[:, 3], third)
+
+
+def test_coding_shows_what_was_sent(run):
+    place = "ddpm_lab.evaluation.figures.coding"
+    with patch(f"{place}.draw_strip") as strip, patch(f"{place}.tiled", wraps=tiled) as tiles:
+        content = draw("coding", f"ckpt={run}", "figure.n=20", "figure.stride=5", "figure.rows=2", "figure.rates=[0.001,64]")
+    assert strip.call_args.args[2] == ["0.001\nt = 20", "64\nt = 1", "data"]
+    pictures = tiles.call_args.args[0].unflatten(0, (2, 3))
+    assert torch.equal(pictures[:, 2], held_out(2))
+    assert (pictures[:, 1] - pictures[:, 2]).abs().mean() < (pictures[:, 0] - pictures[:, 2]).abs().mean()
+    assert content["numbers"]["bound_bpd"] > 0
+
+
+def test_schedules_need_no_run(tmp_path, capsys):
+    with patch.object(files.Figure, "legend", autospec=True) as legend:
+        content = draw("schedules", f"out={tmp_path / 'files'}", "figure.T=30")
+    lines = [line for axes in legend.call_args.args[0].axes for line in axes.lines]
+    options = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
+    assert [line.get_label() for line in lines[: len(options)]] == options
+    assert len(lines) == 3 * len(options)
+    assert "T = 30" in content["caption"]
+
+
+def test_vectors_have_trajectories_alone(run_of, capsys, tmp_path):
+    run = run_of(*VECTORS)
+    content = draw("trajectories", f"ckpt={run}", f"out={tmp_path / 'files'}", "figure.n=2")
+    assert "dimensions" in content["caption"]
+    for figure in ("edit", "progressive"):
+        said = refused(capsys, f"ckpt={run}", f"figure={figure}")
+        assert f"figure={figure}" in said
+        assert "vectors" in said
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    capsys.readouterr()
+    with patch.object(sys, "argv", ["figures.py", *arguments]), pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    return said.err
+
+
+REFUSED = {
+    "figure=intepolation": ("figure=intepolation", "figure=interpolation"),
+    "figure=edit figure.n=361": ("figure.n=361", "360"),
+    "figure=forward figure.at=[0.5]": ("figure.at", "figure=edit"),
+    "figure=interpolation figure.pair=[0,360]": ("figure.pair=[0, 360]", "0 to 359"),
+    "figure=inpainting figure.mask=right": ("figure.mask=right", "left, top, center", "PNG"),
+    "figure=inpainting figure.mask=FILE": ("figure.mask=", "not readable"),
+    "figure=coding figure.stride=21": ("figure.stride=21", "T = 20"),
+    "figure=neighbours figure.rows=300": ("figure.rows=300", "256"),
+    "figure=edit out=FILE": ("out=", "a file"),
+    "figure=edit out=FOLDER": ("out=", "nothing is overwritten"),
+    "figure=edit sampler=ddim sampler.steps=21": ("steps=21", "T=20"),
+    "figure=schedules": ("ckpt=", "figure=schedules"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_mistake_is_one_line_and_nothing_is_drawn(words, trained_run, tmp_path, capsys):
+    (tmp_path / "file.png").write_text("x")
+    typed = words.replace("FILE", str(tmp_path / "file.png")).replace("FOLDER", str(tmp_path))
+    said = refused(capsys, f"ckpt={trained_run}", *typed.split())
+    assert [part for part in REFUSED[words] if part not in said] == []
+    assert not (trained_run / "figures").exists()
+
+
+def test_a_run_is_needed(capsys):
+    assert "ckpt" in refused(capsys, "figure=edit")
+
+
+def test_codes_without_signal_are_refused():
+    of: Any = SimpleNamespace(diffusion=SimpleNamespace(schedule=cosine()))
+    check_codes(0.993, 993, of)
+    with pytest.raises(UserError, match=r"figure\.at=0\.994\b.*t = 994\b.*0\.993\b"):
+        check_codes(0.994, 994, of)
+
+
+def test_absent_data_are_said(run, tmp_path, monkeypatch, capsys):
+    def absent(data: Digits) -> None:
+        raise UserError("data.path: no such file")
+
+    monkeypatch.setattr(Digits, "load", absent)
+    assert "data.path" in refused(capsys, f"ckpt={run}", "figure=edit")
+    assert draw("progressive", f"ckpt={run}", *FEW_STEPS, "figure.n=1", f"out={tmp_path / 'files'}")["record"]
