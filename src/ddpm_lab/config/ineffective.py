@@ -7,6 +7,7 @@ from ddpm_lab.config.nested import Config, at
 from ddpm_lab.domains import shown
 
 ANALYTIC = "ddpm_lab.core.analytic.Analytic"
+CLASSIFIER = "ddpm_lab.metrics.classifier.Classifier"
 MLP = "ddpm_lab.nets.mlp.MLP"
 
 Cause = Callable[[Config], str | None]
@@ -71,6 +72,11 @@ def _all_times(config: Config) -> str | None:
     return _has("sampler.steps", None, *([] if T is None else [T]))(config)
 
 
+def _unlabelled(config: Config) -> str | None:
+    """Labels reach a conditional model, and the classifier that is trained on them."""
+    return None if at(config, "metrics._target_") == CLASSIFIER else _has("data.conditional", False)(config)
+
+
 RULES = (
     Rule(
         ("nll.train_stride",),  # the bound of training data is measured beside that of held-out data on the full chain alone
@@ -78,6 +84,12 @@ RULES = (
         "leave {key} out, or measure nll.split=val nll.chain=full",
     ),
     Rule(("nll.ode_probes", "nll.ode_tolerance"), _has("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
+    Rule(("data.label_dropout",), _has("data.conditional", False), "add data.conditional=true, or leave {key} out"),
+    Rule(
+        ("data.label_key", "data.val_label_key"),
+        _unlabelled,
+        "add data.conditional=true or metrics=classifier, or leave {key} out",
+    ),
     Rule(("gamma.n",), _no_gamma, "use variance=analytic, or leave {key} out"),
     Rule(
         ("quality.reference", "quality.statistics", "quality.grid", "metrics."),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddpm_lab import ranks
 from ddpm_lab.core import rng
+from ddpm_lab.core.guidance import conditioned
 from ddpm_lab.core.path import Chain
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, pilot
@@ -31,8 +32,8 @@ class Tallied:
     def __init__(self, meter: Any, net: Any) -> None:
         self._meter, self._net = meter, net
 
-    def add(self, x0: Tensor, first: int) -> None:
-        self._meter.add(self._net, x0, first)
+    def add(self, x0: Tensor, first: int, labels: Tensor | None = None) -> None:
+        self._meter.add(conditioned(self._net, labels), x0, first)
 
     @property
     def tally(self) -> Any:
