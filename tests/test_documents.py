@@ -207,7 +207,7 @@ def parse(program: str, argv: list[str]) -> None:
     elif program == "train":
         assert preflight(canonical(argv, dirs)[0], dirs)
     else:
-        argv = evaluate.with_own_sampler(canonical(argv, dirs)[0], dirs)
+        argv = evaluate.with_own_parts(canonical(argv, dirs)[0], dirs)
         typed = {word.partition("=")[0] for word in argv}
         assert preflight(argv, dirs, lambda cfg, dirs, sweep: completed(cfg, dirs, typed))
 

@@ -68,9 +68,15 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
     check_parts(trained)
     groups = [group for group in ("variance", "sampler") if group in trained]
-    for group in ("variance", "sampler"):
+    groups += ["guidance"] if OmegaConf.select(trained, "data.conditional") else []
+    for group in ("variance", "sampler", "guidance"):
         if cfg[group]["_target_"] == "auto":
-            cfg[group] = trained.get(group)
+            cfg[group] = trained.get(group) if group in groups else None
+        elif group not in groups and group == "guidance":
+            raise UserError(
+                f"guidance={option_of(group, cfg[group], dirs)}: this run was trained without classes; leave it out, or "
+                "train one with data.conditional=true"
+            )
         elif group not in groups:
             raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
     before, asked = current(trained), plain(cfg)
@@ -88,7 +94,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
         raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
     if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
         raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
-    kept = {group: asked[group] for group in ("logger", "metrics", "sampler") if group in (*groups, "logger", "metrics")}
+    kept = {group: asked[group] for group in ("logger", "metrics", *groups) if group != "variance"}
     check_combination({**before, **kept}, dirs)
 
 

@@ -77,7 +77,13 @@ def _unlabelled(config: Config) -> str | None:
     return None if at(config, "metrics._target_") == CLASSIFIER else _has("data.conditional", False)(config)
 
 
+def _guided(config: Config) -> str | None:
+    return given(config, "guidance.scale") if at(config, "guidance.scale") not in (None, 1) else None
+
+
 RULES = (
+    Rule(("nll.",), _guided, "guided samples are of no model whose likelihood is known: add guidance=none, or leave {key} out"),
+    Rule(("guidance.interval",), _has("guidance.scale", 1), "set another guidance.scale, or leave {key} out"),
     Rule(
         ("nll.train_stride",),  # the bound of training data is measured beside that of held-out data on the full chain alone
         _any(_has("nll.chain", "sampler"), _has("nll.split", "train"), of="nll.train_stride"),

@@ -223,6 +223,11 @@ class Model(nn.Module, ABC):
     # --- likelihood -----------------------------------------------------------------------------------------------------
 
     @property
+    def given(self) -> str:
+        """What a likelihood is conditional on, in words before its name."""
+        return "" if self.classes is None else "given the class, "
+
+    @property
     def bound_terms(self) -> int:
         """Terms that `bound_meter` measures of each datum at stride 1."""
         return 1

@@ -152,7 +152,8 @@ class OnChain:
 
     def label(self, by: str = "") -> str:
         stride = f", stride {self.stride}" if self.stride > 1 else ""
-        return f"bits/dim, variational bound, {len(self.chain)} steps{by} ({self.n} {SPLITS[self.split]} data{stride})"
+        kind = f"bits/dim, {self.model.given}variational bound"
+        return f"{kind}, {len(self.chain)} steps{by} ({self.n} {SPLITS[self.split]} data{stride})"
 
     def bound(self, key: str) -> Measurement:
         """The bound, term by term. Raises ValueError for fewer than two data at a time."""
@@ -248,11 +249,12 @@ def flow(model: "Diffusion", conditions: Conditions) -> Measurement:
     probes, tolerance = asked.ode_probes, asked.ode_tolerance
 
     def numbers(meter: Tallied) -> list[Part]:
-        flow, label = meter.result(), f"bits/dim, probability flow: another model ({n} {SPLITS[split]} data)"
+        flow, label = meter.result(), f"bits/dim, {model.given}probability flow: another model ({n} {SPLITS[split]} data)"
         return [Part("flow_bpd", label, flow.total_bpd, flow.total_se, 0)]
 
     def fields(meter: Tallied) -> Mapping[str, Plain]:
         how: dict[str, Plain] = {"unit": "bits/dim", "model": "probability flow", "solver": "scipy RK45"}
+        how |= {} if model.classes is None else {"given": "class"}
         return how | {"tolerance": tolerance, "probes": probes, "calls": meter.result().calls}
 
     return Measurement(

@@ -81,8 +81,8 @@ class VLBTerms(Callback):
         of_data |= module.data.label_record
         of_model = {**meter.record(), **module.model.numerics(), **module.model.bound_record()}
         of_bound = record(**{**of_data, **how, **of_model})
-        conditions = ("given the class, " if model.classes else "") + ("without guidance, " if model.guided else "")
-        label = f"bits/dim, {conditions}{meter.label} ({bound.n} validation data, {module.weights})"
+        unguided = "without guidance, " if model.guided else ""
+        label = f"bits/dim, {model.given}{unguided}{meter.label} ({bound.n} validation data, {module.weights})"
         results = [Result("bound_bpd", label, bound.total_bpd, bound.total_se, of_bound)]
         if (known := module.data.known_bpd()) is not None:
             label = "the same data under their own density"
