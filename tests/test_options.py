@@ -25,6 +25,7 @@ EXPERIMENT_SIZE = [
 CONTEXT = {
     "schedule": ["prediction=v"], "prediction": [], "variance": ["loss=vlb"], "loss": ["prediction=v"],
     "timesteps": ["schedule.T=2"], "sampler": ["sampler.steps=5"], "ema": [],
+    "guidance": ["data.conditional=true"],
 }  # fmt: skip
 # What an option cannot do without. A new option that needs nothing needs no line here.
 VECTORS = ["data.n_train=100", "data.n_val=50"]  # of experiment=gaussian_mixture

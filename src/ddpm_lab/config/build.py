@@ -163,7 +163,7 @@ def _check_kinds(config: Config, made: Mapping[str, Any]) -> None:
 
 def model_parts(cfg: "DictConfig | Config") -> list[str]:
     """The groups of which the chosen model is made: those that its constructor names and that it is not given as values. One
-    that has a default may be missing, as `guidance` is in configurations of versions before 0.3."""
+    that has a default may be missing, as `guidance` is in configurations of earlier versions."""
     config = current(cfg)
     target, values = node(config, "model")
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
