@@ -175,6 +175,7 @@ def desk(run_of, tmp_path_factory):
     folder = tmp_path_factory.mktemp("desk")
     for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "RUN"):
         shutil.copytree(run_of(*LONG_CHAIN), folder / place)
+    shutil.copytree(run_of(*LONG_CHAIN, "data.conditional=true"), folder / "CONDITIONAL")
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     np.savez(folder / "my_images.npz", images)
     (folder / "photos").mkdir()
