@@ -52,7 +52,7 @@ def test_a_share_is_hidden_by_seed_batch_and_row_alone():
 
 
 def test_every_validation_datum_has_its_label_on_every_process():
-    parts = [list(OrderedBatches(RAW, N, 16, Slice(rank, 2), OF_DATA)) for rank in range(2)]
+    parts = [list(OrderedBatches(RAW, N, 15, Slice(rank, 2), OF_DATA)) for rank in range(2)]
     batches = [batch for pair in zip(*parts, strict=True) for batch in pair]
     assert torch.equal(torch.cat([batch.labels for batch in batches]), OF_DATA)
     assert all(torch.equal(batch.labels, OF_DATA[which(batch)]) for batch in batches)

@@ -11,7 +11,7 @@ from typing import Any
 from ddpm_lab.compare.run_folder import Number, RunFolder
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
-from ddpm_lab.plain import visible
+from ddpm_lab.plain import visible, without_classes
 
 Flat = dict[str, Plain]
 """A configuration by dotted keys; a group itself stands for its `_target_`."""
@@ -36,8 +36,6 @@ EARLIER = {
     "guidance": {"_target_": "ddpm_lab.core.guidance.Unguided"},
 }
 """What configurations without such a group had: they are older than it."""
-OF_CLASSES = ("conditional", "label_dropout", "label_key", "val_label_key")
-"""Keys of data that reach a conditional model alone, and that earlier configurations lack."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
 MISSING = "–"
@@ -116,11 +114,8 @@ def compared_runs(runs: Sequence[RunFolder]) -> tuple[list[ComparedRun], list[Co
 def flat_config(config: Mapping[str, Any]) -> Flat:
     """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
     data = config.get("data")
-    if isinstance(data, Mapping) and not data.get("conditional"):
-        config = {
-            **config,
-            "data": {key: value for key, value in data.items() if key not in OF_CLASSES} | {"conditional": False},
-        }
+    if isinstance(data, Mapping):
+        config = {**config, "data": {"conditional": False, **without_classes(data)}}
     return dict(_flattened({**EARLIER, **config}))
 
 

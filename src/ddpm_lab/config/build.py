@@ -18,6 +18,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import Run, opened
+from ddpm_lab.plain import without_classes
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -47,9 +48,6 @@ PLACEMENT = (
     "validate_every",
 )
 """Of `trainer`, what says where and how fast; the rest (steps, precision, pieces of a batch) is training."""
-
-OF_CLASSES = ("conditional", "label_dropout", "label_key", "val_label_key")
-"""Of `data`, what reaches the training of conditional models alone."""
 
 
 class Built(NamedTuple):
@@ -208,8 +206,7 @@ def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
     """What of a configuration training depends on; the model says which of its parts are not among them."""
     config = current(cfg)
     parts = {name: value for name, value in config.items() if name not in NOT_TRAINED}
-    if not config["data"].get("conditional"):  # as before there were such keys
-        parts["data"] = {key: value for key, value in config["data"].items() if key not in OF_CLASSES}
+    parts["data"] = without_classes(config["data"])
     parts["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACEMENT}
     named = model_parts(config)
     targets = {name: resolve_target(config[name]["_target_"], name) for name in named if name in config}

@@ -21,7 +21,7 @@ ClassNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 class Guidance:
     """The network's output without the class plus `scale` times what the class changes of it, at times whose log-SNR,
-    log ᾱ_t/(1 − ᾱ_t), lies in `interval` (None: at all). Elsewhere, and at scale 1, it is that of the class."""
+    log ᾱ_t/(1 − ᾱ_t), lies in `interval` (None: at all times). Elsewhere, and at scale 1, it is that of the class."""
 
     scale: float = 1.0
     interval: tuple[float, float] | None = None
@@ -35,29 +35,17 @@ class Guidance:
 
     def check(self, classes: Classes | None) -> None:
         """Raises Incompatible for a model without classes, and for one that was never trained without them."""
-        if self.scale == 1:
-            return
+        lacking = None
         if classes is None:
-            raise Incompatible(
-                f"scale={self.scale} needs a network that is told classes, as of data with conditional=true; this one is not",
-                "guidance",
-                "data",
-            )
-        if classes.dropout == 0:
-            raise Incompatible(
-                f"scale={self.scale} needs a network that was also trained without classes, and label_dropout=0 never hid one; "
-                "allowed is scale=1, or training with a label_dropout above 0",
-                "guidance",
-                "data",
-            )
+            lacking = "that is told classes, as of data with conditional=true; this one is not"
+        elif classes.dropout == 0:
+            lacking = "that was also trained without classes, and label_dropout=0 never hid one; allowed is scale=1"
+        if self.scale != 1 and lacking:
+            raise Incompatible(f"scale={self.scale} needs a network {lacking}", "guidance", "data")
 
 
-@checked
 class Unguided(Guidance):
     """Samples of the model itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
 
 
 @checked
@@ -65,8 +53,8 @@ class ClassifierFree(Guidance):
     """Classifier-free guidance (Ho & Salimans 2022 Eq. 6), ε_u + scale · (ε_c − ε_u): their w is scale − 1, so 1 is the model
     itself and 0 ignores the class. `interval` as in Kynkäänniemi et al. 2024, who bound the noise level σ: log-SNR is −2 log σ.
 
-    Mixed are outputs of the network, whatever it predicts: at one x_t each of ε, x_0, v and μ̃ is linear in each other, and the
-    weights of the mixture add up to 1. Outputs for the variance are those of the class.
+    Mixed are outputs of the network, whatever it predicts: at one x_t each of ε, x_0, v and μ̃ is an affine function of another,
+    and the weights of the mixture add up to 1. Outputs for the variance are those of the class.
     """
 
     def __init__(self, scale: NonNegativeFloat = 2.0, interval: tuple[float, float] | None = None) -> None:

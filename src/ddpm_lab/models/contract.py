@@ -115,8 +115,8 @@ class Model(nn.Module, ABC):
     trained.
 
     A constructor names the groups of conf/ that the model is made of as parameters: it is given the object of each, and of
-    `net` a factory. By keyword it is given `shape`, `levels`, `seed`, and the whole `config` as plain containers; and of
-    conditional data their `classes`, which it is refused for if it does not take them.
+    `net` a factory. By keyword it is given `shape`, `levels`, `seed`, and the whole `config` as plain containers; of
+    conditional data also `classes`, and a model that takes none is refused for them.
     """
 
     net: nn.Module
