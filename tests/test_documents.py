@@ -185,6 +185,7 @@ def desk(run_of, tmp_path_factory):
     folder = tmp_path_factory.mktemp("desk")
     for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "RUN"):
         shutil.copytree(run_of(*LONG_CHAIN), folder / place)
+    shutil.copytree(run_of(*LONG_CHAIN, "data.conditional=true"), folder / "CONDITIONAL")
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     np.savez(folder / "my_images.npz", images)
     (folder / "photos").mkdir()
@@ -219,7 +220,7 @@ def parse(program: str, argv: list[str]) -> None:
     elif program == "train":
         assert preflight(canonical(argv, dirs)[0], dirs)
     else:
-        argv = evaluate.with_own_sampler(canonical(argv, dirs)[0], dirs)
+        argv = evaluate.with_own_parts(canonical(argv, dirs)[0], dirs)
         typed = {word.partition("=")[0] for word in argv}
         others = {"sample": completed_for_samples, "figures": completed_for_figures}
         check = others.get(program) or functools.partial(completed, typed=typed)

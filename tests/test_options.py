@@ -26,11 +26,13 @@ EXPERIMENT_SIZE = [
 CONTEXT = {
     "schedule": ["prediction=v"], "prediction": [], "variance": ["loss=vlb"], "loss": ["prediction=v"],
     "timesteps": ["schedule.T=2"], "sampler": ["sampler.steps=5", "prediction=v", "schedule=cosine"], "ema": [],
+    "guidance": ["data.conditional=true", "optim.warmup=0"],  # or no class reaches the output in so few steps
 }  # fmt: skip
 # What an option cannot do without. A new option that needs nothing needs no line here.
 VECTORS = ["data.n_train=100", "data.n_val=50"]  # of experiment=gaussian_mixture
 NEEDS = {
     ("timesteps", "importance"): ["timesteps.history=1"],  # or it is uniform in so few steps
+    ("guidance", "classifier_free"): ["guidance.scale=1000"],  # after two steps classes hardly differ
     ("net", "mlp"): VECTORS,
     ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
     ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5", "net.attention=[8]"],

@@ -33,11 +33,13 @@ RUN = [
     "callbacks.samples.n=5",
     "callbacks.samples.rows=4",
     "callbacks.frechet.n=9",
+    "data.conditional=true",
+    "guidance=classifier_free",
 ]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
-STRATIFIED = [*(o for o in RUN if not o.startswith("timesteps")), "timesteps=stratified"]
+STRATIFIED = [*(o for o in RUN if not o.startswith(("timesteps", "data", "guidance"))), "timesteps=stratified"]
 
 
 def run(folder: Path, name: str, *more: str, start: list[str] = RUN) -> Path:

@@ -23,6 +23,8 @@ RUN = [
     "callbacks.checkpoints.last_every=4",
     "data.batch_size=100",
     "callbacks.frechet_curve.every=1",
+    "data.conditional=true",
+    "guidance=classifier_free",
     "trainer.max_steps=30",
 ]
 TIMED = ("train/images_per_s",)

@@ -42,3 +42,12 @@ def brief(value: object) -> str:
 def visible(text: str) -> str:
     """With what no printer shows escaped: a terminal would obey it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+OF_CLASSES = ("conditional", "label_dropout", "label_key", "val_label_key")
+"""Keys of data that reach conditional models alone."""
+
+
+def without_classes(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of data, without those keys unless they are conditional: earlier versions had none."""
+    return {key: value for key, value in data.items() if data.get("conditional") or key not in OF_CLASSES}

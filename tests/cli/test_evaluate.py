@@ -9,7 +9,7 @@ import torch
 from evaluation.support import DIGITS, QUICK, copied, evaluate, refusal
 from helpers import CONF, ROOT, environment
 
-from ddpm_lab.cli.evaluate import main, with_own_sampler
+from ddpm_lab.cli.evaluate import main, with_own_parts
 from ddpm_lab.config.evaluated import trained_by
 
 
@@ -200,6 +200,6 @@ def test_a_value_of_the_sampler_alone_is_about_the_runs_own(run_of):
     folder = run_of(
         "experiment=smoke", *QUICK, "sampler=ddim", "sampler.steps=6", "sampler.eta=0.25", "sampler.spacing=leading"
     )
-    argv = with_own_sampler([f"ckpt={folder}", "sampler.steps=5"], DIRS)
+    argv = with_own_parts([f"ckpt={folder}", "sampler.steps=5"], DIRS)
     assert set(argv[2:]) == {"sampler=ddim", "sampler.eta=0.25", "sampler.spacing=leading", "sampler.clip=null"}
-    assert with_own_sampler([f"ckpt={folder}"], DIRS) == [f"ckpt={folder}"]
+    assert with_own_parts([f"ckpt={folder}"], DIRS) == [f"ckpt={folder}"]

@@ -12,6 +12,9 @@ from ddpm_lab.config.ineffective import RULES, ineffective
 TRAIN: dict[str, Any] = {
     "schedule": {"T": 100},
     "sampler": {"steps": 20, "spacing": "trailing"},
+    "guidance": {"scale": 2.0, "interval": [-1.0, 1.0]},
+    "data": {"conditional": True, "label_dropout": 0.1, "label_key": "y"},
+    "metrics": {"_target_": "ddpm_lab.metrics.extractors.Pixels"},
     "net": {"_target_": "ddpm_lab.nets.unet.UNet"},
     "trainer": {"accelerator": "gpu", "tf32": True, "channels_last": True, "data_on_device": True, "other_world_size": False},
     "resume": None,
@@ -56,6 +59,10 @@ CASES = [
     (EVALUATE, "quality.grid", {"quality.grid": 101}, "quality.n=100"),
     (EVALUATE, "quality.reference", {"quality.statistics": "real.npz"}, "quality.statistics=real.npz"),
     (EVALUATE, "sampler.spacing", {"sampler.steps": None}, "sampler.steps=null"),
+    (EVALUATE, "nll.chain", {"guidance": {"scale": 2.0}}, "guidance.scale=2.0"),
+    (TRAIN, "guidance.interval", {"guidance.scale": 1.0}, "guidance.scale=1.0"),
+    (TRAIN, "data.label_dropout", {"data.conditional": False}, "data.conditional=false"),
+    (TRAIN, "data.label_key", {"data.conditional": False}, "data.conditional=false"),
     (TRAIN, "sampler.spacing", {"sampler.steps": 100}, "sampler.steps=100"),
     (TRAIN, "callbacks.samples.rows", {"callbacks.samples.rows": 9}, "callbacks.samples.n=8"),
     (TRAIN, "callbacks.samples.frames", {"callbacks.samples.frames": 21}, "sampler.steps=20"),
@@ -96,6 +103,11 @@ def test_spacings_by_noise_act_on_all_steps_too(spacing):
 
 def test_a_variance_of_other_packages_may_be_estimated_from_gamma():
     assert ineffective([(edited(EVALUATE, {"variance._target_": "mine.Optimal"}), {"gamma.n"})]) == []
+
+
+def test_labels_act_on_a_classifier_too():
+    changes = {"data.conditional": False, "metrics._target_": "ddpm_lab.metrics.classifier.Classifier"}
+    assert ineffective([(edited(TRAIN, changes), {"data.label_key"})]) == []
 
 
 def test_a_key_that_acts_in_one_arm_of_a_sweep_is_not_reported():

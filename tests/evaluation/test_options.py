@@ -44,6 +44,7 @@ def steps(group: str, option: str) -> list[str]:
 
 def cases() -> list[Any]:
     pairs = [(group, option) for group in groups(DIRS) for option in options(group, DIRS) if option not in LEARNED]
+    pairs = [pair for pair in pairs if pair[0] != "guidance"]  # of conditional models: test_conditional.py
     slow = {pair for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
     return [pytest.param(*pair, marks=[pytest.mark.slow] if pair in slow else []) for pair in pairs]
 

@@ -24,6 +24,12 @@ def test_the_bound_under_two_samplers():
         assert name in note
 
 
+def test_the_bound_under_two_guidances():
+    (note,) = notes("data.conditional=true guidance=none,classifier_free seed=0,1")
+    for name in ("bound_bpd", "guidance=none and guidance=classifier_free"):
+        assert name in note
+
+
 @pytest.mark.parametrize(
     "line",
     [

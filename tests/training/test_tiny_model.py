@@ -131,7 +131,7 @@ def test_it_resumes_to_the_bit(folder, tmp_path):
 
 def test_groups_of_another_model_are_left_out(folder):
     cfg = composed(*RUN, config_dir=CONF)
-    parts = {"schedule", "prediction", "variance", "loss", "timesteps", "sampler", "net"}
+    parts = {"schedule", "prediction", "variance", "loss", "timesteps", "sampler", "net", "guidance"}
     assert (model_parts(cfg), set(unused_parts(cfg))) == ([], parts)
     assert not parts & set(ddpm_lab.load(folder).config)
     assert set(model_parts(composed())) == parts

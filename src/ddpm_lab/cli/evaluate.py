@@ -35,7 +35,7 @@ def _main(argv: list[str]) -> None:
 
         completed(cfg, dirs, typed)
 
-    arms = preflight(with_own_sampler(argv, dirs), dirs, check)
+    arms = preflight(with_own_parts(argv, dirs), dirs, check)
     if not arms:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
     from ddpm_lab.config.build_evaluation import evaluate_all
@@ -45,18 +45,22 @@ def _main(argv: list[str]) -> None:
         sys.exit(3)
 
 
-def with_own_sampler(argv: list[str], dirs: Sequence[Path]) -> list[str]:
-    """`sampler.steps=50` alone is about the run's own sampler: its name and its other values are put beside it."""
+def with_own_parts(argv: list[str], dirs: Sequence[Path]) -> list[str]:
+    """`sampler.steps=50` alone is about the run's own sampler: its name and its other values are put beside it. The same holds
+    of the guidance, where that of the run has values."""
     typed = {key: value for key, _, value in (word.partition("=") for word in argv)}
-    asked = any(key.startswith("sampler.") for key in typed)
-    if not asked or "sampler" in typed or "ckpt" not in typed or "," in typed["ckpt"]:
-        return argv
-    from ddpm_lab.config.evaluated import option_of, trained_by
+    for group in ("sampler", "guidance"):
+        asked = any(key.startswith(f"{group}.") for key in typed)
+        if not asked or group in typed or "ckpt" not in typed or "," in typed["ckpt"]:
+            continue
+        from ddpm_lab.config.evaluated import option_of, trained_by
 
-    own = plain(trained_by(typed["ckpt"])[0])["sampler"]
-    values = {f"sampler.{key}": value for key, value in own.items() if key != "_target_"}
-    others = [f"{key}={shown(value)}" for key, value in values.items() if key not in typed]
-    return [*argv, f"sampler={option_of('sampler', own, dirs)}", *others]
+        own = plain(trained_by(typed["ckpt"])[0]).get(group) or {}
+        values = {f"{group}.{key}": value for key, value in own.items() if key != "_target_"}
+        if values:
+            others = [f"{key}={shown(value)}" for key, value in values.items() if key not in typed]
+            argv = [*argv, f"{group}={option_of(group, own, dirs)}", *others]
+    return argv
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ def unaffected(arms: Sequence[Arm], dirs: Sequence[Path]) -> list[str]:
                 f"samples, and each Fréchet distance, cannot differ between {_words(unused, 'variance')}: "
                 f"sampler={unused[0].choices['sampler']} does not use the variance{advice}"
             )
-    for alike in _differing_in("sampler", trained):
-        lines.append(f"bound_bpd cannot differ between {_words(alike, 'sampler')}: the bound does not depend on the sampler")
+    for group in ("sampler", "guidance"):
+        for alike in _differing_in(group, trained):
+            lines.append(f"bound_bpd cannot differ between {_words(alike, group)}: the bound does not depend on the {group}")
     return list(dict.fromkeys(lines))
 
 

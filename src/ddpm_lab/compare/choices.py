@@ -11,7 +11,7 @@ from typing import Any
 from ddpm_lab.compare.run_folder import Number, RunFolder
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
-from ddpm_lab.plain import visible
+from ddpm_lab.plain import visible, without_classes
 
 Flat = dict[str, Plain]
 """A configuration by dotted keys; a group itself stands for its `_target_`."""
@@ -28,11 +28,14 @@ NOT_COMPARED = (
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
     *("data", "model", "schedule", "prediction", "loss", "variance", "timesteps"),
-    *("sampler", "net", "optim", "ema", "trainer"),
+    *("sampler", "guidance", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
-FIRST_MODEL = {"model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"}}
-"""What configurations without a model had: they are older than the group."""
+EARLIER = {
+    "model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"},
+    "guidance": {"_target_": "ddpm_lab.core.guidance.Unguided"},
+}
+"""What configurations without such a group had: they are older than it."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
 MISSING = "–"
@@ -94,14 +97,14 @@ class ComparedChoices:
 
 
 def compared_runs(runs: Sequence[RunFolder]) -> tuple[list[ComparedRun], list[ComparedRun]]:
-    """As trained; and as evaluated, without the sampler of training, which an evaluation does not use."""
+    """As trained; and as evaluated, without sampler and guidance of training, which an evaluation does not use."""
     trained, evaluated = [], []
     for run in runs:
         flat = flat_config(run.config)
         if run.numbers:
             last_samples = max((run.path / "samples").glob("step_*.png"), default=None)
             trained.append(ComparedRun(run, flat, run.numbers, last_samples))
-        of_network = {key: value for key, value in flat.items() if key.partition(".")[0] != "sampler"}
+        of_network = {key: value for key, value in flat.items() if key.partition(".")[0] not in ("sampler", "guidance")}
         for arm in run.evaluated:
             chosen = {f"{EVALUATED}{key}": value for key, value in arm.choice.items()}
             evaluated.append(ComparedRun(run, of_network | chosen, arm.numbers, arm.picture, arm.folder))
@@ -110,7 +113,10 @@ def compared_runs(runs: Sequence[RunFolder]) -> tuple[list[ComparedRun], list[Co
 
 def flat_config(config: Mapping[str, Any]) -> Flat:
     """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
-    return dict(_flattened({**FIRST_MODEL, **config}))
+    data = config.get("data")
+    if isinstance(data, Mapping):
+        config = {**config, "data": {"conditional": False, **without_classes(data)}}
+    return dict(_flattened({**EARLIER, **config}))
 
 
 def _flattened(config: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Plain]]:

@@ -1,7 +1,7 @@
 """Numbers that are equal by construction: those that do not depend on anything in which two choices differ.
 
-A choice of sampling (sampler, its steps, the reverse variance) reaches only some numbers: a bound depends on no sampler, and
-samples depend on the variance only where the sampler uses it, as the record beside the number states (`variance: null`).
+A choice of sampling (sampler, its steps, reverse variance, guidance) reaches only some numbers: a bound depends on no sampler
+and no guidance, samples on the variance only where the sampler uses it, as the record of the number states (`variance: null`).
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from ddpm_lab.compare.measures import Measure, NumberKind
 from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.metrics.record import Record
 
-VARIANCE, SAMPLER, STEPS = "variance", "sampler", "steps"
+VARIANCE, SAMPLER, STEPS, GUIDANCE = "variance", "sampler", "steps", "guidance"
 UNUSED = {
-    NumberKind.BOUND: {SAMPLER, STEPS},
-    NumberKind.CHAIN_BOUND: {SAMPLER},
-    NumberKind.FLOW: {SAMPLER, STEPS, VARIANCE},
+    NumberKind.BOUND: {SAMPLER, STEPS, GUIDANCE},
+    NumberKind.CHAIN_BOUND: {SAMPLER, GUIDANCE},
+    NumberKind.FLOW: {SAMPLER, STEPS, VARIANCE, GUIDANCE},
     NumberKind.SAMPLES: set(),
     NumberKind.OTHER: set(),
 }
@@ -63,7 +63,7 @@ def _part(key: str) -> str | None:
     group, _, name = key.removeprefix(EVALUATED).partition(".")
     if group == STEPS or (group == SAMPLER and name in ("steps", "spacing")):
         return STEPS
-    return group if group in (VARIANCE, SAMPLER) else None
+    return group if group in (VARIANCE, SAMPLER, GUIDANCE) else None
 
 
 def _unused(

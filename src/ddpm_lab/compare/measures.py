@@ -47,8 +47,10 @@ BOUND_PARTS = {
 }
 SCORES = {
     "fd": ("Fréchet distance", -1, True),
+    "fd_class": ("Fréchet distance within classes", -1, False),
     "fd_inf": ("Fréchet distance at n = ∞", -1, False),
     "fid": ("FID", -1, True),
+    "fid_class": ("FID within classes", -1, False),
     "fid_inf": ("FID at n = ∞", -1, False),
     "kid": ("KID", -1, False),
     "is": ("Inception Score", 1, False),

@@ -294,7 +294,6 @@ def _evaluated_arm(arm: dict[str, Any], weights: str, folder: Path, problems: li
             arrays = Arrays(folder / Path(file).name, problems) if isinstance(file, str) else None
             numbers[str(result["key"])] = Number(value, finite(result.get("standard_error")), dict(result["record"]), arrays)
     choice = {key: arm[key] for key in ("sampler", "steps", "variance")} | {"weights": weights}
-    if arm.get("setting"):
-        choice["setting"] = str(arm["setting"])
+    choice |= {key: str(arm[key]) for key in ("guidance", "setting") if arm.get(key)}
     picture = folder / Path(arm["picture"]).name if arm.get("picture") else None
     return EvaluatedArm(choice, numbers, folder, picture if picture and picture.exists() else None)

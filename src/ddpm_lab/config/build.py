@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 
@@ -13,10 +13,12 @@ import torch
 from ddpm_lab import ranks
 from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, plain
+from ddpm_lab.core.batch import Classes
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import Run, opened
+from ddpm_lab.plain import without_classes
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -63,7 +65,9 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
 
     config = current(cfg)
     data = _data(config)
-    module = TrainingModule(build_model(config, data.shape, data.levels), _optimiser(config))
+    classes = data.of_classes()
+    model = build_model(config, data.shape, data.levels, class_counts=classes and classes.counts)
+    module = TrainingModule(model, _optimiser(config))
     extractor = instantiate(config, "metrics", data=data)
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
     names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
@@ -108,10 +112,15 @@ def _optimiser(config: Config) -> "Optimiser":
 
 
 def build_model(
-    cfg: "DictConfig | Config", shape: tuple[int, ...], levels: int | None, net: Callable[..., torch.nn.Module] | None = None
+    cfg: "DictConfig | Config",
+    shape: tuple[int, ...],
+    levels: int | None,
+    net: Callable[..., torch.nn.Module] | None = None,
+    class_counts: Sequence[int] | None = None,
 ) -> Model:
     """The model for data of `shape`, with initial weights fixed by the seed. It gets what its constructor names: the object of
-    each group, and of `net` a factory, by default that of the configuration."""
+    each group, and of `net` a factory, by default that of the configuration. `class_counts`: of conditional data the training
+    data of each class."""
     config = current(cfg)
     made = {
         name: net or functools.partial(instantiate, config, "net") if name == "net" else instantiate(config, name)
@@ -119,12 +128,27 @@ def build_model(
         if name in config
     }
     _check_kinds(config, made)
-    of_data = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config}
+    of_data = {"shape": shape, "levels": levels, "seed": config["seed"], "config": config, **_classes(config, class_counts)}
     target, values = node(config, "model")
     try:
         return target(**values, **made, **of_data)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def _classes(config: Config, counts: Sequence[int] | None) -> dict[str, Classes]:
+    """What a model is given of conditional data. Raises UserError for a model or a network that takes no classes."""
+    if counts is None:
+        return {}
+    for group, needs in (("model", "classes in its constructor"), ("net", "classes in its constructor, labels in forward()")):
+        if group in config:
+            parameters = inspect.signature(node(config, group).target).parameters
+            if not any(p.name == "classes" or p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+                name = config[group]["_target_"].rpartition(".")[2]
+                raise UserError(
+                    f"data.conditional=true: {name} takes no classes; give it {needs}, or train with data.conditional=false"
+                )
+    return {"classes": Classes(tuple(counts), config["data"].get("label_dropout", 0.0))}
 
 
 def _check_kinds(config: Config, made: Mapping[str, Any]) -> None:
@@ -138,14 +162,15 @@ def _check_kinds(config: Config, made: Mapping[str, Any]) -> None:
 
 
 def model_parts(cfg: "DictConfig | Config") -> list[str]:
-    """The groups of which the chosen model is made: those that its constructor names and that it is not given as values."""
+    """The groups of which the chosen model is made: those that its constructor names and that it is not given as values. One
+    that has a default may be missing, as `guidance` is in configurations of earlier versions."""
     config = current(cfg)
     target, values = node(config, "model")
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return [
         name
         for name, p in inspect.signature(target).parameters.items()
-        if p.kind == positional and name not in values and p.default is inspect.Parameter.empty
+        if p.kind == positional and name not in values and (p.default is inspect.Parameter.empty or name in config)
     ]
 
 
@@ -183,6 +208,7 @@ def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
     """What of a configuration training depends on; the model says which of its parts are not among them."""
     config = current(cfg)
     parts = {name: value for name, value in config.items() if name not in NOT_TRAINED}
+    parts["data"] = without_classes(config["data"])
     parts["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACEMENT}
     named = model_parts(config)
     targets = {name: resolve_target(config[name]["_target_"], name) for name in named if name in config}
@@ -207,7 +233,8 @@ def load(run: str | Path, weights: str | None = None) -> Run:
     checkpoint = read_checkpoint(last if path.is_dir() else path)
     try:
         check_parts(checkpoint["config"])
-        model = build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"])
+        of_data = tuple(checkpoint["shape"]), checkpoint["levels"]
+        model = build_model(checkpoint["config"], *of_data, class_counts=checkpoint.get("class_counts"))
     except UserError as error:
         raise UserError(f"{path}: its configuration makes no model: {error}") from error
     return opened(model, checkpoint, weights, path)

@@ -32,7 +32,7 @@ from ddpm_lab.models.contract import Compile, Model
 from ddpm_lab.models.measurement import Likelihood
 from ddpm_lab.models.run import Run, check_compile
 
-PARTS = ("sampler", "variance")
+PARTS = ("sampler", "variance", "guidance")
 """Groups of a model that evaluation can choose anew."""
 OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch", "sample_precision", "compile")
 """Keys that say which network is measured, where, and by which draws."""
@@ -96,7 +96,7 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
     stats = published(quality.statistics, subject, extractors[key]) if quality.n else None
     choice = partial(choice_of, cfg, nll)
     checked = bands_of(cfg, [measurement.key for measurement in measurements]), Path(cfg["folder"])
-    return Arm(load_subject, choice, cfg["names"], model.sample_steps, setting, nll, quality, extractors[key], stats, *checked)
+    return Arm(load_subject, choice, names_of(cfg), model.sample_steps, setting, nll, quality, extractors[key], stats, *checked)
 
 
 def bands_of(cfg: Config, likelihoods: Sequence[str]) -> list[check.Band]:
@@ -151,6 +151,15 @@ def data_of(run: Run, checkpoint: Path) -> InMemory:
     return data
 
 
+def names_of(cfg: Config) -> dict[str, str]:
+    """Of each group the option; of a guidance its values."""
+    names, guidance = dict(cfg["names"]), cfg.get("guidance") or {}
+    if "guidance" in names and "scale" in guidance:
+        low_high = "" if guidance["interval"] is None else " at log-SNR {} to {}".format(*guidance["interval"])
+        names["guidance"] = f"scale {guidance['scale']}{low_high}"
+    return names
+
+
 def gamma_size(cfg: Config) -> int | None:
     """The training data for Γ, where the chosen variance rests on it, which its signature then names."""
     if "variance" not in cfg["names"]:
@@ -168,9 +177,8 @@ def parts_of(cfg: Config) -> dict[str, Any]:
 
 
 def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
-    """The model with the chosen sampler; and, unless Γ is still to be measured, with the chosen variance."""
-    if "sampler" in cfg["names"]:
-        model = model.sampling(sampler=instantiate(cfg, "sampler"))
+    """The model with the chosen sampler and guidance; and, unless Γ is still to be measured, with the chosen variance."""
+    model = model.sampling(**{group: instantiate(cfg, group) for group in ("sampler", "guidance") if group in cfg["names"]})
     if "variance" in cfg["names"] and (offered or gamma_size(cfg) is None):
         model = model.with_variance(instantiate(cfg, "variance", **offered))
     return model
@@ -179,7 +187,7 @@ def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
 def choice_of(cfg: Config, nll: Likelihood, subject: Subject) -> Choice:
     """The model under the chosen parts; where the variance rests on Γ, that is measured first."""
     parts, model, n = parts_of(cfg), with_parts(cfg, subject.run.model), gamma_size(cfg)
-    names = {group: cfg["names"][group] for group in parts}
+    names = {group: name for group, name in names_of(cfg).items() if group in parts}
     if n is None:
         return Choice(model, names, parts)
     from ddpm_lab.models.gamma import GammaAtTimes, gamma_columns, variance_record

@@ -116,7 +116,9 @@ def _check_model(config: Config, data: Any) -> None:
         with torch.device("meta"):
             return instantiate(config, "net", **given)
 
-    build_model({**config, "seed": 0}, (2,) if vectors else (1, size or 1, size or 1), data.levels, net)
+    counts = [1] * (getattr(data, "classes", None) or 1) if getattr(data, "conditional", False) else None
+    shape = (2,) if vectors else (1, size or 1, size or 1)
+    build_model({**config, "seed": 0}, shape, data.levels, net, counts)
 
 
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:

@@ -91,7 +91,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     """`check_choices`, and refuse what the likelihood of its model cannot be asked."""
     check_choices(cfg, trained, dirs)
     before, asked = current(trained), plain(cfg)
-    nll, kept = asked["nll"], [group for group in ("logger", "metrics", "sampler") if group != "sampler" or group in trained]
+    nll, kept = asked["nll"], ["logger", *(group for group in cfg.names if group != "variance")]
     if nll["terms"] not in (None, "auto") and nll["stride"] != 1:
         raise UserError(f"nll.stride={nll['stride']} has no part in an estimate by nll.terms={nll['terms']}: leave one out")
     data = instantiate(before, "data")
@@ -104,9 +104,15 @@ def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) ->
     """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
     check_parts(trained)
     groups = [group for group in ("variance", "sampler") if group in trained]
-    for group in ("variance", "sampler"):
+    groups += ["guidance"] if OmegaConf.select(trained, "data.conditional") else []
+    for group in ("variance", "sampler", "guidance"):
         if cfg[group]["_target_"] == "auto":
-            cfg[group] = trained.get(group)
+            cfg[group] = trained.get(group) if group in groups else None
+        elif group not in groups and group == "guidance":
+            raise UserError(
+                f"guidance={option_of(group, cfg[group], dirs)}: this run was trained without classes; leave it out, or "
+                "train one with data.conditional=true"
+            )
         elif group not in groups:
             raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
     before, asked = current(trained), plain(cfg)

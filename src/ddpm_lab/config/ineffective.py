@@ -7,6 +7,7 @@ from ddpm_lab.config.nested import Config, at
 from ddpm_lab.domains import shown
 
 ANALYTIC = "ddpm_lab.core.analytic.Analytic"
+CLASSIFIER = "ddpm_lab.metrics.classifier.Classifier"
 MLP = "ddpm_lab.nets.mlp.MLP"
 
 Cause = Callable[[Config], str | None]
@@ -73,13 +74,30 @@ def _all_times(config: Config) -> str | None:
     return _has("sampler.steps", None, *([] if T is None else [T]))(config)
 
 
+def _unlabelled(config: Config) -> str | None:
+    """Labels reach a conditional model, and the classifier that is trained on them."""
+    return None if at(config, "metrics._target_") == CLASSIFIER else _has("data.conditional", False)(config)
+
+
+def _guided(config: Config) -> str | None:
+    return given(config, "guidance.scale") if at(config, "guidance.scale") not in (None, 1) else None
+
+
 RULES = (
+    Rule(("nll.",), _guided, "guided samples are of no model whose likelihood is known: add guidance=none, or leave {key} out"),
+    Rule(("guidance.interval",), _has("guidance.scale", 1), "set another guidance.scale, or leave {key} out"),
     Rule(
         ("nll.train_stride",),  # the bound of training data is measured beside that of held-out data on the full chain alone
         _any(_has("nll.chain", "sampler"), _has("nll.split", "train"), of="nll.train_stride"),
         "leave {key} out, or measure nll.split=val nll.chain=full",
     ),
     Rule(("nll.ode_probes", "nll.ode_tolerance"), _has("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
+    Rule(("data.label_dropout",), _has("data.conditional", False), "add data.conditional=true, or leave {key} out"),
+    Rule(
+        ("data.label_key", "data.val_label_key"),
+        _unlabelled,
+        "add data.conditional=true or metrics=classifier, or leave {key} out",
+    ),
     Rule(("gamma.n",), _no_gamma, "use variance=analytic, or leave {key} out"),
     Rule(
         ("quality.reference", "quality.statistics", "quality.grid", "metrics."),

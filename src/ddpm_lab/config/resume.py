@@ -16,7 +16,7 @@ from ddpm_lab.files import check_links, is_whole, read_yaml
 from ddpm_lab.plain import check_plain
 from ddpm_lab.sweeps.state import finished
 
-FREE = ("callbacks", "logger", "metrics", "run", "sampler", "trainer")
+FREE = ("callbacks", "guidance", "logger", "metrics", "run", "sampler", "trainer")
 """What may change on resume: none of it touches the weights that come out, but for rounding and how many steps are taken."""
 HELD = ("trainer.accumulate", "trainer.precision", "trainer.tf32")
 """What of it may not, since numbers would be held or multiplied with fewer digits. `trainer.compile` may, as the device may: it

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.gaussian import Normal
+from ddpm_lab.core.guidance import Conditional
+from ddpm_lab.core.guidance import Network as Network
 from ddpm_lab.core.path import Chain, Marginal, NoiseSchedule, Step
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible, Times
 from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
 from ddpm_lab.domains import shown
-
-Network = Callable[[Tensor, Tensor], Tensor]
-"""(x_t [B ...], t [B]) → output [B n_outputs·C ...]."""
 
 
 class Noised(NamedTuple):
@@ -154,12 +153,13 @@ class GaussianDiffusion:
         return Denoised(limited(x0, clip), self.variance.log_var(raw, step))
 
     def denoiser(self, net: Network, chain: Chain, clip: Clip) -> Denoise:
-        """The model as a sampler sees it: a function of (x_t, t) for times t on `chain`."""
+        """The model as a sampler sees it, guided where its network is: a function of (x_t, t) for times t on `chain`."""
         covariance = self.variance if isinstance(self.variance, KnowsCovariance) else None
 
         def denoise(xt: Tensor, t: int) -> Denoised:
             step = chain[t]
-            out = net(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
+            network = net.at(step) if isinstance(net, Conditional) else net
+            out = network(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
             denoised = self.denoised(out, xt, step, clip)
             if covariance is None:
                 return denoised

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-Training = Literal["init", "data", "order", "flips", "t", "noise", "dropout"]
-Evaluation = Literal["sampling", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe", "editing"]
+Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "dropout"]
+Evaluation = Literal["sampling", "classes", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe", "editing"]
 Stream = Training | Evaluation
 
 

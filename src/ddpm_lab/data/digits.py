@@ -15,7 +15,7 @@ class Digits(Split):
     """1,797 digits of 8×8 pixels in 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part).
 
     `val_fraction` of them, chosen by `split_seed`, are held out: 360 by default, 1,437 remain to train on. Labels are kept in
-    `train_labels` and `val_labels`; training does not use them.
+    `train_labels` and `val_labels`; training uses them if the data are `conditional`.
     """
 
     levels = 17

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from ddpm_lab.data.labels import classes_of_folders
 from ddpm_lab.data.memory import Split
 from ddpm_lab.domains import PositiveInt, Text, checked
 from ddpm_lab.errors import UserError
@@ -37,7 +38,7 @@ class ImageFolder(Split):
 
     In this order: turned as EXIF says, 16 bits to the upper 8, put on `alpha`, grey or RGB, cropped, resized. Files and folders
     whose names begin with a dot are left out. `val_fraction` of the images, chosen by `split_seed` in the order of their paths,
-    are held out.
+    are held out. If they are `conditional`, the class of an image is the folder below `path` that it lies in.
     """
 
     known_side = "size"
@@ -57,7 +58,17 @@ class ImageFolder(Split):
         return Path(self.path).expanduser()
 
     def load(self) -> tuple[Tensor, Tensor]:
-        return self.split(torch.from_numpy(self._decoded(self._files())))
+        pixels, names = self._decoded(self._files())
+        if not self.conditional:
+            return self.split(torch.from_numpy(pixels))
+        labels, classes = classes_of_folders(names, f"data.path={self.folder}")
+        self.classes = len(classes)
+        self.notes.append(f"classes: {_few([f'{number} {name}' for number, name in enumerate(classes)])}")
+        return self.split(torch.from_numpy(pixels), labels)
+
+    @property
+    def labelled(self) -> bool:
+        return self.conditional
 
     def _files(self) -> list[str]:
         """Paths of the images below `path`, in an order that is the same everywhere."""
@@ -71,13 +82,14 @@ class ImageFolder(Split):
             raise UserError(f"data.path={self.folder}: {n} images in it or below it; at least 2 are needed, named {named}.")
         return sorted(names)
 
-    def _decoded(self, names: Sequence[str]) -> np.ndarray:
+    def _decoded(self, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """The pixels of those that can be read, and their names."""
         pixels = np.empty((len(names), self.channels, self.size, self.size), np.uint8)
-        n, refused = 0, {key: [] for key in PROBLEMS}
+        kept, refused = [], {key: [] for key in PROBLEMS}
         for name in tqdm(names, desc="Reading images", leave=False):
             try:
-                pixels[n] = self._pixels(self.folder / name)
-                n += 1
+                pixels[len(kept)] = self._pixels(self.folder / name)
+                kept.append(name)
             except _Refused as refusal:
                 key, problem = refusal.args
                 refused[key].append(f"{name} ({problem})")
@@ -88,9 +100,9 @@ class ImageFolder(Split):
         if key := next((key for key in refused if refused[key]), None):
             problem, advice = PROBLEMS[key]
             raise UserError(f"data.{key}={getattr(self, key)}: {_list(problem, refused[key])}; {advice}.")
-        if n < 2:
-            raise UserError(f"data.path={self.folder}: {n} of {len(names)} images can be read; at least 2 are needed.")
-        return pixels[:n]
+        if len(kept) < 2:
+            raise UserError(f"data.path={self.folder}: {len(kept)} of {len(names)} images can be read; at least 2 are needed.")
+        return pixels[: len(kept)], kept
 
     def _pixels(self, path: Path) -> np.ndarray:
         """C×size×size."""
@@ -146,5 +158,8 @@ def _upper_8_bits(image: Image.Image) -> Image.Image:
 
 def _list(problem: str, which: Sequence[str]) -> str:
     """How many files have the problem, and the first of them."""
-    more = f" and {len(which) - SHOWN} more" if len(which) > SHOWN else ""
-    return f"{len(which)} {problem}: {', '.join(which[:SHOWN])}{more}"
+    return f"{len(which)} {problem}: {_few(which)}"
+
+
+def _few(which: Sequence[str]) -> str:
+    return ", ".join(which[:SHOWN]) + (f" and {len(which) - SHOWN} more" if len(which) > SHOWN else "")

@@ -13,10 +13,11 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.batch import Batch
+from ddpm_lab.core.batch import Batch, Classes
 from ddpm_lab.core.grey import scale
 from ddpm_lab.core.transfer import to_device
-from ddpm_lab.domains import NonNegativeInt, OpenUnit, Size
+from ddpm_lab.data.labels import Labels
+from ddpm_lab.domains import HalfOpenUnit, NonNegativeInt, OpenUnit, Size
 from ddpm_lab.errors import UserError
 
 
@@ -41,9 +42,17 @@ class TrainStream:
     and every datum comes equally often. Keeps its position for Lightning's checkpoints."""
 
     def __init__(
-        self, raw: Tensor, levels: int | None, batch_size: int, steps: int, seed: int, flip: bool, part: Slice = WHOLE
+        self,
+        raw: Tensor,
+        levels: int | None,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        flip: bool,
+        part: Slice = WHOLE,
+        labels: Labels | None = None,
     ) -> None:
-        self.raw, self.levels, self.flip, self.part = raw, levels, flip, part
+        self.raw, self.levels, self.flip, self.part, self.labels = raw, levels, flip, part, labels
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self.position = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -59,13 +68,14 @@ class TrainStream:
     def batch(self, counter: int, piece: int = 0) -> Batch:
         """This process's part of batch number `counter`."""
         first, stop = self.part.rows(self.batch_size, piece)
-        place = self.raw.device
-        raw = self.raw.index_select(0, to_device(self._rows(counter)[first:stop], place))  # twenty times as fast as raw[rows]
+        place, rows = self.raw.device, self._rows(counter)[first:stop]
+        raw = self.raw.index_select(0, to_device(rows, place))  # twenty times as fast as raw[rows]
         if self.flip:
             mirrored = rng.uniform(self.seed, "flips", counter, first, stop) < 0.5
             chosen = torch.arange(len(raw)) + len(raw) * mirrored
             raw = torch.cat([raw, raw.flip(-1)]).index_select(0, to_device(chosen, place))
-        return Batch(scale(raw, self.levels), counter, first, self.batch_size)
+        labels = None if self.labels is None else self.labels.drawn(rows, self.seed, counter, first)
+        return Batch(scale(raw, self.levels), counter, first, self.batch_size, labels)
 
     def _rows(self, counter: int) -> Tensor:
         n, start = len(self.raw), counter * self.batch_size
@@ -90,10 +100,12 @@ class TrainStream:
 
 
 class OrderedBatches:
-    """Each datum once, in order: this process's part of each batch."""
+    """Each datum once, in order, with its label where there are any: this process's part of each batch."""
 
-    def __init__(self, raw: Tensor, levels: int | None, batch_size: int, part: Slice = WHOLE) -> None:
-        self.raw, self.levels, self.batch_size, self.part = raw, levels, batch_size, part
+    def __init__(
+        self, raw: Tensor, levels: int | None, batch_size: int, part: Slice = WHOLE, labels: Tensor | None = None
+    ) -> None:
+        self.raw, self.levels, self.batch_size, self.part, self.labels = raw, levels, batch_size, part, labels
 
     def __len__(self) -> int:
         return math.ceil(len(self.raw) / self.batch_size)
@@ -101,21 +113,26 @@ class OrderedBatches:
     def __iter__(self) -> Iterator[Batch]:
         for counter, rows in enumerate(self.raw.split(self.batch_size)):
             first, stop = self.part.rows(len(rows))
-            yield Batch(scale(rows[first:stop], self.levels), counter, counter * self.batch_size + first, len(self.raw))
+            start = counter * self.batch_size
+            labels = None if self.labels is None else self.labels[start + first : start + stop]
+            yield Batch(scale(rows[first:stop], self.levels), counter, start + first, len(self.raw), labels)
 
 
 class InMemory(LightningDataModule):
     """Base of the data modules. A subclass sets `gives` and `levels`, and `load` returns (train, val) as tensors: uint8
     N C H W below `levels`, or float N D where levels is None. `known_side` is the width of its images, or the key that says it,
     where that is known before they are read. One whose data are labelled sets `classes`, how many there are, and in `load`
-    `train_labels` and `val_labels`. `seed`, `steps` and `on_device` are given by the composition root; `notes` are lines for
-    the head of the log."""
+    `train_labels` and `val_labels`; where they are `conditional`, batches have the labels, of which training hides a share
+    `label_dropout`. `seed`, `steps` and `on_device` are given by the composition root; `notes` are lines for the head of the
+    log."""
 
     gives = "images"
     levels: int | None = 256
     known_side: int | str | None = None
     classes: int | None = None
     flip: bool = False
+    conditional: bool = False
+    label_dropout: float = 0.0
     train_labels: Tensor | None = None
     val_labels: Tensor | None = None
 
@@ -135,9 +152,28 @@ class InMemory(LightningDataModule):
         raise UserError(f"data: {type(self).__name__} does not define load().")
 
     def setup(self, stage: str | None = None) -> None:
+        """Raises UserError for data that are not there, and for a class without training data if they are conditional."""
         if not self._loaded:
             self.train_images, self.val_images = self.load()
             self._loaded = True
+        if (classes := self.of_classes()) is not None and 0 in classes.counts:
+            empty = classes.counts.index(0)
+            raise UserError(
+                f"data.conditional=true: class {empty} of 0 to {classes.null - 1} has no training data; leave no class "
+                "out, or hold other data out"
+            )
+
+    def of_classes(self) -> Classes | None:
+        """Of conditional data; None for others."""
+        if not self.conditional:
+            return None
+        counts = self.labels("train").bincount(minlength=self.classes or 0)
+        return Classes(tuple(counts.tolist()), self.label_dropout)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels. Known before the data are read, where the number of classes need not be."""
+        return self.classes is not None
 
     def serve(self, seed: int, steps: int) -> None:
         """A run of `steps` training batches, in the order of `seed`."""
@@ -149,24 +185,27 @@ class InMemory(LightningDataModule):
         return tuple(self.train_images.shape[1:])
 
     def train_dataloader(self) -> TrainStream:
-        part, images = self._part(), self.train_images
+        part, images, classes = self._part(), self.train_images, self.of_classes()
         if self.on_device and self.trainer is not None:
             images = images.to(self.trainer.strategy.root_device)
-        return TrainStream(images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part)
+        labels = None if classes is None else Labels(self.labels("train"), classes.null, classes.dropout)
+        return TrainStream(images, self.levels, self.batch_size, self.steps, self.seed, self.flip, part, labels)
 
     def val_dataloader(self) -> OrderedBatches:
         return self.in_order("val", self.batch_size)
 
     def in_order(self, split: str, batch_size: int, n: int | None = None) -> OrderedBatches:
         """The first n (None: all) of "train" or "val", each once, without flips: this process's part of each batch."""
-        return OrderedBatches(self.raw(split)[:n], self.levels, batch_size, self._part()._replace(pieces=1))
+        part, condition = self._part()._replace(pieces=1), self.condition(split, 0, n)
+        return OrderedBatches(self.raw(split)[:n], self.levels, batch_size, part, *condition)
 
     def _part(self) -> Slice:
         trainer = self.trainer
         return WHOLE if trainer is None else Slice(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch._replace(x0=to_device(batch.x0, device))
+        labels = None if batch.labels is None else to_device(batch.labels, device)
+        return batch._replace(x0=to_device(batch.x0, device), labels=labels)
 
     def scaled(self, split: str, n: int | None = None) -> Tensor:
         """The first n (None: all) of "train" or "val" in [−1, 1]."""
@@ -179,6 +218,19 @@ class InMemory(LightningDataModule):
             raise UserError(f"data: {type(self).__name__} has no labels.")
         return labels
 
+    def condition(self, split: str, start: int, stop: int | None) -> tuple[Tensor, ...]:
+        """As `Batch.condition`, of data start..stop−1 of a split."""
+        return (self.labels(split)[start:stop],) if self.conditional else ()
+
+    @property
+    def label_record(self) -> dict[str, Any]:
+        """Of conditional data, what records and checkpoints say besides the hash of the contents."""
+        return {"labels_sha256": self.labels_sha256()} if self.conditional else {}
+
+    def labels_sha256(self) -> str:
+        """Of the labels of both splits."""
+        return hashlib.sha256(b"".join(self.labels(split).numpy().tobytes() for split in ("train", "val"))).hexdigest()
+
     def raw(self, split: str) -> Tensor:
         """All of "train" or "val", not scaled."""
         return self.train_images if split == "train" else self.val_images
@@ -188,19 +240,20 @@ class InMemory(LightningDataModule):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sha256": self._known_fingerprint}
+        """What the data are known by: the contents; and the labels, if they are conditional."""
+        return self._known_by
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Raises UserError for the state of other data, or of none."""
-        if not isinstance(state_dict, Mapping) or state_dict.get("sha256") != self._known_fingerprint:
+        if not isinstance(state_dict, Mapping) or dict(state_dict) != self._known_by:
             raise UserError("data: these are not the data that the checkpoint was trained on (their contents differ).")
 
     @cached_property
-    def _known_fingerprint(self) -> str:
-        return self.fingerprint()
+    def _known_by(self) -> dict[str, Any]:
+        return {"sha256": self.fingerprint(), **self.label_record}
 
     def fingerprint(self) -> str:
-        """Of the contents of both splits."""
+        """Of the contents of both splits, without labels: scores of samples are compared whether labels were used or not."""
         digest = hashlib.sha256()
         for images in (self.train_images, self.val_images):
             digest.update(str(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
@@ -224,6 +277,8 @@ class Split(InMemory):
     split_seed: NonNegativeInt = 0
     batch_size: Size = 128
     flip: bool = False
+    conditional: bool = False
+    label_dropout: HalfOpenUnit = 0.1
 
     def split(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(train, val); their labels, if there are any, are kept."""

@@ -9,31 +9,51 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from ddpm_lab.data.labels import checked_labels
 from ddpm_lab.data.memory import Split
-from ddpm_lab.domains import File, checked
+from ddpm_lab.domains import File, checked, shown
 from ddpm_lab.errors import UserError
 
 
 @checked
 @dataclass(eq=False)
 class Npz(Split):
-    """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`.
+    """Square uint8 images from an .npz or .npy file, N×C×H×W, N×H×W×C or N×H×W (C is 1 or 3), with values below `levels`; and
+    their classes, N integers from 0, where `label_key` names them.
 
-    Raises UserError, with key and value, for a file, array, type, shape or value that does not fit.
+    Raises ValueError for keys that need another, UserError, with key and value, for a file, array, type, shape or value that
+    does not fit.
     """
 
     path: File
     key: str | None = None
     val_key: str | None = None
     levels: Annotated[int, Ge(2), Le(256)] = 256
+    label_key: str | None = None
+    val_label_key: str | None = None
     _: KW_ONLY
     flip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.conditional and self.label_key is None:
+            raise ValueError("conditional=true needs label_key, the array in the .npz with the class of each image")
+        if (self.val_label_key is None) != (self.label_key is None or self.val_key is None):
+            raise ValueError(
+                f"val_label_key={shown(self.val_label_key)}: it goes with label_key={shown(self.label_key)} and "
+                f"val_key={shown(self.val_key)}: the labels of validation images that have an array of their own"
+            )
+
+    @property
+    def labelled(self) -> bool:
+        return self.label_key is not None
 
     @property
     def file(self) -> Path:
         return Path(self.path).expanduser()
 
     def load(self) -> tuple[Tensor, Tensor]:
+        """Sets the labels too."""
         arrays = self._arrays()
         images = self._images(arrays, "key", self._only_image_array(arrays) if self.key is None else self.key)
         if self.val_key is not None:
@@ -43,8 +63,22 @@ class Npz(Split):
                     f"data.val_key={self.val_key}: its images are {tuple(val.shape[1:])}, "
                     f"those to train on {tuple(images.shape[1:])}; both must be alike."
                 )
+            self.train_labels = self._labels(arrays, "label_key", self.label_key, len(images))
+            self.val_labels = self._labels(arrays, "val_label_key", self.val_label_key, len(val))
             return images, val
-        return self.split(images)
+        return self.split(images, self._labels(arrays, "label_key", self.label_key, len(images)))
+
+    def _labels(self, arrays: dict[str, np.ndarray], option: str, name: str | None, n: int) -> Tensor | None:
+        """Of n images. Those to train on say how many classes there are; no others may be among those to validate on."""
+        if name is None:
+            return None
+        labels = checked_labels(self._array(arrays, option, name), n, f"data.{option}={name}")
+        highest = int(labels.max())
+        if option == "label_key":
+            self.classes = highest + 1
+        elif highest >= (self.classes or 0):
+            raise UserError(f"data.{option}={name} has a label of {highest}; allowed are those of label_key={self.label_key}.")
+        return labels
 
     def _arrays(self) -> dict[str, np.ndarray]:
         try:
@@ -66,11 +100,14 @@ class Npz(Split):
             raise UserError(f"data.path={self.file}: {problem}; its arrays are {found}.")
         return names[0]
 
-    def _images(self, arrays: dict[str, np.ndarray], option: str, name: str) -> Tensor:
+    def _array(self, arrays: dict[str, np.ndarray], option: str, name: str) -> np.ndarray:
         if name not in arrays:
             names = ", ".join(arrays) or "one, without a name"
             raise UserError(f"data.{option}={name}: no such array in {self.file.name}; it has {names}.")
-        array, label = arrays[name], f"data.{option}: {name or self.file.name}"
+        return arrays[name]
+
+    def _images(self, arrays: dict[str, np.ndarray], option: str, name: str) -> Tensor:
+        array, label = self._array(arrays, option, name), f"data.{option}: {name or self.file.name}"
         if array.dtype != np.uint8:
             raise UserError(f"{label} is {array.dtype}; allowed is uint8 with values below data.levels.")
         array = channels_first(array, label)

@@ -20,9 +20,9 @@ def measured(subject: Subject, wanted: GammaAtTimes) -> Gamma:
     known = ranks.agreed({int(t) for piece in _whole(place) for t in piece["times"]})
     missing = [t for t in wanted.times if t not in known]
     groups = [missing[i : i + GROUP] for i in range(0, len(missing), GROUP)]
-    x0 = subject.x0("train", 0, wanted.n)
+    data = subject.x0("train", 0, wanted.n), *subject.condition("train", 0, wanted.n)
     paths = [place / f"t{group[0]:05d}-{group[-1]:05d}-{len(group)}.pt" for group in groups]
-    works = [lambda group=group: {"times": torch.tensor(group), "sums": wanted.sums(group, x0)} for group in groups]
+    works = [lambda group=group: {"times": torch.tensor(group), "sums": wanted.sums(group, *data)} for group in groups]
     make(paths, works, f"Γ of {wanted.n} training data", list(map(len, groups)))
     column = {int(t): sums for piece in _whole(place) for t, sums in zip(piece["times"], piece["sums"].T, strict=True)}
     return wanted.result(torch.stack([column[t] for t in wanted.times], 1))

@@ -1,5 +1,6 @@
 """Everything that is measured of one model under one choice of its parts."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from ddpm_lab.metrics.record import Result, record
 from ddpm_lab.models.measurement import Likelihood, Measurement, PerDatum
 from ddpm_lab.pictures import save_grid
 
+log = logging.getLogger("ddpm_lab")
 BOUND, DISTANCE = "bound", "distance"
 """The scores of the tables over choices."""
 
@@ -78,6 +80,8 @@ def evaluate(arm: Arm, subject: Subject, folder: Path) -> Evaluated:
     origin = {"checkpoint": str(subject.checkpoint), "weights": run.weights, "step": run.step, "seed": subject.seed}
     evaluated = Evaluated(choice, arm.setting, origin)
     _add_likelihoods(evaluated, subject, choice.model.measurements(subject.conditions(arm.nll, choice.parts)))
+    if choice.model.guided and ranks.rank() == 0:
+        log.info("bits/dim are left out: guided samples are of no model whose likelihood is known (guidance=none measures it)")
     if quality.n:
         with TemporaryDirectory(dir=subject.store.folder) as scratch:
             of_samples = scores(subject, choice, quality, arm.extractor, arm.stats, Path(scratch))
@@ -97,7 +101,7 @@ def _add_likelihoods(evaluated: Evaluated, subject: Subject, measurements: list[
     meters: dict[Measurement, Any] = {}
     for measurement in measurements:
         meter = _measured(subject, measurement, meters)
-        fields: dict[str, Any] = {**subject.record, **measurement.fields(meter)}
+        fields: dict[str, Any] = {**subject.record, **subject.data.label_record, **measurement.fields(meter)}
         how = record(n=measurement.n, split=measurement.split, **fields)
         parts = measurement.numbers(meter, *(meters[other] for other in measurement.requires))
         results = [Result(part.key, part.label, part.value, part.se, how, part.level) for part in parts]
@@ -118,7 +122,8 @@ def _measured(subject: Subject, measurement: Measurement, meters: dict[Measureme
 
     def work(start: int, stop: int) -> Piece:
         meter = measurement.meter(*required)
-        meter.add(subject.x0(measurement.split, start, stop), start)
+        span = measurement.split, start, stop
+        meter.add(subject.x0(*span), start, *subject.condition(*span))
         return meter.state()
 
     whole, identity = measurement.meter(*required), subject.identity | dict(measurement.identity)

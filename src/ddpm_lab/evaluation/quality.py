@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from torch import Tensor
+
 from ddpm_lab import ranks
 from ddpm_lab.domains import File, NonNegativeInt
 from ddpm_lab.errors import UserError
@@ -20,6 +22,8 @@ from ddpm_lab.models.measurement import SPLITS
 
 KID_SIZE = 1000
 IS_SPLITS = 10
+ENOUGH = 50
+"""Samples, and data, of a class whose distance is measured."""
 OTHER = {"train": "val", "val": "train"}
 
 
@@ -57,7 +61,7 @@ def scores(
         return []
     scored = _Scored(subject, choice, extractor, samples, split, real, stats)
     parts = [scored.frechet(), scored.floor(floor, other), scored.extrapolated(), scored.kernel(), scored.manifolds()]
-    return [result for part in [*parts, scored.by_class()] for result in part]
+    return [result for part in [*parts, scored.within_classes(), scored.by_class(), scored.asked()] for result in part]
 
 
 class _Scored(NamedTuple):
@@ -74,6 +78,11 @@ class _Scored(NamedTuple):
     @property
     def n(self) -> int:
         return self.samples.n
+
+    @property
+    def classes(self) -> Tensor | None:
+        """Of the samples of a conditional model."""
+        return self.choice.model.sample_classes(0, self.n, self.subject.seed)
 
     @property
     def moments(self) -> Moments:
@@ -136,6 +145,42 @@ class _Scored(NamedTuple):
             both = precision_recall(self.samples.rows[:n], self.real.rows[:n])
             yield self.result("precision", both.precision, f" ({n:,} samples, as many data)", n, neighbours=3)
             yield self.result("recall", both.recall, "", n, neighbours=3)
+
+    def within_classes(self) -> Iterator[Result]:
+        """Of a conditional model the distance of each class's samples to the data of that class, where there are enough of
+        both, after the mean of these distances."""
+        if (classes := self.classes) is None:
+            return
+        labels, key, found = self.subject.data.labels(self.split), self.extractor.key(self.n, "fd_class"), []
+        for label in range(int(labels.max()) + 1):
+            samples, real = self.samples.rows[classes == label], self.real.rows[labels == label]
+            if min(len(samples), len(real)) >= ENOUGH:
+                distance = frechet_distance(stats_of(samples.split(4096)), stats_of(real.split(4096)))
+                how = self.record(len(samples), **self.reference("fd_class", len(samples)), **self.subject.data.label_record)
+                how |= {"n_reference": len(real), "within_class": label}
+                found.append(Result(f"{key}_{label}", f"class {label} ({len(samples)} samples)", distance, None, how, 1))
+        if found:
+            mean = Score(sum(result.value for result in found) / len(found), None)
+            words = f", mean of {len(found)} of {int(labels.max()) + 1} ({self.n:,} samples)"
+            yield self.result("fd_class", mean, words, classes_measured=len(found), **self.subject.data.label_record)
+            yield from found
+
+    def asked(self) -> Iterator[Result]:
+        """The share of samples of a conditional model that a classifier of the data's own classes takes for the class that was
+        asked for; and of each class."""
+        classes, logits, extractor = self.classes, self.samples.logits, self.extractor
+        if classes is None or logits is None or not isinstance(extractor, Classifier):
+            return
+        right, key = logits.argmax(1) == classes, extractor.share_key(self.n, "asked_class")
+        of_all = share_of(float(right.double().mean()), self.n)
+        yield Result(key, f"{extractor.name} finds the class asked for", of_all.value, of_all.se, self.record(self.n))
+        for label in classes.unique().tolist():
+            of_class = right[classes == label]
+            share, how = (
+                share_of(float(of_class.double().mean()), len(of_class)),
+                self.record(len(of_class), within_class=label),
+            )
+            yield Result(f"{key}_{label}", f"class {label} ({len(of_class)} samples)", share.value, share.se, how, 1)
 
     def by_class(self) -> Iterator[Result]:
         """The Inception Score; of a classifier of the data's own classes also the share of samples that it recognises."""

@@ -22,6 +22,7 @@ def plain(arm: Evaluated, number: int) -> dict[str, Any]:
         "sampler": arm.choice.names.get("sampler"),
         "steps": arm.steps,
         "variance": arm.choice.names.get("variance"),
+        **({"guidance": arm.choice.names["guidance"]} if "guidance" in arm.choice.names else {}),
         "setting": arm.setting,
         "results": [
             {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.grey import scale
-from ddpm_lab.core.transfer import like
+from ddpm_lab.core.transfer import like, to_device
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.store import Store
@@ -43,6 +43,7 @@ class Subject:
             "weights": self.run.weights,
             "seed": self.seed,
             "precision": self.run.model.numerics()["precision"],
+            **self.data.label_record,
         }
 
     @cached_property
@@ -83,6 +84,10 @@ class Subject:
     def x0(self, split: str, start: int, stop: int) -> Tensor:
         """Data start..stop−1 of a split, in [−1, 1], as the network takes them."""
         return like(scale(self.data.raw(split)[start:stop], self.data.levels), next(self.run.net.parameters()))
+
+    def condition(self, split: str, start: int, stop: int) -> tuple[Tensor, ...]:
+        """As `Batch.condition`, of the same data."""
+        return tuple(to_device(part, self.device) for part in self.data.condition(split, start, stop))
 
     def conditions(self, likelihood: Likelihood, parts: Mapping[str, Any]) -> Conditions:
         sizes = {split: self.size(split) for split in ("train", "val")}

@@ -16,9 +16,11 @@ SPACING = (
 
 
 def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each configuration, where it differs from those with the same sampler, steps and variance, as "seed=1". They come
-    as values by dotted key."""
-    names = [tuple(config.get(key) for key in ("names.sampler", "sampler.steps", "names.variance")) for config in configs]
+    """For each configuration, where it differs from those with the same sampler, steps, variance and guidance, as "seed=1".
+    They come as values by dotted key."""
+    guidance = ("names.guidance", "guidance._target_", "guidance.scale", "guidance.interval")
+    named = ("names.sampler", "sampler.steps", "names.variance", *guidance)
+    names = [tuple(config.get(key) for key in named) for config in configs]
 
     def setting(i: int) -> str:
         peers = [config for config, name in zip(configs, names, strict=True) if name == names[i]]
@@ -86,10 +88,10 @@ def title(group: Sequence[Evaluated], score: str) -> str:
 
 
 def cells(arms: Sequence[Evaluated], score: str) -> list[list[str]]:
-    """Head first: the variance (and for samples the sampler) down, steps across. Parts that the model lacks, and settings where
-    there are none, have no column."""
+    """Head first: the variance (and for samples sampler and guidance) down, steps across. Parts that the model lacks, and
+    settings where there are none, have no column."""
     steps, with_setting = sorted({arm.steps for arm in arms}), any(arm.setting for arm in arms)
-    groups = ("variance",) if score == BOUND else ("sampler", "variance")
+    groups = ("variance",) if score == BOUND else ("sampler", "variance", "guidance")
     groups = [group for group in groups if group in arms[0].choice.names]
     rows: dict[tuple[str, ...], dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: arm.choice.names.get("sampler", "")):

@@ -10,7 +10,8 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.diffusion import GaussianDiffusion, Network
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.guidance import Network, of_rows
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.transfer import OnItsWay, to_device
@@ -176,8 +177,8 @@ class BoundMeter(Meter):
             low, high = draw[datum == j].aminmax()
             noise.append(rng.normal(x0.shape[1:], self.seed, "evaluation", first + int(j), int(low), int(high) + 1))
         t = torch.tensor(self.chain.times)[step]
-        rows = x0[to_device(datum, x0.device)]
-        return measure(self.diffusion, self.chain, net, rows, torch.cat(noise), t, bool(self.clip))
+        rows = to_device(datum, x0.device)
+        return measure(self.diffusion, self.chain, of_rows(net, rows), x0[rows], torch.cat(noise), t, bool(self.clip))
 
     def result(self) -> Bound:
         """The bound so far. Raises ValueError where a time has fewer than two data."""

@@ -14,7 +14,8 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.diffusion import GaussianDiffusion, Network
+from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.guidance import Network, of_rows
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.transfer import OnItsWay, to_device
@@ -134,8 +135,9 @@ class BoundEstimator(Meter):
         datum = torch.arange(len(x0)).repeat(self.calls)
         measured = []
         for pair in torch.arange(len(t)).chunk(math.ceil(len(t) / self.batch)):
-            rows = x0[to_device(datum[pair], x0.device)]
-            measured.append(measure(self.diffusion, self.chain, net, rows, eps[pair], t[pair], bool(self.clip))[0])
+            rows = to_device(datum[pair], x0.device)
+            each = of_rows(net, rows), x0[rows], eps[pair], t[pair]
+            measured.append(measure(self.diffusion, self.chain, *each, bool(self.clip))[0])
         results, priors = OnItsWay(torch.cat(measured)), OnItsWay(prior_bpd(self.chain, x0))
 
         def tally() -> EstimateTally:

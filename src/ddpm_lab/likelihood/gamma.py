@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Gamma
-from ddpm_lab.core.diffusion import GaussianDiffusion, Network, implied_eps
+from ddpm_lab.core.diffusion import GaussianDiffusion, implied_eps
+from ddpm_lab.core.guidance import Network, of_rows
 from ddpm_lab.core.transfer import OnItsWay, like, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.meter import Meter, plus, standard_error
@@ -52,8 +53,9 @@ class GammaMeter(Meter):
         stop = start + len(x0)
         eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "gamma", t, start, stop) for t in times.tolist()])
         t = times.repeat_interleave(len(x0))
-        noised = self.diffusion.noised(x0.repeat(len(times), *[1] * (x0.ndim - 1)), like(eps, x0), t)
-        out = net(noised.xt, to_device(t, x0.device)).to(x0.dtype)
+        rows = to_device(torch.arange(len(x0)).repeat(len(times)), x0.device)
+        noised = self.diffusion.noised(x0[rows], like(eps, x0), t)
+        out = of_rows(net, rows)(noised.xt, to_device(t, x0.device)).to(x0.dtype)
         x0_hat = self.diffusion.prediction.x0(self.diffusion.split(out, noised.xt)[0], noised.xt, noised.step)
         eps_hat = implied_eps(x0_hat, noised.xt, noised.step.at_t).double()
         norm = (eps_hat**2).flatten(1).mean(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core import rng
-from ddpm_lab.core.diffusion import Network
+from ddpm_lab.core.guidance import Network, of_rows
 from ddpm_lab.core.types import Data
 
 Tally = TypeVar("Tally", bound=tuple[Any, ...])
@@ -38,9 +38,9 @@ class Meter(ABC):
     def add(self, net: Network, x0: Data, first: int) -> None:
         """Measure x0, whose data have the indices first, first + 1, …"""
         for start, stop in self._spans(first, first + len(x0)):
-            part = x0[start - first : stop - first]
+            rows = slice(start - first, stop - first)
             with torch.inference_mode(not self.differentiates), torch.set_grad_enabled(self.differentiates):
-                launched = self._part(net, part, start, stop)
+                launched = self._part(of_rows(net, rows), x0[rows], start, stop)
             self._take_in()
             self._launched = launched
 

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from ddpm_lab.domains import checked
 
-Metric = Literal["fd", "fd_inf", "kid", "is", "precision", "recall"]
+Metric = Literal["fd", "fd_class", "fd_inf", "kid", "is", "precision", "recall"]
 WORDS: dict[Metric, str] = {
     "fd": "Fréchet distance",
+    "fd_class": "Fréchet distance within classes",
     "fd_inf": "Fréchet distance at infinity",
     "kid": "kernel distance",
     "is": "Inception Score",

@@ -37,6 +37,8 @@ FORMAT: dict[str, Any] = {
     "state_dict": State,
 }
 """What every checkpoint holds, but for averages, "ema/<decay>", which are `State` too."""
+OF_CLASSES: dict[str, Any] = {"class_counts": Annotated[list[PositiveInt], MinLen(1)]}
+"""What that of a conditional model holds besides: the training data of each class."""
 TRAINING: dict[str, Any] = {
     "callbacks": Values,
     "loops": Values,
@@ -105,7 +107,8 @@ def _check(checkpoint: dict[str, Any]) -> None:
     """Raises ValueError for a field that is not what it should be."""
     averages = {key: State for key in checkpoint if str(key).startswith("ema/")}
     resumed = RESUMED if "optimizer_states" in checkpoint else {}
-    for key, domain in (FORMAT | averages | resumed).items():
+    of_classes = OF_CLASSES if "class_counts" in checkpoint else {}
+    for key, domain in (FORMAT | of_classes | averages | resumed).items():
         held = checkpoint if key in averages or "." not in key else checkpoint["config"]
         value = held.get(key if held is checkpoint else key.removeprefix("config."))
         if (held is checkpoint and key not in held) or not accepts(domain, value):

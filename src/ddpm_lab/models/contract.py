@@ -1,16 +1,18 @@
 """What training, evaluation and comparison ask of a model. They know no more of it than this."""
 
+import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ddpm_lab import ranks
-from ddpm_lab.core.batch import Batch
-from ddpm_lab.domains import Given
+from ddpm_lab.core import rng
+from ddpm_lab.core.batch import Batch, Classes
+from ddpm_lab.domains import Given, shown
 from ddpm_lab.models.measurement import Conditions, Measurement, Part, Plain, of_any_model
 
 Compile = bool | Literal["reduce-overhead"]
@@ -70,8 +72,8 @@ class Meter(ABC):
     label: str = "variational bound"
 
     @abstractmethod
-    def add(self, x0: Tensor, first: int) -> None:
-        """Measure data in [−1, 1], whose indices are first, first + 1, …"""
+    def add(self, x0: Tensor, first: int, *condition: Tensor) -> None:
+        """Measure data in [−1, 1], whose indices are first, first + 1, … `condition`: of conditional data their labels."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -121,7 +123,8 @@ class Model(nn.Module, ABC):
     trained.
 
     A constructor names the groups of conf/ that the model is made of as parameters: it is given the object of each, and of
-    `net` a factory. By keyword it is given `shape`, `levels`, `seed`, and the whole `config` as plain containers.
+    `net` a factory. By keyword it is given `shape`, `levels`, `seed`, and the whole `config` as plain containers; of
+    conditional data also `classes`, and a model that takes none is refused for them.
     """
 
     net: nn.Module
@@ -129,6 +132,10 @@ class Model(nn.Module, ABC):
     """Whether the network samples under bfloat16 autocast."""
     compiled: Compile = False
     """How `compile_net` was called, if it was; a copy of the model has to call it again."""
+    guided: bool = False
+    """Whether samples are not those of the model whose likelihood is measured."""
+    asked_classes: tuple[int, ...] | None = None
+    """Of samples; None draws them by the frequencies of the training data."""
 
     def __init__(
         self,
@@ -137,9 +144,10 @@ class Model(nn.Module, ABC):
         levels: Given[int | None],
         seed: Given[int],
         config: Given[dict[str, Any]],
+        classes: Given[Classes | None] = None,
     ) -> None:
         super().__init__()
-        self.shape, self.levels, self.seed, self.config = tuple(shape), levels, seed, config
+        self.shape, self.levels, self.seed, self.config, self.classes = tuple(shape), levels, seed, config, classes
 
     @classmethod
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
@@ -180,12 +188,32 @@ class Model(nn.Module, ABC):
         """The states of samples start..stop−1 on their way to data; the last is x_0. Sample i depends on (seed, i) alone, and
         the training state is untouched."""
 
-    def sampling(self: Itself, **settings: Any) -> Itself:
-        """The same model, sharing its weights, that samples by other settings; those that are None stay. Raises ValueError for
-        settings that it does not have."""
+    def sampling(self: Itself, *, classes: Sequence[int] | None = None, **settings: Any) -> Itself:
+        """The same model, sharing its weights, that samples by other settings; those that are None stay. `classes`: sample i is
+        of the class classes[i mod their number], as [3] for samples of class 3 alone. Raises ValueError for settings that it
+        does not have, and for classes that are not those of its data."""
         if asked := [name for name, value in settings.items() if value is not None]:
             raise ValueError(f"{asked[0]}={settings[asked[0]]}: {type(self).__name__} has no such setting of its samples")
-        return self
+        if classes is None:
+            return self
+        known = range(0 if self.classes is None else self.classes.null)
+        if not classes or not set(classes) <= set(known):
+            allowed = f"one or more of 0 to {known[-1]}" if known else "none, as it was trained without classes"
+            raise ValueError(f"classes={shown(list(classes))}: allowed is {allowed}")
+        other = copy.copy(self)
+        other.asked_classes = tuple(classes)
+        return other
+
+    def sample_classes(self, start: int, stop: int, seed: int = 0) -> Tensor | None:
+        """The classes of samples start..stop−1 of a conditional model, int64 on the CPU. That of sample i depends on (seed, i)
+        alone: a draw by the frequencies of the training data, or what `sampling` was asked for."""
+        if self.classes is None:
+            return None
+        if self.asked_classes is not None:
+            return torch.tensor(self.asked_classes)[torch.arange(start, stop) % len(self.asked_classes)]
+        up_to = torch.tensor(self.classes.counts, dtype=torch.float64).cumsum(0)
+        u = rng.uniform(seed, "classes", 0, start, stop)
+        return torch.searchsorted(up_to, u * up_to[-1], right=True)
 
     def sample(self, n: int, seed: int = 0, batch: int = 256) -> Tensor:
         """n samples, n × shape, in [−1, 1] for images. Several processes share the work, and all get all samples."""
@@ -201,6 +229,11 @@ class Model(nn.Module, ABC):
             yield final
 
     # --- likelihood -----------------------------------------------------------------------------------------------------
+
+    @property
+    def given(self) -> str:
+        """What a likelihood is conditional on, in words before its name."""
+        return "" if self.classes is None else "given the class, "
 
     @property
     def bound_terms(self) -> int:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lab.core import rng, transfer
-from ddpm_lab.core.batch import Batch
+from ddpm_lab.core.batch import Batch, Classes
 from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.guidance import Conditional, Guidance, Unguided
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Prediction
@@ -29,7 +30,7 @@ from ddpm_lab.models.measurement import Conditions, Measurement
 
 class Diffusion(Model):
     """DDPM (Ho et al. 2020) with its choices. `net` makes a network for in_channels, out_channels and size, the side of an
-    image (None for vectors); its initial weights are fixed by the seed."""
+    image (None for vectors), and of conditional data their number of classes; its initial weights are fixed by the seed."""
 
     def __init__(
         self,
@@ -40,22 +41,28 @@ class Diffusion(Model):
         timesteps: Timesteps,
         sampler: Sampler,
         net: Callable[..., nn.Module],
+        guidance: Guidance | None = None,
         **of_data: Any,
     ) -> None:
-        """`of_data`: what every `Model` is given."""
+        """`of_data`: what every `Model` is given. `guidance`: None for none, as configurations of earlier versions have it."""
         super().__init__(**of_data)
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
-        self.loss, self.timesteps, self.sampler = loss, timesteps, sampler
+        self.loss, self.timesteps, self.sampler, self.guidance = loss, timesteps, sampler, guidance or Unguided()
         loss.check(self.diffusion)
         sampler.check(self.diffusion)
-        self.net = initialised(net, self.shape, variance.n_outputs, self.seed)
+        self.guidance.check(self.classes)
+        self.net = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
         self._in_bf16: list[nn.Module] = []  # in a list, which is no submodule
 
     @classmethod
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
-        """The sampler; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
+        """Sampler and guidance; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
         fixed = not parts["loss"].trains_variance and parts["variance"].n_outputs == 1
-        return {"sampler", "variance"} if fixed else {"sampler"}
+        return {"sampler", "guidance"} | ({"variance"} if fixed else set())
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance.scale != 1
 
     @property
     def learns(self) -> bool:
@@ -68,7 +75,7 @@ class Diffusion(Model):
         u = rng.uniform(self.seed, "t", *rows)
         t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
         noised = self.diffusion.noised(x0, eps, t)
-        out = self.net(noised.xt, transfer.to_device(t, x0.device)).to(x0.dtype)
+        out = self.net(noised.xt, transfer.to_device(t, x0.device), *batch.condition).to(x0.dtype)
         return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
@@ -85,17 +92,19 @@ class Diffusion(Model):
         return len(self.sampler.chain(self.diffusion.schedule))
 
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
-        """DDPM Algorithm 2, or another sampler."""
+        """DDPM Algorithm 2, or another sampler; of a conditional model given the classes of the samples."""
 
-        def network(x: Tensor, t: Tensor) -> Tensor:
+        def network(x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.sample_in_bf16):
-                return net(x, t)
+                return net(x, t, *condition)
 
         times, training = reversed(self.sampler.chain(self.diffusion.schedule).times), self.net.training
         self.net.eval()
         net = self._net_in_bf16() if self.sample_in_bf16 else self.net
-        like = next(self.net.parameters())
-        states = draw(self.sampler, self.diffusion, network, self.shape, seed=seed, start=start, stop=stop, like=like)
+        like, given, labels = next(self.net.parameters()), network, self.sample_classes(start, stop, seed)
+        if self.classes is not None and labels is not None:
+            given = Conditional(network, transfer.to_device(labels, like.device), self.guidance, self.classes.null)
+        states = draw(self.sampler, self.diffusion, given, self.shape, seed=seed, start=start, stop=stop, like=like)
         try:
             for t, state in zip(times, states, strict=True):
                 yield State(f"t = {t}", state.x, state.x0)
@@ -114,11 +123,19 @@ class Diffusion(Model):
         return self._in_bf16[0].eval()
 
     def sampling(
-        self, *, sampler: Sampler | None = None, steps: int | None = None, eta: float | None = None, **others: Any
+        self,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
+        guidance: Guidance | None = None,
+        **others: Any,
     ) -> "Diffusion":
-        """By another sampler; or by the same in at most so many `steps`, or by DDIM where an `eta` is given."""
-        super().sampling(**others)
-        other, chosen = copy.copy(self), sampler or self.sampler
+        """By another sampler; or by the same in at most so many `steps`, or by DDIM where an `eta` is given. Under another
+        guidance; of other classes."""
+        other, chosen = copy.copy(super().sampling(**others)), sampler or self.sampler
+        other.guidance = guidance or self.guidance
+        other.guidance.check(self.classes)
         if eta is not None:
             chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip)
         if steps is not None:
@@ -148,7 +165,8 @@ class Diffusion(Model):
         return DiffusionEstimator(self, pilot, terms, seed)
 
     def measurements(self, conditions: Conditions) -> list[Measurement]:
-        return of_diffusion(self, conditions)
+        """None where samples are guided: they are of no model whose likelihood is known."""
+        return [] if self.guided else of_diffusion(self, conditions)
 
     def curves(self) -> list[Curve]:
         return card.curves(self.diffusion.schedule)
@@ -174,11 +192,24 @@ class Diffusion(Model):
             "variance": named(variance) if sampler.uses(variance) else None,
             "clip": self.diffusion.clips_x0(sampler.clip),
             "T": self.diffusion.schedule.T,
+            **self._condition_record(),
+        }
+
+    def _condition_record(self) -> dict[str, Plain]:
+        """Of samples of a conditional model."""
+        if self.classes is None:
+            return {}
+        asked, interval = self.asked_classes, self.guidance.interval
+        return {
+            "classes": "by training frequency" if asked is None else ", ".join(map(str, asked)),
+            "guidance_scale": self.guidance.scale,
+            "guidance_interval": None if interval is None else shown(interval),
         }
 
     def bound_record(self) -> dict[str, Plain]:
-        """On the full chain, as trained."""
-        return {
+        """On the full chain, as trained; of a conditional model that of data given their classes."""
+        given: dict[str, Plain] = {} if self.classes is None else {"given": "class"}
+        return given | {
             "steps": self.bound_terms,
             "variance": named(self.diffusion.variance),
             "clip": self.diffusion.clips_x0(),
@@ -225,15 +256,17 @@ class DiffusionEstimator(Tallied, Meter):
         return self.pilot.arrays() | {"prior_bpd": result.prior_bpd, "n": result.n} | per_datum._asdict()
 
 
-def initialised(net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int) -> nn.Module:
+def initialised(
+    net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int, classes: Classes | None = None
+) -> nn.Module:
     """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
     are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
 
     def drawn(outputs: int) -> nn.Module:
-        size = shape[-1] if len(shape) == 3 else None
+        size, given = shape[-1] if len(shape) == 3 else None, {} if classes is None else {"classes": classes.null}
         with torch.random.fork_rng():
             torch.manual_seed(rng.address(seed, "init"))
-            return net(in_channels=shape[0], out_channels=shape[0] * outputs, size=size)
+            return net(in_channels=shape[0], out_channels=shape[0] * outputs, size=size, **given)
 
     made = drawn(n_outputs)
     if n_outputs > 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddpm_lab import ranks
 from ddpm_lab.core import rng
+from ddpm_lab.core.guidance import conditioned
 from ddpm_lab.core.path import Chain
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, pilot
@@ -31,8 +32,8 @@ class Tallied:
     def __init__(self, meter: Any, net: Any) -> None:
         self._meter, self._net = meter, net
 
-    def add(self, x0: Tensor, first: int) -> None:
-        self._meter.add(self._net, x0, first)
+    def add(self, x0: Tensor, first: int, labels: Tensor | None = None) -> None:
+        self._meter.add(conditioned(self._net, labels), x0, first)
 
     @property
     def tally(self) -> Any:
@@ -151,7 +152,8 @@ class OnChain:
 
     def label(self, by: str = "") -> str:
         stride = f", stride {self.stride}" if self.stride > 1 else ""
-        return f"bits/dim, variational bound, {len(self.chain)} steps{by} ({self.n} {SPLITS[self.split]} data{stride})"
+        kind = f"bits/dim, {self.model.given}variational bound"
+        return f"{kind}, {len(self.chain)} steps{by} ({self.n} {SPLITS[self.split]} data{stride})"
 
     def bound(self, key: str) -> Measurement:
         """The bound, term by term. Raises ValueError for fewer than two data at a time."""
@@ -247,11 +249,12 @@ def flow(model: "Diffusion", conditions: Conditions) -> Measurement:
     probes, tolerance = asked.ode_probes, asked.ode_tolerance
 
     def numbers(meter: Tallied) -> list[Part]:
-        flow, label = meter.result(), f"bits/dim, probability flow: another model ({n} {SPLITS[split]} data)"
+        flow, label = meter.result(), f"bits/dim, {model.given}probability flow: another model ({n} {SPLITS[split]} data)"
         return [Part("flow_bpd", label, flow.total_bpd, flow.total_se, 0)]
 
     def fields(meter: Tallied) -> Mapping[str, Plain]:
         how: dict[str, Plain] = {"unit": "bits/dim", "model": "probability flow", "solver": "scipy RK45"}
+        how |= {} if model.classes is None else {"given": "class"}
         return how | {"tolerance": tolerance, "probes": probes, "calls": meter.result().calls}
 
     return Measurement(

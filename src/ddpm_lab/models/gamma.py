@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.analytic import Analytic, Gamma
+from ddpm_lab.core.guidance import conditioned
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.errors import UserError
 from ddpm_lab.likelihood.gamma import GammaMeter, GammaTally
@@ -25,10 +26,10 @@ class GammaAtTimes:
         full, sampled = model.diffusion.chain, model.sampler.chain(model.diffusion.schedule)
         self.times = sorted({*sampled.times, *(() if conditions.likelihood.chain == "sampler" else full.times)})
 
-    def sums(self, times: Sequence[int], x0: Tensor) -> Tensor:
+    def sums(self, times: Sequence[int], x0: Tensor, labels: Tensor | None = None) -> Tensor:
         """4×len(times), from all n data."""
         meter = self._meter(times)
-        meter.add(self.model.net, x0, 0)
+        meter.add(conditioned(self.model.net, labels), x0, 0)
         return meter.tally.sums
 
     def result(self, sums: Tensor) -> Gamma:

@@ -126,7 +126,7 @@ def of_any_model(model: "Model", conditions: Conditions) -> list[Measurement]:
         raise ValueError(f"nll.ode_n={likelihood.ode_n}: {type(model).__name__} has no probability flow")
 
     def numbers(meter: Any) -> list[Part]:
-        result, label = meter.result(), f"bits/dim, {meter.label} ({n} {SPLITS[split]} data)"
+        result, label = meter.result(), f"bits/dim, {model.given}{meter.label} ({n} {SPLITS[split]} data)"
         parts = [part._replace(key=f"bound_{part.key}") for part in meter.parts()]
         return [Part("bound", label, result.total_bpd, result.total_se, 0), *parts]
 

@@ -1,6 +1,6 @@
 """A trained run in Python: `ddpm_lab.load("outputs/digits/...")`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.grey import scale
+from ddpm_lab.core.guidance import Guidance
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.domains import NonNegativeInt, PositiveInt, check
@@ -47,9 +48,19 @@ class Run:
         self.model.to(device)
         return self
 
-    def sample(self, n: int, sampler: Sampler | None = None, seed: int = 0, batch: int = 256) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        batch: int = 256,
+        classes: Sequence[int] | None = None,
+        guidance: Guidance | None = None,
+    ) -> Tensor:
         """n samples, n × C × H × W in [−1, 1] (or n × D). `sampler`: that of the run, or e.g. DDIM(steps=50) from
-        ddpm_lab.core.sampler. Sample i depends on (seed, i) alone. Raises UserError for numbers that are no counts."""
+        ddpm_lab.core.sampler. Sample i depends on (seed, i) alone. Of a conditional model its class is classes[i mod their
+        number], by default drawn by the frequencies of the training data; `guidance`: that of the run, or e.g.
+        ClassifierFree(2.0) from ddpm_lab.core.guidance. Raises UserError for numbers that are no counts or no classes."""
         try:
             for name, value, domain in (
                 ("n", n, NonNegativeInt),
@@ -57,21 +68,37 @@ class Run:
                 ("batch", batch, PositiveInt),
             ):
                 check(name, value, domain)
-            return self.model.sampling(sampler=sampler).sample(n, seed, batch)
+            return self.model.sampling(sampler=sampler, classes=classes, guidance=guidance).sample(n, seed, batch)
         except ValueError as error:
             raise UserError(str(error)) from error
 
-    def bound(self, images: Tensor, stride: int = 1, seed: int = 0) -> Measured:
+    def bound(self, images: Tensor, stride: int = 1, seed: int = 0, labels: Tensor | None = None) -> Measured:
         """The variational bound in bits/dim, by term. `images`: uint8 grey levels 0..levels−1, or floats on their grid in
-        [−1, 1]; `stride` k measures each at every k-th t. Raises UserError for another shape or values off the grid."""
-        x0 = self._scaled(images)
+        [−1, 1]; `stride` k measures each at every k-th t. `labels`: of a conditional model the class of each image. Raises
+        UserError for another shape, values off the grid, and labels that are missing or no classes."""
+        x0, condition = self._scaled(images), self._condition(labels, len(images))
         try:
             meter = self.model.bound_meter(stride, seed)
             for start in range(0, len(x0), 64):
-                meter.add(to_device(x0[start : start + 64], self.device), start)
+                part = slice(start, start + 64)
+                meter.add(to_device(x0[part], self.device), start, *(to_device(one[part], self.device) for one in condition))
             return meter.result()
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def _condition(self, labels: Tensor | None, n: int) -> tuple[Tensor, ...]:
+        """As `Batch.condition`, looked at."""
+        classes = self.model.classes
+        if classes is None or labels is None:
+            if classes is not labels:
+                needed = "none, as the model was trained without classes" if classes is None else "one for each image"
+                raise UserError(f"labels={None if labels is None else tuple(labels.shape)}: allowed is {needed}.")
+            return ()
+        if labels.shape != (n,) or labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes.null:
+            raise UserError(
+                f"labels of {labels.dtype} {tuple(labels.shape)}: allowed are {n} integers 0 to {classes.null - 1}."
+            )
+        return (labels.long(),)
 
     def _scaled(self, images: Tensor) -> Tensor:
         """Images in [−1, 1], looked at."""

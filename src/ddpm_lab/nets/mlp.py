@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_lab.domains import Given, HalfOpenUnit, Incompatible, PositiveInt, checked
-from ddpm_lab.nets.embedding import sinusoidal
+from ddpm_lab.nets.embedding import class_table, embedded, sinusoidal
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
@@ -39,7 +39,8 @@ class PerceptronBlock(nn.Module):
 class MLP(nn.Module):
     """A residual perceptron for vectors, whose every block reads the time embedding, as in the UNet.
 
-    `size` is the side of images: None for vectors, else raises Incompatible. The output is zero at initialisation.
+    `size` is the side of images: None for vectors, else raises Incompatible. `classes`: how many conditional data have; labels
+    are then 0..classes, the last for none. The output is zero at initialisation.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class MLP(nn.Module):
         width: Annotated[int, Ge(2)] = 128,
         blocks: PositiveInt = 3,
         dropout: HalfOpenUnit = 0.0,
+        *,
+        classes: Given[int | None] = None,
     ) -> None:
         super().__init__()
         if size is not None:
@@ -59,10 +62,11 @@ class MLP(nn.Module):
         self.enter = nn.Linear(in_channels, width)
         self.blocks = nn.ModuleList(PerceptronBlock(width, dropout) for _ in range(blocks))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, out_channels)))
+        self.classes = class_table(classes, width)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, in_channels] and the paper's t in 1..T, [B] -> out [B, out_channels]."""
-        emb = self.time(sinusoidal(t, self.width, x.dtype))
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x_t [B, in_channels], the paper's t in 1..T, [B], labels [B] of a network with classes -> out [B, out_channels]."""
+        emb = embedded(self.time, self.classes, sinusoidal(t, self.width, x.dtype), labels)
         h = self.enter(x)
         for block in self.blocks:
             h = block(h, emb)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_lab.domains import Given, HalfOpenUnit, Incompatible, PositiveFloat, PositiveInt, checked, shown
-from ddpm_lab.nets.embedding import sinusoidal
+from ddpm_lab.nets.embedding import class_table, embedded, sinusoidal
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -170,9 +170,9 @@ class UpStage(nn.Module):
 class UNet(nn.Module):
     """DDPM Appendix B: predicts from x_t and t; the defaults are the CIFAR-10 network, 35.7 million parameters.
 
-    `in_channels`, `out_channels` and `size` (the image side) come from the data and the variance. Raises ValueError for widths
-    that `groups` or `heads` do not divide, Incompatible for images that do not halve or never have a size of `attention`.
-    The output is zero at initialisation.
+    `in_channels`, `out_channels`, `size` (the image side) and `classes` (how many conditional data have) come from the data and
+    the variance. Labels are 0..classes, the last for none. Raises ValueError for widths that `groups` or `heads` do not divide,
+    Incompatible for images that do not halve or never have a size of `attention`. The output is zero at initialisation.
     """
 
     def __init__(
@@ -189,6 +189,8 @@ class UNet(nn.Module):
         heads: PositiveInt = 1,
         scale_shift: bool = False,
         time_scale: PositiveFloat = 1.0,
+        *,
+        classes: Given[int | None] = None,
     ) -> None:
         super().__init__()
         widths = check_widths(channels, multipliers, groups, heads)
@@ -210,10 +212,12 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(down)
         self.middle = nn.ModuleList([block(widths[-1], widths[-1], attends=attends) for attends in (True, False)])
         self.up = nn.ModuleList(reversed(up))
+        self.classes = class_table(classes, 4 * channels)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, in_channels, H, W] and the paper's t in 1..T, [B] -> out [B, out_channels, H, W]."""
-        emb = self.time(sinusoidal(t * self.time_scale, self.channels, x.dtype))
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x_t [B, in_channels, H, W], the paper's t in 1..T, [B], labels [B] of a network with classes
+        -> out [B, out_channels, H, W]."""
+        emb = embedded(self.time, self.classes, sinusoidal(t * self.time_scale, self.channels, x.dtype), labels)
         h, states = x, []
         for stage in self.down:
             states.append(stage(h, emb))

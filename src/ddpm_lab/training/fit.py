@@ -80,7 +80,7 @@ def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: s
     """The lines that a log begins with: of which parts the run is made, how large it is, and from where it goes on. `parts`:
     the groups of the model; `auto`: the option that variance=auto stands for."""
     model, config, world = module.model, module.model.config, trainer.world_size
-    groups = [name for name in ("data", "model", *parts, "optim") if name in config]
+    groups = [name for name in ("data", "model", *parts, "optim") if name in config and (name != "guidance" or model.guided)]
     choices = {group: str(config[group]["_target_"]).rpartition(".")[2] for group in groups}
     if "variance" in choices and model.sample_record().get("variance") is None:
         choices["sampler"] += " (which does not use the variance)"
@@ -90,6 +90,10 @@ def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: s
         "   ".join(f"{group} {name}" for group, name in choices.items()),
         f"{parameters:,} parameters, {steps} steps of batch {config['data']['batch_size']}{shared}, seed {config['seed']}",
     ]
+    if model.classes is not None:
+        lines.append(
+            f"conditional on {model.classes.null} classes, each hidden from {model.classes.dropout:.0%} of the examples"
+        )
     lines += [f"variance=auto: {auto}, as the paper of this loss has it"] if auto else []
     if start is not None:
         lines.append(f"{'nothing to train: the network of' if start.elsewhere else 'going on from'} {start.checkpoint}")

@@ -103,6 +103,7 @@ class TrainingModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         model = self.model
         checkpoint |= {"config": model.config, "shape": list(model.shape), "levels": model.levels}
+        checkpoint |= {} if model.classes is None else {"class_counts": list(model.classes.counts)}
         checkpoint |= {"timesteps": model.training_state(), "processes": ranks.world()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class VLBTerms(Callback):
         self._meter = module.eval_model.bound_meter(self.stride, self.seed)
 
     def on_validation_batch_end(self, trainer: Trainer, module: TrainingModule, outputs: Any, batch: Any, *_: Any) -> None:
-        self._meter.add(batch.x0.to(module.dtype), batch.first)
+        self._meter.add(batch.x0.to(module.dtype), batch.first, *batch.condition)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:
         self._meter.gather()
@@ -78,9 +78,11 @@ class VLBTerms(Callback):
         ranks.on_first(self._write, trainer, meter, "final", how)
         bound = meter.result()
         of_data: dict[str, Any] = {"unit": "bits/dim", "n": bound.n, "split": "val", "data_sha256": how["data_sha256"]}
+        of_data |= module.data.label_record
         of_model = {**meter.record(), **module.model.numerics(), **module.model.bound_record()}
         of_bound = record(**{**of_data, **how, **of_model})
-        label = f"bits/dim, {meter.label} ({bound.n} validation data, {module.weights})"
+        unguided = "without guidance, " if model.guided else ""
+        label = f"bits/dim, {model.given}{unguided}{meter.label} ({bound.n} validation data, {module.weights})"
         results = [Result("bound_bpd", label, bound.total_bpd, bound.total_se, of_bound)]
         if (known := module.data.known_bpd()) is not None:
             label = "the same data under their own density"
@@ -90,7 +92,8 @@ class VLBTerms(Callback):
     def _measured(self, module: TrainingModule, meter: Meter) -> Meter:
         """With all validation data."""
         for batch in tqdm(module.data.val_dataloader(), desc="Bound on validation data", leave=False, disable=ranks.rank() > 0):
-            meter.add(to_device(batch.x0, module.device).to(module.dtype), batch.first)
+            x0, *condition = (to_device(part, module.device) for part in (batch.x0, *batch.condition))
+            meter.add(x0.to(module.dtype), batch.first, *condition)
         meter.gather()
         return meter
 
