@@ -91,8 +91,9 @@ def test_the_name_says_how_many_samples_and_which_weights(extractor, inception_w
 
 def test_other_numbers_follow_the_same_rule(extractor, inception_weights, monkeypatch):
     monkeypatch.setattr(module, "SHA256", extractor.sha256[:8])
-    assert [extractor.key(8, metric) for metric in WORDS] == ["fid@8", "fid_inf@8", "kid@8", "is@8", "precision@8", "recall@8"]
-    assert [extractor.key(50_000, metric) for metric in WORDS] == ["fid", "fid_inf", "kid", "is", "precision", "recall"]
+    names = ["fid", "fid_class", "fid_inf", "kid", "is", "precision", "recall"]
+    assert [extractor.key(8, metric) for metric in WORDS] == [f"{name}@8" for name in names]
+    assert [extractor.key(50_000, metric) for metric in WORDS] == names
     assert [extractor.label(8, metric) for metric in ("kid", "recall")] == ["KID@8", "recall@8"]
     assert [Pixels().key(8, metric) for metric in ("fd", "kid")] == ["pixels_fd", "pixels_kid"]
     assert Pixels().label(8, "kid") == "pixels kernel distance"

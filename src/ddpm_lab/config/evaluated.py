@@ -106,7 +106,8 @@ def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) ->
     groups = [group for group in ("variance", "sampler") if group in trained]
     groups += ["guidance"] if OmegaConf.select(trained, "data.conditional") else []
     for group in ("variance", "sampler", "guidance"):
-        if cfg[group]["_target_"] == "auto":
+        none = group == "guidance" and group not in groups and "scale" not in cfg[group]
+        if cfg[group]["_target_"] == "auto" or none:
             cfg[group] = trained.get(group) if group in groups else None
         elif group not in groups and group == "guidance":
             raise UserError(
