@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpm_lab.cli.arguments import run
-from ddpm_lab.cli.evaluate import with_own_sampler
+from ddpm_lab.cli.evaluate import with_own_parts
 from ddpm_lab.config.flags import config_dirs
 from ddpm_lab.config.grammar import canonical
 from ddpm_lab.config.options import conf_dir
@@ -31,7 +31,7 @@ def _main(argv: list[str]) -> None:
 
         completed_for_figures(cfg, dirs)
 
-    arms = preflight(with_own_sampler(argv, dirs), dirs, check)
+    arms = preflight(with_own_parts(argv, dirs), dirs, check)
     if not arms:
         raise UserError("figures.py shows nothing of Hydra's own; its keys are in --help")
     from ddpm_lab.config.build_figures import draw_all

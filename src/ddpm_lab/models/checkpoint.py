@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Le, MinLen
 from torch import Tensor
 
-from ddpm_lab.domains import Named, NonNegativeInt, Size, accepts, allowed
+from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import is_archive, replacing, seal
 from ddpm_lab.plain import brief, check_plain
