@@ -178,7 +178,8 @@ def parts_of(cfg: Config) -> dict[str, Any]:
 
 def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
     """The model with the chosen sampler and guidance; and, unless Γ is still to be measured, with the chosen variance."""
-    model = model.sampling(**{group: instantiate(cfg, group) for group in ("sampler", "guidance") if group in cfg["names"]})
+    chosen = {group: instantiate(cfg, group) for group in ("sampler", "guidance") if group in cfg["names"]}
+    model = model.sampling(**chosen, classes=cfg.get("classes"))
     if "variance" in cfg["names"] and (offered or gamma_size(cfg) is None):
         model = model.with_variance(instantiate(cfg, "variance", **offered))
     return model

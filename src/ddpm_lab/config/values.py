@@ -54,6 +54,7 @@ class Sample:
     ckpt: Text
     n: PositiveInt = 64
     seed: NonNegativeInt = 0
+    classes: list[NonNegativeInt] | None = None
     weights: Text | None = None
     out: Text | None = None
     files: list[Literal["png", "grid", "npz", "pt"]] | None = None

@@ -70,8 +70,8 @@ def write_samples(subject: Subject, choice: Choice, wanted: Wanted, folder: Path
         with unwritable(folder, "out"):
             (folder / SUMS).unlink(missing_ok=True)
             (folder / RECORD).unlink(missing_ok=True)
-            for kind in kinds:
-                written.append(WRITERS[kind](_Samples(pieces, choice, wanted), folder))
+            samples = _Samples(pieces, choice, wanted, choice.model.sample_classes(0, wanted.n, subject.seed))
+            written.extend(WRITERS[kind](samples, folder) for kind in kinds)
             if wanted.shown is not None:
                 written.extend(write_trajectory(choice.model, subject.seed, subject.batch, wanted.shown, folder))
             broken = sum(int(piece["not_finite"]) for piece in pieces)
@@ -93,6 +93,7 @@ class _Samples(NamedTuple):
     pieces: Pieces
     choice: Choice
     wanted: Wanted
+    classes: Tensor | None
 
     def floats(self) -> Iterator[Tensor]:
         """N × shape, as the sampler leaves them if the pieces are exact, else on the grid of grey levels."""
@@ -128,17 +129,21 @@ def _write_grid(samples: _Samples, folder: Path) -> Path:
 
 
 def _write_npz(samples: _Samples, folder: Path) -> Path:
-    """arr_0, uint8 N×H×W×C, as the evaluator of guided-diffusion (Dhariwal & Nichol 2021) reads it. Never whole in memory."""
+    """arr_0, uint8 N×H×W×C, and of a conditional model arr_1, the classes, int64 N, as guided-diffusion (Dhariwal & Nichol
+    2021) writes them and its evaluator reads them. Pictures are never whole in memory."""
     channels, height, width = samples.choice.model.shape
     header = {"descr": "|u1", "fortran_order": False, "shape": (samples.wanted.n, height, width, channels)}
     with (
         replacing(folder / "samples.npz") as partial_path,
         zipfile.ZipFile(partial_path, "w") as archive,
-        archive.open("arr_0.npy", "w", force_zip64=True) as file,
     ):
-        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
-        for pictures in samples.bytes():
-            file.write(pictures.tobytes())
+        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+            for pictures in samples.bytes():
+                file.write(pictures.tobytes())
+        if samples.classes is not None:
+            with archive.open("arr_1.npy", "w") as file:
+                np.lib.format.write_array(file, samples.classes.numpy())  # type: ignore[arg-type]
     return folder / "samples.npz"
 
 
@@ -177,7 +182,7 @@ def _about(written: Sequence[Path], choice: Choice) -> dict[str, str]:
     grey = "" if choice.model.levels in (256, None) else f"; the data's {choice.model.levels} grey levels as the nearest of 256"
     meanings = {
         "images": f"uint8, rounded and not truncated{grey}; 000000.png is sample 0",
-        "samples.npz": f"arr_0, uint8 N×H×W×C, rounded and not truncated{grey}",
+        "samples.npz": f"arr_0, uint8 N×H×W×C, rounded and not truncated{grey}; arr_1, where there are classes, those",
         "samples.pt": "float32 N × shape, as the sampler leaves them",
     }
     return {path.name: meanings.get(path.name, "picture") for path in written}

@@ -43,13 +43,12 @@ class Subject:
             "weights": self.run.weights,
             "seed": self.seed,
             "precision": self.run.model.numerics()["precision"],
-            **self.data.label_record,
         }
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What every measurement of this model on its data depends on."""
-        return self.of_network | {"data": self.data.fingerprint()}
+        return self.of_network | {"data": self.data.fingerprint(), **self.data.label_record}
 
     @property
     def record(self) -> dict[str, Any]:
