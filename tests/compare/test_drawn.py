@@ -14,6 +14,7 @@ from ddpm_lab.compare.drawn import COLOURS, DASHES, NEUTRAL, SYMBOLS, drawn
 from ddpm_lab.compare.figures import Figure
 from ddpm_lab.compare.page import figures_of
 from ddpm_lab.compare.report import report
+from ddpm_lab.files import SUMS, write_sums
 
 JS = (Path(module.__file__).parent / "page.js").read_text()
 
@@ -71,9 +72,14 @@ def test_files_take_the_place_of_earlier_ones(kind, tmp_path):
     two(tmp_path)
     folder = tmp_path / "compare" / "figures"
     folder.mkdir(parents=True)
-    (folder / f"99_earlier.{kind}").touch()
+    for name in (f"99_earlier.{kind}", f"01_mine.{kind}"):
+        (folder / name).write_text(name)
+    write_sums(folder, [f"99_earlier.{kind}"])
     code, out, _ = command(tmp_path, f"figures={kind}")
-    paths = sorted(folder.iterdir())
+    (folder / f"01_mine.{kind}").unlink()  # of the user's own
+    again = command(tmp_path, f"figures={kind}")[1]
+    assert out.rpartition("(")[2] == again.rpartition("(")[2]
+    paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
     head = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind]
     assert (code, bool(paths)) == (0, True)
     assert [path.name for path in paths if not re.fullmatch(rf"\d\d_[a-z0-9_]+\.{kind}", path.name)] == []

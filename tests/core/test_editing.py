@@ -7,7 +7,10 @@ import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.editing import edit, inpaint, positions
+from ddpm_lab.core.heun import EDMChurn
+from ddpm_lab.core.multistep import DPMSolverPP, UniPC
 from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.pndm import PNDM
 from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import linear, zero_terminal_snr
 
@@ -103,3 +106,20 @@ def test_inpainting_meets_the_conditional_as_resampling_grows(jump):
     assert -0.35 < once[0] < 2 * thrice[0] < 3 * often[0] < 0
     assert abs(often[0]) < 0.07
     assert abs(often[1]) < 0.07 < once[1]
+
+
+@pytest.mark.parametrize("sampler", [DPMSolverPP(steps=10), UniPC(steps=10), PNDM(steps=10, runge_kutta=False)])
+def test_a_solver_keeps_its_order_where_nothing_is_known(sampler):
+    """Nothing known and no jump back: inpainting is a plain sample, history included."""
+    schedule, x0 = linear(), torch.zeros(5, 2, dtype=F64)
+    diffusion, net = gaussian(schedule), denoiser(schedule)
+    draw = noises(5, 3)
+    *_, plain = sampler(diffusion, net, draw(0), draw)
+    assert_close(inpaint(sampler, diffusion, net, x0, torch.zeros(2, dtype=torch.bool), draw), plain.x, rtol=0, atol=0)
+
+
+def test_churn_is_that_of_the_whole_chain_wherever_it_starts():
+    sampler, schedule = EDMChurn(steps=100, churn=10.0), linear()
+    whole = sampler.chain(schedule)
+    t = whole.times[30]
+    assert sampler.raised(whole[t], sampler.start(whole)) == sampler.raised(whole[t], sampler.start(whole.up_to(t)))

@@ -152,7 +152,7 @@ def test_guided_outputs_of_any_prediction_are_the_tilted_score(prediction, scale
     denoise = diffusion.denoiser(net, diffusion.chain, clip=False)
     for t in (1, 5, T):
         step, times = diffusion.chain[t], torch.full((N,), t)
-        eps = implied_eps(denoise(x, t).x0, x, step)
+        eps = implied_eps(denoise(x, t).x0, x, step.at_t)
         free = score(x, times, lambda joint: joint.logsumexp(1))
         posterior = score(x, times, lambda joint: joint.log_softmax(1).gather(1, labels[:, None]))
         assert_close(eps, -step.at_t.noise_scale * (free + scale * posterior), 1e-7, 1e-7)

@@ -21,6 +21,7 @@ from ddpm_lab.core.grey import to_levels
 from ddpm_lab.core.guidance import ClassifierFree
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.evaluation.trajectory import FILMS, FRAME_MS, LAST_MS
+from ddpm_lab.models.checkpoint import write_archive
 from evaluation.support import DIGITS, VECTORS, Counted, copied, evaluate
 
 FEW_STEPS = ["sampler=ddim", "sampler.steps=4"]
@@ -186,6 +187,8 @@ REFUSED = {
     "variance=learned_range": ("variance=learned_range", "variance=beta"),
     "variance=analytic gamma.n=1438": ("gamma.n=1438", "1437 training data"),
     "out=FILE": ("out=", "a file"),
+    "out=/proc/nowhere": ("out", "/proc/nowhere", "cannot be made or written to"),
+    f"out=/tmp/{300 * 'a'}": ("out", "cannot be made or written to"),
     "out=OTHERS": ("out=", "nothing is overwritten"),
 }
 
@@ -207,6 +210,10 @@ def test_another_command_does_not_overwrite(run, tmp_path, capsys):
     before = array(tmp_path / "files")
     capsys.readouterr()
     assert "nothing is overwritten" in refused(capsys, run, *FEW_STEPS, "n=2", "seed=1", out)
+    other = copied(run, tmp_path / "other")
+    checkpoint = torch.load(other / "checkpoints" / "last.ckpt", weights_only=True)
+    write_archive(checkpoint | {"global_step": 3}, other / "checkpoints" / "last.ckpt")
+    assert "nothing is overwritten" in refused(capsys, other, *FEW_STEPS, "n=2", out)
     sample(run, *FEW_STEPS, "n=2", out)
     assert np.array_equal(array(tmp_path / "files"), before)
 

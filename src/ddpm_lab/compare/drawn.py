@@ -10,9 +10,10 @@ from typing import Any
 import matplotlib
 from matplotlib import figure as of_matplotlib
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ddpm_lab.compare.figures import Entry, Figure
-from ddpm_lab.files import replacing
+from ddpm_lab.files import SUMS, is_as_written, replacing, write_sums
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
 """Those of page.js, and so are the dashes and symbols."""
@@ -23,9 +24,11 @@ WIDTHS = {False: 5.0, True: 8.0}
 
 def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Path]:
     """Writes each figure as `kind`, pdf, svg or png, named by its place and title in ASCII, in place of those of an earlier
-    comparison. Raises OSError."""
-    for earlier in folder.glob(f"[0-9][0-9]_*.{kind}"):
-        earlier.unlink()
+    comparison, which are the files that SHA256SUMS names and that are as they were written. Raises OSError."""
+    ours = [path for path in folder.glob("*.*") if (folder / SUMS).exists() and path.name != SUMS and is_as_written(path)]
+    for earlier in ours:
+        if earlier.suffix == f".{kind}":
+            earlier.unlink()
     written = []
     for i, shown in enumerate(figures, 1):
         title = unicodedata.normalize("NFKD", shown.title.partition(";")[0]).encode("ascii", "ignore").decode()
@@ -34,6 +37,7 @@ def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Pa
         with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab"}), replacing(path) as partial:
             drawn(shown).savefig(partial, format=kind, dpi=200, metadata=stamp)
         written.append(path)
+    write_sums(folder, [path.name for path in (*ours, *written)])
     return written
 
 
@@ -62,6 +66,7 @@ def _rows(axes: Axes, shown: Figure) -> None:
         axes.plot(seeds, [row] * len(seeds), "|", color=_colour(entry), markersize=9)
         face = "white" if entry.get("hollow") else _colour(entry)
         axes.errorbar(entry["mean"]["value"], row, xerr=_error(entry["mean"]), **_point(entry, "o"), markerfacecolor=face)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(shown.data)), [_text(entry["name"]) for entry in shown.data])
     axes.set_ylim(len(shown.data) - 0.4, -0.6)
     if shown.x.get("zeroline"):

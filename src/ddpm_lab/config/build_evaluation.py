@@ -28,9 +28,10 @@ from ddpm_lab.evaluation.tables import settings
 from ddpm_lab.files import new_folder
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
-from ddpm_lab.models.contract import Compile, Model
+from ddpm_lab.models.compiling import Compile, check_compile
+from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
-from ddpm_lab.models.run import Run, check_compile
+from ddpm_lab.models.run import Run
 
 PARTS = ("sampler", "variance", "guidance")
 """Groups of a model that evaluation can choose anew."""

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import cores
 from ddpm_lab.config.build_evaluation import choice_of, subject_of
-from ddpm_lab.config.build_sample import CONFIG, check_free, model_of
+from ddpm_lab.config.build_sample import CONFIG, asked, check_free, model_of
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options, target
@@ -45,15 +45,16 @@ def draw_all(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> None:
 def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) -> tuple[PaperFigure, Subject | None]:
     """Raises UserError for what cannot be drawn or written."""
     figure: PaperFigure = instantiate(cfg, "figure", schedules=_schedules(cfg, dirs))
-    check_free(cfg)
     if not figure.needs_run:
+        check_free(cfg, None)
         return figure, None
     device_of(cfg["device"])
     subject = loaded(*(cfg[key] for key in OF_SUBJECT))
+    check_free(cfg, subject)
     assert subject.run.diffusion  # or the model has none, and it says so
     if len(subject.run.model.shape) != 3 and not figure.of_vectors:
         raise UserError(f"figure={cfg['name']}: the data of this run are vectors, and it shows pictures")
-    figure.check(Trained(subject, Choice(model_of(cfg, subject))))
+    figure.check(Trained(subject, Choice(model_of(cfg, subject), dict(cfg["names"]))))
     return figure, subject
 
 
@@ -77,7 +78,7 @@ def _draw(config: DictConfig, loaded: Callable[..., Subject], dirs: Sequence[Pat
     folder = new_folder(parent / "figures", "ckpt") if cfg["out"] is None else Path(cfg["out"]).expanduser()
     with held(folder, "out"):
         with unwritable(folder, "out"):
-            write_text(folder / CONFIG, OmegaConf.to_yaml(config))
+            write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asked(cfg, subject))))
         written = write(cfg["name"], drawn, of, folder)
     print(f"{folder}\n{written[-2].read_text()}", end="")
     print("".join(f"  {path.name}\n" for path in written), end="")

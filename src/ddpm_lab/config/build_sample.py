@@ -1,9 +1,12 @@
 """From the configurations of sample.py to files of samples."""
 
+import errno
 import logging
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -57,8 +60,8 @@ def checked(cfg: Config, loaded: Callable[..., Subject]) -> tuple[Subject, Wante
         shown.check(model)
     choice = Choice(model)
     wanted.kinds(choice)
+    check_free(cfg, subject)
     wanted.check_disk(choice, Path(cfg["out"] or cfg["folder"]).expanduser())
-    check_free(cfg)
     return subject, wanted
 
 
@@ -74,21 +77,32 @@ def model_of(cfg: Config, subject: Subject) -> Model:
         raise UserError(": ".join([*filter(None, [" ".join(chosen)]), str(error)])) from error
 
 
-def check_free(cfg: Config) -> None:
-    """Raises UserError for a folder with files that are not of this very command: nothing is overwritten."""
-    if cfg["out"] is None or not (folder := Path(cfg["out"]).expanduser()).exists():
+def asked(cfg: Config, subject: Subject | None) -> dict[str, Any]:
+    """What a folder's files depend on, as its config.yaml has it."""
+    network = {} if subject is None else {"checkpoint_sha256": subject.of_network["checkpoint_sha256"]}
+    return {**cfg, **network}
+
+
+def check_free(cfg: Config, subject: Subject | None) -> None:
+    """Raises UserError for a folder that cannot be written, or has files that are not of this very command and network:
+    nothing is overwritten."""
+    if cfg["out"] is None:
         return
-    if not folder.is_dir():
-        raise UserError(f"out={cfg['out']}: a file; allowed is a folder, or one that is not there yet")
+    folder = Path(cfg["out"]).expanduser()
     with unwritable(folder, "out"):
-        others = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"out={cfg['out']}: a file; allowed is a folder, or one that is not there yet")
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        others = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
     if not others:
         return
     try:
         earlier = read_yaml(folder / CONFIG)
     except Exception:  # there is none, or no yaml
         earlier = None
-    ours = {key: value for key, value in cfg.items() if key not in PLACES}
+    ours = {key: value for key, value in asked(cfg, subject).items() if key not in PLACES}
     if not isinstance(earlier, dict) or {key: value for key, value in earlier.items() if key not in PLACES} != ours:
         raise UserError(f"out={cfg['out']}: the folder holds other files, and nothing is overwritten: choose another")
 
@@ -102,7 +116,7 @@ def _sample(config: DictConfig, loaded: Callable[..., Subject]) -> None:
     with ranks.held(folder, "out", ranks.rank() == 0):
         with ranks.by_first(), unwritable(folder, "out"):
             if ranks.rank() == 0:
-                write_text(folder / CONFIG, OmegaConf.to_yaml(config))
+                write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asked(cfg, subject))))
         choice = choice_of(cfg, Likelihood(chain="sampler"), subject)
         written = write_samples(subject, choice, wanted, folder)
     if ranks.rank() == 0:

@@ -52,20 +52,21 @@ def inpaint(
     """RePaint, Algorithm 1 (Lugmayr et al. 2022): samples whose values equal x_0 where `known`, which broadcasts against x_0.
 
     After each step the known values are those of x_s ~ q(x_s | x_0). `resamplings` times in all, a step is followed by `jump`
-    steps of q back, so that the unknown values meet the known ones; 1 never goes back. `noise(i)` is the i-th draw.
+    steps of q back, so that the unknown values meet the known ones; 1 never goes back, nor does a chain of at most `jump`
+    steps. A multistep method begins anew after each jump. `noise(i)` is the i-th draw.
     """
     chain, draw = sampler.chain(diffusion.schedule), map(noise, itertools.count())
     times, denoise = (0, *chain.times), sampler.denoiser(diffusion, net, chain)
     noisy = sampler.noisy(diffusion.variance)
-    x, here = next(draw), len(chain)
+    x, here, state = next(draw), len(chain), sampler.start(chain)
     for there in positions(len(chain), jump, resamplings):
         if there > here:
             kept = chain[times[there]].at_t.signal_scale / chain[times[here]].at_t.signal_scale
-            x = kept * x + (1 - kept**2).sqrt() * next(draw)
+            x, state = kept * x + (1 - kept**2).sqrt() * next(draw), sampler.start(chain.up_to(times[there]))
         else:
             step = chain[times[here]]
             z = next(draw) if noisy and sampler.adds_noise(step) else None
-            sampled, _, _ = sampler.step(denoise, x, step, z, sampler.start(chain))
+            sampled, _, state = sampler.step(denoise, x, step, z, state)
             given = x0 if there == 0 else diffuse(x0, next(draw), chain[times[there]])
             x = torch.where(known, given, sampled)
         here = there

@@ -83,7 +83,8 @@ class EDMChurn(TwoCalls[Chain]):
         return {name: getattr(self, name) for name in ("churn", "churn_min", "churn_max", "noise_scale")}
 
     def start(self, chain: Chain) -> Chain:
-        return chain
+        """The whole chain: N is that of a sample from x_T, wherever this one starts."""
+        return self.chain(chain.schedule)
 
     def adds_noise(self, step: Step) -> bool:
         above = self.churn_max is not None and bool(step.at_t.sigma > self.churn_max)

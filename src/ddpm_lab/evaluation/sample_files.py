@@ -51,10 +51,10 @@ class Wanted(NamedTuple):
         kinds, values = self.kinds(choice), self.n * int(np.prod(choice.model.shape))
         kept = 4 if "pt" in kinds or choice.model.levels is None else 1
         needed = values * (kept + ("png" in kinds) + ("npz" in kinds) + 4 * ("pt" in kinds))
-        free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
-        if needed > free:
+        disk = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists()))
+        if needed > disk.free and disk.total:  # some file systems do not tell
             raise UserError(
-                f"n={self.n}: its files need about {needed / 1e9:,.1f} GB, and {folder} has {free / 1e9:,.1f} GB free: "
+                f"n={self.n}: its files need about {needed / 1e9:,.1f} GB, and {folder} has {disk.free / 1e9:,.1f} GB free: "
                 "choose a smaller n, fewer files, or another folder by out="
             )
 

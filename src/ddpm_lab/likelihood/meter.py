@@ -39,8 +39,9 @@ class Meter(ABC):
         """Measure x0, whose data have the indices first, first + 1, …"""
         for start, stop in self._spans(first, first + len(x0)):
             rows = slice(start - first, stop - first)
+            part, its_net = x0[rows], of_rows(net, rows)
             with torch.inference_mode(not self.differentiates), torch.set_grad_enabled(self.differentiates):
-                launched = self._part(of_rows(net, rows), x0[rows], start, stop)
+                launched = self._part(its_net, part, start, stop)
             self._take_in()
             self._launched = launched
 

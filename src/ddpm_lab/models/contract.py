@@ -4,7 +4,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,8 @@ from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch, Classes
 from ddpm_lab.domains import Given, shown
+from ddpm_lab.models.compiling import Compile, compile_by
 from ddpm_lab.models.measurement import Conditions, Measurement, Part, Plain, of_any_model
-
-Compile = bool | Literal["reduce-overhead"]
-"""Whether torch.compile is used, or in which of its modes: "reduce-overhead" has CUDA graphs."""
-
-
-def compile_by(net: nn.Module, how: Compile) -> None:
-    """At its first call."""
-    net.compile(mode=None if isinstance(how, bool) else how)
 
 
 class Positions(NamedTuple):

@@ -23,7 +23,8 @@ from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
 from ddpm_lab.models import card
-from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, compile_by, named
+from ddpm_lab.models.compiling import compile_by
+from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 

@@ -14,7 +14,7 @@ from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.domains import NonNegativeInt, PositiveInt, check
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.contract import Compile, Measured, Model
+from ddpm_lab.models.contract import Measured, Model
 from ddpm_lab.models.diffusion import Diffusion
 
 
@@ -162,9 +162,3 @@ def _channels_last(trainer: Mapping[str, Any]) -> bool:
 def prefers_channels_last(accelerator: str, precision: str) -> bool:
     """Whether convolutions are faster on images as N×H×W×C in memory: but for bfloat16 on a CPU they are."""
     return not (precision == "bf16-mixed" and accelerator == "cpu")
-
-
-def check_compile(how: Compile, device: str, key: str) -> None:
-    """Raises UserError for a mode of torch.compile that the device does not have."""
-    if device == "cpu" and not isinstance(how, bool):
-        raise UserError(f"{key}={how}: CUDA graphs need a GPU; on a CPU use {key}=true or {key}=false")

@@ -1,10 +1,12 @@
 """One run from its start to its summary: the checkpoint it goes on from, its log, training, and what was measured."""
 
 import logging
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -142,9 +144,13 @@ def fit_and_report(
 
 def why_lost(trainer: Trainer) -> UserError:
     """Why another process has ended: one that a signal has killed, as the system does where memory is short, said nothing."""
+    until = time.monotonic() + 3  # what is lost is seen before the system says that the process has ended
     for number, process in enumerate(getattr(trainer.strategy.launcher, "procs", []), 1):
-        if (process.poll() or 0) < 0:
-            return UserError(f"process {number} was ended by signal {-process.returncode}; 9 is often a lack of memory")
+        with suppress(subprocess.TimeoutExpired):
+            if process.wait(max(0, until - time.monotonic())) < 0:
+                lost = UserError(f"process {number} was ended by signal {-process.returncode}; 9 is often a lack of memory")
+                lost.code = 1
+                return lost
     return AlreadyReported(1)
 
 

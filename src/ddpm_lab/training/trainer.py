@@ -15,8 +15,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from ddpm_lab.core.types import states
 from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.contract import Compile
-from ddpm_lab.models.run import check_compile, prefers_channels_last
+from ddpm_lab.models.compiling import Compile, check_compile
+from ddpm_lab.models.run import prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO
 from ddpm_lab.training.module import TrainingModule

@@ -82,6 +82,12 @@ class Trained:
         """Held-out data first..first+n−1 in [−1, 1]."""
         return self.subject.x0("val", first, first + n)
 
+    def check_noise(self) -> None:
+        """Raises UserError for a sampler that draws none: all it makes of one x_t is the same."""
+        if not self.sampler.noisy(self.diffusion.variance):
+            name = self.choice.names_of_samples.get("sampler") or self.choice.record_of_samples["sampler"]
+            raise UserError(f"sampler={name} draws no noise, so all would be alike: use ancestral, ddim_eta1 or edm_churn")
+
     def noise(self, n: int, first: int = 0, copies: int = 1) -> Noise:
         """Draws for n rows, each the same for `copies` in a row. Row i depends on (seed, first + i) alone."""
 
@@ -101,10 +107,14 @@ class Trained:
         names, record, subject = self.choice.names_of_samples, self.choice.record_of_samples, self.subject
         parts = [f"Weights {subject.run.weights} of {subject.checkpoint} at step {subject.run.step}", f"seed {subject.seed}"]
         if sampled:
-            eta = f" (η = {record['eta']:g})" if record.get("eta") is not None else ""
-            parts.append(f"sampler {names['sampler']}{eta} in {record['steps']} of {record['T']} steps ({record['spacing']})")
+            settings = ", ".join(f"{'η' if key == 'eta' else key} = {value}" for key, value in self.sampler.settings.items())
+            settings = f" ({settings})" if settings else ""
+            parts.append(
+                f"sampler {names['sampler']}{settings} in {record['steps']} of {record['T']} steps ({record['spacing']})"
+            )
             parts.append("no reverse variance" if record["variance"] is None else f"reverse variance {names['variance']}")
-            parts.append(f"x̂_0 {'clipped' if record['clip'] else 'not clipped'}")
+            quantile = "" if isinstance(record["clip"], bool) else f" at its {record['clip']:g} quantile"
+            parts.append(f"x̂_0 {'clipped' if record['clip'] else 'not clipped'}{quantile}")
         return f"{', '.join(parts)}."
 
     @property

@@ -33,6 +33,11 @@ class Inpainting(PaperFigure):
     def check(self, of: Trained) -> None:
         of.check_size("n", self.n)
         known_of(self.mask, *of.model.shape[1:])
+        if self.resamplings > 1 and self.jump >= (steps := len(of.chain)):
+            raise UserError(
+                f"figure.jump={self.jump}: the sampler takes {steps} steps: allowed is 1 to {steps - 1}, or "
+                "figure.resamplings=1"
+            )
 
     def draw(self, of: Trained) -> Drawn:
         x0, known = of.x0(self.n), known_of(self.mask, *of.model.shape[1:]).to(of.subject.device)
@@ -73,6 +78,8 @@ def _read(mask: str) -> np.ndarray:
         raise UserError(f"figure.mask={mask}: allowed is {', '.join(REGIONS)}, or a PNG or .npy file that exists")
     try:
         values = np.load(path) if path.endswith(".npy") else np.asarray(Image.open(path).convert("L"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"figure.mask={mask}: not readable as a picture or .npy of numbers") from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "buif" or not np.isfinite(values).all():
+        raise UserError(f"figure.mask={mask}: allowed is a picture, or an .npy of real numbers")
     return values

@@ -7,6 +7,7 @@ import torch
 from annotated_types import Ge
 
 from ddpm_lab.domains import PositiveInt, checked
+from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.figures.figure import Drawn, PaperFigure, Trained
 from ddpm_lab.evaluation.trajectory import Shown, frames_of
 from ddpm_lab.pictures import strip
@@ -21,7 +22,8 @@ class Progressive(PaperFigure):
     frames: Annotated[int, Ge(2)] = 10
 
     def check(self, of: Trained) -> None:
-        Shown("x0", self.n, self.frames, ()).check(of.model)
+        if of.model.sample_steps < 2:
+            raise UserError(f"sampler.steps={of.model.sample_steps}: a sample has no way to show; allowed are 2 and more")
 
     def draw(self, of: Trained) -> Drawn:
         frames, labels = frames_of(of.model, of.subject.seed, of.subject.batch, Shown("x0", self.n, self.frames, ()))

@@ -1,13 +1,16 @@
 """Schedules side by side."""
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge, Le
 from matplotlib.figure import Figure
 
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import X0
 from ddpm_lab.core.variance import Beta
-from ddpm_lab.domains import Given, Size, checked
+from ddpm_lab.domains import Given, checked
 from ddpm_lab.evaluation.figures.figure import Drawn, PaperFigure, Trained
 from ddpm_lab.models.card import vlb_weights
 
@@ -20,7 +23,7 @@ class Schedules(PaperFigure):
 
     needs_run, of_vectors = False, True
 
-    def __init__(self, schedules: Given[dict[str, NoiseSchedule]], T: Size = 1000) -> None:
+    def __init__(self, schedules: Given[dict[str, NoiseSchedule]], T: Annotated[int, Ge(2), Le(10**6)] = 1000) -> None:
         """`schedules`: by the name of the option, each with this T."""
         self.schedules, self.T = schedules, T
 

@@ -17,6 +17,9 @@ class Shared(PaperFigure):
     n: PositiveInt = 8
     at: Fractions = field(default_factory=lambda: [1.0, 0.75, 0.5, 0.25])
 
+    def check(self, of: Trained) -> None:
+        of.check_noise()
+
     def draw(self, of: Trained) -> Drawn:
         noise, times = of.noise(1), of.chain.times
         latents = {times[-1]: noise(0)}

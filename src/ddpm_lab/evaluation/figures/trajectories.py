@@ -28,6 +28,7 @@ class Trajectories(PaperFigure):
 
     def check(self, of: Trained) -> None:
         of.check_size("datum", self.datum + 1)
+        of.check_noise()
 
     def draw(self, of: Trained) -> Drawn:
         (t,), x0 = of.times([self.at]), of.x0(1, self.datum)
