@@ -292,5 +292,5 @@ class Model(nn.Module, ABC):
 
 
 def named(choice: object) -> str:
-    """A choice as records name it, by its class: BetaTilde is beta_tilde, DDIM is ddim."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(choice).__name__).lower()
+    """A choice as records name it, by its class: BetaTilde is beta_tilde, DDIM is ddim, EDMChurn is edm_churn."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(choice).__name__).lower()
