@@ -9,7 +9,7 @@ from ddpm_lab.cli.arguments import run
 from ddpm_lab.config.flags import config_dirs
 from ddpm_lab.config.grammar import canonical
 from ddpm_lab.config.nested import plain
-from ddpm_lab.config.options import conf_dir
+from ddpm_lab.config.options import conf_dir, content
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
@@ -46,8 +46,8 @@ def _main(argv: list[str]) -> None:
 
 
 def with_own_parts(argv: list[str], dirs: Sequence[Path]) -> list[str]:
-    """`sampler.steps=50` alone is about the run's own sampler: its name and its other values are put beside it. The same holds
-    of the guidance, where that of the run has values."""
+    """`sampler.steps=50` alone is about the run's own sampler: its name, and its other values where they are not the option's
+    own, are put beside it. The same holds of the guidance, where that of the run has values."""
     typed = {key: value for key, _, value in (word.partition("=") for word in argv)}
     for group in ("sampler", "guidance"):
         asked = any(key.startswith(f"{group}.") for key in typed)
@@ -56,10 +56,11 @@ def with_own_parts(argv: list[str], dirs: Sequence[Path]) -> list[str]:
         from ddpm_lab.config.evaluated import option_of, trained_by
 
         own = plain(trained_by(typed["ckpt"])[0]).get(group) or {}
-        values = {f"{group}.{key}": value for key, value in own.items() if key != "_target_"}
-        if values:
-            others = [f"{key}={shown(value)}" for key, value in values.items() if key not in typed]
-            argv = [*argv, f"{group}={option_of(group, own, dirs)}", *others]
+        if own.keys() > {"_target_"}:
+            option = option_of(group, own, dirs)
+            usual = content(group, option, dirs)
+            others = {f"{group}.{key}": value for key, value in own.items() if key not in usual or value != usual[key]}
+            argv = [*argv, f"{group}={option}", *(f"{key}={shown(value)}" for key, value in others.items() if key not in typed)]
     return argv
 
 
