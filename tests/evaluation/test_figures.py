@@ -304,6 +304,15 @@ def test_a_mistake_is_one_line_and_nothing_is_drawn(words, trained_run, tmp_path
     assert not (trained_run / "figures").exists()
 
 
+def test_a_conditional_model_has_the_figures_that_tell_its_network_the_classes(run_of, capsys):
+    run = run_of(*DIGITS, "data.conditional=true")
+    said = refused(capsys, f"ckpt={run}", "figure=edit")
+    assert "figure=edit" in said
+    assert "progressive" in said
+    for figure in ("progressive", "forward"):
+        assert draw(figure, f"ckpt={run}", *FEW_STEPS, *FIGURES[figure])["figure"] == figure
+
+
 def test_a_run_is_needed(capsys):
     assert "ckpt" in refused(capsys, "figure=edit")
 

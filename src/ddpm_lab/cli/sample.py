@@ -1,6 +1,7 @@
 """`python sample.py`: answers mistakes at once, then draws samples from one network and writes them to files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ddpm_lab.cli.arguments import run
@@ -24,20 +25,26 @@ def _main(argv: list[str]) -> None:
 
         printed(argv, dirs, SAMPLE)
         return
-    argv, notes = canonical(argv, dirs)
 
-    def check(cfg: Any, dirs: Sequence[Any], sweep: bool) -> None:
+    def complete(cfg: Any) -> None:
         from ddpm_lab.config.evaluated import completed_for_samples  # imports torch, once names are right
 
         completed_for_samples(cfg, dirs)
 
-    arms = preflight(with_own_parts(argv, dirs), dirs, check)
-    if not arms:
-        raise UserError("sample.py shows nothing of Hydra's own; its keys are in --help")
+    configs = configurations(argv, dirs, complete)
     from ddpm_lab.config.build_sample import sample_all
 
+    sample_all(configs)
+
+
+def configurations(argv: list[str], dirs: Sequence[Path], complete: Callable[[Any], None]) -> list[Any]:
+    """What a command line asks of a trained network, checked. `complete` puts in place what the run decides."""
+    argv, notes = canonical(argv, dirs)
+    arms = preflight(with_own_parts(argv, dirs), dirs, lambda cfg, dirs, sweep: complete(cfg))
+    if not arms:
+        raise UserError(f"{dirs[0].name}.py shows nothing of Hydra's own; its keys are in --help")
     print("".join(f"{note}\n" for note in notes), end="")
-    sample_all([arm.config for arm in arms])
+    return [arm.config for arm in arms]
 
 
 if __name__ == "__main__":

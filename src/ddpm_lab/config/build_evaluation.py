@@ -42,11 +42,7 @@ OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch", "sam
 def evaluate_all(configs: Sequence[DictConfig]) -> bool:
     """Measures every configuration, those of one folder together. Returns whether all numbers are where they are expected.
     Raises UserError before any long work."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("ddpm_lab").setLevel(logging.INFO)
-    if fewer_threads := cores.use_granted():
-        logging.getLogger("ddpm_lab").info("%s", fewer_threads)
-    torch.backends.cudnn.benchmark = True
+    prepare()
     join(device_of(configs[0].device))
     try:
         together: dict[tuple[str, str | None], list[DictConfig]] = {}
@@ -64,6 +60,15 @@ def evaluate_all(configs: Sequence[DictConfig]) -> bool:
         return holds
     finally:
         leave()
+
+
+def prepare() -> None:
+    """Our lines on the console, as many threads as there are cores, and cuDNN's choice of algorithms."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("ddpm_lab").setLevel(logging.INFO)
+    if fewer_threads := cores.use_granted():
+        logging.getLogger("ddpm_lab").info("%s", fewer_threads)
+    torch.backends.cudnn.benchmark = True
 
 
 def _folder(run: str, name: str | None) -> Path:

@@ -1,15 +1,13 @@
 """From the configurations of figures.py to figures in files."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab import cores
-from ddpm_lab.config.build_evaluation import choice_of, subject_of
-from ddpm_lab.config.build_sample import CONFIG, asked, check_free, model_of
+from ddpm_lab.config.build_evaluation import choice_of, prepare, subject_of
+from ddpm_lab.config.build_sample import CONFIG, asked, check_apart, check_free, model_of
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options, target
@@ -27,13 +25,8 @@ OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch")
 
 def draw_all(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> None:
     """Draws the figure of every configuration. Raises UserError before any work."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("ddpm_lab").setLevel(logging.INFO)
-    if fewer_threads := cores.use_granted():
-        logging.getLogger("ddpm_lab").info("%s", fewer_threads)
-    outs = [cfg.out for cfg in configs if cfg.out is not None]
-    if len(set(outs)) < len(outs):
-        raise UserError(f"out={outs[0]}: several figures would be written there; leave it out, and each has its own folder")
+    prepare()
+    check_apart(configs)
     loaded = lru_cache(maxsize=1)(subject_of)
     for cfg in configs:
         _checked(plain(cfg), loaded, dirs)
@@ -54,6 +47,8 @@ def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) 
     assert subject.run.diffusion  # or the model has none, and it says so
     if len(subject.run.model.shape) != 3 and not figure.of_vectors:
         raise UserError(f"figure={cfg['name']}: the data of this run are vectors, and it shows pictures")
+    if subject.run.model.classes is not None and not figure.of_classes:
+        raise UserError(f"figure={cfg['name']}: not of a conditional model yet; progressive, neighbours and forward are")
     figure.check(Trained(subject, Choice(model_of(cfg, subject), dict(cfg["names"]))))
     return figure, subject
 

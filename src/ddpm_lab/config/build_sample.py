@@ -1,18 +1,16 @@
 """From the configurations of sample.py to files of samples."""
 
 import errno
-import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab import cores, ranks
-from ddpm_lab.config.build_evaluation import OF_SUBJECT, choice_of, gamma_size, subject_of, with_parts
+from ddpm_lab import ranks
+from ddpm_lab.config.build_evaluation import OF_SUBJECT, choice_of, gamma_size, prepare, subject_of, with_parts
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
@@ -31,16 +29,10 @@ PLACES = ("ckpt", "out", "device", "batch", "folder", "checkpoint")
 
 def sample_all(configs: Sequence[DictConfig]) -> None:
     """Draws what every configuration asks for. Raises UserError before any sample is drawn."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("ddpm_lab").setLevel(logging.INFO)
-    if fewer_threads := cores.use_granted():
-        logging.getLogger("ddpm_lab").info("%s", fewer_threads)
-    torch.backends.cudnn.benchmark = True
+    prepare()
     join(device_of(configs[0].device))
     try:
-        outs = [cfg.out for cfg in configs if cfg.out is not None]
-        if len(set(outs)) < len(outs):
-            raise UserError(f"out={outs[0]}: several choices would be written there; leave it out, and each has its own folder")
+        check_apart(configs)
         loaded = lru_cache(maxsize=1)(subject_of)  # one model in memory, as a sweep may ask for many
         for cfg in configs:
             checked(plain(cfg), loaded)
@@ -48,6 +40,13 @@ def sample_all(configs: Sequence[DictConfig]) -> None:
             _sample(cfg, loaded)
     finally:
         leave()
+
+
+def check_apart(configs: Sequence[DictConfig]) -> None:
+    """Raises UserError where several would be written to one folder."""
+    outs = [cfg.out for cfg in configs if cfg.out is not None]
+    if len(set(outs)) < len(outs):
+        raise UserError(f"out={outs[0]}: several choices would be written there; leave it out, and each has its own folder")
 
 
 def checked(cfg: Config, loaded: Callable[..., Subject]) -> tuple[Subject, Wanted]:

@@ -128,6 +128,8 @@ class PaperFigure(ABC):
     needs_run = True
     of_vectors = False
     """Whether data that are no images have it."""
+    of_classes = False
+    """Whether conditional models have it: the figure calls no network without the classes of its rows."""
 
     def check(self, of: Trained) -> None:  # noqa: B027
         """Raises UserError for what cannot be drawn, before any work."""

@@ -17,6 +17,8 @@ from ddpm_lab.pictures import strip
 class Forward(PaperFigure):
     """x_t ~ q(x_t | x_0) of held-out data: DDPM Eq. 4 at evenly spaced t, each datum with one noise."""
 
+    of_classes = True
+
     n: PositiveInt = 4
     frames: Annotated[int, Ge(2)] = 11
 

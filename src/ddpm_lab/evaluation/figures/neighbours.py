@@ -29,6 +29,8 @@ Space = Callable[[Tensor], Tensor]
 class Neighbours(PaperFigure):
     """The samples that are nearest to training data, by the ratio of the two smallest distances, with these data."""
 
+    of_classes = True
+
     n: PositiveInt = 256
     rows: PositiveInt = 8
     nearest: Annotated[int, Ge(2)] = 3

@@ -18,6 +18,8 @@ from ddpm_lab.pictures import strip
 class Progressive(PaperFigure):
     """x̂_0 of samples on their way from noise to data: DDPM Fig. 6."""
 
+    of_classes = True
+
     n: PositiveInt = 8
     frames: Annotated[int, Ge(2)] = 10
 
