@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch, Classes
-from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
 from ddpm_lab.core.guidance import Conditional, Guidance, Unguided
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
@@ -48,11 +48,16 @@ class Diffusion(Model):
         """`of_data`: what every `Model` is given. `guidance`: None for none, as configurations of earlier versions have it."""
         super().__init__(**of_data)
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
-        self.loss, self.timesteps, self.sampler, self.guidance = loss, timesteps, sampler, guidance or Unguided()
+        self.loss = loss
         loss.check(self.diffusion)
+        self._take(timesteps, sampler, guidance)
+        self.net = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
+
+    def _take(self, timesteps: Timesteps, sampler: Sampler, guidance: Guidance | None) -> None:
+        """The parts that need no network."""
+        self.timesteps, self.sampler, self.guidance = timesteps, sampler, guidance or Unguided()
         sampler.check(self.diffusion)
         self.guidance.check(self.classes)
-        self.net = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
         self._in_bf16: list[nn.Module] = []  # in a list, which is no submodule
 
     @classmethod
@@ -60,6 +65,11 @@ class Diffusion(Model):
         """Sampler and guidance; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
         fixed = not parts["loss"].trains_variance and parts["variance"].n_outputs == 1
         return {"sampler", "guidance"} | ({"variance"} if fixed else set())
+
+    @property
+    def network(self) -> nn.Module:
+        """What `diffusion` splits the output of: prediction, and raw variance where the variance needs one."""
+        return self.net
 
     @property
     def guided(self) -> bool:
@@ -71,13 +81,17 @@ class Diffusion(Model):
 
     def losses(self, batch: Batch) -> Losses:
         """DDPM Algorithm 1."""
+        noised, t, weight = self._noised(batch)
+        out = self.net(noised.xt, transfer.to_device(t, batch.x0.device), *batch.condition).to(batch.x0.dtype)
+        return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
+
+    def _noised(self, batch: Batch) -> tuple[Noised, Tensor, Tensor]:
+        """The batch at its times t (on the CPU), with the weights of its rows."""
         x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
         eps = transfer.like(rng.normal(x0.shape[1:], self.seed, "noise", *rows), x0)  # first: t may have to be waited for
         u = rng.uniform(self.seed, "t", *rows)
         t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
-        noised = self.diffusion.noised(x0, eps, t)
-        out = self.net(noised.xt, transfer.to_device(t, x0.device), *batch.condition).to(x0.dtype)
-        return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
+        return self.diffusion.noised(x0, eps, t), t, weight
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
         self.timesteps.update(positions, per_example)
@@ -101,7 +115,7 @@ class Diffusion(Model):
 
         times, training = reversed(self.sampler.chain(self.diffusion.schedule).times), self.net.training
         self.net.eval()
-        net = self._net_in_bf16() if self.sample_in_bf16 else self.net
+        net = self._net_in_bf16() if self.sample_in_bf16 else self.network
         like, given, labels = next(self.net.parameters()), network, self.sample_classes(start, stop, seed)
         if self.classes is not None and labels is not None:
             given = Conditional(network, transfer.to_device(labels, like.device), self.guidance, self.classes.null)
@@ -116,11 +130,11 @@ class Diffusion(Model):
         """A copy, made once, with the weights as they are now: autocast would cast those of convolutions and matrix products at
         every call."""
         if not self._in_bf16 or next(self._in_bf16[0].parameters()).device != self.device:
-            self._in_bf16[:] = [in_bf16(self.net)]
+            self._in_bf16[:] = [in_bf16(self.network)]
             if self.compiled:
                 compile_by(self._in_bf16[0], self.compiled)
         else:
-            self._in_bf16[0].load_state_dict(self.net.state_dict())
+            self._in_bf16[0].load_state_dict(self.network.state_dict())
         return self._in_bf16[0].eval()
 
     def sampling(
@@ -222,7 +236,7 @@ class DiffusionMeter(Tallied, Meter):
     """The variational bound on the full chain, by `likelihood.bound`."""
 
     def __init__(self, model: Diffusion, stride: int, seed: int) -> None:
-        super().__init__(BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.net)
+        super().__init__(BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.network)
 
     def record(self) -> dict[str, Plain]:
         return {"stride": self.result().stride}
@@ -242,7 +256,7 @@ class DiffusionEstimator(Tallied, Meter):
 
     def __init__(self, model: Diffusion, pilot: DiffusionMeter, terms: int, seed: int) -> None:
         diffusion, self.pilot, self.terms = model.diffusion, pilot, terms
-        super().__init__(BoundEstimator(diffusion, diffusion.chain, probabilities(pilot.result()), terms, seed), model.net)
+        super().__init__(BoundEstimator(diffusion, diffusion.chain, probabilities(pilot.result()), terms, seed), model.network)
         self.label = f"variational bound from {self._meter.calls} calls each"
 
     def record(self) -> dict[str, Plain]:

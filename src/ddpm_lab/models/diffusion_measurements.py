@@ -164,7 +164,7 @@ class OnChain:
             )
 
         def meter() -> Tallied:
-            return Tallied(BoundMeter(self.model.diffusion, self.chain, stride, seed, self.clip, batch), self.model.net)
+            return Tallied(BoundMeter(self.model.diffusion, self.chain, stride, seed, self.clip, batch), self.model.network)
 
         def numbers(meter: Tallied) -> list[Part]:
             bound = meter.result()
@@ -214,7 +214,9 @@ class OnChain:
 
         def meter(of_pilot: Tallied) -> Tallied:
             p, seed, batch = pilot(of_pilot.result()), self.conditions.seed, self.conditions.batch
-            return Tallied(BoundEstimator(self.model.diffusion, self.chain, p, terms, seed, self.clip, batch), self.model.net)
+            return Tallied(
+                BoundEstimator(self.model.diffusion, self.chain, p, terms, seed, self.clip, batch), self.model.network
+            )
 
         def numbers(meter: Tallied, _: Tallied) -> list[Part]:
             estimate = meter.result()
@@ -264,7 +266,7 @@ def flow(model: "Diffusion", conditions: Conditions) -> Measurement:
         n=n,
         identity={"split": split, "probes": probes, "tolerance": tolerance},
         title=f"probability flow of {n} {split} data",
-        meter=lambda: Tallied(FlowMeter(model.diffusion, probes, tolerance, tolerance, conditions.seed), model.net),
+        meter=lambda: Tallied(FlowMeter(model.diffusion, probes, tolerance, tolerance, conditions.seed), model.network),
         numbers=numbers,
         fields=fields,
         per_datum=lambda meter: in_order(meter.tally.bpd, torch.zeros_like(meter.tally.bpd), meter.tally.index),

@@ -29,7 +29,7 @@ class GammaAtTimes:
     def sums(self, times: Sequence[int], x0: Tensor, labels: Tensor | None = None) -> Tensor:
         """4×len(times), from all n data."""
         meter = self._meter(times)
-        meter.add(conditioned(self.model.net, labels), x0, 0)
+        meter.add(conditioned(self.model.network, labels), x0, 0)
         return meter.tally.sums
 
     def result(self, sums: Tensor) -> Gamma:

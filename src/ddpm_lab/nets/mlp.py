@@ -64,10 +64,14 @@ class MLP(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, out_channels)))
         self.classes = class_table(classes, width)
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x_t [B, in_channels], the paper's t in 1..T, [B], labels [B] of a network with classes -> out [B, out_channels]."""
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `forward` takes -> [B, width]: what the output is made of."""
         emb = embedded(self.time, self.classes, sinusoidal(t, self.width, x.dtype), labels)
         h = self.enter(x)
         for block in self.blocks:
             h = block(h, emb)
-        return self.leave(h)
+        return h
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x_t [B, in_channels], the paper's t in 1..T, [B], labels [B] of a network with classes -> out [B, out_channels]."""
+        return self.leave(self.features(x, t, labels))

@@ -159,11 +159,15 @@ class UpStage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.leave = leave
 
-    def forward(self, h: Tensor, states: list[Tensor], emb: Tensor) -> Tensor:
-        """[B, width below, H, W], the states of this size -> the input of the next size up, or the output."""
+    def features(self, h: Tensor, states: list[Tensor], emb: Tensor) -> Tensor:
+        """[B, width below, H, W], the states of this size -> [B, width, H, W]."""
         for block, state in zip(self.blocks, reversed(states), strict=True):
             h = block(torch.cat([h, state], dim=1), emb)
-        return self.leave(h)
+        return h
+
+    def forward(self, h: Tensor, states: list[Tensor], emb: Tensor) -> Tensor:
+        """The same -> the input of the next size up, or the output."""
+        return self.leave(self.features(h, states, emb))
 
 
 @checked
@@ -214,9 +218,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(reversed(up))
         self.classes = class_table(classes, 4 * channels)
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x_t [B, in_channels, H, W], the paper's t in 1..T, [B], labels [B] of a network with classes
-        -> out [B, out_channels, H, W]."""
+    def features(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What `forward` takes -> [B, width of the largest size, H, W]: what the output is made of."""
         emb = embedded(self.time, self.classes, sinusoidal(t * self.time_scale, self.channels, x.dtype), labels)
         h, states = x, []
         for stage in self.down:
@@ -224,9 +227,18 @@ class UNet(nn.Module):
             h = states[-1][-1]
         for block in self.middle:
             h = block(h, emb)
-        for stage in self.up:
+        for stage in self.up[:-1]:
             h = stage(h, states.pop(), emb)
-        return h
+        return self.up[-1].features(h, states.pop(), emb)
+
+    def leave(self, features: Tensor) -> Tensor:
+        """-> out [B, out_channels, H, W]."""
+        return self.up[-1].leave(features)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x_t [B, in_channels, H, W], the paper's t in 1..T, [B], labels [B] of a network with classes
+        -> out [B, out_channels, H, W]."""
+        return self.leave(self.features(x, t, labels))
 
 
 def time_layers(channels: int) -> nn.Sequential:

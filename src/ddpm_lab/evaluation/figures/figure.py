@@ -67,7 +67,7 @@ class Trained:
 
     @property
     def net(self) -> torch.nn.Module:
-        return self.model.net
+        return self.model.network
 
     def times(self, fractions: Sequence[float]) -> list[int]:
         """Parts of T as times 1..T."""
