@@ -15,7 +15,7 @@ from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.core.batch import Classes
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.models.checkpoint import read_checkpoint, weights_sha256
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import Run, opened
 from ddpm_lab.plain import without_classes
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 DIFFUSION = {"_target_": "ddpm_lab.models.diffusion.Diffusion"}
 """What `model` is in configurations of versions before 0.2."""
-NOT_TRAINED = ("callbacks", "experiment", "launcher", "logger", "metrics", "names", "resume", "run", "sweep")
+NOT_TRAINED = ("base", "callbacks", "experiment", "launcher", "logger", "metrics", "names", "resume", "run", "sweep")
 """Keys at the root of every configuration that change what is measured, shown or kept, and no weight."""
 COMMON = (*NOT_TRAINED, "data", "ema", "model", "optim", "seed", "trainer")
 """Keys at the root of every configuration. All other groups are parts of a model."""
+FACTORIES = ("head", "net")
+"""Groups of which a model gets a factory, as it says itself how wide they are."""
 PLACEMENT = (
     "_target_",
     "accelerator",
@@ -123,7 +125,7 @@ def build_model(
     data of each class."""
     config = current(cfg)
     made = {
-        name: net or functools.partial(instantiate, config, "net") if name == "net" else instantiate(config, name)
+        name: instantiate(config, name) if name not in FACTORIES else net if net and name == "net" else factory(config, name)
         for name in model_parts(config)
         if name in config
     }
@@ -134,6 +136,25 @@ def build_model(
         return target(**values, **made, **of_data)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def factory(config: Config, name: str) -> Callable[..., torch.nn.Module]:
+    """What makes the network of a group; of a run with a base its `net` is there already, with its weights."""
+    if name == "net" and config.get("base") is not None:
+        return lambda **_: frozen(config)
+    return functools.partial(instantiate, config, name)
+
+
+def frozen(config: Config, base: Run | None = None) -> torch.nn.Module:
+    """The network on which a head is trained: that of the configuration's base, or of `base`, which is at hand. Raises UserError
+    where its weights are not those that the head was trained on."""
+    run, expected = base or load(config["base"], config["model"]["weights"]), config["model"]["sha256"]
+    if (found := weights_sha256(run.net)) != expected:
+        raise UserError(
+            f"the network has {run.weights} weights of sha256 {found[:12]}, and this head was trained on those of sha256 "
+            f"{expected[:12]}, {config['model']['weights']} of {config['base']}: train a head for this network"
+        )
+    return run.net
 
 
 def _classes(config: Config, counts: Sequence[int] | None) -> dict[str, Classes]:
@@ -222,19 +243,24 @@ def training_identity(cfg: "DictConfig | Config") -> str:
     return hashlib.sha256(json.dumps(training_parts(cfg), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load(run: str | Path, weights: str | None = None) -> Run:
+def load(run: str | Path, weights: str | None = None, base: Run | None = None) -> Run:
     """A trained run from its folder (its last checkpoint) or from one checkpoint. `weights`: "ema", "raw", or one of several
-    averages, as "ema/0.999"; by default the (first) EMA where there is one. Raises UserError for what is not there, not
-    readable, or of another network."""
+    averages, as "ema/0.999"; by default the (first) EMA where there is one. `base`: of a head, the run whose network it is on,
+    where that is at hand. Raises UserError for what is not there, not readable, or of another network."""
     path = Path(run).expanduser()
     last = path / "checkpoints" / "last.ckpt"
     if path.is_dir() and not last.parent.is_dir():
         raise UserError(f"{path.absolute()}: not a run folder (it has no checkpoints/last.ckpt)")
     checkpoint = read_checkpoint(last if path.is_dir() else path)
     try:
+        network = frozen(checkpoint["config"], base) if checkpoint["config"].get("base") is not None else None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    try:
         check_parts(checkpoint["config"])
         of_data = tuple(checkpoint["shape"]), checkpoint["levels"]
-        model = build_model(checkpoint["config"], *of_data, class_counts=checkpoint.get("class_counts"))
+        net = None if network is None else lambda **_: network
+        model = build_model(checkpoint["config"], *of_data, net, checkpoint.get("class_counts"))
     except UserError as error:
         raise UserError(f"{path}: its configuration makes no model: {error}") from error
     return opened(model, checkpoint, weights, path)

@@ -112,13 +112,22 @@ def _check_model(config: Config, data: Any) -> None:
 
     def net(**given: Any) -> torch.nn.Module:
         if size is None and not vectors:
-            return torch.nn.Identity()
+            return Unsized()
         with torch.device("meta"):
             return instantiate(config, "net", **given)
 
     counts = [1] * (getattr(data, "classes", None) or 1) if getattr(data, "conditional", False) else None
     shape = (2,) if vectors else (1, size or 1, size or 1)
     build_model({**config, "seed": 0}, shape, data.levels, net, counts)
+
+
+class Unsized(torch.nn.Identity):
+    """In place of a network for images whose size is not known yet."""
+
+    leave = torch.nn.Identity.forward
+
+    def features(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return x
 
 
 def resolve_auto(cfg: DictConfig | dict[str, Any], dirs: Sequence[Path] | None = None) -> str | None:

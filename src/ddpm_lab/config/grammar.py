@@ -43,6 +43,9 @@ def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], lis
             words[i] = f"{group}={','.join(ours.get(name, name) for name in value.split(','))}"
             notes += [f"{group}={name} is called {ours[name]} here" for name in value.split(",") if name in ours]
     keys = {word.partition("=")[0].lstrip("+~") for word in words}
+    if "head" in keys and not {"experiment", "resume"} & keys:
+        words.append("experiment=head")
+        keys.add("experiment")
     data = next((word.partition("=")[2].split(",") for word in words if word.startswith("data=")), [])
     if data and "experiment" in known and not {"experiment", "resume"} & keys:
         default = Catalog.of(*dirs).chosen({})

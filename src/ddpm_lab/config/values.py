@@ -25,6 +25,7 @@ AUTO = "auto"
 class Train:
     seed: NonNegativeInt = 0
     resume: Text | None = None
+    base: Text | None = None
 
 
 @dataclass

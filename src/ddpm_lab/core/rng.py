@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "dropout"]
+Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout"]
 Evaluation = Literal["sampling", "classes", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe", "editing"]
 Stream = Training | Evaluation
 
@@ -64,6 +64,11 @@ def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int, shap
         return torch.rand(n, *shape, dtype=torch.float64, generator=numbers)
 
     return _blocks(draw, seed, stream, counter, start, stop)
+
+
+def signs(seed: int, stream: Stream, counter: int, start: int, stop: int, shape: Sequence[int]) -> Tensor:
+    """±1 with equal probability (Rademacher), float32, (stop − start) × shape: the numbers of indices start..stop−1."""
+    return torch.where(uniform(seed, stream, counter, start, stop, shape) < 0.5, -1.0, 1.0)
 
 
 def permutation(n: int, seed: int, stream: Stream, counter: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The format of a checkpoint: tensors and plain containers, written so that a kill or a full disk leaves the last one whole."""
 
+import hashlib
 import os
 import re
 import zipfile
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le, MinLen
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
@@ -76,6 +77,14 @@ def read_archive(path: Path) -> Any:
         if not is_archive(file):
             raise ValueError("not what was written")
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def weights_sha256(net: nn.Module) -> str:
+    """Of a network's weights by name, wherever and in whatever order of memory they are."""
+    content = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.cpu().numpy().tobytes())
+    return content.hexdigest()
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:

@@ -27,6 +27,7 @@ from ddpm_lab.models.compiling import compile_by
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
+from ddpm_lab.models.networks import in_bf16, initialised
 
 
 class Diffusion(Model):
@@ -269,33 +270,3 @@ class DiffusionEstimator(Tallied, Meter):
         result, tally = self.result(), self.tally
         per_datum = in_order(tally.decoder + tally.kl, tally.priors, tally.index)
         return self.pilot.arrays() | {"prior_bpd": result.prior_bpd, "n": result.n} | per_datum._asdict()
-
-
-def initialised(
-    net: Callable[..., nn.Module], shape: tuple[int, ...], n_outputs: int, seed: int, classes: Classes | None = None
-) -> nn.Module:
-    """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
-    are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
-
-    def drawn(outputs: int) -> nn.Module:
-        size, given = shape[-1] if len(shape) == 3 else None, {} if classes is None else {"classes": classes.null}
-        with torch.random.fork_rng():
-            torch.manual_seed(rng.address(seed, "init"))
-            return net(in_channels=shape[0], out_channels=shape[0] * outputs, size=size, **given)
-
-    made = drawn(n_outputs)
-    if n_outputs > 1:
-        weights, plain = made.state_dict(), drawn(1).state_dict()
-        alike = {name: plain[name] for name, value in weights.items() if name in plain and plain[name].shape == value.shape}
-        made.load_state_dict(weights | alike)
-    return made
-
-
-@torch.inference_mode(False)  # in which Lightning validates: it would make weights that cannot be changed outside of it
-def in_bf16(net: nn.Module) -> nn.Module:
-    """A copy with the weights of convolutions and matrix products in bfloat16."""
-    net = copy.deepcopy(net)
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.to(torch.bfloat16)
-    return net

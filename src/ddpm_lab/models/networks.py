@@ -1,0 +1,48 @@
+"""Networks as models make them: with initial weights fixed by the seed, and in bfloat16."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ddpm_lab.core import rng
+from ddpm_lab.core.batch import Classes
+
+Factory = Callable[..., nn.Module]
+
+
+def made(net: Factory, shape: tuple[int, ...], n_outputs: int, classes: Classes | None = None) -> nn.Module:
+    """A network for data of `shape`, n_outputs times as many channels wide where it ends."""
+    size, given = shape[-1] if len(shape) == 3 else None, {} if classes is None else {"classes": classes.null}
+    return net(in_channels=shape[0], out_channels=shape[0] * n_outputs, size=size, **given)
+
+
+def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """With initial weights fixed by the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(rng.address(seed, "init"))
+        return make()
+
+
+def initialised(
+    net: Factory, shape: tuple[int, ...], n_outputs: int, seed: int, classes: Classes | None = None
+) -> nn.Module:
+    """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
+    are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
+    whole = seeded(lambda: made(net, shape, n_outputs, classes), seed)
+    if n_outputs > 1:
+        weights, plain = whole.state_dict(), seeded(lambda: made(net, shape, 1, classes), seed).state_dict()
+        alike = {name: plain[name] for name, value in weights.items() if name in plain and plain[name].shape == value.shape}
+        whole.load_state_dict(weights | alike)
+    return whole
+
+
+@torch.inference_mode(False)  # in which Lightning validates: it would make weights that cannot be changed outside of it
+def in_bf16(net: nn.Module) -> nn.Module:
+    """A copy with the weights of convolutions and matrix products in bfloat16."""
+    net = copy.deepcopy(net)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(torch.bfloat16)
+    return net
