@@ -16,7 +16,8 @@ from torch import Tensor
 BLOCK = 64
 Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout"]
 Evaluation = Literal["sampling", "classes", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe", "editing"]
-Stream = Training | Evaluation
+OfCovariance = Literal["evaluation_probe", "estimate_probe", "variance_probe"]
+Stream = Training | Evaluation | OfCovariance
 
 
 def address(seed: int, stream: Stream, *counters: int) -> int:
@@ -67,8 +68,8 @@ def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int, shap
 
 
 def signs(seed: int, stream: Stream, counter: int, start: int, stop: int, shape: Sequence[int]) -> Tensor:
-    """±1 with equal probability (Rademacher), float32, (stop − start) × shape: the numbers of indices start..stop−1."""
-    return torch.where(uniform(seed, stream, counter, start, stop, shape) < 0.5, -1.0, 1.0)
+    """±1 with equal chance, float64, (stop − start) × shape: the numbers of indices start..stop−1."""
+    return torch.where(uniform(seed, stream, counter, start, stop, shape) < 0.5, -1.0, 1.0).double()
 
 
 def permutation(n: int, seed: int, stream: Stream, counter: int) -> Tensor:

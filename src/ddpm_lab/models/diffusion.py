@@ -22,7 +22,7 @@ from ddpm_lab.domains import shown
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
-from ddpm_lab.models import card
+from ddpm_lab.models import card, gamma
 from ddpm_lab.models.compiling import compile_by
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
@@ -221,6 +221,10 @@ class Diffusion(Model):
             "guidance_scale": self.guidance.scale,
             "guidance_interval": None if interval is None else shown(interval),
         }
+
+    def variance_record(self) -> dict[str, Plain]:
+        """Settings of the reverse variance, and where it comes from, beside its name."""
+        return gamma.variance_record(self.diffusion.variance)
 
     def bound_record(self) -> dict[str, Plain]:
         """On the full chain, as trained; of a conditional model that of data given their classes."""

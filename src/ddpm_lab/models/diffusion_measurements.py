@@ -16,7 +16,6 @@ from ddpm_lab.core.path import Chain
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, pilot
 from ddpm_lab.likelihood.flow import FlowMeter
-from ddpm_lab.models.gamma import variance_record
 from ddpm_lab.models.measurement import PIECE, SPLITS, TRAIN_STRIDE, Conditions, Measurement, Part, PerDatum, Plain
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class OnChain:
         whole = len(self.chain) == self.chain.schedule.T
         return {
             **self.model.bound_record(),
-            **variance_record(self.model.diffusion.variance),
+            **self.model.variance_record(),
             "unit": "bits/dim",
             "steps": len(self.chain),
             "spacing": None if whole else self.model.sampler.spacing,

@@ -25,9 +25,7 @@ def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         return make()
 
 
-def initialised(
-    net: Factory, shape: tuple[int, ...], n_outputs: int, seed: int, classes: Classes | None = None
-) -> nn.Module:
+def initialised(net: Factory, shape: tuple[int, ...], n_outputs: int, seed: int, classes: Classes | None = None) -> nn.Module:
     """With initial weights fixed by the seed. A second output widens one layer, and would shift the random numbers of all that
     are made after it: the others are those of the network with one, so that runs which differ in the variance start alike."""
     whole = seeded(lambda: made(net, shape, n_outputs, classes), seed)

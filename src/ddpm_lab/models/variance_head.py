@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch, Classes
-from ddpm_lab.core.diffusion import GaussianDiffusion, Noised, implied_eps
+from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.guidance import Guidance
-from ddpm_lab.core.heads import HeadVariance, Observed, head_loss, pullback
+from ddpm_lab.core.heads import OfHead, head_loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.core.timesteps import Timesteps
-from ddpm_lab.domains import Incompatible, Text
+from ddpm_lab.domains import Text
 from ddpm_lab.models.compiling import Compile, compile_by
 from ddpm_lab.models.contract import Losses, Plain, Positions, named
 from ddpm_lab.models.diffusion import Diffusion
@@ -22,7 +22,8 @@ from ddpm_lab.models.networks import Factory, made, seeded
 
 
 class Headed(nn.Module):
-    """A network, frozen and in eval mode, with a head on its features: the network's prediction, then h."""
+    """A network, frozen and in eval mode, with a head on its features: the network's prediction, then h, through which no
+    gradient reaches the features."""
 
     def __init__(self, base: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class Headed(nn.Module):
     def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         """[B C ...], [B] -> [B 2C ...]. A base that has learned a variance gives that up for h."""
         features = self.base.features(x, t, *labels)
-        return torch.cat([self.base.leave(features)[:, : x.shape[1]], self.head(features)], 1)
+        return torch.cat([self.base.leave(features)[:, : x.shape[1]], self.head(features.detach())], 1)
 
 
 class VarianceHead(Diffusion):
@@ -45,7 +46,7 @@ class VarianceHead(Diffusion):
         self,
         schedule: NoiseSchedule,
         prediction: Prediction,
-        variance: HeadVariance,
+        variance: OfHead,
         timesteps: Timesteps,
         sampler: Sampler,
         net: Factory,
@@ -57,11 +58,9 @@ class VarianceHead(Diffusion):
         **of_data: Any,
     ) -> None:
         super(Diffusion, self).__init__(**of_data)
-        if schedule.reaches_zero:
-            raise Incompatible("ᾱ_T = 0: at t = T x_t says nothing of x_0, and Cov(x_0 | x_t) = (σ²/ᾱ_t) Cov(ε | x_t)", "schedule")
         self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
         self._take(timesteps, sampler, guidance)
-        base, shape = made(net, self.shape, 1, self.classes), self.shape
+        base, shape = made(net, self.shape, 1, self.classes).eval(), self.shape
         width, images = feature_channels(base, shape, self.classes), len(shape) == 3
         self.net = seeded(lambda: head(in_channels=width, out_channels=shape[0], images=images), self.seed)
         self._headed = [Headed(base, self.net)]  # in a list, which is no submodule: the base is in no checkpoint
@@ -85,32 +84,25 @@ class VarianceHead(Diffusion):
         compile_by(self.network, how)
 
     def losses(self, batch: Batch) -> Losses:
-        """Of the head. The network runs without a gradient but for that of ε̂ in x_t, where the head's target needs it."""
+        """Of the head. Of the network nothing is differentiated, but ε̂ by x_t where the target needs it."""
+        diffusion, variance, v = self.diffusion, self.diffusion.variance, None
+        assert isinstance(variance, OfHead)
         noised, t, weight = self._noised(batch)
-        features, observed = self._observed(noised, batch, transfer.to_device(t, batch.x0.device))
-        variance = self.diffusion.variance
-        assert isinstance(variance, HeadVariance)
-        loss = head_loss(self.net(features).to(batch.x0.dtype), variance.target(observed))
-        return Losses({named(variance): loss}, weight, Positions("t", t, self.diffusion.schedule.T))
-
-    def _observed(self, noised: Noised, batch: Batch, t: Tensor) -> tuple[Tensor, Observed]:
-        """The features at x_t, and what the target is made of. One autograd call gives (∂out/∂x_t)ᵀ v."""
-        xt, step, base, prediction = noised.xt, noised.step, self.network.base, self.diffusion.prediction
-        differentiates, signs, pulled = self.diffusion.variance.differentiates, None, None  # type: ignore[attr-defined]
-        with torch.set_grad_enabled(differentiates):
-            x = xt.detach().requires_grad_(differentiates)
-            features = base.features(x, t, *batch.condition)
-            out = base.leave(features)[:, : xt.shape[1]].to(xt.dtype)
-            if differentiates:
-                rows = (batch.counter, batch.first, batch.first + len(xt))
-                signs = transfer.like(rng.signs(self.seed, "signs", *rows, xt.shape[1:]), xt)
-                pulled = pullback(prediction, torch.autograd.grad(out, x, signs)[0], signs, step)
-        eps_hat = implied_eps(prediction.x0(out.detach(), xt, step), xt, step.at_t)
-        return features.detach(), Observed(noised, eps_hat, signs, pulled)
+        x = noised.xt.detach().requires_grad_(variance.learns_jacobian)
+        # not as compiled: that would be one function, whose derivatives by x and by the head's weights are taken together
+        out = self.network.forward(x, transfer.to_device(t, x.device), *batch.condition).to(x.dtype)
+        seen = diffusion.seen(out, noised.xt, noised.step)
+        if variance.learns_jacobian:
+            rows = (batch.counter, batch.first, batch.first + len(x))
+            v = transfer.like(rng.signs(self.seed, "signs", *rows, x.shape[1:]), x)
+            seen = seen._replace(pullback=diffusion.pullback(out, x, noised.step))
+        assert seen.raw is not None
+        loss = head_loss(seen.raw, variance.target(noised.eps, seen, v))
+        return Losses({named(variance): loss}, weight, Positions("t", t, diffusion.schedule.T))
 
     def variance_record(self) -> dict[str, Plain]:
         variance = self.diffusion.variance
-        if not isinstance(variance, HeadVariance):
+        if not isinstance(variance, OfHead):
             return super().variance_record()
         return self.head_record | {"clip_cov": variance.clip_cov, "max_last_noise": variance.max_last_noise}
 
