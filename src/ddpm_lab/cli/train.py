@@ -44,6 +44,7 @@ def _main(argv: list[str]) -> None:
     argv, notes = canonical(argv, dirs)
     arms, in_sweep = preflight(argv), "-m" in argv or "--multirun" in argv
     print("".join(f"{note}\n" for note in notes), end="")
+    arms = [arm if arm.choices.get("head") is None else second_stage(arm, dirs) for arm in arms]
     if not arms:
         _shown_by_hydra(argv, dirs[0])
     elif in_sweep:
@@ -71,11 +72,21 @@ def branched(arm: Arm, dirs: list[Path]) -> Arm:
     return arm._replace(config=config)
 
 
+def second_stage(arm: Arm, dirs: list[Path]) -> Arm:
+    """A head on the network of another run, with its configuration; in a sweep, in a folder of its own."""
+    from ddpm_lab.config.head import headed
+
+    kept = {key: arm.config[key] for key in ("sweep", "launcher")}
+    config = headed(arm.config, str(arm.choices["head"]), arm.overrides, dirs)
+    config.update(kept)
+    return arm._replace(config=config)
+
+
 def one_run(arm: Arm, dirs: list[Path]) -> int:
     """Trains in a new folder, or goes on in that of resume=."""
     started, cfg, checkpoint, folder = time.time(), arm.config, None, None
     OmegaConf.set_struct(cfg, False)
-    for key in ("sweep", "launcher"):
+    for key in ("sweep", "launcher", *(["base"] if cfg.base is None else [])):
         cfg.pop(key)
     if cfg.resume is not None:
         cfg, checkpoint, folder = resumed(cfg, arm.overrides, dirs)

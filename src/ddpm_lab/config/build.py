@@ -146,8 +146,8 @@ def factory(config: Config, name: str) -> Callable[..., torch.nn.Module]:
 
 
 def frozen(config: Config, base: Run | None = None) -> torch.nn.Module:
-    """The network on which a head is trained: that of the configuration's base, or of `base`, which is at hand. Raises UserError
-    where its weights are not those that the head was trained on."""
+    """The network on which a head is trained: that of the configuration's base, or of `base`, which is at hand. Raises
+    UserError where its weights are not those that the head was trained on."""
     run, expected = base or load(config["base"], config["model"]["weights"]), config["model"]["sha256"]
     if (found := weights_sha256(run.net)) != expected:
         raise UserError(

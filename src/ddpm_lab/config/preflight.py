@@ -107,6 +107,7 @@ def _named(settings: Sequence[Setting], catalog: Catalog, sweep: bool) -> Arm:
 def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) -> list[Arm]:
     """Values and combinations of each run; what was chosen is imported here."""
     from ddpm_lab.config.build import drop_unused
+    from ddpm_lab.config.head import check_words
     from ddpm_lab.config.ineffective import ineffective
     from ddpm_lab.config.instantiate import permit
     from ddpm_lab.config.values import check_values
@@ -115,6 +116,8 @@ def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) ->
 
     def step(arm: Arm) -> Arm:
         if "model" in arm.config:
+            check_words(arm.config, arm.choices, catalog)
+        if "model" in arm.config and arm.config.base is None:
             drop_unused(arm.config, arm.typed)
         check_values(catalog, plain(arm.config), arm.choices, arm.typed)
         return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
@@ -185,6 +188,8 @@ def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good:
     from ddpm_lab.config.combinations import check_combination, check_place, resolve_auto
 
     check_place(plain(config), sweep)
+    if config.base is not None:  # most of the configuration is that of the base: `headed` checks what comes out
+        return None
     auto = resolve_auto(config, dirs)
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
         check_combination(config, dirs, good)

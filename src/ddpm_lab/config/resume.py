@@ -1,7 +1,7 @@
 """`resume=RUN_OR_CHECKPOINT`: which checkpoint, which configuration, which folder. Needs no torch for a run folder."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -44,8 +44,14 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     checkpoint, folder = located(newest(given), "resume")
     stored = configuration(checkpoint, folder)
     typed = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
-    _choose(stored, typed, dirs)
-    _apply(cfg, stored, [key for key in typed if key not in FREE])
+    choose(stored, typed, dirs, FREE)
+    if "experiment" in typed:
+        raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave experiment= out.")
+    if refused := apply(cfg, stored, [key for key in typed if key not in (*FREE, "resume")], FREE, HELD):
+        raise UserError(
+            f"resume={cfg.resume}: {listed(refused, 'the checkpoint has')}. Leave that out to go on with the run as it was, or "
+            f"leave resume out to start anew. May change on resume: {', '.join(FREE)}."
+        )
     check_parts(stored)
     inspected("run", Run, plain(stored)["run"])
     check_combination(stored, dirs)
@@ -117,33 +123,33 @@ def _near(path: Path) -> str:
     return f" Runs there: {', '.join(map(str, runs[-5:]))}." if runs else ""
 
 
-def _choose(stored: DictConfig, typed: dict[str, str], dirs: Sequence[Path]) -> None:
+def choose(stored: DictConfig, typed: Mapping[str, str], dirs: Sequence[Path], free: Sequence[str]) -> None:
     """Put the options of free groups in place, as their files have them: the experiment of the command line is another's."""
-    for group in (group for group in FREE if group in typed):
+    for group in (group for group in free if group in typed):
         new = content(group, typed[group], dirs)
         if group == "trainer":
             new |= {key: stored.trainer[key] for key in (*LENGTH, *(key.partition(".")[2] for key in HELD))}
         OmegaConf.update(stored, group, new, merge=False)
 
 
-def _apply(cfg: DictConfig, stored: DictConfig, keys: list[str]) -> None:
-    """Put the values of typed keys in place. Raises UserError for those that differ and may not."""
-    refused = []
+Refused = list[tuple[str, object, object]]
+"""A key, what was typed, and what the stored configuration has."""
+
+
+def apply(cfg: DictConfig, stored: DictConfig, keys: Sequence[str], free: Sequence[str], held: Sequence[str] = ()) -> Refused:
+    """Put the values of typed keys of free groups in place, but for those that are held. The others may not differ."""
+    refused: Refused = []
     for key in keys:
-        group = key.split(".")[0]
-        if group == "experiment":
-            raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave {key}= out.")
         new, old = OmegaConf.select(cfg, key), OmegaConf.select(stored, key)
-        if group in FREE and key not in HELD:
+        if key.split(".")[0] in free and key not in held:
             OmegaConf.update(stored, key, new, merge=False, force_add=True)
         elif isinstance(new, DictConfig) and isinstance(old, DictConfig):
             pairs = [(f"{key}.{name}", new.get(name), old.get(name)) for name in dict.fromkeys([*new, *old])]
             refused += [pair for pair in pairs if pair[1] != pair[2]]
-        elif new != old and group != "resume":
+        elif new != old:
             refused.append((key, new, old))
-    if refused:
-        listed = "; ".join(f"{key}={new} but the checkpoint has {old}" for key, new, old in refused)
-        raise UserError(
-            f"resume={cfg.resume}: {listed}. Leave that out to go on with the run as it was, or leave resume out to start "
-            f"anew. May change on resume: {', '.join(FREE)}."
-        )
+    return refused
+
+
+def listed(refused: Refused, has: str) -> str:
+    return "; ".join(f"{key}={new} but {has} {old}" for key, new, old in refused)

@@ -171,8 +171,8 @@ class GaussianDiffusion:
         return self.seen(out.detach(), xt, step)._replace(pullback=pullback, probes=probes)
 
     def pullback(self, out: Data, x: Data, step: Step) -> Callable[[Data], Data]:
-        """v ↦ (∂x̂_0/∂x_t)ᵀ v, from the output at x_t = x, which requires a gradient. x̂_0 is linear in output and x_t together, so
-        that is x̂_0 of (output gradient, v)."""
+        """v ↦ (∂x̂_0/∂x_t)ᵀ v, from the output at x_t = x, which requires a gradient. x̂_0 is linear in output and x_t together,
+        so that is x̂_0 of (output gradient, v)."""
         prediction, _ = self.split(out, x)
 
         def product(v: Data) -> Data:

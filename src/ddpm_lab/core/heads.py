@@ -77,15 +77,16 @@ class SN(OfHead):
 
 @checked
 class OCM(OfHead):
-    """Optimal covariance matching (Ou et al. 2025): Var(ε | x_t) = 1 + σ² (∇² log q(x_t))_ii, Tweedie's formula of second order.
-    The target is v ⊙ σ² H v with H v = ∇(s·v), s = −ε̂/σ for ∇ log q: as E v vᵀ = I, its mean is the diagonal of σ² H.
+    """Optimal covariance matching (Ou et al. 2025): Var(ε | x_t) = 1 + σ² (∇² log q(x_t))_ii, by Tweedie's formula of second
+    order. The target is v ⊙ σ² H v with H v = ∇(s·v), s = −ε̂/σ for ∇ log q: as E v vᵀ = I, its mean is the diagonal of σ² H.
 
     As s = (α x̂_0 − x_t)/σ², the target is v ⊙ (α (∂x̂_0/∂x_t)ᵀ v − v)."""
 
     learns_jacobian = True
 
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
-        assert seen.pullback is not None and v is not None, "learns_jacobian"
+        assert seen.pullback is not None, "learns_jacobian"
+        assert v is not None
         return v * (seen.step.at_t.signal_scale * seen.pullback(v) - v)
 
     def eps_var(self, h: Data, eps_hat: Data) -> Data:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lab.core import rng, transfer
-from ddpm_lab.core.batch import Batch, Classes
+from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
 from ddpm_lab.core.guidance import Conditional, Guidance, Unguided
 from ddpm_lab.core.loss import Loss

@@ -39,7 +39,7 @@ class VarianceHead(Diffusion):
     """NPR, SN or OCM: the same diffusion, whose network is trained already and stays as it is. `net` is the head alone; the
     factory `net` makes the frozen network, and `head` the head for in_channels, out_channels and whether data are images.
 
-    `weights` says which of the base they are, `sha256` what they hash to: whoever makes the frozen network holds it against that.
+    `weights` says which of the base they are, `sha256` what they hash to: who makes the frozen network holds it against that.
     """
 
     def __init__(

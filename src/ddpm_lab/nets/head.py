@@ -1,5 +1,7 @@
 """A small network on the features of another: its output is as large as the data, and zero at initialisation."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from ddpm_lab.domains import Given, PositiveInt, checked
@@ -24,7 +26,7 @@ class Head(nn.Module):
             return nn.Conv2d(inputs, outputs, 3, padding=1) if images else nn.Linear(inputs, outputs)
 
         widths = [in_channels, *layers * [width]]
-        hidden = [part for pair in zip(widths, widths[1:], strict=False) for part in (layer(*pair), nn.SiLU())]
+        hidden = [part for pair in pairwise(widths) for part in (layer(*pair), nn.SiLU())]
         last = layer(width, out_channels)
         for weight in last.parameters():
             nn.init.zeros_(weight)
