@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +16,7 @@ from ddpm_lab.compare.measures import known_measure
 from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
+from ddpm_lab.config.resume import located
 from ddpm_lab.data.memory import InMemory
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
@@ -25,13 +26,14 @@ from ddpm_lab.evaluation.quality import Quality, published
 from ddpm_lab.evaluation.store import Store
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.evaluation.tables import settings
-from ddpm_lab.files import new_folder
+from ddpm_lab.files import new_folder, sha256
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.compiling import Compile, check_compile
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
 from ddpm_lab.models.run import Run
+from ddpm_lab.models.variance_head import VarianceHead
 
 PARTS = ("sampler", "variance", "guidance")
 """Groups of a model that evaluation can choose anew."""
@@ -92,7 +94,7 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
     nll, quality = Likelihood(**cfg["nll"]), Quality(**cfg["quality"])
     subject.check_sizes(nll, quality.n, gamma_size(cfg))
     try:  # a chain, stride or setting that the model does not allow
-        model = with_parts(cfg, subject.run.model)
+        model = with_parts(cfg, network_of(cfg, subject))
         measurements = model.measurements(subject.conditions(nll, parts_of(cfg)))
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -175,11 +177,34 @@ def gamma_size(cfg: Config) -> int | None:
 
 
 def parts_of(cfg: Config) -> dict[str, Any]:
-    """The configuration of each part that evaluation chose; Γ is part of a variance that rests on it."""
+    """The configuration of each part that evaluation chose; Γ and head are part of a variance that rests on them."""
     parts = {group: dict(cfg[group]) for group in PARTS if group in cfg["names"]}
     if (n := gamma_size(cfg)) is not None:
         parts["variance"]["gamma"] = {"n": n, "split": "train"}
+    if (checkpoint := head_checkpoint(cfg)) is not None:
+        parts["variance"]["head"] = sha256(checkpoint)
     return parts
+
+
+def head_checkpoint(cfg: Config) -> Path | None:
+    """Of the head on which the chosen variance rests, where that is not of the run itself."""
+    folder = cfg["variance"].get("head") if "variance" in cfg["names"] else None
+    return None if folder is None else located(Path(folder), "variance.head")[0]
+
+
+def network_of(cfg: Config, subject: Subject) -> Model:
+    """The model of the run; of a variance that rests on a head, its network with that head. Raises UserError for a head that
+    was trained on another network."""
+    run, checkpoint = subject.run, head_checkpoint(cfg)
+    if checkpoint is None:
+        return run.model
+    head = load(checkpoint, base=run).to(run.device)
+    model = cast(VarianceHead, head.model)
+    model.sample_in_bf16 = run.model.sample_in_bf16
+    if run.model.compiled:
+        model.compile_net(run.model.compiled)
+    model.head_record = {"head": cfg["variance"]["head"], "head_sha256": sha256(checkpoint), "head_step": head.step}
+    return model
 
 
 def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
@@ -193,16 +218,18 @@ def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
 
 def choice_of(cfg: Config, nll: Likelihood, subject: Subject) -> Choice:
     """The model under the chosen parts; where the variance rests on Γ, that is measured first."""
-    parts, model, n = parts_of(cfg), with_parts(cfg, subject.run.model), gamma_size(cfg)
+    parts, network, n = parts_of(cfg), network_of(cfg, subject), gamma_size(cfg)
     names = {group: name for group, name in names_of(cfg).items() if group in parts}
-    if n is None:
-        return Choice(model, names, parts)
-    from ddpm_lab.models.gamma import GammaAtTimes, gamma_columns, variance_record
+    choice = Choice(with_parts(cfg, network), names, parts)
+    if n is not None:
+        from ddpm_lab.models.gamma import GammaAtTimes, gamma_columns
 
-    gamma = columns.measured(subject, GammaAtTimes(model, subject.conditions(nll, parts), n))  # type: ignore[arg-type]
-    model = with_parts(cfg, subject.run.model, gamma=gamma)
-    details = {"variance": variance_record(model.diffusion.variance)}  # type: ignore[union-attr]
-    return Choice(model, names, parts, details, {"gamma": gamma_columns(gamma)})
+        wanted = GammaAtTimes(choice.model, subject.conditions(nll, parts), n)  # type: ignore[arg-type]
+        gamma = columns.measured(subject, wanted)
+        choice.model, choice.tables = with_parts(cfg, network, gamma=gamma), {"gamma": gamma_columns(gamma)}
+    if "variance" in parts:
+        choice.details["variance"] = choice.model.variance_record()  # type: ignore[union-attr]
+    return choice
 
 
 def logger_of(cfg: Config, folder: Path, trained: Mapping[str, Any]) -> Any:

@@ -10,7 +10,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import ranks
-from ddpm_lab.config.build_evaluation import OF_SUBJECT, choice_of, gamma_size, prepare, subject_of, with_parts
+from ddpm_lab.config.build_evaluation import (
+    OF_SUBJECT,
+    choice_of,
+    gamma_size,
+    head_checkpoint,
+    network_of,
+    prepare,
+    subject_of,
+    with_parts,
+)
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
@@ -18,7 +27,7 @@ from ddpm_lab.evaluation.measure import device_of, join, leave
 from ddpm_lab.evaluation.sample_files import Wanted, write_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.evaluation.trajectory import Shown
-from ddpm_lab.files import new_folder, read_yaml, unwritable, write_text
+from ddpm_lab.files import new_folder, read_yaml, sha256, unwritable, write_text
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
 
@@ -69,7 +78,7 @@ def model_of(cfg: Config, subject: Subject) -> Model:
     if (n := gamma_size(cfg)) is not None and n > (size := subject.size("train")):
         raise UserError(f"gamma.n={n}: there are {size} training data")
     try:
-        return with_parts(cfg, subject.run.model)
+        return with_parts(cfg, network_of(cfg, subject))
     except ValueError as error:
         groups = error.arguments if isinstance(error, Incompatible) else ()
         chosen = [f"{group}={cfg['names'][group]}" for group in groups if group in cfg["names"]]
@@ -79,6 +88,8 @@ def model_of(cfg: Config, subject: Subject) -> Model:
 def asked(cfg: Config, subject: Subject | None) -> dict[str, Any]:
     """What a folder's files depend on, as its config.yaml has it."""
     network = {} if subject is None else {"checkpoint_sha256": subject.of_network["checkpoint_sha256"]}
+    if subject is not None and (head := head_checkpoint(cfg)) is not None:
+        network["head_sha256"] = sha256(head)
     return {**cfg, **network}
 
 

@@ -11,6 +11,7 @@ A line applies where the options that it names, as `group=option`, are those of 
 A value that was typed wins. A later line wins over an earlier one.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,34 @@ def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) ->
             raise UserError(f"{group}={option_of(group, cfg[group], dirs)}: the model of this run has no {group}; leave it out")
     before, asked = current(trained), plain(cfg)
     cfg.names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics") if group in asked}
-    if "variance" in groups:
+    if "variance" in groups and not _finds_head(cfg, before, asked, dirs):
         _check_learned(before, asked, dirs)
     try:
         check_precisions(before["trainer"].get("precision", "32-true"), asked.get("sample_precision", "32-true"))
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _finds_head(cfg: DictConfig, before: Config, asked: Config, dirs: Sequence[Path]) -> bool:
+    """Whether the variance is that of a trained head, whose folder is put in its place; null stays where this is the head's own
+    run. Raises UserError where there is none."""
+    target, given = asked["variance"]["_target_"], asked["variance"].get("head")
+    if "head" not in inspect.signature(resolve_target(target, "variance")).parameters:
+        return False
+    if given is None and target == before["variance"]["_target_"]:
+        return True
+    option = option_of("variance", asked["variance"], dirs)
+    folder = Path(given or Path(cfg.folder) / "heads" / option).expanduser()
+    if given is None and not folder.exists():
+        raise UserError(
+            f"variance={option}: this run has no such head, {folder}; train it: python train.py head={option} base={cfg.folder}"
+        )
+    trained = configuration(*located(folder, "variance.head"))
+    if OmegaConf.select(trained, "variance._target_") != target:
+        other = option_of("variance", plain(trained).get("variance"), dirs)
+        raise UserError(f"variance.head={folder}: was trained for variance={other}, and not for variance={option}")
+    cfg.variance.head = str(folder)
+    return True
 
 
 def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:

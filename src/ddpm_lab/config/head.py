@@ -57,9 +57,8 @@ def headed(cfg: DictConfig, head: str, words: Sequence[str], dirs: Sequence[Path
     stored.update({key: cfg[key] for key in OWN} | {"base": str(folder.absolute()), "resume": None})
     stored.trainer.update({key: cfg.trainer[key] for key in LENGTH})
     stored.model.update(_weights(cfg, base))
-    stored.variance = content("variance", head, [conf_dir() / "evaluate", *dirs])
-    if "clip_cov" in stored.variance:
-        stored.variance.clip_cov = base.model.levels is not None
+    variance = content("variance", head, [conf_dir() / "evaluate", *dirs])
+    stored.variance = variance | ({"clip_cov": base.model.levels is not None} if "clip_cov" in variance else {})
     place = {"root": str(folder), "experiment": "heads", "name": head, "trained_in": None}
     stored.run = place | {key: cfg.run[key] for key in place if f"run.{key}" in typed}
     drop_unused(stored)

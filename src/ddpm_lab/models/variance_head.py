@@ -27,7 +27,8 @@ class Headed(nn.Module):
 
     def __init__(self, base: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.base, self.head = base.eval().requires_grad_(False), head
+        self.base: Any = base.eval().requires_grad_(False)
+        self.head = head
 
     def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         """[B C ...], [B] -> [B 2C ...]. A base that has learned a variance gives that up for h."""
@@ -114,7 +115,7 @@ class VarianceHead(Diffusion):
         return [f"a head on the frozen network of {self.config['base']}, weights {model['weights']}, sha256 {model['sha256']}"]
 
 
-def feature_channels(net: nn.Module, shape: tuple[int, ...], classes: Classes | None) -> int:
+def feature_channels(net: Any, shape: tuple[int, ...], classes: Classes | None) -> int:
     """The width of a network's features. Raises ValueError for a network that gives none."""
     if not all(callable(getattr(net, name, None)) for name in ("features", "leave")):
         raise ValueError(

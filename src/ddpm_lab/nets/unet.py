@@ -6,7 +6,7 @@ Where the paper is silent this follows the authors' code, github.com/hojonathanh
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
 from annotated_types import Ge, MinLen
@@ -227,13 +227,14 @@ class UNet(nn.Module):
             h = states[-1][-1]
         for block in self.middle:
             h = block(h, emb)
-        for stage in self.up[:-1]:
+        *below, largest = self.up
+        for stage in below:
             h = stage(h, states.pop(), emb)
-        return self.up[-1].features(h, states.pop(), emb)
+        return cast(UpStage, largest).features(h, states.pop(), emb)
 
     def leave(self, features: Tensor) -> Tensor:
         """-> out [B, out_channels, H, W]."""
-        return self.up[-1].leave(features)
+        return cast(UpStage, self.up[-1]).leave(features)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """x_t [B, in_channels, H, W], the paper's t in 1..T, [B], labels [B] of a network with classes
