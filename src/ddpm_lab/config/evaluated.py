@@ -136,6 +136,8 @@ def _finds_head(cfg: DictConfig, before: Config, asked: Config, dirs: Sequence[P
     if given is None and target == before["variance"]["_target_"]:
         return True
     option = option_of("variance", asked["variance"], dirs)
+    if given is None and before.get("base") is not None:
+        raise UserError(f"variance={option}: this run is a head of another kind; measure its base, {before['base']}")
     folder = Path(given or Path(cfg.folder) / "heads" / option).expanduser()
     if given is None and not folder.exists():
         raise UserError(

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.config.catalogue import Catalog, Choices
 from ddpm_lab.config.options import conf_dir, content
-from ddpm_lab.config.resume import LENGTH, apply, choose, configuration, listed, located
+from ddpm_lab.config.resume import LENGTH, apply, choose, configuration, located
 from ddpm_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def headed(cfg: DictConfig, head: str, words: Sequence[str], dirs: Sequence[Path
     OmegaConf.set_struct(stored, False)
     typed = {key: value for key, _, value in (word.lstrip("+").partition("=") for word in words)}
     choose(stored, typed, dirs, FREE)
-    others = [key for key in typed if key.partition(".")[0] not in (*OWN, "base", "experiment") and key not in FREE]
-    if refused := apply(cfg, stored, others, FREE):
-        raise UserError(f"{listed(refused, 'the base has')}. A head is trained on the base as it is: leave that out")
+    for key in (key for key in typed if key.partition(".")[0] not in (*OWN, "base", "experiment") and key not in FREE):
+        if apply(cfg, stored, [key], FREE):
+            raise UserError(f"{key}={typed[key]}: {key.partition('.')[0]} is the base's, {folder}: leave it out")
     stored.update({key: cfg[key] for key in OWN} | {"base": str(folder.absolute()), "resume": None})
     stored.trainer.update({key: cfg.trainer[key] for key in LENGTH})
     stored.model.update(_weights(cfg, base))
@@ -82,6 +82,8 @@ def _base(cfg: DictConfig) -> "tuple[Path, Run]":
         raise UserError(f"base={cfg.base}: is a head itself, on the network of {run.config['base']}: use that")
     if not isinstance(run.model, Diffusion):
         raise UserError(f"base={cfg.base}: a {type(run.model).__name__}, which has no reverse variance")
+    if run.model.diffusion.schedule.reaches_zero:
+        raise UserError(f"base={cfg.base}: its ᾱ_T = 0, and Cov(x_0 | x_t) of a head is a multiple of 1/ᾱ_t")
     return folder, run
 
 

@@ -48,9 +48,10 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     if "experiment" in typed:
         raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave experiment= out.")
     if refused := apply(cfg, stored, [key for key in typed if key not in (*FREE, "resume")], FREE, HELD):
+        listed = "; ".join(f"{key}={new} but the checkpoint has {old}" for key, new, old in refused)
         raise UserError(
-            f"resume={cfg.resume}: {listed(refused, 'the checkpoint has')}. Leave that out to go on with the run as it was, or "
-            f"leave resume out to start anew. May change on resume: {', '.join(FREE)}."
+            f"resume={cfg.resume}: {listed}. Leave that out to go on with the run as it was, or leave resume out to start "
+            f"anew. May change on resume: {', '.join(FREE)}."
         )
     check_parts(stored)
     inspected("run", Run, plain(stored)["run"])
@@ -149,7 +150,3 @@ def apply(cfg: DictConfig, stored: DictConfig, keys: Sequence[str], free: Sequen
         elif new != old:
             refused.append((key, new, old))
     return refused
-
-
-def listed(refused: Refused, has: str) -> str:
-    return "; ".join(f"{key}={new} but {has} {old}" for key, new, old in refused)
