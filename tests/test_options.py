@@ -63,10 +63,12 @@ for name in options("experiment", [CONF]):
 NEEDS["experiment", "cifar10_20min"] = [*CIFAR, "trainer=cpu", "trainer.compile=false"]
 SLOW = {("metrics", "inception")}
 ABOUT_SWEEPS = {"sweep", "launcher"}  # no part of a run
+HEADS = {("experiment", "head"), ("model", "variance_head"), *(("head", option) for option in options("head", [CONF]))}
 ELSEWHERE = {
     ("trainer", "ddp"),  # several processes: test_processes.py
     ("trainer", "ddp_multinode"),
     ("callbacks", "none"),  # measures nothing: training/test_trainer.py
+    *HEADS,  # test_variance_heads.py
     ("experiment", "debug"),  # keeps nothing, as fast_dev_run in test_cli.py
 }
 
@@ -136,7 +138,19 @@ def test_every_option_of_a_group_gives_another_result(group, run_of):
 
 def test_every_group_with_a_choice_is_compared():
     several = {group for group in GROUPS if len(options(group, [CONF])) > 1}
-    assert several <= {*CONTEXT, "data", "net", "experiment", "trainer", "logger", "metrics", "callbacks", *ABOUT_SWEEPS}
+    assert several <= {
+        *CONTEXT,
+        "data",
+        "net",
+        "head",
+        "model",
+        "experiment",
+        "trainer",
+        "logger",
+        "metrics",
+        "callbacks",
+        *ABOUT_SWEEPS,
+    }
 
 
 def test_vlb_and_hybrid_differ_for_one_network(results):
