@@ -249,7 +249,6 @@ class Krylov(Covariance):
         return self.data.probes
 
     def log_var(self) -> Tensor:
-        """Of each example the mean over its dimensions, estimated by the probes."""
-        means = [(probe * self.data.product(probe)).flatten(1).mean(1, keepdim=True) for probe in self._probes]
-        logs = self._logs(torch.stack(means).mean(0).clamp(0, self.data.largest))
-        return logs.reshape(-1, *[1] * (self._probes.ndim - 2))
+        """By Hutchinson's estimate from the probes, with variances of the data limited to 0..`largest`."""
+        found = torch.stack([probe * self.data.product(probe) for probe in self._probes]).mean(0)
+        return log_of(self.noise + self.c**2 * found.clamp(0, self.data.largest), self.nothing)

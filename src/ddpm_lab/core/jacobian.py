@@ -80,7 +80,7 @@ class Lanczos(OfJacobian):
         self,
         largest: Given[float],
         steps: PositiveInt = 3,
-        bound_steps: PositiveInt = 12,
+        bound_steps: PositiveInt = 8,
         probes: PositiveInt = 1,
         max_last_noise: PositiveFloat | None = None,
     ) -> None:
