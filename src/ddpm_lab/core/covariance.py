@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ddpm_lab.core.gaussian import Normal, kl_shift_nats, kl_spread_nats
+from ddpm_lab.core.gaussian import Normal, kl_shift_nats, kl_spread_nats, log_density_nats
 from ddpm_lab.core.types import Coefficient, Data
 
 
@@ -40,16 +40,33 @@ class Covariance(ABC):
         """Noise of this covariance from z ~ N(0, I), in no direction with a standard deviation above `max_std`."""
 
     @abstractmethod
+    def quadratic(self, r: Data) -> Tensor:
+        """½ rᵀ Σ⁻¹ r, as B rows whose means are per dimension."""
+
+    @abstractmethod
+    def trace(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """tr f(log Σ) in the same form; f acts on the logs of the eigenvalues, with one row per example."""
+
     def divergence(self, q: Normal, mean: Data) -> Divergence:
-        """KL(q ‖ N(mean, Σ)) for q with one variance per example: ½ (tr Σ⁻¹ σ_q² − d + log det Σ/σ_q² + rᵀ Σ⁻¹ r)."""
+        """KL(q ‖ N(mean, Σ)) for q with one variance per example: ½ (rᵀ Σ⁻¹ r + tr (σ_q² Σ⁻¹ − 1 + log Σ/σ_q²))."""
+
+        def spread(logs: Tensor) -> Tensor:
+            q_logs = q.log_var.reshape(-1, *[1] * (logs.ndim - 1)).to(logs)
+            return kl_spread_nats(Normal(logs, q_logs), Normal(logs, logs))
+
+        return Divergence(self.quadratic(q.mean - mean), self.trace(spread))
+
+    def log_density(self, x: Data, mean: Data) -> Tensor:
+        """log N(x; mean, Σ) in nats, in the same form."""
+        return -self.quadratic(x - mean) - self.trace(lambda logs: 0.5 * (math.log(2 * math.pi) + logs))
 
     @abstractmethod
     def log_var(self) -> Tensor:
         """log of the diagonal of Σ, which broadcasts with the data: for a decoder, whose dimensions are independent."""
 
     def harmless(self, where: Tensor, log_var: Tensor) -> "Covariance":
-        """The same, but isotropic with `log_var` in examples `where` no divergence is used: overflow would reach a gradient. Only
-        those that are trained through need it."""
+        """The same, but isotropic with `log_var` in examples `where` its numbers are not used: overflow would reach a gradient.
+        Only a covariance that is trained through needs it."""
         return self
 
 
@@ -75,9 +92,15 @@ class Diagonal(Covariance):
     def colour(self, z: Data, max_std: float = math.inf) -> Data:
         return torch.exp(0.5 * self.logs).clamp(max=max_std) * z
 
-    def divergence(self, q: Normal, mean: Data) -> Divergence:
-        p = Normal(mean, self.logs)
-        return Divergence(kl_shift_nats(q, p), kl_spread_nats(q, p))
+    def quadratic(self, r: Data) -> Tensor:
+        zero = torch.zeros_like(r)
+        return kl_shift_nats(Normal(r, zero), Normal(zero, self.logs))
+
+    def trace(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        return f(self.logs)
+
+    def log_density(self, x: Data, mean: Data) -> Tensor:
+        return log_density_nats(x, Normal(mean, self.logs))
 
     def log_var(self) -> Tensor:
         return self.logs
@@ -116,11 +139,11 @@ class Spectral(Covariance):
         along = torch.exp(0.5 * self.logs).clamp(max=max_std) * self._coordinates(z)
         return torch.einsum("bij,bj->bi", self.vectors, along).reshape(z.shape).to(z)
 
-    def divergence(self, q: Normal, mean: Data) -> Divergence:
-        """In the basis of the eigenvectors Σ is diagonal, and q has the variance it had."""
-        here = Normal(self._coordinates(q.mean - mean), q.log_var.flatten(1).to(self.logs))
-        p = Normal(torch.zeros_like(here.mean), self.logs)
-        return Divergence(kl_shift_nats(here, p), kl_spread_nats(here, p))
+    def quadratic(self, r: Data) -> Tensor:
+        return Diagonal(self.logs).quadratic(self._coordinates(r))
+
+    def trace(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        return f(self.logs)
 
     def log_var(self) -> Tensor:
         diagonal = torch.einsum("bij,bj->bi", self.vectors**2, self.logs.exp())
@@ -215,24 +238,22 @@ class Krylov(Covariance):
         along = torch.exp(0.5 * self._logs(ritz.values)).clamp(max=max_std) * ritz.coordinates
         return torch.einsum("bm,bmd->bd", along, ritz.basis).reshape(z.shape).to(z)
 
-    def divergence(self, q: Normal, mean: Data) -> Divergence:
-        """rᵀ Σ⁻¹ r from the Krylov space of r. The trace of f(Σ) = ½ (σ_q² Σ⁻¹ − 1 + log Σ/σ_q²) by stochastic Lanczos
-        quadrature (Ubaru, Chen & Saad 2017): the mean over probes v of vᵀ f(Σ) v."""
-        size, ritz = mean[0].numel(), self.data.ritz(q.mean - mean)
-        p = Normal(torch.zeros_like(ritz.values), self._logs(ritz.values))
-        shift = kl_shift_nats(Normal(ritz.coordinates, p.log_var), p).sum(1, keepdim=True) / size
-        assert self.data.probes is not None, "a meter draws as many as the variance names"
-        spreads = [self._trace(row(q.log_var, ritz.values), probe) / size for probe in self.data.probes]
-        return Divergence(shift, torch.stack(spreads).mean(0))
+    def quadratic(self, r: Data) -> Tensor:
+        ritz = self.data.ritz(r)
+        return Diagonal(self._logs(ritz.values)).quadratic(ritz.coordinates).sum(1, keepdim=True) / r[0].numel()
 
-    def _trace(self, q_log_var: Tensor, probe: Data) -> Float[Tensor, "B 1"]:
-        ritz = self.data.ritz(probe)
-        q, p = (Normal(torch.zeros_like(ritz.values), logs) for logs in (q_log_var, self._logs(ritz.values)))
-        return (ritz.coordinates**2 * kl_spread_nats(q, p)).sum(1, keepdim=True)
+    def trace(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        """By stochastic Lanczos quadrature (Ubaru, Chen & Saad 2017): the mean over probes v of vᵀ f(log Σ) v."""
+        spectra = [self.data.ritz(probe) for probe in self._probes]
+        traces = [(ritz.coordinates**2 * f(self._logs(ritz.values))).sum(1, keepdim=True) for ritz in spectra]
+        return torch.stack(traces).mean(0) / self._probes[0, 0].numel()
+
+    @property
+    def _probes(self) -> Tensor:
+        assert self.data.probes is not None, "a meter draws as many as the variance names"
+        return self.data.probes
 
     def log_var(self) -> Tensor:
-        """Of each example the mean over its dimensions, estimated by the probes."""
-        assert self.data.probes is not None, "a meter draws as many as the variance names"
-        means = [(probe * self.data.product(probe)).flatten(1).mean(1, keepdim=True) for probe in self.data.probes]
-        logs = self._logs(torch.stack(means).mean(0).clamp(0, self.data.largest))
-        return logs.reshape(-1, *[1] * (self.data.probes.ndim - 2))
+        """By Hutchinson's estimate from the probes, with variances of the data limited to 0..`largest`."""
+        found = torch.stack([probe * self.data.product(probe) for probe in self._probes]).mean(0)
+        return log_of(self.noise + self.c**2 * found.clamp(0, self.data.largest), self.nothing)

@@ -72,15 +72,15 @@ class Hutchinson(OfJacobian):
 
 @checked
 class Lanczos(OfJacobian):
-    """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured. Bits/dim use those
-    of `bound_steps` dimensions that begin with the error of the mean, and with `probes` random vectors per datum and term. What
-    the random vectors miss is in the standard error; what more dimensions would change is not."""
+    """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured. Bits/dim use some
+    of `bound_steps` dimensions that begin with the error of the mean, and with `probes` random vectors per datum and term: what
+    random vectors miss is in the standard error, what more dimensions would change is not."""
 
     def __init__(
         self,
         largest: Given[float],
         steps: PositiveInt = 3,
-        bound_steps: PositiveInt = 12,
+        bound_steps: PositiveInt = 8,
         probes: PositiveInt = 1,
         max_last_noise: PositiveFloat | None = None,
     ) -> None:

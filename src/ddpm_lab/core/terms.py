@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core.covariance import Covariance
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, Noised
-from ddpm_lab.core.gaussian import Normal, log_bin_nats, log_density_nats
+from ddpm_lab.core.gaussian import Normal, log_bin_nats
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.transfer import like, to_device
 from ddpm_lab.core.types import Data, PerExample, Times
@@ -34,9 +35,12 @@ def term_bpd(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool
     return split_terms(diffusion, diffusion.seen(out, noised.xt, noised.step), noised, clip).bpd
 
 
-def decoder_nats(diffusion: GaussianDiffusion, x0: Data, p: Normal) -> Data:
-    """DDPM Eq. 13: log p_θ(x_0 | x_t) of grey levels, or a log density where there are none; elementwise."""
-    return log_density_nats(x0, p) if diffusion.levels is None else log_bin_nats(x0, p, diffusion.levels)
+def decoder_nats(diffusion: GaussianDiffusion, x0: Data, mean: Data, covariance: Covariance) -> Tensor:
+    """DDPM Eq. 13: log p_θ(x_0 | x_t) of grey levels, each dimension alone; where there are none, the log density. B rows whose
+    means are per dimension."""
+    if diffusion.levels is None:
+        return covariance.log_density(x0, mean)
+    return log_bin_nats(x0, Normal(mean, covariance.log_var()), diffusion.levels)
 
 
 class Terms(NamedTuple):
@@ -56,8 +60,9 @@ def split_terms(diffusion: GaussianDiffusion, seen: Seen, noised: Noised, clip: 
     q, p, first = diffusion.posterior(noised), diffusion.reverse(seen, clip), noised.step.s == 0
     # Each example needs one of the two. The other gets harmless inputs, or its overflow would reach the gradient as 0·∞.
     kl = p.covariance.harmless(first, q.log_var).divergence(q, torch.where(first, q.mean, p.mean))
-    decoder = Normal(torch.where(first, p.mean, noised.x0), torch.where(first, p.covariance.log_var(), 0.0))
-    whole = torch.where(first.flatten(), to_bpd(-decoder_nats(diffusion, noised.x0, decoder)), to_bpd(kl.spread + kl.shift))
+    of_decoder = torch.where(first, p.mean, noised.x0), p.covariance.harmless(~first, torch.zeros_like(q.log_var))
+    decoder = -decoder_nats(diffusion, noised.x0, *of_decoder)
+    whole = torch.where(first.flatten(), to_bpd(decoder), to_bpd(kl.spread + kl.shift))
     mean, variance = (torch.where(first.flatten(), math.nan, to_bpd(part)) for part in kl)
     return Terms(whole, mean, variance, ((p.x0 - noised.x0) ** 2).flatten(1).mean(1))
 
