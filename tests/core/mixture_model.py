@@ -21,7 +21,7 @@ class Mixture:
     @classmethod
     def random(cls, schedule: NoiseSchedule, components: int, size: int, spread: float = 1.0) -> "Mixture":
         means, stds = torch.rand(2, components, size, generator=torch.Generator().manual_seed(0), dtype=F64)
-        return cls(schedule, spread * (2 * means - 1), 0.4 + 0.2 * stds)
+        return cls(schedule, spread * (2 * means - 1), 0.15 + 0.45 * stds)
 
     def data(self, n: int, seed: int = 0) -> Tensor:
         g = torch.Generator().manual_seed(seed)

@@ -77,9 +77,9 @@ class SN(OfHead):
 
 @checked
 class OCM(OfHead):
-    """Optimal covariance matching (Ou et al. 2025, Theorem 1): Cov(x_0 | x_t) = (σ² I + σ⁴ ∇² log q(x_t))/α², so Var(ε | x_t) is
-    1 + σ² (∇² log q(x_t))_ii. The target is v ⊙ σ² H v with H v = ∇(s·v), s = −ε̂/σ for ∇ log q: as E v vᵀ = I, its mean is the
-    diagonal of σ² H.
+    """Optimal covariance matching (Ou et al. 2025, Theorem 1): Cov(x_0 | x_t) = (σ² I + σ⁴ ∇² log q(x_t))/α², so Var(ε | x_t)
+    is 1 + σ² (∇² log q(x_t))_ii. The target is v ⊙ σ² H v with H v = ∇(s·v), s = −ε̂/σ for ∇ log q: as E v vᵀ = I, its mean
+    is the diagonal of σ² H.
 
     As s = (α x̂_0 − x_t)/σ², the target is v ⊙ (α (∂x̂_0/∂x_t)ᵀ v − v)."""
 
