@@ -194,7 +194,7 @@ def test_wrong_values_of_keys_outside_a_run_are_refused(key, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("key", [*OF_EVALUATION.root, "variance.clip_cov", "variance.max_last_noise"])
+@pytest.mark.parametrize("key", [*OF_EVALUATION.root, "variance.clip_cov"])
 def test_wrong_values_of_an_evaluation_are_refused(key):
     for text in wrong(key, OF_EVALUATION, "analytic")[:3]:
         words = [] if key == "ckpt" else ["ckpt=x"]

@@ -9,31 +9,35 @@ from ddpm_lab.errors import UserError
 DIRS = [conf_dir() / "evaluate", conf_dir()]
 LINES = [
     "sampler.spacing=linspace",
-    "variance=analytic variance.clip_cov=true variance.max_last_noise=2",
-    "variance=analytic schedule=cosine variance.max_last_noise=1",
+    "variance=analytic variance.clip_cov=true",
+    "sampler=ddim sampler.max_last_noise=2",
+    "sampler=ddim schedule=cosine sampler.max_last_noise=1",
 ]
 
 
-def applied(variance: str, schedule: str, typed: set[str] = frozenset()) -> dict:
-    config = {"sampler": {"spacing": "trailing"}, "variance": {"_target_": "x"}}
+def applied(sampler: str, variance: str, schedule: str, typed: set[str] = frozenset()) -> dict:
+    config = {"sampler": {"spacing": "trailing", "max_last_noise": None}, "variance": {"_target_": "x"}}
     if variance == "analytic":
-        config["variance"] |= {"clip_cov": False, "max_last_noise": None}
-    apply_settings(config, LINES, {"sampler": "ddim", "variance": variance, "schedule": schedule}, typed, DIRS)
+        config["variance"] |= {"clip_cov": False}
+    apply_settings(config, LINES, {"sampler": sampler, "variance": variance, "schedule": schedule}, typed, DIRS)
     return config
 
 
 @pytest.mark.parametrize(("schedule", "noise"), [("linear", 2), ("cosine", 1)])
 def test_lines_apply_where_their_options_are_chosen(schedule, noise):
-    config = applied("analytic", schedule)
-    assert config["sampler"]["spacing"] == "linspace"
-    assert config["variance"] == {"_target_": "x", "clip_cov": True, "max_last_noise": noise}
-    assert applied("beta", schedule)["variance"] == {"_target_": "x"}
+    config = applied("ddim", "analytic", schedule)
+    assert config == {
+        "sampler": {"spacing": "linspace", "max_last_noise": noise},
+        "variance": {"_target_": "x", "clip_cov": True},
+    }
+    other = applied("ancestral", "beta", schedule)
+    assert other == {"sampler": {"spacing": "linspace", "max_last_noise": None}, "variance": {"_target_": "x"}}
 
 
 def test_typed_values_win():
-    config = applied("analytic", "cosine", {"sampler.spacing", "variance.max_last_noise"})
-    assert config["sampler"]["spacing"] == "trailing"
-    assert config["variance"] == {"_target_": "x", "clip_cov": True, "max_last_noise": None}
+    config = applied("ddim", "analytic", "cosine", {"sampler.spacing", "sampler.max_last_noise"})
+    assert config["sampler"] == {"spacing": "trailing", "max_last_noise": None}
+    assert config["variance"] == {"_target_": "x", "clip_cov": True}
 
 
 @pytest.mark.parametrize("sampler", [{"steps": 3}, None])

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ddpm_lab.core.sampler import DDIM, Ancestral, Sampler
 from ddpm_lab.core.schedule import cosine, linear
 
 from .linear_model import LinearModel
-from .support import assert_close, log_var_of, make, normal_like, options
+from .support import assert_close, make, normal_like, options
 
 F64 = torch.float64
 SCHEDULES = {"linear": linear, "cosine": cosine}
@@ -35,7 +36,7 @@ def step_map(sampler: Sampler, model: LinearModel, variance, t: int) -> tuple[fl
     """(a, b) of x_s = a x_t + b z in one dimension."""
     diffusion = model.diffusion(variance)
     chain = sampler.chain(model.schedule)
-    denoise, step = diffusion.denoiser(model.net, chain, clip=False), chain[t]
+    denoise, step = sampler.denoiser(diffusion, model.net, chain), chain[t]
     xt, z = torch.tensor([[1.0], [0.0]], dtype=F64), torch.tensor([[0.0], [1.0]], dtype=F64)
     noisy = sampler.noisy(diffusion.variance) and step.s > 0
     xs = sampler.step(denoise, xt, step, z if noisy else None, None)[0]
@@ -81,10 +82,10 @@ def test_analytic_ddim_meets_the_marginal_variance_better_than_ddim(name, steps)
 def test_ddim_with_full_noise_is_ancestral(name):
     """Theorem 1 with λ² = β̃ is the analytic DDPM; on several dimensions too."""
     model = model_of(name, torch.tensor([0.5, 0.1, 0.01], dtype=F64))
-    diffusion, ddim = model.diffusion(analytic(model, max_last_noise=2.0)), DDIM(7, eta=1.0)
+    diffusion, ddim = model.diffusion(analytic(model)), DDIM(7, eta=1.0, max_last_noise=2.0)
     runs = [
         [s.x for s in sampler(diffusion, model.net, normal_like(torch.zeros(4, 3, dtype=F64), 0), draw)]
-        for sampler in (ddim, Ancestral(7))
+        for sampler in (ddim, Ancestral(7, max_last_noise=2.0))
         for draw in [lambda t: normal_like(torch.zeros(4, 3, dtype=F64), t)]
     ]
     assert_close(torch.stack(runs[0]), torch.stack(runs[1]), rtol=1e-8)
@@ -103,20 +104,21 @@ def test_ddim_is_theorem_1(eta):
         assert_close(step_map(sampler, model, variance, t)[1] ** 2, wanted, rtol=1e-7)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(10), DDIM(10), DDIM(10, eta=0.7)], ids=["ancestral", "ddim", "eta"])
+@pytest.mark.parametrize("rung", ["beta", "beta_tilde", "analytic"])
+@pytest.mark.parametrize("sampler", [Ancestral, DDIM, partial(DDIM, eta=0.7)], ids=["ancestral", "ddim", "eta"])
 @pytest.mark.parametrize("y", [1.0, 2.0])
-def test_noise_of_the_last_noisy_step_is_limited(sampler, y):
-    """Where x_s is at the chain's first time; E|σ z| = y · 2/255. All other steps, and the bound, are as they were."""
+def test_noise_of_the_last_noisy_step_is_limited(sampler, y, rung):
+    """Where x_s is at the chain's first time; E|σ z| = y · 2/255. All other steps are as they were."""
     model = model_of()
-    times, limit = sampler.chain(model.schedule).times, y * 2 / 255 * math.sqrt(math.pi / 2)
-    for i, t in enumerate(times):
-        free, held = (step_map(sampler, model, analytic(model, max_last_noise=most), t)[1] for most in (None, y))
-        assert_close(held, min(free, limit) if i == 1 else free)
-        assert i != 1 or free > limit
-        assert (free == 0) == (i == 0)
-    chain = model.schedule.chain(times)
-    logs = [log_var_of(analytic(model, max_last_noise=most), chain[times[1]]) for most in (None, y)]
-    assert_close(logs[0], logs[1])
+    variance = analytic(model) if rung == "analytic" else rung
+    free, held = (sampler(10, max_last_noise=most) for most in (None, y))
+    limit = y * 2 / 255 * math.sqrt(math.pi / 2)
+    for i, t in enumerate(free.chain(model.schedule).times):
+        before, after = (step_map(one, model, variance, t)[1] for one in (free, held))
+        assert_close(after, min(before, limit) if i == 1 else before)
+        noisy = free.noisy(model.diffusion(variance).variance)
+        assert i != 1 or (before > limit) is noisy
+        assert (before == 0) == (i == 0 or not noisy)
 
 
 @pytest.mark.parametrize("variance", options("variance"))
@@ -143,8 +145,9 @@ def test_samplers_say_whether_the_variance_matters(sampler, used, variance):
 def test_one_step_has_no_noisy_step():
     model = model_of()
     for sampler in (Ancestral(1), DDIM(1)):
-        variance = analytic(model, max_last_noise=1.0)
-        *_, last = sampler(model.diffusion(variance), model.net, torch.ones(2, 1, dtype=F64), lambda t: pytest.fail("drawn"))
+        *_, last = sampler(
+            model.diffusion(analytic(model)), model.net, torch.ones(2, 1, dtype=F64), lambda t: pytest.fail("drawn")
+        )
         assert last.t == 0
 
 

@@ -141,7 +141,7 @@ def test_the_protocol_of_analytic_dpm_starts_at_1_and_limits_the_last_noise_of_t
     assert text.count("The spacing decides") == 2
     limited = evaluate(run, *ask, "variance=analytic", "name=limited")
     config = OmegaConf.load(limited.folder / "config.yaml")
-    assert (config.variance.clip_cov, config.variance.max_last_noise) == (True, 2)  # a linear schedule
+    assert (config.variance.clip_cov, config.sampler.max_last_noise) == (True, 2)  # a linear schedule
     assert config.sampler.spacing == "linspace"
     other = evaluate(run, *ask, "sampler.spacing=leading", "name=typed")
     assert other.record("bound_4")["spacing"] == "leading"

@@ -5,7 +5,7 @@ A protocol holds values for whichever options are chosen, as lines of words that
 
     settings:
       - sampler.spacing=linspace
-      - variance=analytic schedule=cosine variance.max_last_noise=1
+      - sampler=ancestral schedule=cosine sampler.max_last_noise=1
 
 A line applies where the options that it names, as `group=option`, are those of the configuration; its other words are then set.
 A value that was typed wins. A later line wins over an earlier one.

@@ -74,6 +74,13 @@ def _all_times(config: Config) -> str | None:
     return _has("sampler.steps", None, *([] if T is None else [T]))(config)
 
 
+def _no_noise(config: Config) -> str | None:
+    """DDIM at η = 0 adds none, but for what is known of Cov(x_0 | x_t)."""
+    variance = at(config, "variance._target_") or ""
+    fixed = variance == "auto" or variance.startswith("ddpm_lab.core.variance.")
+    return _has("sampler.eta", 0)(config) if fixed else None
+
+
 def _unlabelled(config: Config) -> str | None:
     """Labels reach a conditional model, and the classifier that is trained on them."""
     return None if at(config, "metrics._target_") == CLASSIFIER else _has("data.conditional", False)(config)
@@ -107,6 +114,7 @@ RULES = (
     Rule(("quality.grid",), _above("quality.grid", "quality.n"), "a picture shows at most the samples that are drawn"),
     Rule(("quality.reference",), _has("quality.statistics"), "leave one of the two out"),
     Rule(("sampler.spacing",), _any(_all_times, of="sampler.spacing"), "set sampler.steps below T, or leave {key} out"),
+    Rule(("sampler.max_last_noise",), _no_noise, "set sampler.eta above 0, or leave {key} out"),
     *(
         Rule((key,), _above(key, *limits), advice)
         for key, advice, *limits in (

@@ -17,7 +17,7 @@ from ddpm_lab.core.path import Step
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.core.types import Coefficient
 from ddpm_lab.core.variance import OfData, Seen
-from ddpm_lab.domains import PositiveFloat, checked
+from ddpm_lab.domains import checked
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Analytic(OfData):
     """σ² = β̃ + c² E tr Cov(x_0 | x_t)/d: Bao et al. 2022, Eq. 9 with λ² = β̃. `gamma` must have every t of the chain.
     `clip_cov` limits the covariance to [0, 1], which data in [−1, 1] cannot leave."""
 
-    def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
-        super().__init__(max_last_noise)
+    def __init__(self, gamma: Gamma, clip_cov: bool = True) -> None:
         self.gamma, self.clip_cov = gamma, clip_cov
         low, high = gamma.cov < 0, gamma.cov > 1
         self.clipped = Clipped(int(low.sum()), int(high.sum())) if clip_cov else Clipped(0, 0)

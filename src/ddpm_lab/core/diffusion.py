@@ -56,7 +56,7 @@ class Denoised(NamedTuple):
         """That of a sampler whose own noise has `std` and whose mean has c as the share of x_0. A variance that knows of
         Cov(x_0 | x_t) adds c² of it: Bao et al. 2022, Theorem 1 with λ = `std`."""
         if not isinstance(self.variance, OfData):
-            return std * z
+            return std.clamp(max=self.max_std) * z
         return self.variance.data_covariance(self.seen).scaled(c, std**2).colour(z, self.max_std)
 
 
@@ -187,9 +187,9 @@ class GaussianDiffusion:
         x0 = limited(seen.x0, clip)
         return Reverse(posterior_mean(x0, seen.xt, seen.step), self.variance.covariance(seen), x0)
 
-    def denoiser(self, net: Network, chain: Chain, clip: Clip) -> Denoise:
-        """The model as a sampler sees it, guided where its network is: a function of (x_t, t) for times t on `chain`."""
-        last_std = self.variance.max_last_std if isinstance(self.variance, OfData) else math.inf
+    def denoiser(self, net: Network, chain: Chain, clip: Clip, last_std: float = math.inf) -> Denoise:
+        """The model as a sampler sees it, guided where its network is: a function of (x_t, t) for times t on `chain`.
+        `last_std`: upper limit on the standard deviation of the last noise, of the step that ends at the chain's first time."""
 
         def denoise(xt: Tensor, t: int) -> Denoised:
             step = chain[t]

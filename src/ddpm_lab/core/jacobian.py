@@ -17,7 +17,7 @@ from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, MatrixOfDat
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.core.variance import OfData, Seen
-from ddpm_lab.domains import Given, NonNegativeInt, PositiveFloat, PositiveInt, checked
+from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
 
 
 class OfJacobian(OfData):
@@ -47,9 +47,7 @@ class Hutchinson(OfJacobian):
         n_probes: PositiveInt = 1,
         seed: NonNegativeInt = 0,
         clip_cov: bool = True,
-        max_last_noise: PositiveFloat | None = None,
     ) -> None:
-        super().__init__(max_last_noise)
         self.n_probes, self.seed, self.clip_cov = n_probes, seed, clip_cov
         self._drawn: dict[int, Tensor] = {}
 
@@ -82,9 +80,7 @@ class Lanczos(OfJacobian):
         steps: PositiveInt = 3,
         bound_steps: PositiveInt = 8,
         probes: PositiveInt = 1,
-        max_last_noise: PositiveFloat | None = None,
     ) -> None:
-        super().__init__(max_last_noise)
         self.largest, self.steps, self.bound_steps, self.probes = largest, steps, bound_steps, probes
 
     def products(self, size: int) -> int:
@@ -100,8 +96,7 @@ class Exact(OfJacobian):
     """All of Cov(x_0 | x_t), the whole Jacobian by a backward pass per dimension of the data, and its eigenvectors. For at most
     `MOST` dimensions."""
 
-    def __init__(self, largest: Given[float], max_last_noise: PositiveFloat | None = None) -> None:
-        super().__init__(max_last_noise)
+    def __init__(self, largest: Given[float]) -> None:
         self.largest = largest
 
     def products(self, size: int) -> int:

@@ -1,5 +1,6 @@
 """Samplers: iterators over the states from x_T to x_0."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -13,7 +14,7 @@ from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
 from ddpm_lab.core.spacing import Spacing, times_of
 from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible
 from ddpm_lab.core.variance import OfData, ReverseVariance
-from ddpm_lab.domains import ClosedUnit, PositiveInt, checked
+from ddpm_lab.domains import ClosedUnit, PositiveFloat, PositiveInt, checked
 
 Noise = Callable[[int], Tensor]
 """Fresh standard normal noise for the step that leaves time t."""
@@ -107,7 +108,25 @@ class Sampler(ABC, Generic[State]):
 
 
 class OneStep(Sampler[None]):
-    """A step depends on x_t alone."""
+    """A step depends on x_t alone.
+
+    `max_last_noise`, the y of Bao et al. 2022 and all that follow them, limits the noise of the last step that has any:
+    σ ≤ y · 2/255 · √(π/2) in every direction, so that its mean size is y grey levels of 256, whatever the levels of the data.
+    """
+
+    def __init__(
+        self, steps: PositiveInt | None, spacing: Spacing, clip: Clip | None, max_last_noise: PositiveFloat | None
+    ) -> None:
+        super().__init__(steps, spacing, clip)
+        self.max_last_noise = max_last_noise
+
+    @property
+    def settings(self) -> Settings:
+        return {} if self.max_last_noise is None else {"max_last_noise": self.max_last_noise}
+
+    def denoiser(self, diffusion: GaussianDiffusion, net: Network, chain: Chain) -> Denoise:
+        last_std = math.inf if self.max_last_noise is None else self.max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)
+        return diffusion.denoiser(net, chain, diffusion.clips_x0(self.clip), last_std)
 
     def start(self, chain: Chain) -> None:
         return None
@@ -116,6 +135,15 @@ class OneStep(Sampler[None]):
 @checked
 class Ancestral(OneStep):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
+
+    def __init__(
+        self,
+        steps: PositiveInt | None = None,
+        spacing: Spacing = "trailing",
+        clip: Clip | None = None,
+        max_last_noise: PositiveFloat | None = None,
+    ) -> None:
+        super().__init__(steps, spacing, clip, max_last_noise)
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
         denoised = denoise(xt, int(step.t))
@@ -139,13 +167,14 @@ class DDIM(OneStep):
         eta: ClosedUnit = 0.0,
         spacing: Spacing = "trailing",
         clip: Clip | None = None,
+        max_last_noise: PositiveFloat | None = None,
     ) -> None:
-        super().__init__(steps, spacing, clip)
+        super().__init__(steps, spacing, clip, max_last_noise)
         self.eta, self.draws_noise = eta, eta > 0
 
     @property
     def settings(self) -> Settings:
-        return {"eta": self.eta}
+        return {"eta": self.eta, **super().settings}
 
     def uses(self, variance: ReverseVariance) -> bool:
         return isinstance(variance, OfData)

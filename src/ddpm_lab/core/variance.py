@@ -1,6 +1,5 @@
 """The variance of the reverse step p_θ(x_s | x_t)."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 from ddpm_lab.core.covariance import Covariance, DataCovariance, Diagonal
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
-from ddpm_lab.domains import ClosedUnit, PositiveFloat, checked
+from ddpm_lab.domains import ClosedUnit, checked
 
 
 class Seen(NamedTuple):
@@ -62,18 +61,7 @@ class OfStep(ReverseVariance):
 
 
 class OfData(ReverseVariance):
-    """A reverse variance that rests on Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too.
-
-    `max_last_noise`, y in the papers of this family, limits the noise of the last step that has any, when sampling:
-    σ ≤ y · 2/255 · √(π/2), so that its mean size is y grey levels of 256, whatever the levels of the data.
-    """
-
-    def __init__(self, max_last_noise: PositiveFloat | None = None) -> None:
-        self.max_last_noise = max_last_noise
-
-    @property
-    def max_last_std(self) -> float:
-        return math.inf if self.max_last_noise is None else self.max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)
+    """A reverse variance that rests on Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too."""
 
     @abstractmethod
     def data_covariance(self, seen: Seen) -> DataCovariance:

@@ -56,7 +56,6 @@ def variance_record(variance: ReverseVariance) -> dict[str, Plain]:
         "gamma_n": gamma.n,
         "gamma_times": len(gamma.times),
         "clip_cov": variance.clip_cov,
-        "max_last_noise": variance.max_last_noise,
         "cov_clipped_at_0": clipped.low,
         "cov_clipped_at_1": clipped.high,
     }
