@@ -109,7 +109,6 @@ def test_variances_are_limited_and_become_the_step_s(variance):
     assert free.max() > 1
     beta_tilde, share = noised.step.beta_tilde, noised.step.posterior.x0_coef
     assert_close(variance().covariance(seen).log_var().exp(), beta_tilde + share**2 * clipped)
-    assert variance(max_last_noise=1.0).max_last_std == pytest.approx(2 / 255 * math.sqrt(math.pi / 2))
 
 
 def test_no_signal_is_refused():

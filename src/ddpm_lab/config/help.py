@@ -23,7 +23,7 @@ Train a denoising diffusion model and measure it: bits/dim by term, samples, Fr√
   python train.py -m sweep=variance                     a ready sweep; the same command goes on
   python train.py -m seed=1,2,3 launcher=slurm          each as a job of SLURM
   python train.py resume=outputs/digits/RUN             continue a run exactly where it stopped
-  python train.py head=ocm base=outputs/digits/RUN      a head that learns the reverse covariance of a run's network
+  python train.py head=ocm base=outputs/digits/RUN      a head for the variance of a run
   python train.py --help sampler                        the keys and values of one group
   python train.py --config-dir=FOLDER net=mine          your own options, as FOLDER/net/mine.yaml
 """

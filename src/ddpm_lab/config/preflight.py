@@ -115,11 +115,11 @@ def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) ->
     permit(catalog.dirs)
 
     def step(arm: Arm) -> Arm:
-        if "model" in arm.config:
-            check_words(arm.config, arm.choices, catalog)
         if "model" in arm.config and arm.config.base is None:
             drop_unused(arm.config, arm.typed)
         check_values(catalog, plain(arm.config), arm.choices, arm.typed)
+        if "model" in arm.config:
+            check_words(arm.config, arm.choices, catalog)
         return arm._replace(auto=check(arm.config, catalog.dirs, sweep))
 
     arms = _each(arms, lambda arm: arm.overrides, step)

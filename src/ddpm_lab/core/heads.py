@@ -11,7 +11,7 @@ from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, limited_var
 from ddpm_lab.core.diffusion import implied_eps
 from ddpm_lab.core.types import Data, PerExample
 from ddpm_lab.core.variance import OfData, Seen
-from ddpm_lab.domains import PositiveFloat, Text, checked
+from ddpm_lab.domains import Text, checked
 
 
 class OfHead(OfData):
@@ -23,8 +23,7 @@ class OfHead(OfData):
     learns_jacobian = False
     """Whether the target needs a product with the network's Jacobian."""
 
-    def __init__(self, head: Text | None = None, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
-        super().__init__(max_last_noise)
+    def __init__(self, head: Text | None = None, clip_cov: bool = True) -> None:
         self.head, self.clip_cov = head, clip_cov
 
     @abstractmethod

@@ -105,7 +105,7 @@ class VarianceHead(Diffusion):
         variance = self.diffusion.variance
         if not isinstance(variance, OfHead):
             return super().variance_record()
-        return self.head_record | {"clip_cov": variance.clip_cov, "max_last_noise": variance.max_last_noise}
+        return self.head_record | {"clip_cov": variance.clip_cov}
 
     def bound_record(self) -> dict[str, Plain]:
         return super().bound_record() | self.variance_record()
