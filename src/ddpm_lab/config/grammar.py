@@ -34,7 +34,7 @@ _INSTEAD = {
 
 def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
     """The arguments with our names in place of other codebases' (`schedule=scaled_linear` is quadratic here), and without the
-    default experiment where other data than its own are typed; and a note for each change."""
+    default experiment where other data than its own are typed, with a note for each change; with that of a head for head=."""
     words, notes, known = list(argv), [], groups(dirs)
     for i, word in enumerate(words):
         group, equals, value = word.partition("=")
@@ -43,7 +43,7 @@ def canonical(argv: Sequence[str], dirs: Sequence[Path]) -> tuple[list[str], lis
             words[i] = f"{group}={','.join(ours.get(name, name) for name in value.split(','))}"
             notes += [f"{group}={name} is called {ours[name]} here" for name in value.split(",") if name in ours]
     keys = {word.partition("=")[0].lstrip("+~") for word in words}
-    if "head" in keys and not {"experiment", "resume"} & keys:
+    if "head" in keys and "experiment" in known and "experiment" not in keys:
         words.append("experiment=head")
         keys.add("experiment")
     data = next((word.partition("=")[2].split(",") for word in words if word.startswith("data=")), [])
