@@ -52,6 +52,8 @@ class Analytic(ReverseVariance):
     whatever the levels of the data.
     """
 
+    fixed = True
+
     def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
         self.gamma, self.clip_cov, self.max_last_noise = gamma, clip_cov, max_last_noise
         self.max_last_std = math.inf if max_last_noise is None else max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)

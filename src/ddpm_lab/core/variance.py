@@ -15,6 +15,8 @@ class ReverseVariance(ABC):
     """`n_outputs` is 2 where the network must supply part of the variance."""
 
     n_outputs = 1
+    fixed = False
+    """Whether σ² is one number for each step, the same for every x_t and dimension."""
 
     @abstractmethod
     def log_var(self, raw: Data | None, step: Step) -> Tensor:
@@ -36,12 +38,16 @@ class KnowsCovariance(Protocol):
 class Beta(ReverseVariance):
     """σ² = β, DDPM section 3.2. In the chain's first step it is the second's β̃, as in Ho's code: that step only decodes."""
 
+    fixed = True
+
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
         return torch.where(step.s == 0, step.log_beta_tilde, step.log_beta)
 
 
 class BetaTilde(ReverseVariance):
     """σ² = β̃, DDPM Eq. 7: the variance of q(x_s | x_t, x_0)."""
+
+    fixed = True
 
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
         return step.log_beta_tilde
@@ -70,6 +76,8 @@ class LearnedDiagonal(ReverseVariance):
 @checked
 class Interpolated(ReverseVariance):
     """log σ² at one fixed fraction of the way from log β̃ (0) to log β (1): iDDPM Eq. 15 with nothing learned."""
+
+    fixed = True
 
     def __init__(self, fraction: ClosedUnit = 0.5) -> None:
         self.fraction = fraction
