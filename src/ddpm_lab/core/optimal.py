@@ -78,8 +78,7 @@ def decoder_nats(errors: Errors, t: Int64[Tensor, "*n"], log_var: Float64[Tensor
 
 @checked
 def cheapest(costs: Costs, n: PositiveInt) -> tuple[int, ...]:
-    """The n increasing times, T the last, whose costs add up to least: Watson et al. 2021, Algorithm 1. Dynamic programming in
-    O(n T²): the least cost of reaching t in k steps is that of reaching some s < t in k − 1, and the step. It starts from the
+    """The n increasing times, T the last, whose costs add up to least, by dynamic programming in O(n T²) (Watson et al. 2021): the least cost of reaching t in k steps is that of reaching some s < t in k − 1, and the step. It starts from the
     first two steps, whose costs depend on each other. Raises Incompatible for n > T."""
     T = len(costs.between)
     check_number(T, n)

@@ -58,8 +58,8 @@ class Sampler(ABC, Generic[State]):
         else:
             others = ", ".join(word for word in get_args(Spacing) if word != "trailing")
             raise Incompatible(
-                f"spacing=optimal is measured of a trained network in its evaluation; there are no times for steps={steps}: "
-                f"until then use spacing=trailing, or one of {others}",
+                f"spacing=optimal is measured of a trained network, at evaluation only, and there are no times for steps={steps}: "
+                f"use spacing=trailing, or one of {others}",
                 "sampler",
             )
         if schedule.reaches_zero and times[-1] != schedule.T:
