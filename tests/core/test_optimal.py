@@ -137,7 +137,7 @@ def test_errors_by_hand():
     errors = meter.result()
     for i, t in enumerate(times):
         ab = float(diffusion.schedule.alphas_bar[t])
-        eps = rng.normal((1, 2, 2), 4, "gamma", t, 0, 70).double()
+        eps = rng.normal((1, 2, 2), 4, "errors", 0, 0, 70).double()
         xt = math.sqrt(ab) * x0 + math.sqrt(1 - ab) * eps
         x0_hat = ((xt - math.sqrt(1 - ab) * torch.sin(2 * xt)) / math.sqrt(ab)).clamp(-1, 1)
         assert_close(errors.square[i], ((x0_hat - x0) ** 2).mean())
@@ -154,7 +154,7 @@ def test_decoder_between_the_variances_that_were_measured():
     errors = meter.result()
     for i, u in enumerate(t.tolist(), 1):  # t = i of the table
         ab = float(diffusion.schedule.alphas_bar[u])
-        eps = rng.normal((1, 2, 2), 0, "gamma", u, 0, 30).double()
+        eps = rng.normal((1, 2, 2), 0, "errors", 0, 0, 30).double()
         x0_hat = (0.9 * (math.sqrt(ab) * x0 + math.sqrt(1 - ab) * eps)).clamp(-1, 1)
         for log_var in torch.linspace(-12, 1.2, 9, dtype=F64):
             assert_close(decoder_nats(errors, torch.tensor(i), log_var), decoder_of(x0, x0_hat, log_var), rtol=0.02, atol=0.02)

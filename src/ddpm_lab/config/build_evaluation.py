@@ -212,10 +212,10 @@ def choice_of(cfg: Config, nll: Likelihood, subject: Subject) -> Choice:
     """The model under the chosen parts; what they rest on is measured first."""
     parts, model, needs = parts_of(cfg), with_parts(cfg, subject.run.model), needed(cfg)
     choice = Choice(model, {group: name for group, name in names_of(cfg).items() if group in parts}, parts)
-    offered, conditions = {}, subject.conditions(nll, parts)
+    offered: dict[str, Any] = {}
     for need in needs:
         everywhere = any(other.argument == "optimal" for other in needs)
-        wanted = need(choice.model, conditions, cfg["gamma"]["n"], everywhere)  # type: ignore[arg-type]
+        wanted = need(choice.model, subject.conditions(nll, parts), cfg["gamma"]["n"], everywhere)  # type: ignore[arg-type]
         offered[need.argument] = columns.measured(subject, wanted)
         choice.tables |= wanted.tables(offered[need.argument])
         choice.model = with_parts(cfg, subject.run.model, **offered)

@@ -78,16 +78,17 @@ def decoder_nats(errors: Errors, t: Int64[Tensor, "*n"], log_var: Float64[Tensor
 
 @checked
 def cheapest(costs: Costs, n: PositiveInt) -> tuple[int, ...]:
-    """The n increasing times, T the last, whose costs add up to least, by dynamic programming in O(n T²) (Watson et al. 2021): the least cost of reaching t in k steps is that of reaching some s < t in k − 1, and the step. It starts from the
-    first two steps, whose costs depend on each other. Raises Incompatible for n > T."""
+    """The n increasing times, T the last, whose costs add up to least, by dynamic programming in O(n T²): Watson et al. 2021.
+    The least cost of reaching t in k steps is that of reaching some s < t in k − 1 steps, and of the step from t to s. The
+    search starts from the first two steps, whose costs depend on each other. Raises Incompatible for n > T."""
     T = len(costs.between)
     check_number(T, n)
     if n == 1:
         return (T,)
     least, before = costs.opening.min(0)
-    came_from = [before]
+    came_from, between = [before], costs.between.T.contiguous()
     for _ in range(n - 2):
-        least, before = (least[:, None] + costs.between).min(0)
+        least, before = (least + between).min(1)
         came_from.append(before)
     times = [T]
     for before in reversed(came_from):

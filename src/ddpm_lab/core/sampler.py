@@ -58,7 +58,7 @@ class Sampler(ABC, Generic[State]):
         else:
             others = ", ".join(word for word in get_args(Spacing) if word != "trailing")
             raise Incompatible(
-                f"spacing=optimal is measured of a trained network, at evaluation only, and there are no times for steps={steps}: "
+                f"spacing=optimal is measured of a trained network, at evaluation only; there are no times for steps={steps}: "
                 f"use spacing=trailing, or one of {others}",
                 "sampler",
             )

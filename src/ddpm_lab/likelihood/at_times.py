@@ -30,8 +30,8 @@ class TimesTally(NamedTuple):
 
 @dataclass
 class AtTimesMeter(Meter):
-    """Measures at `times`, increasing in 1..T, with one call per datum and time. The noise of datum i at t depends on
-    (seed, t, i) alone, and is the same in every such meter."""
+    """Measures at `times`, increasing in 1..T, with one call per datum and time. The noise of datum i depends on (seed, i) and
+    what `address` says alone."""
 
     diffusion: GaussianDiffusion
     times: tuple[int, ...]
@@ -48,6 +48,10 @@ class AtTimesMeter(Meter):
         """K."""
 
     @abstractmethod
+    def address(self, t: int) -> tuple[rng.Stream, int]:
+        """Stream and counter of the noise at t."""
+
+    @abstractmethod
     def summands(self, noised: Noised, x0_hat: Data) -> Float64[Tensor, "K B"]:
         """The numbers of each datum. x̂_0 is not clipped, and is that of any prediction."""
 
@@ -59,7 +63,7 @@ class AtTimesMeter(Meter):
     def _measured(self, net: Network, x0: Data, start: int, times: Tensor) -> Float64[Tensor, "K M B"]:
         """One network call for all of x0 at all of `times`."""
         stop = start + len(x0)
-        eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "gamma", t, start, stop) for t in times.tolist()])
+        eps = torch.cat([rng.normal(x0.shape[1:], self.seed, *self.address(t), start, stop) for t in times.tolist()])
         t = times.repeat_interleave(len(x0))
         rows = to_device(torch.arange(len(x0)).repeat(len(times)), x0.device)
         noised = self.diffusion.noised(x0[rows], like(eps, x0), t)
@@ -70,11 +74,17 @@ class AtTimesMeter(Meter):
 
 class ErrorMeter(AtTimesMeter):
     """What a network errs by, from which the bound of any chain follows (`core.optimal`): E‖x_0 − x̂_0‖²/d, and for data with
-    grey levels the decoder's term of a step to 0, DDPM Eq. 13, at every σ² that it may have."""
+    grey levels the decoder's term of a step to 0, DDPM Eq. 13, at every σ² that it may have.
+
+    The noise of a datum is the same at every t: chances that all times share do not favour one over its neighbours, of which a
+    search would take those that err least by chance."""
 
     @property
     def rows(self) -> int:
         return 1 if self.diffusion.levels is None else 1 + len(LOG_VARIANCES)
+
+    def address(self, t: int) -> tuple[rng.Stream, int]:
+        return "errors", 0
 
     def summands(self, noised: Noised, x0_hat: Data) -> Float64[Tensor, "K B"]:
         x0, mean, levels = noised.x0, limited(x0_hat, self.diffusion.clips_x0()), self.diffusion.levels

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.core.diffusion import Noised, implied_eps
 from ddpm_lab.core.types import Data
@@ -18,6 +19,9 @@ class GammaMeter(AtTimesMeter):
     @property
     def rows(self) -> int:
         return 4
+
+    def address(self, t: int) -> tuple[rng.Stream, int]:
+        return "gamma", t
 
     def summands(self, noised: Noised, x0_hat: Data) -> Float64[Tensor, "4 B"]:
         """‖ε̂‖²/d, its square, (‖x_0‖² − ‖x̂_0‖²)/d, its square."""
