@@ -112,7 +112,7 @@ def test_gamma_of_another_schedule_or_time_is_nan_on_a_device():
     with pretended() as device:
         x = torch.zeros(2, *SHAPE).to(DEVICE)
         before = device.waits
-        wrong = diffusion.variance.x0_cov(other.step(t, x)), few.x0_cov(diffusion.chain.step(t, x))
+        wrong = diffusion.variance.mean_var(other.step(t, x)), few.mean_var(diffusion.chain.step(t, x))
         assert device.waits == before
         assert [[math.isnan(c) for c in cov.flatten().cpu().tolist()] for cov in wrong] == [[True, True], [False, True]]
 

@@ -8,9 +8,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.path import NoiseSchedule
+from ddpm_lab.core.diffusion import GaussianDiffusion, Reverse
+from ddpm_lab.core.gaussian import Normal
+from ddpm_lab.core.path import NoiseSchedule, Step
 from ddpm_lab.core.schedule import cosine, linear, quadratic
+from ddpm_lab.core.variance import Seen
 
 from . import reference
 
@@ -71,6 +73,17 @@ def tables_of(name: str, T: int) -> reference.Tables:
 
 REFUSED = (ValueError, TypeError)
 """A wrong dtype or word is a ValueError, or a TypeError before that where annotations are checked."""
+
+
+def log_var_of(variance: Any, step: Step) -> Tensor:
+    """log σ² of a variance that looks at the step alone."""
+    none = torch.zeros(step.t.shape or (1, 1))
+    return variance.covariance(Seen(none, step, none, None)).log_var()
+
+
+def normal_of(reverse: Reverse) -> Normal:
+    """A reverse step whose covariance is diagonal."""
+    return Normal(reverse.mean, reverse.covariance.log_var())
 
 
 def on_grid(shape: tuple[int, ...], levels: int | None, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

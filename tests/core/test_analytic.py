@@ -14,7 +14,7 @@ from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.gamma import GammaMeter
 
 from .linear_model import LinearModel
-from .support import REFUSED, Setting, assert_close, diffusion_of, make, on_grid
+from .support import REFUSED, Setting, assert_close, diffusion_of, log_var_of, make, on_grid
 
 F64 = torch.float64
 CHAINS = {"full": None, "strided": (4, 15, 30, 45, 60), "uneven": (1, 2, 20, 60), "below T": (5, 30)}
@@ -89,7 +89,7 @@ def test_a_time_without_signal_has_a_finite_covariance(schedule):
     assert ((gamma.cov - true).abs() < 3.5 * gamma.cov_se).all()
     assert (gamma.cov_se > 0).all()
     diffusion = dataclasses.replace(model.diffusion("beta"), variance=Analytic(gamma))
-    assert torch.isfinite(diffusion.variance.log_var(None, schedule.chain((10, 20))[20]))
+    assert torch.isfinite(log_var_of(diffusion.variance, schedule.chain((10, 20))[20]))
 
 
 def test_parts_of_the_data_add_up():
@@ -132,10 +132,10 @@ def test_analytic_is_theorem_1(times):
     for s, t in zip((0, *chain.times[:-1]), chain.times, strict=True):
         beta_tilde = float((1 - ab[t] / ab[s]) * (1 - ab[s]) / (1 - ab[t]))
         wanted = theorem1(ab, float(gamma.mean[t - 1]), s, t, beta_tilde)
-        assert_close(variance.log_var(None, chain[t]).exp(), wanted, rtol=1e-9)
+        assert_close(log_var_of(variance, chain[t]).exp(), wanted, rtol=1e-9)
     t = torch.tensor(chain.times)
-    batch = variance.log_var(None, chain.step(t, torch.zeros(len(t), 3, 2, 2, dtype=F64)))
-    assert_close(batch.flatten(), torch.stack([variance.log_var(None, chain[int(u)]) for u in t]))
+    batch = log_var_of(variance, chain.step(t, torch.zeros(len(t), 3, 2, 2, dtype=F64)))
+    assert_close(batch.flatten(), torch.stack([log_var_of(variance, chain[int(u)]) for u in t]))
 
 
 @pytest.mark.parametrize("times", CHAINS.values(), ids=CHAINS)
@@ -143,7 +143,7 @@ def test_no_isotropic_variance_has_a_lower_bound(times):
     """For the exact denoiser: a search over σ finds the analytic one, term by term, so its bound is below those of β and β̃."""
     model = LinearModel(schedule_of())
     variance, chain = Analytic(true_gamma(model)), model.schedule.chain(times)
-    analytic = [float(variance.log_var(None, chain[t]).exp()) for t in chain.times]
+    analytic = [float(log_var_of(variance, chain[t]).exp()) for t in chain.times]
     for s, t, var in zip((0, *chain.times[:-1]), chain.times, analytic, strict=True):
         low, high = var / 50, var * 50
         for _ in range(60):  # golden section on log σ²
@@ -165,7 +165,7 @@ def test_measured_bound_of_the_analytic_variance(times):
         meter.add(model.net, model.data(300), first=0)
         bounds[type(kind).__name__] = meter.result()
     wanted, least = (
-        model.bound_bpd(chain.times, [float(v.log_var(None, chain[t]).exp()) for t in chain.times]) for v in (variance, best)
+        model.bound_bpd(chain.times, [float(log_var_of(v, chain[t]).exp()) for t in chain.times]) for v in (variance, best)
     )
     bound, other = bounds["Analytic"], bounds["BetaTilde"]
     assert abs(bound.total_bpd - wanted) < 3 * bound.total_se
@@ -181,22 +181,22 @@ def test_covariances_are_clipped_and_counted():
     wild = dataclasses.replace(gamma, cov=cov)
     clipped, free, chain = Analytic(wild), Analytic(wild, clip_cov=False), schedule_of().chain()
     assert (clipped.clipped, free.clipped) == ((3, 2), (0, 0))
-    assert_close([clipped.x0_cov(chain[t]) for t in (2, 10, 60)], [0, float(gamma.cov[9]), 1])
-    assert_close([free.x0_cov(chain[t]) for t in (2, 10, 60)], [-0.1, float(gamma.cov[9]), 1.7])
+    assert_close([clipped.mean_var(chain[t]) for t in (2, 10, 60)], [0, float(gamma.cov[9]), 1])
+    assert_close([free.mean_var(chain[t]) for t in (2, 10, 60)], [-0.1, float(gamma.cov[9]), 1.7])
     # β̃ is 0 in the first step: with no covariance either, the log variance is Ho's
-    assert_close(clipped.log_var(None, chain[1]), chain[2].log_beta_tilde)
-    assert_close(clipped.log_var(None, chain[2]), chain[2].log_beta_tilde)
+    assert_close(log_var_of(clipped, chain[1]), chain[2].log_beta_tilde)
+    assert_close(log_var_of(clipped, chain[2]), chain[2].log_beta_tilde)
 
 
 def test_gamma_of_other_times_or_another_schedule_is_refused():
     model = LinearModel(schedule_of())
     variance, chain = Analytic(true_gamma(model, (5, 10))), model.schedule.chain((5, 10, 20))
     with pytest.raises(ValueError, match=r"not measured at t = \[20\]"):
-        variance.log_var(None, chain[20])
+        log_var_of(variance, chain[20])
     with pytest.raises(ValueError, match=r"not measured at t = \[4\]"):
-        variance.log_var(None, model.schedule.chain().step(torch.tensor([5, 4]), torch.zeros(2, 1)))
+        log_var_of(variance, model.schedule.chain().step(torch.tensor([5, 4]), torch.zeros(2, 1)))
     with pytest.raises(ValueError, match="another schedule"):
-        variance.log_var(None, cosine(60).chain((5, 10))[10])
+        log_var_of(variance, cosine(60).chain((5, 10))[10])
     for times in ((0, 1), (3, 3), (60, 61), (5, 4), ()):
         with pytest.raises(REFUSED):
             GammaMeter(model.diffusion("beta"), times)
@@ -206,6 +206,6 @@ def test_float32_is_close():
     model = LinearModel(schedule_of())
     variance, chain = Analytic(true_gamma(model)), model.schedule.chain()
     t = torch.arange(1, 61)
-    low, high = (variance.log_var(None, chain.step(t, torch.zeros(60, 1, dtype=d))) for d in (torch.float32, F64))
+    low, high = (log_var_of(variance, chain.step(t, torch.zeros(60, 1, dtype=d))) for d in (torch.float32, F64))
     assert low.dtype == torch.float32
     assert_close(low, high, rtol=1e-5)

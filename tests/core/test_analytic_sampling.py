@@ -12,7 +12,7 @@ from ddpm_lab.core.sampler import DDIM, Ancestral, Sampler
 from ddpm_lab.core.schedule import cosine, linear
 
 from .linear_model import LinearModel
-from .support import assert_close, make, normal_like, options
+from .support import assert_close, log_var_of, make, normal_like, options
 
 F64 = torch.float64
 SCHEDULES = {"linear": linear, "cosine": cosine}
@@ -115,7 +115,7 @@ def test_noise_of_the_last_noisy_step_is_limited(sampler, y):
         assert i != 1 or free > limit
         assert (free == 0) == (i == 0)
     chain = model.schedule.chain(times)
-    logs = [analytic(model, max_last_noise=most).log_var(None, chain[times[1]]) for most in (None, y)]
+    logs = [log_var_of(analytic(model, max_last_noise=most), chain[times[1]]) for most in (None, y)]
     assert_close(logs[0], logs[1])
 
 
@@ -156,5 +156,5 @@ def test_clipped_x0_and_images():
         torch.ones(1, 1).double(), 500
     )
     assert float(said.x0) == 1
-    assert said.x0_cov is not None
-    assert_close(said.x0_cov, float(model.conditional(500)))
+    spread = said.other_noise(torch.ones(1, 1).double(), c=torch.ones(()), std=torch.zeros(()))
+    assert_close(float(spread) ** 2, float(model.conditional(500)))

@@ -11,7 +11,18 @@ from ddpm_lab.core.diffusion import diffuse, eps_weight, implied_eps, posterior_
 from ddpm_lab.core.gaussian import Normal, kl_nats, kl_shift_nats, log_bin_nats, normal_cdf
 from ddpm_lab.core.terms import term_bpd, to_bpd
 
-from .support import Setting, all_times, assert_close, diffusion_of, make, normal_like, on_grid, options, reaches_zero
+from .support import (
+    Setting,
+    all_times,
+    assert_close,
+    diffusion_of,
+    make,
+    normal_like,
+    normal_of,
+    on_grid,
+    options,
+    reaches_zero,
+)
 
 F64 = torch.float64
 CHAINS = [None, (1, 2, 3), (2, 30, 31, 999, 1000), (1, 400), (20, 40, 60, 1000)]
@@ -29,7 +40,7 @@ def test_beta_tilde_kl_is_a_difference_of_snr(schedule, prediction, times):
     x0 = on_grid((len(t), 1, 2, 2), 256)
     noised = diffusion.noised(x0, normal_like(x0, 1), t, chain)
     out = diffusion.prediction.target(x0, noised.eps, noised.xt, noised.step) + 0.1 * normal_like(x0, 2)
-    x0_hat = diffusion.reverse(out, noised.xt, noised.step).x0
+    x0_hat = diffusion.reverse(diffusion.seen(out, noised.xt, noised.step)).x0
     snr, s = diffusion.schedule.snr, torch.tensor(chain.times)[:-1]
     nats = 0.5 * (snr[s] - snr[t]).reshape(-1, 1, 1, 1) * (x0 - x0_hat) ** 2
     assert_close(term_bpd(diffusion, out, noised), to_bpd(nats), rtol=1e-8)
@@ -78,7 +89,7 @@ def test_the_divergence_of_means_is_a_weighted_error_of_eps(schedule, variance):
     x0 = on_grid((999, 1, 2, 2), 256)
     noised = diffusion.noised(x0, normal_like(x0, 1), all_times(1000)[1:])
     eps_hat = noised.eps + 0.3 * normal_like(x0, 2)
-    p = diffusion.reverse(eps_hat, noised.xt, noised.step).p
+    p = normal_of(diffusion.reverse(diffusion.seen(eps_hat, noised.xt, noised.step)))
     expected = eps_weight(noised.step, p.log_var) * (noised.eps - eps_hat) ** 2
     assert_close(kl_shift_nats(diffusion.posterior(noised), p), expected, rtol=1e-6)
 
@@ -133,10 +144,10 @@ def test_clip_acts_on_x0_before_the_mean(variance):
     x0 = on_grid((4, 1, 2, 2), 256)
     noised = diffusion.noised(x0, normal_like(x0, 1), t)
     out = 3 * normal_like(torch.zeros(4, diffusion.variance.n_outputs, 2, 2, dtype=F64), 2)
-    free, clipped = (diffusion.reverse(out, noised.xt, noised.step, clip) for clip in (False, True))
+    free, clipped = (diffusion.reverse(diffusion.seen(out, noised.xt, noised.step), clip) for clip in (False, True))
     assert torch.equal(clipped.x0, free.x0.clamp(-1, 1))
-    assert torch.equal(clipped.p.mean, posterior_mean(free.x0.clamp(-1, 1), noised.xt, noised.step))
-    assert torch.equal(clipped.p.log_var, free.p.log_var)
+    assert torch.equal(clipped.mean, posterior_mean(free.x0.clamp(-1, 1), noised.xt, noised.step))
+    assert torch.equal(clipped.covariance.log_var(), free.covariance.log_var())
     assert float(free.x0.abs().max()) > 1
 
 

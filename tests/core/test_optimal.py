@@ -8,7 +8,7 @@ import torch
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Analytic
-from ddpm_lab.core.optimal import LOG_VARIANCES, Costs, Errors, cheapest, costs, decoder_nats
+from ddpm_lab.core.optimal import LOG_VARIANCES, Costs, Errors, cheapest, costs, decoder_cost
 from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import cosine, linear, zero_terminal_snr
 from ddpm_lab.core.spacing import Optimal, times_of
@@ -157,8 +157,8 @@ def test_decoder_between_the_variances_that_were_measured():
         eps = rng.normal((1, 2, 2), 0, "errors", 0, 0, 30).double()
         x0_hat = (0.9 * (math.sqrt(ab) * x0 + math.sqrt(1 - ab) * eps)).clamp(-1, 1)
         for log_var in torch.linspace(-12, 1.2, 9, dtype=F64):
-            assert_close(decoder_nats(errors, torch.tensor(i), log_var), decoder_of(x0, x0_hat, log_var), rtol=0.02, atol=0.02)
-    ends = decoder_nats(errors, torch.tensor([2, 2]), torch.tensor([-99.0, 99.0], dtype=F64))
+            assert_close(decoder_cost(errors, torch.tensor(i), log_var), decoder_of(x0, x0_hat, log_var), rtol=0.02, atol=0.02)
+    ends = decoder_cost(errors, torch.tensor([2, 2]), torch.tensor([-99.0, 99.0], dtype=F64))
     assert_close(ends, errors.decoder[1, [0, -1]])
 
 

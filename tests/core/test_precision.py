@@ -11,7 +11,7 @@ from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import cosine, linear
 from ddpm_lab.core.terms import prior_bpd, term_bpd
 
-from .support import GOLDEN, Setting, all_times, assert_close, diffusion_of, normal_like, on_grid
+from .support import GOLDEN, Setting, all_times, assert_close, diffusion_of, normal_like, normal_of, on_grid
 
 F32, F64 = torch.float32, torch.float64
 
@@ -80,7 +80,7 @@ def test_an_overflow_of_the_divergence_stays_out_of_the_decoder():
     x0 = on_grid((1, 1, 2, 2), 256).float()
     noised = diffusion.noised(x0, normal_like(x0, 1), torch.tensor([1]))
     out = torch.cat([noised.eps + 0.1, torch.full_like(x0, -290.0)], dim=1).requires_grad_()
-    reverse = diffusion.reverse(out, noised.xt, noised.step).p
+    reverse = normal_of(diffusion.reverse(diffusion.seen(out, noised.xt, noised.step)))
     assert torch.isinf(kl_nats(diffusion.posterior(noised), reverse)).any()
     term = term_bpd(diffusion, out, noised)
     (grad,) = torch.autograd.grad(term.sum(), out)
@@ -125,7 +125,7 @@ def test_a_head_of_zeros_is_the_geometric_middle():
     diffusion = diffusion_of(linear(), Setting(variance="learned_range"))
     x = torch.zeros(2, 1, 2, 2, dtype=F64)
     step = diffusion.chain.step(torch.tensor([1, 700]), x)
-    log_var = diffusion.reverse(torch.zeros(2, 2, 2, 2, dtype=F64), x, step).p.log_var
+    log_var = normal_of(diffusion.reverse(diffusion.seen(torch.zeros(2, 2, 2, 2, dtype=F64), x, step))).log_var
     torch.testing.assert_close(log_var, (0.5 * (step.log_beta + step.log_beta_tilde)).expand_as(x))
 
 

@@ -126,7 +126,7 @@ def test_a_head_of_two_channels_is_refused_where_it_does_not_fit(variance, chann
     x = torch.zeros(2, channels, 4, 4)
     out = torch.zeros(2, 2, 4, 4)
     with pytest.raises((ValueError, RuntimeError)):
-        diffusion.reverse(out, x, diffusion.chain[5])
+        diffusion.reverse(diffusion.seen(out, x, diffusion.chain[5]))
     with pytest.raises((ValueError, RuntimeError)):
         Simple()(diffusion, out, diffusion.noised(x, x, torch.tensor([3, 4])))
 
@@ -134,8 +134,8 @@ def test_a_head_of_two_channels_is_refused_where_it_does_not_fit(variance, chann
 def test_a_head_with_a_variance_may_be_used_with_a_fixed_one():
     diffusion = GaussianDiffusion(linear(10), make("prediction", "eps"), make("variance", "beta"))
     x, out = normal_like(torch.zeros(2, 1, 4, 4), 0), normal_like(torch.zeros(2, 2, 4, 4), 1)
-    with_head, without = (diffusion.reverse(o, x, diffusion.chain[5]) for o in (out, out[:, :1]))
-    assert_close(with_head.p.mean, without.p.mean)
+    with_head, without = (diffusion.reverse(diffusion.seen(o, x, diffusion.chain[5])) for o in (out, out[:, :1]))
+    assert_close(with_head.mean, without.mean)
 
 
 def test_drawn_samples_depend_on_their_index_alone():

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.transfer import to_device
-from ddpm_lab.core.types import Coefficient, Data
-from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.core.types import Coefficient
+from ddpm_lab.core.variance import OfData, Seen
 from ddpm_lab.domains import PositiveFloat, checked
 
 
@@ -42,28 +43,25 @@ class Clipped(NamedTuple):
 
 
 @checked
-class Analytic(ReverseVariance):
-    """σ² = β̃ + c² Cov(x_0 | x_t), c the share of x_0 in the mean of q(x_s | x_t, x_0): Bao et al. 2022, Theorem 1 and Eq. 9
-    with λ² = β̃, for any s < t. `gamma` must have every t of the chain.
-
-    β̃ is the true one, 0 in a chain's first step; where nothing is left of σ², its log is that of the β̃ which `Step` carries.
-    `clip_cov` limits the covariance to [0, 1], which data in [−1, 1] cannot leave. `max_last_noise`, the paper's y, limits the
-    noise of the last step that has any, when sampling: σ ≤ y · 2/255 · √(π/2), so that its mean size is y grey levels of 256,
-    whatever the levels of the data.
-    """
+class Analytic(OfData):
+    """σ² = β̃ + c² E tr Cov(x_0 | x_t)/d: Bao et al. 2022, Eq. 9 with λ² = β̃. `gamma` must have every t of the chain.
+    `clip_cov` limits the covariance to [0, 1], which data in [−1, 1] cannot leave."""
 
     fixed = True
 
     def __init__(self, gamma: Gamma, clip_cov: bool = True, max_last_noise: PositiveFloat | None = None) -> None:
-        self.gamma, self.clip_cov, self.max_last_noise = gamma, clip_cov, max_last_noise
-        self.max_last_std = math.inf if max_last_noise is None else max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)
+        super().__init__(max_last_noise)
+        self.gamma, self.clip_cov = gamma, clip_cov
         low, high = gamma.cov < 0, gamma.cov > 1
         self.clipped = Clipped(int(low.sum()), int(high.sum())) if clip_cov else Clipped(0, 0)
         self._table = torch.full((2, max(gamma.times) + 1), math.nan, dtype=torch.float64)
         cov = gamma.cov.clamp(0, 1) if clip_cov else gamma.cov
         self._table[:, torch.tensor(gamma.times)] = torch.stack([cov, gamma.alphas_bar])
 
-    def x0_cov(self, step: Step) -> Coefficient:
+    def data_covariance(self, seen: Seen) -> DataCovariance:
+        return DiagonalOfData(self.mean_var(seen.step))
+
+    def mean_var(self, step: Step) -> Coefficient:
         """E tr Cov(x_0 | x_t)/d. Raises ValueError for a t that Γ was not measured at, or a schedule it was not measured on; of
         steps on another device than the CPU it is nan there, since the host would wait for the device to know."""
         t, table = step.t.long(), to_device(self._table, step.t.device)
@@ -77,8 +75,3 @@ class Analytic(ReverseVariance):
         if not known.all():
             raise ValueError("Γ was measured on another schedule.")
         return cov.to(step.t)
-
-    def log_var(self, raw: Data | None, step: Step) -> Coefficient:
-        """Bao et al. 2022 Eq. 9, with λ² = β̃."""
-        var = step.beta_tilde + step.posterior.x0_coef**2 * self.x0_cov(step)
-        return torch.where(var > 0, var.log(), step.log_beta_tilde)

@@ -9,13 +9,14 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
+from ddpm_lab.core.covariance import Covariance
 from ddpm_lab.core.gaussian import Normal
 from ddpm_lab.core.guidance import Conditional
 from ddpm_lab.core.guidance import Network as Network
 from ddpm_lab.core.path import Chain, Marginal, NoiseSchedule, Step
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible, Times
-from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
+from ddpm_lab.core.variance import OfData, ReverseVariance, Seen
 from ddpm_lab.domains import shown
 
 
@@ -31,7 +32,8 @@ class Noised(NamedTuple):
 class Reverse(NamedTuple):
     """p_θ(x_s | x_t), and the x̂_0 that its mean is computed from."""
 
-    p: Normal
+    mean: Data
+    covariance: Covariance
     x0: Data
     """x̂_0, clipped where `clip` is true."""
 
@@ -41,12 +43,21 @@ class Denoised(NamedTuple):
 
     x0: Data
     """x̂_0, clipped where `clip` is true. `implied_eps` gives the ε̂ that agrees with it."""
-    log_var: Tensor
-    """Of p_θ(x_s | x_t) on the sampler's chain."""
-    x0_cov: Coefficient | None = None
-    """E Cov(x_0 | x_t), from variances that estimate it."""
+    seen: Seen
+    variance: ReverseVariance
     max_std: float = math.inf
-    """Upper limit on the standard deviation of this step's noise."""
+    """Upper limit on the standard deviation of this step's noise, in every direction."""
+
+    def noise(self, z: Data) -> Data:
+        """That of p_θ(x_s | x_t) on the sampler's chain, from z ~ N(0, I)."""
+        return self.variance.covariance(self.seen).colour(z, self.max_std)
+
+    def other_noise(self, z: Data, c: Coefficient, std: Coefficient) -> Data:
+        """That of a sampler whose own noise has `std` and whose mean has c as the share of x_0. A variance that knows of
+        Cov(x_0 | x_t) adds c² of it: Bao et al. 2022, Theorem 1 with λ = `std`."""
+        if not isinstance(self.variance, OfData):
+            return std * z
+        return self.variance.data_covariance(self.seen).scaled(c, std**2).colour(z, self.max_std)
 
 
 Denoise = Callable[[Tensor, int], Denoised]
@@ -100,6 +111,10 @@ class GaussianDiffusion:
                 "schedule",
                 "prediction",
             )
+        if self.variance.needs_signal and self.schedule.reaches_zero:
+            raise Incompatible(
+                f"ᾱ_T = 0 leaves no signal at t = T, and {type(self.variance).__name__} divides by √ᾱ_t", "schedule", "variance"
+            )
 
     @overload
     def clips_x0(self, clip: bool | None = None) -> bool: ...
@@ -140,30 +155,42 @@ class GaussianDiffusion:
             )
         return out[:, :channels], out[:, channels:] if self.variance.n_outputs == 2 else None
 
-    def reverse(self, out: Data, xt: Data, step: Step, clip: Clip = False) -> Reverse:
+    def seen(self, out: Data, xt: Data, step: Step) -> Seen:
+        """What the reverse variance may look at, from the network's output alone."""
+        prediction, raw = self.split(out, xt)
+        return Seen(xt, step, self.prediction.x0(prediction, xt, step), raw)
+
+    def look(self, net: Network, xt: Data, t: Tensor, step: Step, probes: Tensor | None = None) -> Seen:
+        """The same by one call of the network at (x_t, t), differentiated where the variance does so. x̂_0 is linear in output
+        and x_t together, so (∂x̂_0/∂x_t)ᵀ v is x̂_0 of (output gradient, v)."""
+        if not self.variance.differentiates:
+            return self.seen(net(xt, t).to(xt.dtype), xt, step)
+        with torch.inference_mode(False), torch.enable_grad():
+            x = xt.detach().clone().requires_grad_()
+            out = net(x, t).to(xt.dtype)
+            prediction, _ = self.split(out, x)
+
+        def pullback(v: Data) -> Data:
+            (gradient,) = torch.autograd.grad(prediction, x, v, retain_graph=True)
+            return self.prediction.x0(gradient, v, step)
+
+        return self.seen(out.detach(), xt, step)._replace(pullback=pullback, probes=probes)
+
+    def reverse(self, seen: Seen, clip: Clip = False) -> Reverse:
         """DDPM Eq. 1: p_θ(x_s | x_t), its mean Eq. 7 at x̂_0, which is Eq. 11 for a network that predicts ε. `clip` limits x̂_0
         to [−1, 1] before the mean is formed, as Ho's sampler does."""
-        denoised = self.denoised(out, xt, step, clip)
-        return Reverse(Normal(posterior_mean(denoised.x0, xt, step), denoised.log_var), denoised.x0)
-
-    def denoised(self, out: Data, xt: Data, step: Step, clip: Clip = False) -> Denoised:
-        """x̂_0 and log σ² from the network's output. The mean is left to the sampler."""
-        prediction, raw = self.split(out, xt)
-        x0 = self.prediction.x0(prediction, xt, step)
-        return Denoised(limited(x0, clip), self.variance.log_var(raw, step))
+        x0 = limited(seen.x0, clip)
+        return Reverse(posterior_mean(x0, seen.xt, seen.step), self.variance.covariance(seen), x0)
 
     def denoiser(self, net: Network, chain: Chain, clip: Clip) -> Denoise:
         """The model as a sampler sees it, guided where its network is: a function of (x_t, t) for times t on `chain`."""
-        covariance = self.variance if isinstance(self.variance, KnowsCovariance) else None
+        last_std = self.variance.max_last_std if isinstance(self.variance, OfData) else math.inf
 
         def denoise(xt: Tensor, t: int) -> Denoised:
             step = chain[t]
             network = net.at(step) if isinstance(net, Conditional) else net
-            out = network(xt, torch.full((len(xt),), t, device=xt.device)).to(xt.dtype)
-            denoised = self.denoised(out, xt, step, clip)
-            if covariance is None:
-                return denoised
-            last = int(step.s) == chain.times[0]
-            return denoised._replace(x0_cov=covariance.x0_cov(step), max_std=covariance.max_last_std if last else math.inf)
+            seen = self.look(network, xt, torch.full((len(xt),), t, device=xt.device), step)
+            max_std = last_std if int(step.s) == chain.times[0] else math.inf
+            return Denoised(limited(seen.x0, clip), seen, self.variance, max_std)
 
         return denoise

@@ -38,7 +38,7 @@ def positions(steps: PositiveInt, jump: PositiveInt, resamplings: PositiveInt) -
             yield place
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def inpaint(
     sampler: Sampler,
     diffusion: GaussianDiffusion,

@@ -16,7 +16,7 @@ def last_code(schedule: NoiseSchedule) -> int:
     return int((schedule.alphas_bar.sqrt() >= LEAST_SIGNAL).sum()) - 1
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode(diffusion: GaussianDiffusion, net: Network, x0: Data, chain: Chain) -> Data:
     """x_0 to x_t, t the chain's last time, by the Euler steps of DDIM Eq. 13 (Song et al. 2021) in the direction of growing t
     (section 5.4), of the ODE in Eq. 14. ε̂ is that at the start of each step; at t = 0, which no network knows, it is that of
@@ -32,7 +32,7 @@ def encode(diffusion: GaussianDiffusion, net: Network, x0: Data, chain: Chain) -
     return x
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(diffusion: GaussianDiffusion, net: Network, code: Data, chain: Chain) -> Data:
     """x_t to x_0 by DDIM Eq. 12 with η = 0 (Song et al. 2021), t the chain's last time; x̂_0 is not clipped."""
     x, sampler, denoise = code, DDIM(), diffusion.denoiser(net, chain, clip=False)

@@ -14,10 +14,10 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ddpm_lab.core.gaussian import Normal, kl_nats, log_density_nats
-from ddpm_lab.core.path import NoiseSchedule, transition
+from ddpm_lab.core.path import NoiseSchedule, Step, transition
 from ddpm_lab.core.spacing import check_number
 from ddpm_lab.core.types import Incompatible
-from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.core.variance import ReverseVariance, Seen
 from ddpm_lab.domains import PositiveInt, checked
 
 LOG_VARIANCES = math.log(2) * torch.linspace(-20, 2, 45, dtype=torch.float64)
@@ -53,19 +53,23 @@ def costs(schedule: NoiseSchedule, variance: ReverseVariance, errors: Errors) ->
     if not variance.fixed:
         raise Incompatible(f"{type(variance).__name__} gives no σ² that is the same for every x_t", "sampler", "variance")
     ab, T, zero = schedule.alphas_bar, schedule.T, torch.zeros((), dtype=torch.float64)
+
+    def log_var(step: Step) -> Tensor:
+        return variance.covariance(Seen(zero, step, zero, None)).log_var()
+
     between, opening = torch.full((2, T, T), math.inf, dtype=torch.float64)
     for s, t in map(torch.unbind, (torch.triu_indices(T, T, 1) + 1).split(TOGETHER, dim=1)):
         later = transition(ab, s, t)
         first = transition(ab, torch.zeros_like(s), s)._replace(log_beta_tilde=later.log_beta_tilde)
         shift = later.posterior.x0_coef * errors.square[t - 1].sqrt()
-        divergence = kl_nats(Normal(shift, later.log_beta_tilde), Normal(zero, variance.log_var(None, later)))
+        divergence = kl_nats(Normal(shift, later.log_beta_tilde), Normal(zero, log_var(later)))
         between[s - 1, t - 1] = divergence
-        opening[s - 1, t - 1] = divergence + decoder_nats(errors, s, variance.log_var(None, first))
-    alone = decoder_nats(errors, torch.tensor(T), variance.log_var(None, schedule.chain((T,))[T]))
+        opening[s - 1, t - 1] = divergence + decoder_cost(errors, s, log_var(first))
+    alone = decoder_cost(errors, torch.tensor(T), log_var(schedule.chain((T,))[T]))
     return Costs(between, opening, alone)
 
 
-def decoder_nats(errors: Errors, t: Int64[Tensor, "*n"], log_var: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+def decoder_cost(errors: Errors, t: Int64[Tensor, "*n"], log_var: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
     """DDPM Eq. 5, L_0 in nats per dimension where the step to 0 leaves from t: the Gaussian density, or with grey levels what
     was measured, linear between `LOG_VARIANCES`."""
     if errors.decoder is None:

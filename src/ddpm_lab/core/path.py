@@ -42,7 +42,9 @@ class Mean(NamedTuple):
     xt_coef: Coefficient
 
     def __call__(self, x0: Data, xt: Data) -> Data:
-        return self.x0_coef * x0 + self.xt_coef * xt
+        mean = self.x0_coef * x0
+        mean += self.xt_coef * xt  # in place: memory is what a step costs
+        return mean
 
 
 class Step(NamedTuple):
@@ -108,8 +110,16 @@ class NoiseSchedule:
         return marginal(self.alphas_bar).snr
 
     def chain(self, times: Sequence[int] | None = None) -> "Chain":
-        """The chain over increasing `times` in 1..T; over all of them by default."""
-        return Chain(self, tuple(range(1, self.T + 1)) if times is None else tuple(times))
+        """The chain over increasing `times` in 1..T; over all of them by default. Made once."""
+        chosen = tuple(range(1, self.T + 1)) if times is None else tuple(times)
+        if chosen not in self._chains:
+            self._chains[chosen] = Chain(self, chosen)
+        return self._chains[chosen]
+
+    @cached_property
+    def _chains(self) -> "dict[tuple[int, ...], Chain]":
+        """Those that were asked for, by their times."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False)

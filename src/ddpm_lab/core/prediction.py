@@ -44,7 +44,9 @@ class Eps(Prediction):
         return eps
 
     def x0(self, out: Data, xt: Data, step: Step) -> Data:
-        return (xt - step.at_t.noise_scale * out) / step.at_t.signal_scale
+        x0 = xt - step.at_t.noise_scale * out
+        x0 /= step.at_t.signal_scale
+        return x0
 
     def x0_weight(self, step: Step) -> Coefficient:
         return step.at_t.snr

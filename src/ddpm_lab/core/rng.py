@@ -17,7 +17,8 @@ BLOCK = 64
 Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "dropout"]
 Measuring = Literal["evaluation", "estimate", "estimate_t", "gamma", "errors", "dequantise", "probe"]
 Evaluation = Literal["sampling", "classes", Measuring, "editing"]
-Stream = Training | Evaluation
+OfCovariance = Literal["evaluation_probe", "estimate_probe", "variance_probe"]
+Stream = Training | Evaluation | OfCovariance
 
 
 def address(seed: int, stream: Stream, *counters: int) -> int:
@@ -65,6 +66,11 @@ def uniform(seed: int, stream: Stream, counter: int, start: int, stop: int, shap
         return torch.rand(n, *shape, dtype=torch.float64, generator=numbers)
 
     return _blocks(draw, seed, stream, counter, start, stop)
+
+
+def signs(seed: int, stream: Stream, counter: int, start: int, stop: int, shape: Sequence[int]) -> Tensor:
+    """±1 with equal chance, float64, (stop − start) × shape: the numbers of indices start..stop−1."""
+    return torch.where(uniform(seed, stream, counter, start, stop, shape) < 0.5, -1.0, 1.0).double()
 
 
 def permutation(n: int, seed: int, stream: Stream, counter: int) -> Tensor:

@@ -12,7 +12,7 @@ from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posteri
 from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
 from ddpm_lab.core.spacing import OfChain, Optimal, Spacing, times_of
 from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible
-from ddpm_lab.core.variance import KnowsCovariance, ReverseVariance
+from ddpm_lab.core.variance import OfData, ReverseVariance
 from ddpm_lab.domains import ClosedUnit, PositiveInt, checked
 
 Noise = Callable[[int], Tensor]
@@ -110,7 +110,7 @@ class Sampler(ABC, Generic[State]):
         """The model as the steps on this chain see it."""
         return diffusion.denoiser(net, chain, diffusion.clips_x0(self.clip))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self, diffusion: GaussianDiffusion, net: Network, x: Data, noise: Noise, start: int | None = None
     ) -> Iterator[Sampled]:
@@ -140,7 +140,7 @@ class Ancestral(OneStep):
         denoised = denoise(xt, int(step.t))
         xs = posterior_mean(denoised.x0, xt, step)
         if z is not None:
-            xs += torch.exp(0.5 * denoised.log_var).clamp(max=denoised.max_std) * z
+            xs += denoised.noise(z)
         return xs, denoised.x0, None
 
 
@@ -148,7 +148,7 @@ class Ancestral(OneStep):
 class DDIM(OneStep):
     """DDIM Eq. 12 and 16 (Song et al. 2021): σ = η √β̃. η = 0 is deterministic, η = 1 is ancestral with σ² = β̃.
 
-    A variance that estimates E Cov(x_0 | x_t) adds its share, also at η = 0: Analytic-DDIM, Bao et al. 2022, Theorem 1 with
+    A variance that knows of Cov(x_0 | x_t) adds its share, also at η = 0: Analytic-DDIM, Bao et al. 2022, Theorem 1 with
     λ = σ. Of other variances the samples are independent, but for the times of spacing=optimal.
     """
 
@@ -168,19 +168,19 @@ class DDIM(OneStep):
         return {"eta": self.eta}
 
     def uses(self, variance: ReverseVariance) -> bool:
-        return isinstance(variance, KnowsCovariance) or self.spacing == "optimal"
+        return isinstance(variance, OfData) or self.spacing == "optimal"
 
     def noisy(self, variance: ReverseVariance) -> bool:
-        return self.draws_noise or isinstance(variance, KnowsCovariance)
+        return self.draws_noise or isinstance(variance, OfData)
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
         denoised = denoise(xt, int(step.t))
         sigma = self.eta * step.beta_tilde.sqrt()
         mean = ddim_mean(step, sigma)
         xs = mean(denoised.x0, xt)
-        if denoised.x0_cov is not None:
-            sigma = (sigma**2 + mean.x0_coef**2 * denoised.x0_cov).clamp(min=0).sqrt()
-        return (xs if z is None else xs + sigma.clamp(max=denoised.max_std) * z), denoised.x0, None
+        if z is not None:
+            xs += denoised.other_noise(z, mean.x0_coef, sigma)
+        return xs, denoised.x0, None
 
 
 def ddim_mean(step: Step, sigma: Coefficient) -> Mean:

@@ -11,10 +11,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, Noised
-from ddpm_lab.core.gaussian import Normal, kl_nats, kl_shift_nats, kl_spread_nats, log_bin_nats, log_density_nats
+from ddpm_lab.core.gaussian import Normal, log_bin_nats, log_density_nats
 from ddpm_lab.core.path import Chain
 from ddpm_lab.core.transfer import like, to_device
 from ddpm_lab.core.types import Data, PerExample, Times
+from ddpm_lab.core.variance import Seen
 
 
 def to_bpd(nats: Data) -> PerExample:
@@ -30,19 +31,12 @@ def prior_bpd(chain: Chain, x0: Data) -> PerExample:
 
 def term_bpd(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> PerExample:
     """DDPM Eq. 5, one term per example: L_0 where s = 0, L_{t−1} elsewhere. `clip` as in `GaussianDiffusion.reverse`."""
-    return _whole_bpd(diffusion, diffusion.posterior(noised), diffusion.reverse(out, noised.xt, noised.step, clip).p, noised)
+    return split_terms(diffusion, diffusion.seen(out, noised.xt, noised.step), noised, clip).bpd
 
 
-def _whole_bpd(diffusion: GaussianDiffusion, q: Normal, p: Normal, noised: Noised) -> PerExample:
-    first = noised.step.s == 0
-    # Each example needs one of the two. The other gets harmless inputs, or its overflow would reach the gradient as 0·∞.
-    p_kl = Normal(torch.where(first, q.mean, p.mean), torch.where(first, q.log_var, p.log_var))
-    p_decoder = Normal(torch.where(first, p.mean, noised.x0), torch.where(first, p.log_var, 0.0))
-    if diffusion.levels is None:
-        decoder = log_density_nats(noised.x0, p_decoder)
-    else:
-        decoder = log_bin_nats(noised.x0, p_decoder, diffusion.levels)
-    return to_bpd(torch.where(first, -decoder, kl_nats(q, p_kl)))
+def decoder_nats(diffusion: GaussianDiffusion, x0: Data, p: Normal) -> Data:
+    """DDPM Eq. 13: log p_θ(x_0 | x_t) of grey levels, or a log density where there are none; elementwise."""
+    return log_density_nats(x0, p) if diffusion.levels is None else log_bin_nats(x0, p, diffusion.levels)
 
 
 class Terms(NamedTuple):
@@ -57,19 +51,30 @@ class Terms(NamedTuple):
     """Mean over dimensions of (x̂_0 − x_0)², data in [−1, 1]."""
 
 
-def split_terms(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> Terms:
+def split_terms(diffusion: GaussianDiffusion, seen: Seen, noised: Noised, clip: bool = False) -> Terms:
     """DDPM Eq. 5: `term_bpd`, with the divergences split by means (Eq. 8) and variances."""
-    q, (p, x0) = diffusion.posterior(noised), diffusion.reverse(out, noised.xt, noised.step, clip)
-    parts = [to_bpd(part(q, p)) for part in (kl_shift_nats, kl_spread_nats)]
-    whole, first = _whole_bpd(diffusion, q, p, noised), noised.step.s.flatten() == 0
-    mean, variance = (torch.where(first, math.nan, part) for part in parts)
-    return Terms(whole, mean, variance, ((x0 - noised.x0) ** 2).flatten(1).mean(1))
+    q, p, first = diffusion.posterior(noised), diffusion.reverse(seen, clip), noised.step.s == 0
+    # Each example needs one of the two. The other gets harmless inputs, or its overflow would reach the gradient as 0·∞.
+    kl = p.covariance.harmless(first, q.log_var).divergence(q, torch.where(first, q.mean, p.mean))
+    decoder = Normal(torch.where(first, p.mean, noised.x0), torch.where(first, p.covariance.log_var(), 0.0))
+    whole = torch.where(first.flatten(), to_bpd(-decoder_nats(diffusion, noised.x0, decoder)), to_bpd(kl.spread + kl.shift))
+    mean, variance = (torch.where(first.flatten(), math.nan, to_bpd(part)) for part in kl)
+    return Terms(whole, mean, variance, ((p.x0 - noised.x0) ** 2).flatten(1).mean(1))
 
 
 def measure(
-    diffusion: GaussianDiffusion, chain: Chain, net: Network, x0: Data, eps: Data, t: Times, clip: bool
+    diffusion: GaussianDiffusion,
+    chain: Chain,
+    net: Network,
+    x0: Data,
+    eps: Data,
+    t: Times,
+    clip: bool,
+    probes: Tensor | None = None,
 ) -> Float64[Tensor, "4 B"]:
-    """`Terms` as rows, on the device of x0, of one call of the network; eps and times t of the chain come from the CPU."""
+    """`Terms` as rows, on the device of x0, of one call of the network; eps, times t of the chain and `Seen.probes` come from
+    the CPU."""
     noised = diffusion.noised(x0, like(eps, x0), t, chain)
-    out = net(noised.xt, to_device(t, x0.device)).to(x0.dtype)
-    return torch.stack(split_terms(diffusion, out, noised, clip)).double()
+    drawn = None if probes is None else like(probes, x0)
+    seen = diffusion.look(net, noised.xt, to_device(t, x0.device), noised.step, drawn)
+    return torch.stack([part.double() for part in split_terms(diffusion, seen, noised, clip)])

@@ -1,41 +1,94 @@
-"""The variance of the reverse step p_θ(x_s | x_t), as log σ²."""
+"""The variance of the reverse step p_θ(x_s | x_t)."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ddpm_lab.core.covariance import Covariance, DataCovariance, Diagonal
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
-from ddpm_lab.domains import ClosedUnit, checked
+from ddpm_lab.domains import ClosedUnit, PositiveFloat, checked
+
+
+class Seen(NamedTuple):
+    """What a reverse variance may look at: x_t, and what the network makes of it."""
+
+    xt: Data
+    step: Step
+    x0: Data
+    """x̂_0, never clipped."""
+    raw: Data | None
+    """The second half of the network's channels, where it has one."""
+    pullback: Callable[[Data], Data] | None = None
+    """v ↦ (∂x̂_0/∂x_t)ᵀ v of each example; None unless the variance `differentiates`."""
+    probes: Tensor | None = None
+    """P × B × … vectors of ±1, of each example its own, for a variance that names how many `probes` its divergences take."""
 
 
 class ReverseVariance(ABC):
-    """`n_outputs` is 2 where the network must supply part of the variance."""
+    """`n_outputs` is 2 where the network must supply part of the variance.
+    `fixed`: Σ is σ² I, and σ² one number for each step, for which it looks at `Seen.step` alone.
+    `differentiates`: whether the network is differentiated by x_t, as `Seen.pullback` does.
+    `probes`: vectors per example that divergences need; 0 where they are exact.
+    `needs_signal`: it is not defined where ᾱ_t = 0.
+    """
 
     n_outputs = 1
     fixed = False
-    """Whether σ² is one number for each step, the same for every x_t and dimension."""
+    differentiates = False
+    probes = 0
+    needs_signal = False
+
+    @abstractmethod
+    def covariance(self, seen: Seen) -> Covariance:
+        """Σ of p_θ(x_s | x_t)."""
+
+    def products(self, size: int) -> int:
+        """Products of a vector with the network's Jacobian, in each noisy step of a sampler of data with `size` dimensions."""
+        return 0
+
+
+class OfStep(ReverseVariance):
+    """A variance of the step, and of the network's second output where it has one."""
 
     @abstractmethod
     def log_var(self, raw: Data | None, step: Step) -> Tensor:
         """log σ². `raw` is the network's second half of channels, or None where n_outputs is 1."""
 
+    def covariance(self, seen: Seen) -> Covariance:
+        return Diagonal(self.log_var(seen.raw, seen.step))
 
-@runtime_checkable
-class KnowsCovariance(Protocol):
-    """A reverse variance that estimates E Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too.
 
-    `max_last_std` limits the noise of the last step that has any, in sampling alone.
+class OfData(ReverseVariance):
+    """A reverse variance that rests on Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too.
+
+    `max_last_noise`, y in the papers of this family, limits the noise of the last step that has any, when sampling:
+    σ ≤ y · 2/255 · √(π/2), so that its mean size is y grey levels of 256, whatever the levels of the data.
     """
 
-    max_last_std: float
+    def __init__(self, max_last_noise: PositiveFloat | None = None) -> None:
+        self.max_last_noise = max_last_noise
 
-    def x0_cov(self, step: Step) -> Coefficient: ...
+    @property
+    def max_last_std(self) -> float:
+        return math.inf if self.max_last_noise is None else self.max_last_noise * 2 / 255 * math.sqrt(math.pi / 2)
+
+    @abstractmethod
+    def data_covariance(self, seen: Seen) -> DataCovariance:
+        """What it knows of Cov(x_0 | x_t)."""
+
+    def covariance(self, seen: Seen) -> Covariance:
+        """β̃ I + c² Cov(x_0 | x_t), c the share of x_0 in the mean of q(x_s | x_t, x_0): Bao et al. 2022, Theorem 1 with λ² = β̃,
+        for any s < t. β̃ is the true one, 0 in a chain's first step; where nothing is left, the log is that of `Step`."""
+        step = seen.step
+        return self.data_covariance(seen).scaled(step.posterior.x0_coef, step.beta_tilde, step.log_beta_tilde)
 
 
-class Beta(ReverseVariance):
+class Beta(OfStep):
     """σ² = β, DDPM section 3.2. In the chain's first step it is the second's β̃, as in Ho's code: that step only decodes."""
 
     fixed = True
@@ -44,7 +97,7 @@ class Beta(ReverseVariance):
         return torch.where(step.s == 0, step.log_beta_tilde, step.log_beta)
 
 
-class BetaTilde(ReverseVariance):
+class BetaTilde(OfStep):
     """σ² = β̃, DDPM Eq. 7: the variance of q(x_s | x_t, x_0)."""
 
     fixed = True
@@ -53,7 +106,7 @@ class BetaTilde(ReverseVariance):
         return step.log_beta_tilde
 
 
-class LearnedRange(ReverseVariance):
+class LearnedRange(OfStep):
     """iDDPM Eq. 15: log σ² = f log β + (1 − f) log β̃ with f = (raw + 1)/2, which is free to leave [0, 1]."""
 
     n_outputs = 2
@@ -63,7 +116,7 @@ class LearnedRange(ReverseVariance):
         return between((raw + 1) / 2, step)
 
 
-class LearnedDiagonal(ReverseVariance):
+class LearnedDiagonal(OfStep):
     """log σ² is the network's output, unbounded: the "learned diagonal Σ" of DDPM's Table 2. It starts at σ² = 1."""
 
     n_outputs = 2
@@ -74,7 +127,7 @@ class LearnedDiagonal(ReverseVariance):
 
 
 @checked
-class Interpolated(ReverseVariance):
+class Interpolated(OfStep):
     """log σ² at one fixed fraction of the way from log β̃ (0) to log β (1): iDDPM Eq. 15 with nothing learned."""
 
     fixed = True

@@ -172,13 +172,17 @@ class BoundMeter(Meter):
         return tally
 
     def _measure(self, net: Network, x0: Data, first: int, datum: Tensor, step: Tensor, draw: Tensor) -> Tensor:
-        noise = []
+        noise, probes, each = [], [], self.diffusion.variance.probes
         for j in datum.unique():
-            low, high = draw[datum == j].aminmax()
-            noise.append(rng.normal(x0.shape[1:], self.seed, "evaluation", first + int(j), int(low), int(high) + 1))
+            low, high = (int(end) for end in draw[datum == j].aminmax())
+            noise.append(rng.normal(x0.shape[1:], self.seed, "evaluation", first + int(j), low, high + 1))
+            if each:
+                signs = rng.signs(self.seed, "evaluation_probe", first + int(j), each * low, each * (high + 1), x0.shape[1:])
+                probes.append(signs.unflatten(0, (-1, each)))
         t = torch.tensor(self.chain.times)[step]
         rows = to_device(datum, x0.device)
-        return measure(self.diffusion, self.chain, of_rows(net, rows), x0[rows], torch.cat(noise), t, bool(self.clip))
+        drawn = torch.cat(probes).transpose(0, 1) if probes else None
+        return measure(self.diffusion, self.chain, of_rows(net, rows), x0[rows], torch.cat(noise), t, bool(self.clip), drawn)
 
     def result(self) -> Bound:
         """The bound so far. Raises ValueError where a time has fewer than two data."""

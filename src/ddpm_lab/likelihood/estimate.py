@@ -132,12 +132,14 @@ class BoundEstimator(Meter):
         step, weight = self._drawn(start, stop)
         t, counters = torch.tensor(self.chain.times)[step].flatten(), range(self.calls)
         eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "estimate", j, start, stop) for j in counters])
+        probes = self._probes(start, stop, x0.shape[1:])
         datum = torch.arange(len(x0)).repeat(self.calls)
         measured = []
         for pair in torch.arange(len(t)).chunk(math.ceil(len(t) / self.batch)):
             rows = to_device(datum[pair], x0.device)
             each = of_rows(net, rows), x0[rows], eps[pair], t[pair]
-            measured.append(measure(self.diffusion, self.chain, *each, bool(self.clip))[0])
+            drawn = None if probes is None else probes[:, pair]
+            measured.append(measure(self.diffusion, self.chain, *each, bool(self.clip), drawn)[0])
         results, priors = OnItsWay(torch.cat(measured)), OnItsWay(prior_bpd(self.chain, x0))
 
         def tally() -> EstimateTally:
@@ -145,6 +147,16 @@ class BoundEstimator(Meter):
             return EstimateTally(torch.arange(start, stop), priors.arrived(), terms[0], terms[1:].sum(0))
 
         return tally
+
+    def _probes(self, start: int, stop: int, shape: torch.Size) -> Tensor | None:
+        """`Seen.probes` of every call, where the variance names any."""
+        each = self.diffusion.variance.probes
+        counters = [[each * j + p for j in range(self.calls)] for p in range(each)]
+        drawn = [
+            torch.cat([rng.signs(self.seed, "estimate_probe", c, start, stop, shape) for c in of_probe])
+            for of_probe in counters
+        ]
+        return torch.stack(drawn) if drawn else None
 
     def _drawn(self, start: int, stop: int) -> tuple[Int[Tensor, "calls m"], Float64[Tensor, "calls m"]]:
         """Places on the chain and weights, for data start..stop−1: first the decoder's, then those of k strata."""

@@ -141,8 +141,7 @@ class FlowMeter(Meter):
         if levels is not None:
             x = dequantised(x, rng.uniform(self.seed, "dequantise", 0, start, stop, shape), levels)
         if self.probes is not None:
-            u = [rng.uniform(self.seed, "probe", j, start, stop, shape) for j in range(self.probes)]
-            probes = torch.where(torch.stack(u) < 0.5, -1.0, 1.0).double()
+            probes = torch.stack([rng.signs(self.seed, "probe", j, start, stop, shape) for j in range(self.probes)])
         log_p, calls = self._log_density(net, x, probes, like=x0)
         offset = 0.0 if levels is None else math.log2((levels - 1) / 2)  # of a density into a probability of a bin
         bpd = offset - log_p / (shape.numel() * math.log(2))

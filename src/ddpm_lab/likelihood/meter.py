@@ -33,14 +33,14 @@ class Meter(ABC):
     _launched: Callable[[], Any] | None = None
     """Gives the tally of the last batch."""
     differentiates = False
-    """Whether the measurement needs gradients."""
+    """Whether gradients flow through what is measured."""
 
     def add(self, net: Network, x0: Data, first: int) -> None:
         """Measure x0, whose data have the indices first, first + 1, …"""
         for start, stop in self._spans(first, first + len(x0)):
             rows = slice(start - first, stop - first)
             part, its_net = x0[rows], of_rows(net, rows)
-            with torch.inference_mode(not self.differentiates), torch.set_grad_enabled(self.differentiates):
+            with torch.inference_mode(False), torch.set_grad_enabled(self.differentiates):
                 launched = self._part(its_net, part, start, stop)
             self._take_in()
             self._launched = launched

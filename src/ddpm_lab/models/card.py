@@ -10,6 +10,7 @@ from ddpm_lab.core.loss import VLB, Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.terms import prior_bpd
+from ddpm_lab.core.variance import Seen
 from ddpm_lab.models.contract import Curve
 
 POINTS = 400
@@ -21,7 +22,8 @@ def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
     start, raw = 0. Empty where T = 1."""
     t = torch.arange(2, diffusion.schedule.T + 1)
     step = diffusion.chain.step(t, torch.zeros(len(t), 1, dtype=torch.float64))
-    return eps_weight(step, diffusion.variance.log_var(step.t * 0, step)).squeeze(1)
+    none = torch.zeros_like(step.t)
+    return eps_weight(step, diffusion.variance.covariance(Seen(none, step, none, none)).log_var()).squeeze(1)
 
 
 def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[str]:

@@ -80,7 +80,7 @@ def _last(curve: RateDistortion, times: tuple[int, ...], rate: float) -> int:
     return times[max(0, int((curve.rate_bpd <= rate).sum()) - 1)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _pictures(of: Trained, n: int, times: list[int]) -> torch.Tensor:
     """x̂_0 at times, then x_0: n × (times + 1) rows of pictures, datum by datum."""
     x0, eps, chain = of.x0(n), of.noise(n)(0), of.diffusion.chain

@@ -82,7 +82,7 @@ def _extractor(name: str, of: Trained) -> Space:
     return Inception()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _nearest(of: Trained, samples: Tensor, space: Space, k: int) -> tuple[Tensor, Tensor]:
     """Distances n × k, smallest first, and the rows of the training data."""
     batch, size = of.subject.batch, of.subject.size("train")

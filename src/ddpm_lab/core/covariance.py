@@ -1,0 +1,233 @@
+"""Covariances as operators: what colours the noise of a reverse step, and what its divergence costs.
+
+The reverse step is a Gaussian p_θ(x_s | x_t) = N(μ, Σ). The best Σ for the means of a network is, for any s < t (law of total
+variance; Bao et al. 2022, Theorem 1),
+
+    Σ = λ² I + c² Cov(x_0 | x_t),
+
+λ² = β̃ and c the share of x_0 in the posterior mean for DDPM, and another pair for DDIM. So what a reverse variance knows of
+Cov(x_0 | x_t), a `DataCovariance`, becomes a `Covariance` once a sampler or a meter says λ² and c.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ddpm_lab.core.gaussian import Normal, kl_shift_nats, kl_spread_nats
+from ddpm_lab.core.types import Coefficient, Data
+
+
+class Divergence(NamedTuple):
+    """KL(q ‖ p) in nats, B rows each. Means over a row are nats per dimension of the data."""
+
+    shift: Tensor
+    """The share due to the means."""
+    spread: Tensor
+    """The share due to the covariances."""
+
+
+class Covariance(ABC):
+    """Σ of N(μ, Σ), one for each example."""
+
+    @abstractmethod
+    def colour(self, z: Data, max_std: float = math.inf) -> Data:
+        """Noise of this covariance from z ~ N(0, I), in no direction with a standard deviation above `max_std`."""
+
+    @abstractmethod
+    def divergence(self, q: Normal, mean: Data) -> Divergence:
+        """KL(q ‖ N(mean, Σ)) for q with one variance per example: ½ (tr Σ⁻¹ σ_q² − d + log det Σ/σ_q² + rᵀ Σ⁻¹ r)."""
+
+    @abstractmethod
+    def log_var(self) -> Tensor:
+        """log of the diagonal of Σ, which broadcasts with the data: for a decoder, whose dimensions are independent."""
+
+    def harmless(self, where: Tensor, log_var: Tensor) -> "Covariance":
+        """The same, but isotropic with `log_var` in examples `where` no divergence is used: overflow would reach a gradient. Only
+        those that are trained through need it."""
+        return self
+
+
+class DataCovariance(Protocol):
+    """What is known of Cov(x_0 | x_t), one for each example."""
+
+    def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
+        """c² Cov(x_0 | x_t) + noise · I. `nothing`: the log variance in directions where no variance is left."""
+        ...
+
+
+def log_of(var: Tensor, nothing: Coefficient | float) -> Tensor:
+    """log var, or `nothing` where var ≤ 0."""
+    return torch.where(var > 0, var.log(), nothing)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal(Covariance):
+    """A variance for each dimension, or one for all: `logs`, log σ², broadcasts with the data."""
+
+    logs: Tensor
+
+    def colour(self, z: Data, max_std: float = math.inf) -> Data:
+        return torch.exp(0.5 * self.logs).clamp(max=max_std) * z
+
+    def divergence(self, q: Normal, mean: Data) -> Divergence:
+        p = Normal(mean, self.logs)
+        return Divergence(kl_shift_nats(q, p), kl_spread_nats(q, p))
+
+    def log_var(self) -> Tensor:
+        return self.logs
+
+    def harmless(self, where: Tensor, log_var: Tensor) -> Covariance:
+        return Diagonal(torch.where(where, log_var, self.logs))
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalOfData:
+    """Var(x_0 | x_t) of each dimension, or their mean."""
+
+    var: Tensor
+
+    def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
+        return Diagonal(log_of(noise + c**2 * self.var, nothing))
+
+
+@dataclass(frozen=True, eq=False)
+class Spectral(Covariance):
+    """A whole matrix by its eigenvectors: the columns of `vectors`, with the logs of their variances."""
+
+    logs: Float[Tensor, "B d"]
+    vectors: Float[Tensor, "B d d"]
+    shape: torch.Size
+
+    def _coordinates(self, x: Data) -> Float[Tensor, "B d"]:
+        return torch.einsum("bij,bi->bj", self.vectors, x.flatten(1).to(self.vectors))
+
+    def colour(self, z: Data, max_std: float = math.inf) -> Data:
+        along = torch.exp(0.5 * self.logs).clamp(max=max_std) * self._coordinates(z)
+        return torch.einsum("bij,bj->bi", self.vectors, along).reshape(z.shape).to(z)
+
+    def divergence(self, q: Normal, mean: Data) -> Divergence:
+        """In the basis of the eigenvectors Σ is diagonal, and q has the variance it had."""
+        here = Normal(self._coordinates(q.mean - mean), q.log_var.flatten(1).to(self.logs))
+        p = Normal(torch.zeros_like(here.mean), self.logs)
+        return Divergence(kl_shift_nats(here, p), kl_spread_nats(here, p))
+
+    def log_var(self) -> Tensor:
+        diagonal = torch.einsum("bij,bj->bi", self.vectors**2, self.logs.exp())
+        return diagonal.log().reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixOfData:
+    """Cov(x_0 | x_t) as a matrix, as an autograd engine gives it: its symmetric part, with eigenvalues limited to 0..`largest`,
+    since the Jacobian of a learned network is not quite symmetric, nor positive."""
+
+    matrix: Float[Tensor, "B d d"]
+    shape: torch.Size
+    largest: float = math.inf
+
+    def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
+        values, vectors = torch.linalg.eigh((self.matrix + self.matrix.mT) / 2)
+        var = row(noise, values) + row(c, values) ** 2 * values.clamp(0, self.largest)
+        return Spectral(log_of(var, row(nothing, values)), vectors, self.shape)
+
+
+def row(coefficient: Coefficient | float, like: Float[Tensor, "B m"]) -> Tensor:
+    """A coefficient of each example, or of all, as a column beside B × m numbers."""
+    value = torch.as_tensor(coefficient).to(like)
+    return value.reshape(-1, 1) if value.ndim else value
+
+
+class Ritz(NamedTuple):
+    """A start vector x in its Krylov space: x = Σ_i coordinates_i · basis_i, basis the Ritz vectors of Cov(x_0 | x_t)."""
+
+    values: Float[Tensor, "B m"]
+    coordinates: Float[Tensor, "B m"]
+    basis: Float[Tensor, "B m d"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProductsOfData:
+    """Cov(x_0 | x_t) known by its products with vectors, as in Krylov spaces of `steps` dimensions (Lanczos).
+
+    `product` need not be quite symmetric: every basis is orthogonalised in full (Arnoldi), so that the projected matrix's
+    symmetric part is the projection of the symmetric part. Its eigenvalues are limited to 0..`largest`. `probes`: P × B × …
+    vectors of ±1 for traces (Hutchinson 1990); None where none are asked for.
+    """
+
+    product: Callable[[Data], Data]
+    steps: int
+    largest: float = math.inf
+    probes: Tensor | None = None
+
+    def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
+        return Krylov(self, c, noise, nothing)
+
+    def ritz(self, x: Data) -> Ritz:
+        """The Krylov space that x begins. Once it is exhausted, further directions are zero and have no share of x."""
+        tiny = torch.finfo(torch.float64).tiny
+        norm = x.double().flatten(1).norm(dim=1, keepdim=True)
+        basis, products = [x.double().flatten(1) / norm.clamp(min=tiny)], []
+        for j in range(self.steps):
+            products.append(self.product(basis[-1].reshape(x.shape).to(x)).flatten(1).double())
+            if j + 1 < self.steps:
+                basis.append(_orthogonal(products[-1], torch.stack(basis, 1)))
+        rows, images = torch.stack(basis, 1), torch.stack(products, 1)
+        projected = rows @ images.mT
+        values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
+        return Ritz(values.clamp(0, self.largest), norm * vectors[:, 0], vectors.mT @ rows)
+
+
+def _orthogonal(w: Float[Tensor, "B d"], basis: Float[Tensor, "B m d"]) -> Float[Tensor, "B d"]:
+    """The direction of w that is new, of length 1; zero where there is none. Gram-Schmidt twice is enough (Kahan)."""
+    size = w.norm(dim=1, keepdim=True)
+    for _ in range(2):
+        w = w - torch.einsum("bmd,bm->bd", basis, torch.einsum("bmd,bd->bm", basis, w))
+    left = w.norm(dim=1, keepdim=True)
+    return torch.where(left > 1e-7 * size, w / left.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Krylov(Covariance):
+    """c² Cov(x_0 | x_t) + noise · I by Lanczos: a function f of Σ acts on x as f of the Ritz values on x's coordinates."""
+
+    data: ProductsOfData
+    c: Coefficient
+    noise: Coefficient
+    nothing: Coefficient | float
+
+    def _logs(self, values: Float[Tensor, "B m"]) -> Float[Tensor, "B m"]:
+        return log_of(row(self.noise, values) + row(self.c, values) ** 2 * values, row(self.nothing, values))
+
+    def colour(self, z: Data, max_std: float = math.inf) -> Data:
+        """Σ^½ z."""
+        ritz = self.data.ritz(z)
+        along = torch.exp(0.5 * self._logs(ritz.values)).clamp(max=max_std) * ritz.coordinates
+        return torch.einsum("bm,bmd->bd", along, ritz.basis).reshape(z.shape).to(z)
+
+    def divergence(self, q: Normal, mean: Data) -> Divergence:
+        """rᵀ Σ⁻¹ r from the Krylov space of r. The trace of f(Σ) = ½ (σ_q² Σ⁻¹ − 1 + log Σ/σ_q²) by stochastic Lanczos
+        quadrature (Ubaru, Chen & Saad 2017): the mean over probes v of vᵀ f(Σ) v."""
+        size, ritz = mean[0].numel(), self.data.ritz(q.mean - mean)
+        p = Normal(torch.zeros_like(ritz.values), self._logs(ritz.values))
+        shift = kl_shift_nats(Normal(ritz.coordinates, p.log_var), p).sum(1, keepdim=True) / size
+        assert self.data.probes is not None, "a meter draws as many as the variance names"
+        spreads = [self._trace(row(q.log_var, ritz.values), probe) / size for probe in self.data.probes]
+        return Divergence(shift, torch.stack(spreads).mean(0))
+
+    def _trace(self, q_log_var: Tensor, probe: Data) -> Float[Tensor, "B 1"]:
+        ritz = self.data.ritz(probe)
+        q, p = (Normal(torch.zeros_like(ritz.values), logs) for logs in (q_log_var, self._logs(ritz.values)))
+        return (ritz.coordinates**2 * kl_spread_nats(q, p)).sum(1, keepdim=True)
+
+    def log_var(self) -> Tensor:
+        """Of each example the mean over its dimensions, estimated by the probes."""
+        assert self.data.probes is not None, "a meter draws as many as the variance names"
+        means = [(probe * self.data.product(probe)).flatten(1).mean(1, keepdim=True) for probe in self.data.probes]
+        logs = self._logs(torch.stack(means).mean(0).clamp(0, self.data.largest))
+        return logs.reshape(-1, *[1] * (self.data.probes.ndim - 2))

@@ -1,0 +1,120 @@
+"""Reverse variances from the network's Jacobian alone, by Tweedie's formula of second order:
+
+    Cov(x_0 | x_t) = (1 − ᾱ_t)/√ᾱ_t ∂E[x_0 | x_t]/∂x_t
+
+No head is trained, and nothing is averaged over data. As far as x̂_0 is E[x_0 | x_t], Σ* = β̃ I + c² Cov(x_0 | x_t) is the best
+Gaussian reverse covariance there is. Products are with the transposed Jacobian, one backward pass each: the Jacobian of a
+posterior mean is symmetric, and of that of a network the symmetric part is taken.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddpm_lab.core import rng
+from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, MatrixOfData, ProductsOfData
+from ddpm_lab.core.transfer import to_device
+from ddpm_lab.core.types import Data
+from ddpm_lab.core.variance import OfData, Seen
+from ddpm_lab.domains import Given, NonNegativeInt, PositiveFloat, PositiveInt, checked
+
+
+class OfJacobian(OfData):
+    """`largest`: the largest eigenvalue of the data's covariance, which that of E Cov(x_0 | x_t) cannot exceed. Of a learned
+    network the Jacobian has eigenvalues far outside 0..`largest`, from which few-step samples diverge."""
+
+    differentiates = True
+    needs_signal = True
+
+
+def data_product(seen: Seen) -> Callable[[Data], Data]:
+    """v ↦ Cov(x_0 | x_t) v, by Tweedie's formula of second order."""
+    pullback, at_t = seen.pullback, seen.step.at_t
+    assert pullback is not None, "GaussianDiffusion.look gives it"
+    return lambda v: at_t.noise_scale**2 / at_t.signal_scale * pullback(v)
+
+
+@checked
+class Hutchinson(OfJacobian):
+    """The diagonal of Cov(x_0 | x_t), estimated by the mean of v ⊙ Cov(x_0 | x_t) v over vectors v of ±1 (Bekas, Kokiopoulou &
+    Saad 2007). The `n_probes` vectors of a time are fixed by `seed` and the same for all data: Σ is a function of (x_t, t), so
+    the model has a likelihood, and what the probes miss is part of it. `clip_cov` limits variances to [0, 1], which data in
+    [−1, 1] cannot leave; else they are at least 0."""
+
+    def __init__(
+        self,
+        n_probes: PositiveInt = 1,
+        seed: NonNegativeInt = 0,
+        clip_cov: bool = True,
+        max_last_noise: PositiveFloat | None = None,
+    ) -> None:
+        super().__init__(max_last_noise)
+        self.n_probes, self.seed, self.clip_cov = n_probes, seed, clip_cov
+        self._drawn: dict[int, Tensor] = {}
+
+    def products(self, size: int) -> int:
+        return self.n_probes
+
+    def data_covariance(self, seen: Seen) -> DataCovariance:
+        product = data_product(seen)
+        found = torch.stack([v * product(v) for v in self._probes(seen)]).mean(0)
+        return DiagonalOfData(found.clamp(0, 1) if self.clip_cov else found.clamp(min=0))
+
+    def _probes(self, seen: Seen) -> Tensor:
+        """P × B × …, those of each example's time. Times on a device are waited for."""
+        shape, times = seen.xt.shape[1:], seen.step.t.flatten().long().tolist()
+        for t in set(times) - self._drawn.keys():
+            self._drawn[t] = rng.signs(self.seed, "variance_probe", t, 0, self.n_probes, shape).to(torch.int8)
+        drawn = torch.stack([self._drawn[t] for t in times], 1)
+        return to_device(drawn, seen.xt.device).to(seen.xt.dtype).expand(-1, len(seen.xt), *shape)
+
+
+@checked
+class Lanczos(OfJacobian):
+    """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured. Bits/dim use those
+    of `bound_steps` dimensions that begin with the error of the mean, and with `probes` random vectors per datum and term. What
+    the random vectors miss is in the standard error; what more dimensions would change is not."""
+
+    def __init__(
+        self,
+        largest: Given[float],
+        steps: PositiveInt = 3,
+        bound_steps: PositiveInt = 12,
+        probes: PositiveInt = 1,
+        max_last_noise: PositiveFloat | None = None,
+    ) -> None:
+        super().__init__(max_last_noise)
+        self.largest, self.steps, self.bound_steps, self.probes = largest, steps, bound_steps, probes
+
+    def products(self, size: int) -> int:
+        return min(self.steps, size)
+
+    def data_covariance(self, seen: Seen) -> DataCovariance:
+        steps = min(self.steps if seen.probes is None else self.bound_steps, seen.xt[0].numel())
+        return ProductsOfData(data_product(seen), steps, self.largest, seen.probes)
+
+
+@checked
+class Exact(OfJacobian):
+    """All of Cov(x_0 | x_t), the whole Jacobian by a backward pass per dimension of the data, and its eigenvectors. For at most
+    `MOST` dimensions."""
+
+    def __init__(self, largest: Given[float], max_last_noise: PositiveFloat | None = None) -> None:
+        super().__init__(max_last_noise)
+        self.largest = largest
+
+    def products(self, size: int) -> int:
+        return size
+
+    def data_covariance(self, seen: Seen) -> DataCovariance:
+        product, like, rows = data_product(seen), torch.zeros_like(seen.xt), []
+        for i in range(like[0].numel()):
+            one = like.clone()
+            one.flatten(1)[:, i] = 1
+            rows.append(product(one).flatten(1).double())
+        return MatrixOfData(torch.stack(rows, 1), seen.xt.shape, self.largest)
+
+
+MOST = 256
+"""Dimensions of data whose matrices are taken whole."""
