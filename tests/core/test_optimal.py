@@ -8,6 +8,7 @@ import torch
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.analytic import Analytic
+from ddpm_lab.core.jacobian import Hutchinson
 from ddpm_lab.core.optimal import LOG_VARIANCES, Costs, Errors, cheapest, costs, decoder_cost
 from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import cosine, linear, zero_terminal_snr
@@ -164,9 +165,9 @@ def test_decoder_between_the_variances_that_were_measured():
 
 def test_only_variances_of_the_time_alone_have_such_costs():
     errors = Errors(torch.ones(20, dtype=F64), None)
-    for name in ("learned_range", "learned_diagonal"):
-        with pytest.raises(Incompatible, match="x_t"):
-            costs(linear(20), make("variance", name), errors)
+    for variance in (make("variance", "learned_range"), make("variance", "learned_diagonal"), Hutchinson()):
+        with pytest.raises(Incompatible, match=f"{type(variance).__name__}.*x_t"):
+            costs(linear(20), variance, errors)
 
 
 @pytest.mark.parametrize("sampler", [Ancestral, DDIM])
