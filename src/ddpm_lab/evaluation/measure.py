@@ -29,6 +29,7 @@ WRITTEN = {
     "bound_*.csv": "every term",
     "per_datum_*.npz": "the bound of each datum",
     "gamma*.csv": "Γ and the variance of x_0 given x_t",
+    "times_*.csv": "the times of spacing=optimal",
     "samples_*.png": "samples",
     SUMS: "the sha256 of what compare.py reads",
 }

@@ -27,6 +27,7 @@ from ddpm_lab.models.compiling import compile_by
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
+from ddpm_lab.models.optimal import times_record
 
 
 class Diffusion(Model):
@@ -138,7 +139,7 @@ class Diffusion(Model):
         other.guidance = guidance or self.guidance
         other.guidance.check(self.classes)
         if eta is not None:
-            chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip)
+            chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip, optimal=chosen.optimal)
         if steps is not None:
             chosen = copy.copy(chosen)
             chosen.steps = min(steps, self.diffusion.schedule.T)
@@ -188,6 +189,7 @@ class Diffusion(Model):
             "steps": self.sample_steps,
             **({} if calls == self.sample_steps else {"calls": calls}),
             "spacing": sampler.spacing,
+            **times_record(sampler, self.diffusion.schedule.T),
             "eta": None,
             **sampler.settings,
             "variance": named(variance) if sampler.uses(variance) else None,
