@@ -183,16 +183,19 @@ class Diffusion(Model):
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance
-        calls = sampler.calls(sampler.chain(self.diffusion.schedule))
+        chain, products = sampler.chain(self.diffusion.schedule), getattr(variance, "products", 0)
+        calls, used = sampler.calls(chain), sampler.uses(variance)
+        products *= used and sum(map(sampler.adds_noise, chain.steps_down()))
         return {
             "sampler": named(sampler),
             "steps": self.sample_steps,
             **({} if calls == self.sample_steps else {"calls": calls}),
+            **({"products": products} if products else {}),
             "spacing": sampler.spacing,
             **times_record(sampler, self.diffusion.schedule.T),
             "eta": None,
             **sampler.settings,
-            "variance": named(variance) if sampler.uses(variance) else None,
+            "variance": named(variance) if used else None,
             "clip": self.diffusion.clips_x0(sampler.clip),
             "T": self.diffusion.schedule.T,
             **self._condition_record(),
