@@ -60,8 +60,8 @@ class Evaluated:
     """Checkpoint, weights, step and seed."""
     results: list[Result] = field(default_factory=list)
     scores: dict[str, Result] = field(default_factory=dict)
-    """The numbers of the tables over choices: `BOUND` of the chain on which samples are drawn, `DISTANCE` of all samples, `SECONDS`
-    that they took, where known."""
+    """The numbers of the tables over choices: `BOUND` of the chain on which samples are drawn; `DISTANCE` of all samples, and
+    the `SECONDS` that they took, where known."""
     bounds: list[Bound] = field(default_factory=list)
     per_datum: dict[str, PerDatum] = field(default_factory=dict)
     """By the key of the number that they add up to."""
