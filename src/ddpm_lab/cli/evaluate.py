@@ -28,6 +28,11 @@ def _main(argv: list[str]) -> None:
         printed(argv, dirs, EVALUATE)
         return
     argv, notes = canonical(argv, dirs)
+    if any(word.startswith("variance=") and "all" in word.partition("=")[2].split(",") for word in argv):
+        from ddpm_lab.config.ladder import with_all_variances  # imports torch
+
+        argv, of_all = with_all_variances(argv, dirs)
+        notes += of_all
     typed = {word.partition("=")[0] for word in argv}
 
     def check(cfg: Any, dirs: Sequence[Path], sweep: bool) -> None:
