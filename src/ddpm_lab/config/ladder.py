@@ -1,7 +1,8 @@
 """`variance=all` of evaluate.py: every reverse variance that a trained network can be asked.
 
 An option says itself what it needs, by attributes of its class, which all may lack: `n_outputs` (2: the network must have been
-trained to supply it), `needs_head` (RUN/heads/OPTION must exist), and `left_out_of_all` (why `all` never means it).
+trained to supply it), `needs_signal` (it is not defined where ᾱ_T = 0), `needs_head` (RUN/heads/OPTION must exist), and
+`left_out_of_all` (why `all` never means it).
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from ddpm_lab.config.evaluated import trained_by
 from ddpm_lab.config.flags import read_command_line
-from ddpm_lab.config.instantiate import permit, resolve_target
-from ddpm_lab.config.nested import plain
+from ddpm_lab.config.instantiate import instantiate, permit, resolve_target
+from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options
 from ddpm_lab.errors import UserError
 
@@ -52,22 +53,25 @@ def _left_out(ckpt: str, dirs: Sequence[Path]) -> dict[str, str]:
     trained, _, folder = trained_by(ckpt)
     if "variance" not in (own := plain(trained)):
         raise UserError(f"variance=all: the model of {ckpt} has no variance; leave it out")
-    learned = _n_outputs(own["variance"]["_target_"]) == 2
+    of_run = own["variance"]["_target_"]
     reasons: dict[str, str] = {}
     for option in dict.fromkeys([*options("variance", dirs[1:]), *options("variance", dirs)]):
         name = content("variance", option, dirs).get("_target_")
-        if name in (None, OWN):
-            continue
-        variance = resolve_target(name, "variance")
-        reasons[option] = getattr(variance, "left_out_of_all", "")
-        if _n_outputs(name) == 2 and learned and name == own["variance"]["_target_"]:
-            del reasons[option]  # it is the run's own
-        elif _n_outputs(name) == 2:
-            reasons[option] = "the network was not trained to supply it"
-        elif getattr(variance, "needs_head", False) and not (folder and (folder / "heads" / option).is_dir()):
-            reasons[option] = "not trained: there is no heads/ of that name in the run"
-    return reasons | {OWN: "" if learned else "not learned by every run"}
+        if name not in (None, OWN) and not (name == of_run and _learned(name)):
+            reasons[option] = _why(name, own, folder and folder / "heads" / option)
+    return reasons | {OWN: "" if _learned(of_run) else "not learned by every run"}
 
 
-def _n_outputs(name: str) -> int:
-    return getattr(resolve_target(name, "variance"), "n_outputs", 1)
+def _why(name: str, own: Config, head: Path | None) -> str:
+    variance = resolve_target(name, "variance")
+    if _learned(name):
+        return "the network was not trained to supply it"
+    if getattr(variance, "needs_head", False) and not (head and head.is_dir()):
+        return "the run has no such head"
+    if getattr(variance, "needs_signal", False) and instantiate(own, "schedule").reaches_zero:
+        return "not defined where ᾱ_T = 0"
+    return getattr(variance, "left_out_of_all", "")
+
+
+def _learned(name: str) -> bool:
+    return getattr(resolve_target(name, "variance"), "n_outputs", 1) == 2

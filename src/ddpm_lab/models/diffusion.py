@@ -1,6 +1,7 @@
 """Denoising diffusion as a model: network, process, loss, choice of timesteps and sampler."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -183,9 +184,10 @@ class Diffusion(Model):
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance
-        chain, products = sampler.chain(self.diffusion.schedule), getattr(variance, "products", 0)
-        calls, used = sampler.calls(chain), sampler.uses(variance)
-        products *= used and sum(map(sampler.adds_noise, chain.steps_down()))
+        chain, used = sampler.chain(self.diffusion.schedule), sampler.uses(variance)
+        calls, products = sampler.calls(chain), variance.products(math.prod(self.shape)) if used else 0
+        if products:
+            products *= sum(map(sampler.adds_noise, chain.steps_down()))
         return {
             "sampler": named(sampler),
             "steps": self.sample_steps,
