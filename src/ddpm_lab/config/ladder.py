@@ -1,12 +1,14 @@
 """`variance=all` of evaluate.py: every reverse variance that a trained network can be asked.
 
-An option says itself what it needs, by attributes of its class, which all may lack: `n_outputs` (2: the network must have been
-trained to supply it), `needs_signal` (it is not defined where ᾱ_T = 0), `needs_head` (RUN/heads/OPTION must exist), and
-`left_out_of_all` (why `all` never means it).
+An option says itself what it needs, by attributes of its class, which may lack each of them: `n_outputs` (2: the network must
+have been trained to supply it), `needs_signal` (it is not defined where ᾱ_T = 0), and `left_out_of_all` (why `all` never means
+it). One whose signature names a `head` needs the folder RUN/heads/OPTION.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ddpm_lab.config.evaluated import trained_by
 from ddpm_lab.config.flags import read_command_line
@@ -66,7 +68,7 @@ def _why(name: str, own: Config, head: Path | None) -> str:
     variance = resolve_target(name, "variance")
     if _learned(name):
         return "the network was not trained to supply it"
-    if getattr(variance, "needs_head", False) and not (head and head.is_dir()):
+    if _of_head(variance) and not (head and head.is_dir()):
         return "the run has no such head"
     if getattr(variance, "needs_signal", False) and instantiate(own, "schedule").reaches_zero:
         return "not defined where ᾱ_T = 0"
@@ -74,4 +76,9 @@ def _why(name: str, own: Config, head: Path | None) -> str:
 
 
 def _learned(name: str) -> bool:
-    return getattr(resolve_target(name, "variance"), "n_outputs", 1) == 2
+    variance = resolve_target(name, "variance")
+    return getattr(variance, "n_outputs", 1) == 2 and not _of_head(variance)
+
+
+def _of_head(variance: Callable[..., Any]) -> bool:
+    return "head" in inspect.signature(variance).parameters
