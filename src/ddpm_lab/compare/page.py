@@ -14,9 +14,9 @@ from markupsafe import Markup
 from ddpm_lab.compare import figures
 from ddpm_lab.compare.choices import MISSING, ComparedChoice
 from ddpm_lab.compare.judge import Verdict
-from ddpm_lab.compare.printed import choice_table, effect_table, head, mean_cell
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study
 from ddpm_lab.compare.run_folder import nested
+from ddpm_lab.compare.tables import choice_table, effect_table, head, mean_cell
 from ddpm_lab.compare.words import AVERAGED, cautions, statements
 from ddpm_lab.metrics.record import line
 
