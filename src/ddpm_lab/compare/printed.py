@@ -10,7 +10,7 @@ from ddpm_lab.compare import words
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.report import ComparisonReport, Study
-from ddpm_lab.compare.tables import Cell, Table, choice_table, cost_keys, costs_of
+from ddpm_lab.compare.tables import Cell, Table, choice_table, cost_keys, costs_of, equal_cost_table
 from ddpm_lab.files import write_text
 
 COPIED = "†"
@@ -33,14 +33,19 @@ def console(report: ComparisonReport) -> list[str]:
     """Tables, then what is supported."""
     lines: list[str] = []
     for study in report.studies:
-        heads, *rows = ["  ".join(cells) for cells in _padded(_marked(choice_table(study, study.main)))]
-        table = [heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
-        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *table, ""]
+        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_lines(choice_table(study, study.main)), ""]
         lines += [f"  {statement.text}" for statement in words.statements(study)]
+        if study.equal_cost:
+            lines += ["", f"{words.EQUAL_COST}:", "", *_lines(equal_cost_table(study)), ""]
         if study.effects:
             lines += [f"  {words.AVERAGED}", *(f"    {words.effect_sentence(effect)}" for effect in study.effects)]
         lines += [f"  note: {text}" for text in words.cautions(study)]
     return lines[1:] + [""] * bool(report.problems) + [f"note: {text}" for text in report.problems]
+
+
+def _lines(table: Table) -> list[str]:
+    heads, *rows = ["  ".join(cells) for cells in _padded(_marked(table))]
+    return [heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
 
 
 def _legend(study: Study, best: str = "* best mean") -> str:
@@ -147,9 +152,12 @@ def write_tables(report: ComparisonReport, folder: Path) -> None:
         table, legend = choice_table(study, study.main), _legend(study)
         md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(table), ""]
         md += [f"- {statement.text}" for statement in words.statements(study)]
+        if study.equal_cost:
+            md += ["", f"{words.EQUAL_COST}:", "", *_markdown(equal_cost_table(study))]
         if study.effects:
             md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
         md.append("")
         latex += [*_tex(table, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
+        latex += [*_tex(equal_cost_table(study), words.EQUAL_COST), ""] if study.equal_cost else []
     write_text(folder / "table.md", "\n".join(md).replace("<", "&lt;"))  # no HTML of a label
     write_text(folder / "table.tex", "\n".join(latex))

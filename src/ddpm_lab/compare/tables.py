@@ -1,12 +1,15 @@
 """Tables with the data by which their cells are sorted, marked and coloured."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ddpm_lab.compare import words
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
 from ddpm_lab.compare.effects import Effect
+from ddpm_lab.compare.equal_cost import VARIANCE, EqualCost
 from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.measures import SECONDS
 from ddpm_lab.compare.report import Study
 
 COSTS = {
@@ -15,6 +18,7 @@ COSTS = {
     "parameters": "parameters",
     "peak_memory_mib": "memory, MiB",
     "network_calls": "network calls a sample",
+    SECONDS: "sampling, s per 1,000",
 }
 
 
@@ -92,8 +96,10 @@ def costs_of(choice: ComparedChoice, key: str) -> list[float]:
 
 
 def _cost(run: ComparedRun, key: str) -> float | None:
-    """From the summary; the network calls of a sample from the records of scores."""
+    """From the summary; of a sample from the records of scores, and from the seconds that were measured."""
     value = run.run.summary.get(key)
+    if key == SECONDS:
+        value = run.numbers[key].value if key in run.numbers else None
     if key == "network_calls":
         records = [n.record for n in run.numbers.values() if n.record.get("reference") and n.record.get("sampler")]
         value = records[0].get("calls", records[0].get("steps")) if records else None
@@ -138,3 +144,30 @@ def _effect_cells(effect: Effect | None, digits: int) -> tuple[Cell, Cell]:
     one_way = f"{words.agreement(effect)} ({n})" if n > 1 else "1"
     settings = f"{effect.lower} of {n} lower: disagree" if effect.disagree else one_way
     return Cell(words.with_interval(value, effect.estimate, digits, True), value, note), Cell(settings, n)
+
+
+def equal_cost_table(study: Study) -> Table:
+    """A row for each choice, a column for each variance: the Fréchet distance of the one as a multiple of that of the other at
+    the same seconds, under the same sampler."""
+    rows: dict[ComparedChoice, dict[str, EqualCost]] = {}
+    for each in study.equal_cost:
+        rows.setdefault(each.choice, {})[each.other.variance] = each
+    others = list(dict.fromkeys(each.choice.first.flat[VARIANCE] for each in study.equal_cost))
+    made = []
+    for choice, by_variance in rows.items():
+        seconds = next(iter(by_variance.values())).seconds
+        cells = [_equal_cost_cell(by_variance[other]) if other in by_variance else Cell() for other in map(str, others)]
+        made.append((choice.label, [Cell(f"{seconds:,.3g}", seconds), *cells]))
+    return Table(["choice", "s per 1,000", *(f"against {other}" for other in others)], made)
+
+
+def _equal_cost_cell(compared: EqualCost) -> Cell:
+    log, verdict = compared.log_ratio, compared.verdict
+    if log is None:
+        low, high = (f"{end:,.3g}" for end in compared.span)
+        return Cell(f"outside {low} to {high} s", None, words.OUTSIDE, verdict=verdict)
+    low, high = (None if end is None else math.exp(end) for end in (log.low, log.high))
+    ratio = log._replace(value=math.exp(log.value), low=low, high=high)
+    said = f", {words.VERDICTS[verdict]}" * (verdict in (Verdict.BETTER, Verdict.WORSE))
+    note = words.VERDICTS[verdict] + ("" if compared.p is None else f", p = {compared.p:.2g} by Holm")
+    return Cell(words.with_interval(ratio.value, ratio, 2) + said, ratio.value, note, verdict=verdict)
