@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib import figure as of_matplotlib
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ddpm_lab.compare.figures import Entry, Figure
 from ddpm_lab.files import SUMS, is_as_written, replacing, write_sums
@@ -50,6 +50,9 @@ def drawn(shown: Figure) -> of_matplotlib.Figure:
         getattr(axes, f"set_{which}label")(_text(settings["title"]), fontsize=9)
         if settings.get("type") == "log":
             axes.set(**{f"{which}scale": "log"})
+            if "dtick" not in settings:  # not over many decades
+                for kind in ("major", "minor"):
+                    getattr(getattr(axes, f"{which}axis"), f"set_{kind}_formatter")(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e9ed")
     axes.set_axisbelow(True)

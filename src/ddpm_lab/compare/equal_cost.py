@@ -1,8 +1,8 @@
 """Reverse variances at equal seconds: the Fréchet distance of one choice against that of another variance at the same cost.
 
 Between its measured numbers of steps the distance of the other is taken as a power of its seconds: the logarithm of one is
-interpolated linearly over the logarithm of the other. Nothing is extrapolated: seconds that lie outside by no more than timings
-differ when they are repeated are compared with the nearest measured number, and others with none.
+interpolated linearly over the logarithm of the other. Nothing is extrapolated. Seconds outside of the measured ones by no more
+than `REPEATED` are compared with the nearest of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.statistics import Interval, holm, t_interval
 
 REPEATED = 0.05
-"""How far, of its logarithm, a timing may lie from the same one measured again."""
+"""By how much the logarithms of a timing and of its repetition may differ."""
 STEPS, VARIANCE = f"{EVALUATED}steps", f"{EVALUATED}variance"
 Points = Mapping[int, tuple[float, float]]
 """By seed the logarithms of seconds and distance."""
