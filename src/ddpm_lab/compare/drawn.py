@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib import figure as of_matplotlib
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from ddpm_lab.compare.figures import Entry, Figure
 from ddpm_lab.files import SUMS, is_as_written, replacing, write_sums
@@ -34,7 +34,7 @@ def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Pa
         title = unicodedata.normalize("NFKD", shown.title.partition(";")[0]).encode("ascii", "ignore").decode()
         path = folder / f"{i:02d}_{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')[:80]}.{kind}"
         stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab"}), replacing(path) as partial:
+        with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab", "axes.formatter.min_exponent": 4}), replacing(path) as partial:
             drawn(shown).savefig(partial, format=kind, dpi=200, metadata=stamp)
         written.append(path)
     write_sums(folder, [path.name for path in (*ours, *written)])
@@ -50,9 +50,6 @@ def drawn(shown: Figure) -> of_matplotlib.Figure:
         getattr(axes, f"set_{which}label")(_text(settings["title"]), fontsize=9)
         if settings.get("type") == "log":
             axes.set(**{f"{which}scale": "log"})
-            if "dtick" not in settings:  # not over many decades
-                for kind in ("major", "minor"):
-                    getattr(getattr(axes, f"{which}axis"), f"set_{kind}_formatter")(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e9ed")
     axes.set_axisbelow(True)
