@@ -103,7 +103,7 @@ def title(group: Sequence[Evaluated], score: str) -> str:
     result = group[0].scores[score]
     if score == SECONDS:
         where = {name: result.record[name] for name in ("device", "cpu", "threads", "batch", "processes")}
-        return f"{LABEL} ({', '.join(f'{name} {value}' for name, value in where.items())})"
+        return f"{LABEL} ({result.record['n']:,} samples; {', '.join(f'{name} {value}' for name, value in where.items())})"
     spacings = {arm.scores[score].record.get("spacing") for arm in group if few_steps([arm], score)}
     spacing = f", {' and '.join(sorted(map(str, spacings)))} spacing" if spacings else ""
     if score == DISTANCE or "sampler" not in group[0].choice.names:
