@@ -222,7 +222,7 @@ def parse(program: str, argv: list[str]) -> None:
     elif program == "train":
         assert preflight(canonical(argv, dirs)[0], dirs)
     else:
-        argv = evaluate.with_own_parts(canonical(argv, dirs)[0], dirs)
+        argv = evaluate.with_own_parts(evaluate.with_variances(canonical(argv, dirs)[0], dirs)[0], dirs)
         typed = {word.partition("=")[0] for word in argv}
         others = {"sample": completed_for_samples, "figures": completed_for_figures}
         check = others.get(program) or functools.partial(completed, typed=typed)

@@ -31,7 +31,7 @@ MAY_ENTER = {
     "metrics": {"core.rng", "core.grey", "ranks"},
     "models": {"core", "likelihood", "nets", "ranks"},
     "training": {"core", "models", "metrics", "pictures", "ranks", "cores"},
-    "evaluation": {"core", "likelihood", "models", "metrics", "data", "pictures", "ranks"},
+    "evaluation": {"core", "likelihood", "models", "metrics", "data", "pictures", "ranks", "cores"},
     "compare": {"metrics.record"},
     "sweeps": {"processes"},
 }

@@ -13,6 +13,7 @@ from ddpm_lab.core.analytic import Analytic
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.sampler import draw
 from ddpm_lab.core.schedule import linear
+from ddpm_lab.likelihood.at_times import ErrorMeter
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.gamma import GammaMeter
@@ -79,6 +80,7 @@ METERS = {
         diffusion, diffusion.chain, torch.tensor([0.0] + [1 / (T - 1)] * (T - 1), dtype=torch.float64), k=3, batch=16
     ),
     "gamma": lambda diffusion: GammaMeter(diffusion, (2, 5, 12), batch=16),
+    "errors": lambda diffusion: ErrorMeter(diffusion, (2, 5, 12), batch=16),
 }
 
 

@@ -23,6 +23,7 @@ REFUSED = {
     "loss=min_snr variance=learned_range": ("loss=min_snr", "variance=learned_range", "loss=hybrid or loss=vlb"),
     "loss=hybrid variance=interpolated": ("loss=hybrid", "variance=learned_diagonal or variance=learned_range"),
     "schedule=jsd prediction=v sampler.spacing=leading sampler.steps=50": ("schedule=jsd", "spacing=leading"),
+    "sampler.spacing=optimal sampler.steps=10": ("sampler=ancestral", "spacing=optimal", "steps=10", "trailing", "karras"),
     "sampler.steps=2000": ("steps=2000", "T=1000", "1 to 1000"),
     "experiment=gaussian_mixture sampler.clip=true": ("clip",),
     "metrics=classifier data=celeba net=unet": ("metrics=classifier", "data=celeba", "metrics=inception or metrics=pixels",

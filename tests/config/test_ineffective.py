@@ -92,6 +92,11 @@ def test_keys_that_act_are_not_reported(base):
     assert ineffective([(base, active)]) == []
 
 
+def test_data_for_optimal_times_act_under_any_variance():
+    fixed = {"variance._target_": BETA, "sampler.spacing": "optimal"}
+    assert ineffective([(edited(EVALUATE, fixed), {"gamma.n"})]) == []
+
+
 def test_turning_something_off_needs_nothing_to_act_on():
     assert ineffective([(edited(EVALUATE, {"nll.train_stride": 0, "nll.chain": "sampler"}), {"nll.train_stride"})]) == []
 

@@ -154,8 +154,8 @@ def relative_error(model: VarianceHead, mixture: Mixture) -> float:
 
 
 LIMITS = {(NPR, 2): 0.1, (SN, 2): 0.1, (OCM, 2): 0.05, (NPR, 16): 0.12, (SN, 16): 0.22, (OCM, 16): 0.09}
-"""Noise of the targets leaves this much after so few steps, most of it to SN: measured 0.067, 0.074, 0.034, 0.089, 0.189, 0.065.
-The mean over x_t at each time is off by 0.25."""
+"""Noise of the targets leaves this much after so few steps, most of it to SN: 0.067, 0.074, 0.034, 0.089, 0.189 and 0.065 were
+measured. The mean over x_t at each time is off by 0.25."""
 
 
 @pytest.mark.slow

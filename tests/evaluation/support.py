@@ -50,6 +50,11 @@ class Evaluation(NamedTuple):
         return self.results(arm)[key]["record"]
 
 
+def scored(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without durations, which no two measurements share."""
+    return [arm | {"results": [r for r in arm["results"] if r["key"] != "sampling_seconds"]} for arm in arms]
+
+
 def evaluate(ckpt: Path | str, *arguments: str, start: list[str] = FEW, run: Path | None = None) -> Evaluation:
     """Of an argument that is given twice the later one counts. What comes back is that of the first run, or of `run`. Raises
     SystemExit as the command exits."""

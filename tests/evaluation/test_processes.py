@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import ROOT, environment
 
-from .support import BROKEN, copied, evaluate, kept
+from .support import BROKEN, copied, evaluate, kept, scored
 
 ASK = ["variance=beta,analytic", "gamma.n=4"]
 MORE = [
@@ -28,7 +28,11 @@ def test_two_processes_give_the_numbers_of_one_to_the_bit(more, run, tmp_path):
     one = evaluate(run, "-m", *ASK, *more, start=BROKEN)
     done = torchrun("-m", f"ckpt={two}", *BROKEN, *ASK, *more)
     assert done.returncode == 0, done.stderr
-    assert json.loads((two / "eval" / "e" / "evaluation.json").read_text())["arms"] == one.arms
+    told = json.loads((two / "eval" / "e" / "evaluation.json").read_text())["arms"]
+    assert scored(told) == scored(one.arms)
+    for arms, processes in ((told, 2), (one.arms, 1)):
+        seconds = [r["record"] for arm in arms for r in arm["results"] if r["key"] == "sampling_seconds"]
+        assert [record["processes"] for record in seconds] == [processes] * 2
     for arm in one.arms:
         for name in arm["per_datum"].values():
             assert (two / "eval" / "e" / name).read_bytes() == (one.folder / name).read_bytes()

@@ -59,7 +59,7 @@ def test_pieces_are_kept_and_seeds_of_a_sweep_stand_side_by_side(tiny):
     assert told.value("pixels_fd", 0) != told.value("pixels_fd", 1)
     assert (len(kept(tiny, "bound")), len(kept(tiny, "samples"))) == (2, 2)
     table = (told.folder / "table.md").read_text()
-    assert [table.count(f"seed={seed}") for seed in (0, 1)] == [2, 2]
+    assert [table.count(f"seed={seed}") for seed in (0, 1)] == [3, 3]
     assert "spacing" not in table
     assert "variance" not in table
     assert "exact likelihood" in table

@@ -28,6 +28,7 @@ def _main(argv: list[str]) -> None:
         printed(argv, dirs, EVALUATE)
         return
     argv, notes = canonical(argv, dirs)
+    argv, of_all = with_variances(argv, dirs)
     typed = {word.partition("=")[0] for word in argv}
 
     def check(cfg: Any, dirs: Sequence[Path], sweep: bool) -> None:
@@ -40,9 +41,18 @@ def _main(argv: list[str]) -> None:
         raise UserError("evaluate.py shows nothing of Hydra's own; its keys are in --help")
     from ddpm_lab.config.build_evaluation import evaluate_all
 
-    print("".join(f"{note}\n" for note in notes), end="")
+    print("".join(f"{note}\n" for note in [*notes, *of_all]), end="")
     if not evaluate_all([arm.config for arm in arms]):
         sys.exit(3)
+
+
+def with_variances(argv: list[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """With what `variance=all` stands for, if it is there, and a line about it."""
+    if not any(word.startswith("variance=") and "all" in word.partition("=")[2].split(",") for word in argv):
+        return argv, []
+    from ddpm_lab.config.ladder import with_all_variances  # imports torch
+
+    return with_all_variances(argv, dirs)
 
 
 def with_own_parts(argv: list[str], dirs: Sequence[Path]) -> list[str]:

@@ -18,6 +18,7 @@ UNUSED = {
     NumberKind.CHAIN_BOUND: {SAMPLER, GUIDANCE},
     NumberKind.FLOW: {SAMPLER, STEPS, VARIANCE, GUIDANCE},
     NumberKind.SAMPLES: set(),
+    NumberKind.DURATION: set(),
     NumberKind.OTHER: set(),
 }
 """Parts of the choice of sampling that a kind of number never depends on."""
@@ -42,7 +43,7 @@ def copies(
     """Each choice whose number must equal that of an earlier choice. `numbers`: by choice and seed, the baseline first."""
     originals: dict[frozenset[tuple[str, str]], list[ComparedChoice]] = {}
     made: dict[ComparedChoice, Copy] = {}
-    for choice in numbers if measure.kind is not NumberKind.OTHER else ():
+    for choice in numbers if measure.kind not in (NumberKind.DURATION, NumberKind.OTHER) else ():
         rest = frozenset((key, as_yaml(value)) for key, value in choice.first.flat.items() if _part(key) is None)
         alike = originals.setdefault(rest, [])
         for other in alike:

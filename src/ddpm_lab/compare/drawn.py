@@ -34,7 +34,7 @@ def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Pa
         title = unicodedata.normalize("NFKD", shown.title.partition(";")[0]).encode("ascii", "ignore").decode()
         path = folder / f"{i:02d}_{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')[:80]}.{kind}"
         stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab"}), replacing(path) as partial:
+        with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab", "axes.formatter.min_exponent": 4}), replacing(path) as partial:
             drawn(shown).savefig(partial, format=kind, dpi=200, metadata=stamp)
         written.append(path)
     write_sums(folder, [path.name for path in (*ours, *written)])

@@ -3,13 +3,14 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
+from ddpm_lab.compare.equal_cost import curves
 from ddpm_lab.compare.judge import Column, Verdict
 from ddpm_lab.compare.measures import NumberKind, measure_of
 from ddpm_lab.compare.report import Study
@@ -17,6 +18,7 @@ from ddpm_lab.compare.run_folder import DescribedCurve, columns
 from ddpm_lab.compare.statistics import Interval
 from ddpm_lab.compare.words import VERDICTS, decimal, digits_of, interval
 
+MOST_LINES = 12
 POINTS = 200
 """Of a line at most."""
 BOUND = "val/bound_bpd"
@@ -58,7 +60,7 @@ def entry(study: Study, choice: ComparedChoice, text: str, **shown: Any) -> Entr
 
 def crowded(study: Study) -> bool:
     """More choices than a legend or bands can show; hovering still names each line."""
-    return len(study.compared.choices) > 12
+    return len(study.compared.choices) > MOST_LINES
 
 
 def _ends(estimate: Interval) -> dict[str, float | None]:
@@ -129,6 +131,21 @@ def pareto(study: Study) -> Figure | None:
     made = Figure("plane", f"{title}: lower left is better", alt, data, axis(fd.measure.label), axis(bpd.measure.label), 420)
     made.wide, made.legend, made.front = True, not crowded(study), sorted(points[choice] for choice in front)
     return made
+
+
+def distance_over_seconds(study: Study) -> Figure | None:
+    """The Fréchet distance against seconds per 1,000 samples, a line over the numbers of steps of each variance."""
+    data = []
+    for curve in curves(study.compared, study.columns):
+        first, n = next(iter(curve.points)), min(map(len, curve.points.values()))
+        seconds, distances = np.exp([np.mean(list(points.values()), axis=0) for points in curve.points.values()]).T
+        data.append(_line(study, first, seconds.tolist(), distances, f"geometric mean of {n}" if n > 1 else "one seed"))
+        data[-1]["name"] = html.escape(curve.label, quote=False)
+    title = "Fréchet distance against seconds"
+    alt = f"{title} per 1,000 samples on log scales, a line over numbers of steps for each of {len(data)} choices."
+    x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis("Fréchet distance", type="log")
+    made = _lines(study, f"{title}: a line over numbers of steps; lower left is better", alt, data, x, y, 420)
+    return made and replace(made, legend=len(data) <= MOST_LINES)
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:

@@ -14,6 +14,7 @@ class NumberKind(Enum):
     CHAIN_BOUND = "bound over the sampler's steps"
     FLOW = "likelihood by the probability flow"
     SAMPLES = "samples"
+    DURATION = "seconds, which are no score"
     OTHER = "parts of a number, floors, numbers of other packages"
 
 
@@ -59,6 +60,8 @@ SCORES = {
     "recognised": ("recognised", 1, False),
 }
 """Label, direction, and whether a verdict is given."""
+SECONDS = "sampling_seconds"
+"""Of evaluation, per 1,000 samples."""
 
 
 def measure_of(key: str) -> Measure:
@@ -71,6 +74,8 @@ def known_measure(key: str) -> Measure | None:
     if key in BITS_PER_DIM:
         label, kind = BITS_PER_DIM[key]
         return Measure(key, label, -1, True, kind)
+    if key == SECONDS:
+        return Measure(key, "sampling, s per 1,000", 0, False, NumberKind.DURATION)
     part = re.fullmatch(r"(?:(bound|bound_chain)_)?([a-z]+?)(?:_bpd)?", key)
     if part and part[2] in BOUND_PARTS:
         chain = ", the sampler's steps" if part[1] == "bound_chain" else ""

@@ -14,10 +14,10 @@ from markupsafe import Markup
 from ddpm_lab.compare import figures
 from ddpm_lab.compare.choices import MISSING, ComparedChoice
 from ddpm_lab.compare.judge import Verdict
-from ddpm_lab.compare.printed import choice_table, effect_table, head, mean_cell
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study
 from ddpm_lab.compare.run_folder import nested
-from ddpm_lab.compare.words import AVERAGED, cautions, statements
+from ddpm_lab.compare.tables import choice_table, effect_table, equal_cost_table, head, mean_cell
+from ddpm_lab.compare.words import AVERAGED, EQUAL_COST, cautions, statements
 from ddpm_lab.metrics.record import line
 
 MOST_PICTURES = 24
@@ -30,7 +30,19 @@ def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
     """Reads pictures and curves: what cannot be read is added to the problems of the runs."""
     loader = PackageLoader("ddpm_lab.compare", ".")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    called = (cautions, choice_table, effect_table, environment, figure_json, head, line, matrix, mean_cell, same_noise)
+    called = (
+        cautions,
+        choice_table,
+        effect_table,
+        equal_cost_table,
+        environment,
+        figure_json,
+        head,
+        line,
+        matrix,
+        mean_cell,
+        same_noise,
+    )
     pages.globals |= {function.__name__: function for function in called}
     template = pages.get_template("page.html")
     return template.render(
@@ -38,6 +50,7 @@ def page_of(report: ComparisonReport, folders: Sequence[str | Path]) -> str:
         sections=[_section(study) for study in report.studies],  # first: the problems are complete then
         folders=folders,
         averaged=AVERAGED[:-1],
+        equal_cost=EQUAL_COST,
         plotly=_resource("plotly", PLOTLY),
         script=_resource("ddpm_lab.compare", "page.js"),
         css=_resource("ddpm_lab.compare", "page.css"),
@@ -72,7 +85,7 @@ def figures_of(study: Study) -> dict[str, list[figures.Figure]]:
         curves = [figures.terms(study), *figures.learning(study), *figures.described(study)]
     columns = [column for column in study.main if column.estimates]
     intervals = [draw(study, column) for column in columns for draw in (figures.means_figure, figures.differences_figure)]
-    plots = [figures.pareto(study), *curves]
+    plots = [figures.pareto(study), figures.distance_over_seconds(study), *curves]
     return {"Intervals": list(filter(None, intervals)), "Plots": list(filter(None, plots))}
 
 

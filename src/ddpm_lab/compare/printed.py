@@ -1,26 +1,19 @@
-"""Tables with the data by which cells are sorted, marked and coloured; the report on the console, as CSV, Markdown, LaTeX."""
+"""The report on the console, as CSV, Markdown and LaTeX."""
 
 import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ddpm_lab.compare import words
-from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
-from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.report import ComparisonReport, Study
+from ddpm_lab.compare.tables import Cell, Table, choice_table, cost_keys, costs_of, equal_cost_table
 from ddpm_lab.files import write_text
 
 COPIED = "†"
-COSTS = {
-    "train_seconds": "training, s",
-    "images_per_s": "images/s",
-    "parameters": "parameters",
-    "peak_memory_mib": "memory, MiB",
-    "network_calls": "network calls a sample",
-}
 TEX = {c: f"\\{c}" for c in "_%&#${}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -36,140 +29,23 @@ TEX = {c: f"\\{c}" for c in "_%&#${}"} | {
 }
 
 
-class Cell(NamedTuple):
-    text: str = words.NONE
-    sort: float | None = None
-    """The number, where there is one."""
-    note: str = ""
-    best: bool = False
-    copied: bool = False
-    """Equal to the cell of another row by construction."""
-    verdict: Verdict | None = None
-
-
-class Table(NamedTuple):
-    heads: list[str]
-    """Of the labels of rows, then of their cells."""
-    rows: list[tuple[str, list[Cell]]]
-    """By the label of a choice, or of an effect."""
-
-
-def choice_table(study: Study, columns: Sequence[Column], costs: bool = True) -> Table:
-    """The number of seeds; each measure, with the difference to the baseline where it is judged; costs."""
-    keys, heads = cost_keys(study) if costs else [], ["choice", "seeds"]
-    for column in columns:
-        heads += [head(column), *(["difference"] * column.measure.judged)]
-    rows = []
-    for choice in study.compared.choices:
-        cells = [Cell(str(len(choice.runs)), len(choice.runs))]
-        for column in columns:
-            cells += [mean_cell(choice, column), *([_difference_cell(study, choice, column)] * column.measure.judged)]
-        rows.append((choice.label, cells + [_cost_cell(choice, key) for key in keys]))
-    return Table(heads + [COSTS[key] for key in keys], rows)
-
-
-def head(column: Column) -> str:
-    """An arrow says which direction is better."""
-    return column.measure.label + {-1: " ↓", 0: "", 1: " ↑"}[column.measure.better]
-
-
-def mean_cell(choice: ComparedChoice, column: Column) -> Cell:
-    estimate = column.estimates.get(choice)
-    if estimate is None:
-        refused = column.refused.get(choice)
-        return Cell(words.VERDICTS[Verdict.REFUSED], note="; ".join(map(str, refused))) if refused else Cell()
-    copy = column.copies.get(choice)
-    one_seed = "one seed: no interval" if estimate.low is None else ""
-    note = f"equals {copy.original.label} by construction" if copy else one_seed
-    text = words.with_interval(estimate.value, estimate, words.digits_of(column))
-    return Cell(text, estimate.value, note, choice in column.winners, copy is not None)
-
-
-def _difference_cell(study: Study, choice: ComparedChoice, column: Column) -> Cell:
-    if choice is study.baseline and choice in column.estimates:
-        return Cell("baseline", 0.0)
-    comparison = column.comparisons.get(choice)
-    if comparison is None or comparison.over_seeds is None:
-        return Cell()
-    value, verdict = comparison.over_seeds.value, comparison.verdict
-    if comparison.copy is not None:
-        return Cell(words.VERDICTS[verdict], value, words.by_construction(comparison.copy, comparison.measure), verdict=verdict)
-    deciding = None if comparison.identical else comparison.deciding
-    over = " (unpaired)" if comparison.apart else " (images)" if deciding and not comparison.replicated else ""
-    note = words.VERDICTS[verdict] + ("" if comparison.p is None else f", p = {comparison.p:.2g} by Holm")
-    return Cell(f"{words.with_interval(value, deciding, words.digits_of(column), True)}{over}", value, note, verdict=verdict)
-
-
-def cost_keys(study: Study) -> list[str]:
-    """Those that some run has."""
-    return [key for key in COSTS if any(costs_of(choice, key) for choice in study.compared.choices)]
-
-
-def costs_of(choice: ComparedChoice, key: str) -> list[float]:
-    return [value for run in choice.runs.values() if (value := _cost(run, key)) is not None]
-
-
-def _cost(run: ComparedRun, key: str) -> float | None:
-    """From the summary; the network calls of a sample from the records of scores."""
-    value = run.run.summary.get(key)
-    if key == "network_calls":
-        records = [n.record for n in run.numbers.values() if n.record.get("reference") and n.record.get("sampler")]
-        value = records[0].get("calls", records[0].get("steps")) if records else None
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _cost_cell(choice: ComparedChoice, key: str) -> Cell:
-    if not (values := costs_of(choice, key)):
-        return Cell()
-    mean = sum(values) / len(values)
-    note = f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
-    return Cell(words.decimal(mean, 0 if mean >= 10 or all(map(float.is_integer, values)) else 2), mean, note)
-
-
-def effect_table(study: Study) -> Table:
-    """A row for each value of each axis; of each measure the mean over settings, and in which direction they point."""
-    heads, rows = ["axis"], {_effect_name(effect): list[Cell]() for effect in study.effects}
-    for measure in dict.fromkeys(effect.measure for effect in study.effects):
-        described = {_effect_name(effect): effect for effect in study.effects if effect.measure == measure}
-        estimates = [effect.estimate for effect in described.values()]
-        digits = words.decimals_of_differences([estimate.value for estimate in estimates], words.half_widths(estimates))
-        heads += [measure.label, "settings"]
-        for name, cells in rows.items():
-            cells += _effect_cells(described.get(name), digits)
-    return Table(heads, list(rows.items()))
-
-
-def _effect_name(effect: Effect) -> str:
-    return f"{effect.axis}: {effect.value} instead of {effect.against}"
-
-
-def _effect_cells(effect: Effect | None, digits: int) -> tuple[Cell, Cell]:
-    """The mean over settings, and in which direction the settings point."""
-    if effect is None:
-        return Cell(), Cell()
-    value, n = effect.estimate.value, len(effect.settings)
-    if effect.copy is not None:
-        why = words.by_construction(effect.copy, effect.measure)
-        return Cell(words.VERDICTS[Verdict.CONSTRUCTION], value, why), Cell(str(n), n)
-    low, high = (words.decimal(end, digits, True) for end in (min(effect.settings), max(effect.settings)))
-    note = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {low} to {high}"
-    one_way = f"{words.agreement(effect)} ({n})" if n > 1 else "1"
-    settings = f"{effect.lower} of {n} lower: disagree" if effect.disagree else one_way
-    return Cell(words.with_interval(value, effect.estimate, digits, True), value, note), Cell(settings, n)
-
-
 def console(report: ComparisonReport) -> list[str]:
     """Tables, then what is supported."""
     lines: list[str] = []
     for study in report.studies:
-        heads, *rows = ["  ".join(cells) for cells in _padded(_marked(choice_table(study, study.main)))]
-        table = [heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
-        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *table, ""]
+        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_lines(choice_table(study, study.main)), ""]
         lines += [f"  {statement.text}" for statement in words.statements(study)]
+        if study.equal_cost:
+            lines += ["", f"{words.EQUAL_COST}:", "", *_lines(equal_cost_table(study)), ""]
         if study.effects:
             lines += [f"  {words.AVERAGED}", *(f"    {words.effect_sentence(effect)}" for effect in study.effects)]
         lines += [f"  note: {text}" for text in words.cautions(study)]
     return lines[1:] + [""] * bool(report.problems) + [f"note: {text}" for text in report.problems]
+
+
+def _lines(table: Table) -> list[str]:
+    heads, *rows = ["  ".join(cells) for cells in _padded(_marked(table))]
+    return [heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
 
 
 def _legend(study: Study, best: str = "* best mean") -> str:
@@ -276,9 +152,12 @@ def write_tables(report: ComparisonReport, folder: Path) -> None:
         table, legend = choice_table(study, study.main), _legend(study)
         md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(table), ""]
         md += [f"- {statement.text}" for statement in words.statements(study)]
+        if study.equal_cost:
+            md += ["", f"{words.EQUAL_COST}:", "", *_markdown(equal_cost_table(study))]
         if study.effects:
             md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
         md.append("")
         latex += [*_tex(table, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
+        latex += [*_tex(equal_cost_table(study), words.EQUAL_COST), ""] if study.equal_cost else []
     write_text(folder / "table.md", "\n".join(md).replace("<", "&lt;"))  # no HTML of a label
     write_text(folder / "table.tex", "\n".join(latex))

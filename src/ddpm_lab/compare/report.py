@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
 from ddpm_lab.compare.effects import Effect, effects
+from ddpm_lab.compare.equal_cost import EqualCost, equal_cost
 from ddpm_lab.compare.judge import Column, Comparison, judge
+from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS
@@ -28,6 +30,7 @@ class Study:
     columns: list[Column]
     level: float
     effects: list[Effect] = field(default_factory=list)
+    equal_cost: list[EqualCost] = field(default_factory=list)
 
     @property
     def judged(self) -> list[Column]:
@@ -35,8 +38,13 @@ class Study:
 
     @property
     def main(self) -> list[Column]:
-        """The columns of the table: judged numbers, or all where none is."""
-        return self.judged or self.columns
+        """The columns of the table: judged numbers, or all scores where none is."""
+        return self.judged or self.scores
+
+    @property
+    def scores(self) -> list[Column]:
+        """All columns but of durations, which the table has among the costs."""
+        return [column for column in self.columns if column.measure.kind is not NumberKind.DURATION]
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -97,4 +105,5 @@ def report(
 def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float) -> Study:
     made = Study(stage, compared, baseline, judge(compared, baseline, level), level)
     made.effects = effects(compared, made.judged, baseline, level)
+    made.equal_cost = equal_cost(compared, made.columns, level)
     return made

@@ -1,19 +1,21 @@
 """All text about results: numbers, verdicts as sentences, cautions."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.construction import Copy
 from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.judge import Column, Comparison, Verdict
-from ddpm_lab.compare.measures import Measure
+from ddpm_lab.compare.measures import Measure, NumberKind
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval
 
 MINUS = "−"
 NONE = "–"
+BUSY = 0.1
+"""The share of waiting from which it is said."""
 AVERAGED = "Each axis, averaged over the others (described, not judged: the intervals are not corrected for their number):"
 VERDICTS = {
     Verdict.BETTER: "better",
@@ -26,6 +28,11 @@ VERDICTS = {
     Verdict.NONE: "nothing is supported",
     Verdict.REFUSED: "not comparable",
 }
+OUTSIDE = "outside: not comparable at equal cost"
+EQUAL_COST = (
+    "Fréchet distance as a multiple of that of another variance at equal seconds, under the same sampler (outside: the other "
+    "was not measured at such seconds, so they are not comparable at equal cost)"
+)
 VERBS = {Verdict.BETTER: "beats", Verdict.WORSE: "loses to", Verdict.AHEAD: "is ahead of", Verdict.BEHIND: "is behind"}
 
 
@@ -241,7 +248,18 @@ def cautions(study: Study) -> list[str]:
             texts.append(f"{label}: there is none for {_listed(gaps)}; means are of the other seeds, and so may flatter.")
         if column.reported:
             texts.append(f"{label}: numbers were measured with different {'; '.join(map(str, column.reported[:4]))}.")
-    return texts + compared.notes
+    return [*texts, *_about_seconds(study), *compared.notes]
+
+
+def _about_seconds(study: Study) -> Iterator[str]:
+    """Of sampling: which may not be compared, and whether other work took the cores."""
+    for column in study.columns:
+        if column.measure.kind is NumberKind.DURATION:
+            for choice, why in column.refused.items():
+                yield f"{choice.label}: its seconds are not compared with those of the others: {'; '.join(map(str, why))}."
+            shares = [number.record.get("waited") for numbers in column.numbers.values() for number in numbers.values()]
+            if (most := max((share for share in shares if isinstance(share, float)), default=0.0)) > BUSY:
+                yield f"Sampling seconds: threads waited up to {most:.0%} of the time for a core, which other work had."
 
 
 def _lopsided(a: int, b: int) -> bool:

@@ -266,6 +266,16 @@ def load(run: str | Path, weights: str | None = None, base: Run | None = None) -
     return opened(model, checkpoint, weights, path)
 
 
+def with_optimal(cfg: Config) -> bool:
+    """Whether the times of the sampler are those that are measured."""
+    return (cfg.get("sampler") or {}).get("spacing") == "optimal"
+
+
+def unmeasured(cfg: Config) -> Config:
+    """With other times, as many, in place of those that are still to be measured."""
+    return {**cfg, "sampler": {**cfg["sampler"], "spacing": "trailing"}} if with_optimal(cfg) else cfg
+
+
 def current(cfg: "DictConfig | Config") -> dict[str, Any]:
     """A configuration as plain containers, with what versions before 0.2 called otherwise: without `model` it is of a diffusion
     model, and `callbacks.frechet.every` is that of `callbacks.frechet_curve`."""

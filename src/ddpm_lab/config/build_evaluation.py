@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab import cores, ranks
 from ddpm_lab.compare.measures import known_measure
-from ddpm_lab.config.build import load
+from ddpm_lab.config.build import load, unmeasured, with_optimal
 from ddpm_lab.config.instantiate import Config, instantiate, resolve_target
 from ddpm_lab.config.nested import leaves, plain
 from ddpm_lab.config.resume import located
@@ -34,6 +34,9 @@ from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
 from ddpm_lab.models.run import Run
 from ddpm_lab.models.variance_head import VarianceHead
+
+if TYPE_CHECKING:
+    from ddpm_lab.models.at_times import AtTimes
 
 PARTS = ("sampler", "variance", "guidance")
 """Groups of a model that evaluation can choose anew."""
@@ -168,19 +171,30 @@ def names_of(cfg: Config) -> dict[str, str]:
     return names
 
 
+def needed(cfg: Config) -> "list[type[AtTimes]]":
+    """What the chosen parts rest on, which is measured first: a variance on Γ if its signature names it, and a sampler on
+    `optimal` if its spacing is that too. In this order, since optimal times are those of a variance."""
+    from ddpm_lab.models.gamma import GammaAtTimes
+    from ddpm_lab.models.optimal import OptimalTimes
+
+    asked = [(GammaAtTimes, "variance", "variance" in cfg["names"]), (OptimalTimes, "sampler", with_optimal(cfg))]
+    return [need for need, group, whether in asked if whether and need.argument in _signature(cfg, group)]
+
+
+def _signature(cfg: Config, group: str) -> Mapping[str, Any]:
+    return inspect.signature(resolve_target(cfg[group]["_target_"], group)).parameters
+
+
 def gamma_size(cfg: Config) -> int | None:
-    """The training data for Γ, where the chosen variance rests on it, which its signature then names."""
-    if "variance" not in cfg["names"]:
-        return None
-    variance = resolve_target(cfg["variance"]["_target_"], "variance")
-    return cfg["gamma"]["n"] if "gamma" in inspect.signature(variance).parameters else None
+    """The training data for what is measured first; None where nothing is."""
+    return cfg["gamma"]["n"] if needed(cfg) else None
 
 
 def parts_of(cfg: Config) -> dict[str, Any]:
     """The configuration of each part that evaluation chose; Γ and head are part of a variance that rests on them."""
     parts = {group: dict(cfg[group]) for group in PARTS if group in cfg["names"]}
-    if (n := gamma_size(cfg)) is not None:
-        parts["variance"]["gamma"] = {"n": n, "split": "train"}
+    if "gamma" in (need.argument for need in needed(cfg)):
+        parts["variance"]["gamma"] = {"n": cfg["gamma"]["n"], "split": "train"}
     if (checkpoint := head_checkpoint(cfg)) is not None:
         parts["variance"]["head"] = sha256(checkpoint)
     return parts
@@ -208,25 +222,28 @@ def network_of(cfg: Config, subject: Subject) -> Model:
 
 
 def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
-    """The model with the chosen sampler and guidance; and, unless Γ is still to be measured, with the chosen variance."""
-    chosen = {group: instantiate(cfg, group) for group in ("sampler", "guidance") if group in cfg["names"]}
+    """The model under the chosen parts, given what they rest on. Of what is still to be measured: the variance stays that of
+    the run, and the sampler visits as many other times."""
+    missing = {need.argument for need in needed(cfg)} - offered.keys()
+    cfg = unmeasured(cfg) if "optimal" in missing else cfg
+    chosen = {group: instantiate(cfg, group, **offered) for group in ("sampler", "guidance") if group in cfg["names"]}
     model = model.sampling(**chosen, classes=cfg.get("classes"))
-    if "variance" in cfg["names"] and (offered or gamma_size(cfg) is None):
+    if "variance" in cfg["names"] and "gamma" not in missing:
         model = model.with_variance(instantiate(cfg, "variance", **offered))
     return model
 
 
 def choice_of(cfg: Config, nll: Likelihood, subject: Subject) -> Choice:
-    """The model under the chosen parts; where the variance rests on Γ, that is measured first."""
-    parts, network, n = parts_of(cfg), network_of(cfg, subject), gamma_size(cfg)
-    names = {group: name for group, name in names_of(cfg).items() if group in parts}
-    choice = Choice(with_parts(cfg, network), names, parts)
-    if n is not None:
-        from ddpm_lab.models.gamma import GammaAtTimes, gamma_columns
-
-        wanted = GammaAtTimes(choice.model, subject.conditions(nll, parts), n)  # type: ignore[arg-type]
-        gamma = columns.measured(subject, wanted)
-        choice.model, choice.tables = with_parts(cfg, network, gamma=gamma), {"gamma": gamma_columns(gamma)}
+    """The model under the chosen parts; what they rest on is measured first."""
+    parts, network, needs = parts_of(cfg), network_of(cfg, subject), needed(cfg)
+    choice = Choice(with_parts(cfg, network), {group: name for group, name in names_of(cfg).items() if group in parts}, parts)
+    offered: dict[str, Any] = {}
+    for need in needs:
+        everywhere = any(other.argument == "optimal" for other in needs)
+        wanted = need(choice.model, subject.conditions(nll, parts), cfg["gamma"]["n"], everywhere)  # type: ignore[arg-type]
+        offered[need.argument] = columns.measured(subject, wanted)
+        choice.tables |= wanted.tables(offered[need.argument])
+        choice.model = with_parts(cfg, network, **offered)
     if "variance" in parts:
         choice.details["variance"] = choice.model.variance_record()  # type: ignore[union-attr]
     return choice

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm_lab.config.build import check_parts, current
+from ddpm_lab.config.build import check_parts, current, unmeasured, with_optimal
 from ddpm_lab.config.combinations import check_combination, option_of
 from ddpm_lab.config.instantiate import instantiate, resolve_target
 from ddpm_lab.config.nested import Config, plain
@@ -44,6 +44,7 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
     apply_settings(cfg, cfg.settings, chosen | dict(cfg.names), typed, dirs)
+    _check_optimal(plain(cfg), dirs)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
 
@@ -51,6 +52,7 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
 def completed_for_samples(cfg: DictConfig, dirs: Sequence[Path]) -> None:
     """The same of sample.py, which has no protocol, and reads no data unless a variance is estimated from them."""
     check_choices(cfg, located_beside(cfg), dirs)
+    _check_optimal(plain(cfg), dirs)
 
 
 def completed_for_figures(cfg: DictConfig, dirs: Sequence[Path]) -> None:
@@ -98,7 +100,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     data = instantiate(before, "data")
     if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
         raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
-    check_combination({**before, **{group: asked[group] for group in kept}}, dirs)
+    check_combination(unmeasured({**before, **{group: asked[group] for group in kept}}), dirs)
 
 
 def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
@@ -164,6 +166,22 @@ def _check_learned(before: Config, asked: Config, dirs: Sequence[Path]) -> None:
             f"variance={option_of('variance', asked['variance'], dirs)} is an output of the network, and this one was trained "
             f"with variance={option_of('variance', before['variance'], dirs)}: leave variance= out to use it, or choose "
             f"{' or '.join(fixed)}"
+        )
+
+
+def _check_optimal(asked: Config, dirs: Sequence[Path]) -> None:
+    """Refuse optimal times under a variance that depends on more than the time: no cost of a step follows from errors."""
+    if not with_optimal(asked) or "variance" not in asked["names"]:
+        return
+
+    def fixed(name: str | None) -> bool:
+        return name not in (None, "auto") and getattr(resolve_target(str(name), "variance"), "fixed", False)
+
+    if not fixed(asked["variance"]["_target_"]):
+        fitting = [f"variance={option}" for option, path in options("variance", dirs).items() if fixed(target(path))]
+        raise UserError(
+            f"sampler.spacing=optimal: under variance={asked['names']['variance']} the cost of a step depends on x_t: choose "
+            f"{' or '.join(fitting)}, or another sampler.spacing"
         )
 
 

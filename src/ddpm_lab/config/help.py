@@ -34,6 +34,7 @@ Measure a trained model: bits/dim on any chain, samples by every score, each num
   python evaluate.py ckpt=outputs/digits/RUN                 its own sampler and variance
   python evaluate.py ckpt=RUN sampler=ddim sampler.steps=50  another sampler; nothing is trained again
   python evaluate.py -m ckpt=RUN variance=beta,beta_tilde,analytic sampler=ancestral,ddim sampler.steps=10,25,50
+  python evaluate.py -m ckpt=RUN variance=all                every variance that the network can be asked
   python evaluate.py ckpt=RUN nll.terms=null                 every term of the bound, on every datum
   python evaluate.py ckpt=RUN metrics=inception quality.n=50000
   torchrun --nproc-per-node=4 evaluate.py ckpt=RUN           on four processes: the same numbers

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple
 
+from ddpm_lab.config.build import with_optimal
 from ddpm_lab.config.nested import Config, at
 from ddpm_lab.domains import shown
 
@@ -62,6 +63,8 @@ def _any(*causes: Cause, of: str) -> Cause:
 
 def _no_gamma(config: Config) -> str | None:
     target = at(config, "variance._target_")
+    if with_optimal(config):
+        return None
     fixed = target is not None and target.startswith("ddpm_lab.") and target != ANALYTIC
     return "a variance that is not estimated from Γ" if fixed else None
 
@@ -105,7 +108,7 @@ RULES = (
         _unlabelled,
         "add data.conditional=true or metrics=classifier, or leave {key} out",
     ),
-    Rule(("gamma.n",), _no_gamma, "use variance=analytic, or leave {key} out"),
+    Rule(("gamma.n",), _no_gamma, "use variance=analytic or sampler.spacing=optimal, or leave {key} out"),
     Rule(
         ("quality.reference", "quality.statistics", "quality.grid", "metrics."),
         _has("quality.n", 0),

@@ -47,6 +47,8 @@ class Analytic(OfData):
     """σ² = β̃ + c² E tr Cov(x_0 | x_t)/d: Bao et al. 2022, Eq. 9 with λ² = β̃. `gamma` must have every t of the chain.
     `clip_cov` limits the covariance to [0, 1], which data in [−1, 1] cannot leave."""
 
+    fixed = True
+
     def __init__(self, gamma: Gamma, clip_cov: bool = True) -> None:
         self.gamma, self.clip_cov = gamma, clip_cov
         low, high = gamma.cov < 0, gamma.cov > 1

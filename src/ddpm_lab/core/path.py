@@ -181,16 +181,21 @@ class Chain:
         return (self[t] for t in self.times)
 
 
-def _transitions(alphas_bar: Tensor, times: Tensor) -> Tensor:
-    """The float64 columns of `Step` for each consecutive pair of times: DDPM Eq. 6-7 for any s < t."""
-    s, t = times[:-1], times[1:]
+def transition(alphas_bar: Tensor, s: Tensor, t: Tensor) -> Step:
+    """DDPM Eq. 6-7: the steps from times t down to s < t, tensors of one shape, in float64. log β̃ is −∞ where s = 0."""
     ab_s, ab_t = alphas_bar[s], alphas_bar[t]
     at_s, at_t = marginal(ab_s), marginal(ab_t)
     beta = 1 - ab_t / ab_s
-    variance = beta_tilde(beta, at_s, at_t)
-    variance[0] = variance[1] if len(t) > 1 else beta[0]  # a chain of one step has no second: β instead
-    means = [*posterior_mean_coefs(ab_s, ab_t), *posterior_mean_coefs(alphas_bar[t - 1], ab_t)]
-    return torch.stack([s, t, *at_s, *at_t, *means, beta.log(), variance.log()], dim=1)
+    means = posterior_mean_coefs(ab_s, ab_t), posterior_mean_coefs(alphas_bar[t - 1], ab_t)
+    return Step(s.double(), t.double(), at_s, at_t, *means, beta.log(), beta_tilde(beta, at_s, at_t).log())
+
+
+def _transitions(alphas_bar: Tensor, times: Tensor) -> Tensor:
+    """The columns of `Step` for each consecutive pair of times."""
+    step = transition(alphas_bar, times[:-1], times[1:])
+    log_variance = step.log_beta_tilde
+    log_variance[0] = log_variance[1] if len(times) > 2 else step.log_beta[0]  # a chain of one step has no second: β instead
+    return torch.stack([step.s, step.t, *itertools.chain(*step[2:6]), step.log_beta, log_variance], dim=1)
 
 
 def marginal(alphas_bar: Tensor) -> Marginal:

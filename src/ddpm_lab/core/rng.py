@@ -15,7 +15,8 @@ from torch import Tensor
 
 BLOCK = 64
 Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout"]
-Evaluation = Literal["sampling", "classes", "evaluation", "estimate", "estimate_t", "gamma", "dequantise", "probe", "editing"]
+Measuring = Literal["evaluation", "estimate", "estimate_t", "gamma", "errors", "dequantise", "probe"]
+Evaluation = Literal["sampling", "classes", Measuring, "editing"]
 OfCovariance = Literal["evaluation_probe", "estimate_probe", "variance_probe"]
 Stream = Training | Evaluation | OfCovariance
 

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posterior_mean
 from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
-from ddpm_lab.core.spacing import Spacing, times_of
+from ddpm_lab.core.spacing import OfChain, Optimal, Spacing, times_of
 from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible
 from ddpm_lab.core.variance import OfData, ReverseVariance
 from ddpm_lab.domains import ClosedUnit, PositiveFloat, PositiveInt, checked
@@ -33,17 +33,36 @@ class Sampled(NamedTuple):
 
 class Sampler(ABC, Generic[State]):
     """`steps` steps (None: all T) from times spaced by `spacing`. `clip` limits x̂_0 to [−1, 1]: true clamps, a number is the
-    quantile of dynamic thresholding (`diffusion.limited`), None takes the default, `GaussianDiffusion.clips_x0`."""
+    quantile of dynamic thresholding (`diffusion.limited`), None takes the default, `GaussianDiffusion.clips_x0`. `optimal`: the
+    times of spacing=optimal."""
 
     draws_noise = True
 
-    def __init__(self, steps: PositiveInt | None = None, spacing: Spacing = "trailing", clip: Clip | None = None) -> None:
-        self.steps, self.clip = steps, clip
-        self.spacing: Spacing = spacing
+    def __init__(
+        self,
+        steps: PositiveInt | None = None,
+        spacing: OfChain = "trailing",
+        clip: Clip | None = None,
+        optimal: Optimal | None = None,
+    ) -> None:
+        self.steps, self.clip, self.optimal = steps, clip, optimal
+        self.spacing: OfChain = spacing
 
     def chain(self, schedule: NoiseSchedule) -> Chain:
-        """The times this sampler visits. Raises Incompatible for more steps than T, or an end before T where ᾱ_T = 0."""
-        times = times_of(schedule, schedule.T if self.steps is None else self.steps, self.spacing)
+        """The times this sampler visits. Raises Incompatible for more steps than T, an end before T where ᾱ_T = 0, or optimal
+        times that were not measured."""
+        steps = schedule.T if self.steps is None else self.steps
+        if self.spacing != "optimal":
+            times = times_of(schedule, steps, self.spacing)
+        elif self.optimal is not None and len(self.optimal.times) == steps:
+            times = self.optimal.times
+        else:
+            others = ", ".join(word for word in get_args(Spacing) if word != "trailing")
+            raise Incompatible(
+                f"spacing=optimal is measured of a trained network, at evaluation only; there are no times for steps={steps}: "
+                f"use spacing=trailing, or one of {others}",
+                "sampler",
+            )
         if schedule.reaches_zero and times[-1] != schedule.T:
             raise Incompatible(
                 f"spacing={self.spacing} starts at t = {times[-1]} of T={schedule.T}, and ᾱ_t = 0 at t = T alone: "
@@ -115,9 +134,14 @@ class OneStep(Sampler[None]):
     """
 
     def __init__(
-        self, steps: PositiveInt | None, spacing: Spacing, clip: Clip | None, max_last_noise: PositiveFloat | None
+        self,
+        steps: PositiveInt | None = None,
+        spacing: OfChain = "trailing",
+        clip: Clip | None = None,
+        max_last_noise: PositiveFloat | None = None,
+        optimal: Optimal | None = None,
     ) -> None:
-        super().__init__(steps, spacing, clip)
+        super().__init__(steps, spacing, clip, optimal)
         self.max_last_noise = max_last_noise
 
     @property
@@ -136,15 +160,6 @@ class OneStep(Sampler[None]):
 class Ancestral(OneStep):
     """DDPM Algorithm 2: x_s ~ p_θ(x_s | x_t), with the model's own variance; the last step returns the mean."""
 
-    def __init__(
-        self,
-        steps: PositiveInt | None = None,
-        spacing: Spacing = "trailing",
-        clip: Clip | None = None,
-        max_last_noise: PositiveFloat | None = None,
-    ) -> None:
-        super().__init__(steps, spacing, clip, max_last_noise)
-
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
         denoised = denoise(xt, int(step.t))
         xs = posterior_mean(denoised.x0, xt, step)
@@ -158,18 +173,19 @@ class DDIM(OneStep):
     """DDIM Eq. 12 and 16 (Song et al. 2021): σ = η √β̃. η = 0 is deterministic, η = 1 is ancestral with σ² = β̃.
 
     A variance that knows of Cov(x_0 | x_t) adds its share, also at η = 0: Analytic-DDIM, Bao et al. 2022, Theorem 1 with
-    λ = σ. Of other variances the samples are independent.
+    λ = σ. Of other variances the samples are independent, but for the times of spacing=optimal.
     """
 
     def __init__(
         self,
         steps: PositiveInt | None = 50,
         eta: ClosedUnit = 0.0,
-        spacing: Spacing = "trailing",
+        spacing: OfChain = "trailing",
         clip: Clip | None = None,
         max_last_noise: PositiveFloat | None = None,
+        optimal: Optimal | None = None,
     ) -> None:
-        super().__init__(steps, spacing, clip, max_last_noise)
+        super().__init__(steps, spacing, clip, max_last_noise, optimal)
         self.eta, self.draws_noise = eta, eta > 0
 
     @property
@@ -177,10 +193,10 @@ class DDIM(OneStep):
         return {"eta": self.eta, **super().settings}
 
     def uses(self, variance: ReverseVariance) -> bool:
-        return isinstance(variance, OfData)
+        return isinstance(variance, OfData) or self.spacing == "optimal"
 
     def noisy(self, variance: ReverseVariance) -> bool:
-        return self.draws_noise or self.uses(variance)
+        return self.draws_noise or isinstance(variance, OfData)
 
     def step(self, denoise: Denoise, xt: Data, step: Step, z: Data | None, state: None) -> tuple[Data, Data, None]:
         denoised = denoise(xt, int(step.t))

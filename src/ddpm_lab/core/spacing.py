@@ -1,6 +1,6 @@
 """Which times of a schedule a sampler visits."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float64, Int64
@@ -13,8 +13,17 @@ from ddpm_lab.domains import PositiveInt, checked
 Even = Literal["trailing", "leading", "linspace"]
 ByIndex = Literal[Even, "quadratic"]
 Spacing = Literal[ByIndex, "log_snr", "karras"]
+OfChain = Literal[Spacing, "optimal"]
+"""Of samplers that follow the model's reverse chain: optimal is for its bound, and measured of a trained network."""
 RHO = 7
 """Karras et al. 2022, section 3."""
+
+
+class Optimal(NamedTuple):
+    """Times with the lowest bound, found by what a network errs by on n training data at every t: see `core.optimal`."""
+
+    times: tuple[int, ...]
+    n: int
 
 
 def times_of(schedule: NoiseSchedule, n: PositiveInt, spacing: Spacing) -> tuple[int, ...]:
@@ -26,7 +35,7 @@ def times_of(schedule: NoiseSchedule, n: PositiveInt, spacing: Spacing) -> tuple
     """
     if spacing != "log_snr" and spacing != "karras":
         return spaced_times(schedule.T, n, spacing)
-    _check_number(schedule.T, n)
+    check_number(schedule.T, n)
     if n == 1:
         raise Incompatible(f"spacing={spacing} places both ends, and steps=1 has one: allowed is steps >= 2", "sampler")
     if schedule.reaches_zero:
@@ -55,7 +64,7 @@ def spaced_times(T: PositiveInt, n: PositiveInt, spacing: ByIndex = "trailing") 
     trailing ends at T and leading starts at 1, both with gaps of T/n (iDDPM's "ddimN" is leading); linspace holds both ends
     (iDDPM's "N"); quadratic grows as the square and ends at T (DDIM appendix D.2, widened where the squares coincide).
     """
-    _check_number(T, n)
+    check_number(T, n)
     match spacing:
         case "trailing":
             return tuple(-(-i * T // n) for i in range(1, n + 1))
@@ -67,6 +76,7 @@ def spaced_times(T: PositiveInt, n: PositiveInt, spacing: ByIndex = "trailing") 
             return tuple(max(i, round(T * (i / n) ** 2)) for i in range(1, n + 1))
 
 
-def _check_number(T: int, n: int) -> None:
+def check_number(T: int, n: int) -> None:
+    """Raises Incompatible for more steps than T."""
     if n > T:
         raise Incompatible(f"steps={n} exceeds T={T}; allowed is 1 to {T}, or null for all", "sampler", "schedule")

@@ -30,12 +30,14 @@ class Seen(NamedTuple):
 
 class ReverseVariance(ABC):
     """`n_outputs` is 2 where the network must supply part of the variance.
+    `fixed`: Σ is σ² I, and σ² one number for each step, for which it looks at `Seen.step` alone.
     `differentiates`: whether the network is differentiated by x_t, as `Seen.pullback` does.
     `probes`: vectors per example that divergences need; 0 where they are exact.
     `needs_signal`: it is not defined where ᾱ_t = 0.
     """
 
     n_outputs = 1
+    fixed = False
     differentiates = False
     probes = 0
     needs_signal = False
@@ -61,7 +63,8 @@ class OfStep(ReverseVariance):
 
 
 class OfData(ReverseVariance):
-    """A reverse variance that rests on Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too."""
+    """A reverse variance that rests on Cov(x_0 | x_t), which samplers with other noise than DDPM's can use too: Bao et al. 2022
+    (Analytic-DPM), Theorem 1."""
 
     @abstractmethod
     def data_covariance(self, seen: Seen) -> DataCovariance:
@@ -77,12 +80,16 @@ class OfData(ReverseVariance):
 class Beta(OfStep):
     """σ² = β, DDPM section 3.2. In the chain's first step it is the second's β̃, as in Ho's code: that step only decodes."""
 
+    fixed = True
+
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
         return torch.where(step.s == 0, step.log_beta_tilde, step.log_beta)
 
 
 class BetaTilde(OfStep):
     """σ² = β̃, DDPM Eq. 7: the variance of q(x_s | x_t, x_0)."""
+
+    fixed = True
 
     def log_var(self, raw: Data | None, step: Step) -> Coefficient:
         return step.log_beta_tilde
@@ -111,6 +118,8 @@ class LearnedDiagonal(OfStep):
 @checked
 class Interpolated(OfStep):
     """log σ² at one fixed fraction of the way from log β̃ (0) to log β (1): iDDPM Eq. 15 with nothing learned."""
+
+    fixed = True
 
     def __init__(self, fraction: ClosedUnit = 0.5) -> None:
         self.fraction = fraction

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ddpm_lab import ranks
 from ddpm_lab.core.grey import scale
 from ddpm_lab.evaluation.check import Band
+from ddpm_lab.evaluation.cost import sampling_seconds
 from ddpm_lab.evaluation.quality import Quality, scores
 from ddpm_lab.evaluation.samples import drawn
 from ddpm_lab.evaluation.store import Piece
@@ -22,7 +23,7 @@ from ddpm_lab.models.measurement import Likelihood, Measurement, PerDatum
 from ddpm_lab.pictures import save_grid
 
 log = logging.getLogger("ddpm_lab")
-BOUND, DISTANCE = "bound", "distance"
+BOUND, DISTANCE, SECONDS = "bound", "distance", "seconds"
 """The scores of the tables over choices."""
 
 
@@ -59,7 +60,8 @@ class Evaluated:
     """Checkpoint, weights, step and seed."""
     results: list[Result] = field(default_factory=list)
     scores: dict[str, Result] = field(default_factory=dict)
-    """The numbers of the tables over choices: `BOUND` of the chain on which samples are drawn, `DISTANCE` of all samples."""
+    """The numbers of the tables over choices: `BOUND` of the chain on which samples are drawn; `DISTANCE` of all samples, and
+    the `SECONDS` that they took, where known."""
     bounds: list[Bound] = field(default_factory=list)
     per_datum: dict[str, PerDatum] = field(default_factory=dict)
     """By the key of the number that they add up to."""
@@ -74,8 +76,12 @@ class Evaluated:
         return (f"{name}_{self.setting}" if self.setting else name).replace("/", "_").replace(" ", "_")
 
 
-def evaluate(arm: Arm, subject: Subject, folder: Path) -> Evaluated:
-    """Likelihoods, then scores of samples; their picture goes to `folder`."""
+Scored = dict[str, tuple[str, list[Result]]]
+"""The scores of samples that were measured so far, and of which arm, by all that they depend on."""
+
+
+def evaluate(arm: Arm, subject: Subject, folder: Path, scored: Scored) -> Evaluated:
+    """Likelihoods, then scores of samples and what they cost; their picture goes to `folder`, their scores to `scored` too."""
     choice, quality, run = arm.choice(subject), arm.quality, subject.run
     origin = {"checkpoint": str(subject.checkpoint), "weights": run.weights, "step": run.step, "seed": subject.seed}
     evaluated = Evaluated(choice, arm.setting, origin)
@@ -83,18 +89,32 @@ def evaluate(arm: Arm, subject: Subject, folder: Path) -> Evaluated:
     if choice.model.guided and ranks.rank() == 0:
         log.info("bits/dim are left out: guided samples are of no model whose likelihood is known (guidance=none measures it)")
     if quality.n:
-        with TemporaryDirectory(dir=subject.store.folder) as scratch:
-            of_samples = scores(subject, choice, quality, arm.extractor, arm.stats, Path(scratch))
-        evaluated.results += of_samples
+        evaluated.results += (of_samples := _scores(arm, subject, choice, scored))
         if of_samples:
             evaluated.scores[DISTANCE] = of_samples[0]
-    if shown := min(quality.grid, quality.n):
         samples = drawn(subject, choice, quality.n)  # by all processes
         if ranks.rank() == 0:
-            names = [*choice.names_of_samples.values()]
-            name = evaluated.file_name("_".join(["samples", *names[:1], str(evaluated.steps), *names[1:]])) + ".png"
-            evaluated.grid = save_grid(scale(samples[0]["x"][:shown], choice.model.levels), folder / name)
+            evaluated.results.append(seconds := sampling_seconds(subject, choice, samples, quality.n))
+            if seconds.known is not None:
+                evaluated.scores[SECONDS] = seconds
+            if shown := min(quality.grid, quality.n):
+                names = [*choice.names_of_samples.values()]
+                name = evaluated.file_name("_".join(["samples", *names[:1], str(evaluated.steps), *names[1:]])) + ".png"
+                evaluated.grid = save_grid(scale(samples[0]["x"][:shown], choice.model.levels), folder / name)
     return evaluated
+
+
+def _scores(arm: Arm, subject: Subject, choice: Choice, scored: Scored) -> list[Result]:
+    """Of samples; those of an arm that cannot differ are not measured again."""
+    key = f"{subject.identity} {choice.of_samples} {arm.quality} {id(arm.extractor)}"
+    if key in scored:
+        if ranks.rank() == 0:
+            log.info("the samples, and their scores, are those of %s: equal by construction", scored[key][0])
+        return scored[key][1]
+    with TemporaryDirectory(dir=subject.store.folder) as scratch:
+        of_samples = scores(subject, choice, arm.quality, arm.extractor, arm.stats, Path(scratch))
+    scored[key] = arm.line, of_samples
+    return of_samples
 
 
 def _add_likelihoods(evaluated: Evaluated, subject: Subject, measurements: list[Measurement]) -> None:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.check import judge, summary
-from ddpm_lab.evaluation.evaluate import Arm, Evaluated, evaluate
+from ddpm_lab.evaluation.evaluate import Arm, Evaluated, Scored, evaluate
 from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
 from ddpm_lab.evaluation.report import COMPARED, log, term_columns, write_columns, write_numbers, write_per_datum
 from ddpm_lab.evaluation.tables import tables
@@ -29,6 +29,7 @@ WRITTEN = {
     "bound_*.csv": "every term",
     "per_datum_*.npz": "the bound of each datum",
     "gamma*.csv": "Γ and the variance of x_0 given x_t",
+    "times_*.csv": "the times of spacing=optimal",
     "samples_*.png": "samples",
     SUMS: "the sha256 of what compare.py reads",
 }
@@ -64,6 +65,7 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
     ranks.on_first(_clear, folder, config)
     _print([str(folder)])
     evaluated: list[Evaluated] = []
+    scored: Scored = {}
     previous, trained = "", {}
     for i, arm in enumerate(arms):
         subject = arm.subject()
@@ -73,7 +75,7 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
         if len(arms) > 1:
             _print([f"{i + 1} of {len(arms)}: {arm.line}"])
         trained = subject.run.config
-        evaluated.append(evaluate(arm, subject, folder))
+        evaluated.append(evaluate(arm, subject, folder, scored))
         if ranks.rank() == 0:
             _print(aligned([result for result in evaluated[-1].results if len(arms) == 1 or not result.level]).lines)
             _write(evaluated, folder)

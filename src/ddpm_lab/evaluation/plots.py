@@ -1,12 +1,15 @@
 """Pictures of an evaluation: terms and their parts, rate against distortion, scores against steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
+from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, SECONDS, Evaluated
+from ddpm_lab.evaluation.tables import comparable
 from ddpm_lab.likelihood.bound import Bound
 
 SIZE = (9.2, 3.6)
@@ -34,29 +37,44 @@ def plot_bound(bound: Bound, title: str, path: Path) -> Path:
 
 
 def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
-    """Bound and Fréchet distance against steps, a line per choice; None where nothing varies."""
+    """Bound and Fréchet distance against steps, and the distance against seconds where these are known, a line per choice; None
+    where nothing varies. Seconds that may not be compared with those of the first choice are left out."""
     if len({arm.steps for arm in arms}) < 2:
         return None
-    figure = Figure(figsize=SIZE, layout="constrained")
-    labels = {BOUND: "bits/dim, bound on the sampler's chain", DISTANCE: "Fréchet distance"}
-    for ax, (score, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
-        lines: dict[str, dict[int, float]] = {}
-        for arm in arms:
-            result, choice = arm.scores.get(score), arm.choice
-            if result is not None and result.value > 0:
-                names = [choice.names.get("variance", "")] if score == BOUND else choice.names_of_samples.values()
-                lines.setdefault(f"{', '.join(names)} {arm.setting}".strip(), {})[arm.steps] = result.value
-        for name, points in lines.items():
-            steps = sorted(points)
-            ax.plot(steps, [points[n] for n in steps], marker="o", markersize=3, label=name)
-        values = [value for points in lines.values() for value in points.values()]
-        if values and max(values) > 5 * min(values):  # they differ by more than a few times
-            ax.set_yscale("log")
-        every = sorted({arm.steps for arm in arms})
-        ax.set(xscale="log", xlabel="steps", ylabel=label)
+    timed = next(iter(comparable([arm for arm in arms if DISTANCE in arm.scores], SECONDS)), [])
+    figure = Figure(figsize=(SIZE[0] * (1.5 if timed else 1), SIZE[1]), layout="constrained")
+    left, middle, *right = figure.subplots(1, 3 if timed else 2)
+    _plot_scores(left, arms, BOUND, "bits/dim, bound on the sampler's chain")
+    _plot_scores(middle, arms, DISTANCE, "Fréchet distance")
+    every = sorted({arm.steps for arm in arms})
+    for ax in (left, middle):
+        ax.set_xlabel("steps")
         ax.set_xticks(every, list(map(str, every)))
         ax.minorticks_off()
-        if lines:
-            ax.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    for ax in right:
+        _plot_scores(ax, timed, DISTANCE, "Fréchet distance", lambda arm: arm.scores[SECONDS].value)
+        ax.set_xlabel("seconds per 1,000 samples")
+    with matplotlib.rc_context({"axes.formatter.min_exponent": 4}):  # 0.02, and not 2 · 10⁻²
+        figure.savefig(path, dpi=110)
     return path
+
+
+def _plot_scores(
+    ax: Axes, arms: Sequence[Evaluated], score: str, label: str, place: Callable[[Evaluated], float] = lambda arm: arm.steps
+) -> None:
+    """The score of each arm at its place on a logarithmic axis, joined in the order of steps."""
+    lines: dict[str, dict[int, tuple[float, float]]] = {}
+    for arm in arms:
+        result, choice = arm.scores.get(score), arm.choice
+        if result is not None and result.value > 0:
+            names = [choice.names.get("variance", "")] if score == BOUND else choice.names_of_samples.values()
+            name = f"{', '.join(names)} {arm.setting}".strip()
+            lines.setdefault(name, {})[arm.steps] = place(arm), result.value
+    for name, points in lines.items():
+        ax.plot(*zip(*(points[n] for n in sorted(points)), strict=True), marker="o", markersize=3, label=name)
+    values = [value for points in lines.values() for _, value in points.values()]
+    if values and max(values) > 5 * min(values):  # they differ by more than a few times
+        ax.set_yscale("log")
+    ax.set(xscale="log", ylabel=label)
+    if lines:
+        ax.legend(frameon=False, fontsize=8)

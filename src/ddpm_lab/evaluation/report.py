@@ -78,8 +78,9 @@ def term_columns(bound: Bound) -> dict[str, Tensor]:
     }
 
 
-def write_columns(columns: Mapping[str, Tensor], path: Path) -> None:
+def write_columns(columns: Mapping[str, Tensor], path: Path) -> Path:
     write_csv(path, columns, zip(*(column.tolist() for column in columns.values()), strict=True))
+    return path
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:

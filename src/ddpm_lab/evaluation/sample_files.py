@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm_lab import ranks
 from ddpm_lab.core.grey import scale, to_levels, to_uint8
 from ddpm_lab.errors import UserError
+from ddpm_lab.evaluation.report import write_columns
 from ddpm_lab.evaluation.samples import PIECE, drawn
 from ddpm_lab.evaluation.store import Pieces
 from ddpm_lab.evaluation.subject import Choice, Subject
@@ -72,6 +73,7 @@ def write_samples(subject: Subject, choice: Choice, wanted: Wanted, folder: Path
             (folder / RECORD).unlink(missing_ok=True)
             samples = _Samples(pieces, choice, wanted, choice.model.sample_classes(0, wanted.n, subject.seed))
             written.extend(WRITERS[kind](samples, folder) for kind in kinds)
+            written.extend(write_columns(columns, folder / f"{name}.csv") for name, columns in choice.tables.items())
             if wanted.shown is not None:
                 written.extend(write_trajectory(choice.model, subject.seed, subject.batch, wanted.shown, folder))
             broken = sum(int(piece["not_finite"]) for piece in pieces)
@@ -185,4 +187,5 @@ def _about(written: Sequence[Path], choice: Choice) -> dict[str, str]:
         "samples.npz": f"arr_0, uint8 N×H×W×C, rounded and not truncated{grey}; arr_1, where there are classes, those",
         "samples.pt": "float32 N × shape, as the sampler leaves them",
     }
-    return {path.name: meanings.get(path.name, "picture") for path in written}
+    others = {".csv": "what the choice rests on, as measured of the network first"}
+    return {path.name: meanings.get(path.name, others.get(path.suffix, "picture")) for path in written}

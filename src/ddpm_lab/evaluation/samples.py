@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ddpm_lab import ranks
 from ddpm_lab.core.grey import scale, to_levels
+from ddpm_lab.evaluation.cost import timed
 from ddpm_lab.evaluation.store import Piece, Pieces, Store
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.files import cache_root
@@ -35,8 +37,8 @@ class Features(NamedTuple):
 
 
 def drawn(subject: Subject, choice: Choice, n: int, exact: bool = False) -> Pieces:
-    """n samples as grey levels (uint8), or unchanged where `exact` or for data without levels, and how many of each piece are
-    not finite. Sample i depends on (seed, i) alone."""
+    """n samples as grey levels (uint8), or unchanged where `exact` or for data without levels; of each piece how many are not
+    finite, and what `timed` says. Sample i depends on (seed, i) alone."""
     model, levels = choice.model, None if exact else choice.model.levels
     kind, identity = "exact_samples" if exact else "samples", {**subject.of_network, **choice.of_samples}
 
@@ -45,9 +47,20 @@ def drawn(subject: Subject, choice: Choice, n: int, exact: bool = False) -> Piec
             x = state.x
         return to_levels(x, levels).cpu(), not_finite(x)
 
-    def work(start: int, stop: int) -> Piece:
+    def all_batches(start: int, stop: int) -> Piece:
         batches = [batch(first, min(first + subject.batch, stop)) for first in range(start, stop, subject.batch)]
         return {"x": torch.cat([x for x, _ in batches]), "not_finite": torch.tensor(sum(broken for _, broken in batches))}
+
+    def work(start: int, stop: int) -> Piece:
+        warm_up(min(stop - start, subject.batch))
+        return timed(lambda: all_batches(start, stop), subject)
+
+    @cache
+    def warm_up(rows: int) -> None:
+        """A step that is forgotten: a GPU chooses its algorithms at the first call of so many rows, and a compiled network is
+        compiled."""
+        if subject.device.type == "cuda" or model.compiled:
+            next(iter(model.sample_states(0, rows, subject.seed))).x.cpu()
 
     return subject.store.pieces(kind, identity, n, PIECE, work, f"{n} samples, {choice.steps} steps")
 

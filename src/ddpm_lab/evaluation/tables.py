@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lab import domains
-from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, Evaluated
+from ddpm_lab.evaluation.cost import LABEL
+from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, SECONDS, Evaluated
 from ddpm_lab.metrics.record import incomparable
 from ddpm_lab.models.measurement import SPLITS
 
@@ -35,13 +36,13 @@ def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
-    """The lines of each table, as markdown that reads as text too: bounds, then Fréchet distances."""
+    """The lines of each table, as markdown that reads as text too: bounds, Fréchet distances, seconds."""
     made = []
-    for score in (BOUND, DISTANCE):
+    for score in (BOUND, DISTANCE, SECONDS):
         groups = comparable(arms, score)
         for group in groups:
             notes = [SPACING] if few_steps(group, score) else []
-            notes += [line] if (line := several_calls(group, score)) else []
+            notes += [line for line in (any_of(group, score), several_calls(group, score), products(group, score)) if line]
             if group is not groups[0]:
                 differences = incomparable(groups[0][0].scores[score].record, group[0].scores[score].record)
                 notes.append(f"(not comparable with the first of these tables: {'; '.join(map(str, differences))})")
@@ -62,9 +63,30 @@ def comparable(arms: Sequence[Evaluated], score: str) -> list[list[Evaluated]]:
 
 
 def few_steps(group: Sequence[Evaluated], score: str) -> bool:
-    """Whether some chain is shorter than the full one."""
-    records = [arm.scores[score].record for arm in group]
+    """Whether some chain, on which the score depends, is shorter than the full one."""
+    records = [arm.scores[score].record for arm in group if score != SECONDS]
     return any(record.get("spacing") is not None and record["steps"] != record.get("T") for record in records)
+
+
+def any_of(group: Sequence[Evaluated], score: str) -> str:
+    """What "any" stands for, where a sampler does not use the variances that were chosen; empty elsewhere."""
+    unused: dict[str, dict[str, None]] = {}
+    for arm in group if score == DISTANCE else ():
+        if arm.choice.names_of_samples.get("variance") == "any":
+            unused.setdefault(arm.choice.names.get("sampler", ""), {})[arm.choice.names["variance"]] = None
+    each = [f"{sampler} does not use {', '.join(variances)}" for sampler, variances in unused.items()]
+    return f"any: {'; '.join(each)}. What does not differ by construction was drawn and scored once." if each else ""
+
+
+def products(group: Sequence[Evaluated], score: str) -> str:
+    """The vector–Jacobian products of a sample; empty where there are none."""
+    records = [(arm.choice.names, arm.scores[score].record) for arm in group if score == SECONDS]
+    counts = [
+        f"{names['variance']} in {r['steps']} steps of {names['sampler']}: {r['products']}"
+        for names, r in records
+        if r["products"]
+    ]
+    return f"Vector–Jacobian products a sample: {', '.join(counts)}." if counts else ""
 
 
 def several_calls(group: Sequence[Evaluated], score: str) -> str:
@@ -79,6 +101,9 @@ def several_calls(group: Sequence[Evaluated], score: str) -> str:
 def title(group: Sequence[Evaluated], score: str) -> str:
     """With the spacing of chains that are not full."""
     result = group[0].scores[score]
+    if score == SECONDS:
+        where = {name: result.record[name] for name in ("device", "cpu", "threads", "batch", "processes")}
+        return f"{LABEL} ({result.record['n']:,} samples; {', '.join(f'{name} {value}' for name, value in where.items())})"
     spacings = {arm.scores[score].record.get("spacing") for arm in group if few_steps([arm], score)}
     spacing = f", {' and '.join(sorted(map(str, spacings)))} spacing" if spacings else ""
     if score == DISTANCE or "sampler" not in group[0].choice.names:

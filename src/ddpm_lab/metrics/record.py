@@ -50,9 +50,11 @@ of.
 OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("gamma_n", "gamma_times", "clip_cov", "max_last_noise"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("head", "head_sha256", "head_step"), MAY_DIFFER)
+OF_SOME |= dict.fromkeys(("times", "times_n", "times_calls"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("order", "two_points", "runge_kutta"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("churn", "churn_min", "churn_max", "noise_scale"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("cov_clipped_at_0", "cov_clipped_at_1"), MAY_DIFFER)
+OF_SOME |= dict.fromkeys(("products", "seconds", "waited", "untimed_pieces", "machines"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("classes", "guidance_scale", "guidance_interval"), MAY_DIFFER)
 """The same of fields that some records have. All that is named in neither is how a number is measured, and must agree."""
 PACKAGES = ("ddpm-lab", "torch", "torch-fidelity")

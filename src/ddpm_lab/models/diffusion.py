@@ -1,6 +1,7 @@
 """Denoising diffusion as a model: network, process, loss, choice of timesteps and sampler."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, P
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
 from ddpm_lab.models.measurement import Conditions, Measurement
 from ddpm_lab.models.networks import in_bf16, initialised
+from ddpm_lab.models.optimal import times_record
 
 
 class Diffusion(Model):
@@ -153,7 +155,7 @@ class Diffusion(Model):
         other.guidance = guidance or self.guidance
         other.guidance.check(self.classes)
         if eta is not None:
-            chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip)
+            chosen = DDIM(chosen.steps, eta, chosen.spacing, chosen.clip, optimal=chosen.optimal)
         if steps is not None:
             chosen = copy.copy(chosen)
             chosen.steps = min(steps, self.diffusion.schedule.T)
@@ -197,15 +199,20 @@ class Diffusion(Model):
 
     def sample_record(self) -> dict[str, Plain]:
         sampler, variance = self.sampler, self.diffusion.variance
-        calls = sampler.calls(sampler.chain(self.diffusion.schedule))
+        chain, used = sampler.chain(self.diffusion.schedule), sampler.uses(variance)
+        calls, products = sampler.calls(chain), variance.products(math.prod(self.shape)) if used else 0
+        if products:
+            products *= sum(map(sampler.adds_noise, chain.steps_down()))
         return {
             "sampler": named(sampler),
             "steps": self.sample_steps,
             **({} if calls == self.sample_steps else {"calls": calls}),
+            **({"products": products} if products else {}),
             "spacing": sampler.spacing,
+            **times_record(sampler, self.diffusion.schedule.T),
             "eta": None,
             **sampler.settings,
-            "variance": named(variance) if sampler.uses(variance) else None,
+            "variance": named(variance) if used else None,
             "clip": self.diffusion.clips_x0(sampler.clip),
             "T": self.diffusion.schedule.T,
             **self._condition_record(),

@@ -17,6 +17,7 @@ from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, pilot
 from ddpm_lab.likelihood.flow import FlowMeter
 from ddpm_lab.models.measurement import PIECE, SPLITS, TRAIN_STRIDE, Conditions, Measurement, Part, PerDatum, Plain
+from ddpm_lab.models.optimal import times_record
 
 if TYPE_CHECKING:
     from ddpm_lab.models.diffusion import Diffusion
@@ -139,6 +140,7 @@ class OnChain:
             "unit": "bits/dim",
             "steps": len(self.chain),
             "spacing": None if whole else self.model.sampler.spacing,
+            **({} if whole else times_record(self.model.sampler, self.chain.schedule.T)),
             "clip": self.clip,
             "stride": self.stride,
         }

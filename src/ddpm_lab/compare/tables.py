@@ -1,0 +1,173 @@
+"""Tables with the data by which their cells are sorted, marked and coloured."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ddpm_lab.compare import words
+from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
+from ddpm_lab.compare.effects import Effect
+from ddpm_lab.compare.equal_cost import VARIANCE, EqualCost
+from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.measures import SECONDS
+from ddpm_lab.compare.report import Study
+
+COSTS = {
+    "train_seconds": "training, s",
+    "images_per_s": "images/s",
+    "parameters": "parameters",
+    "peak_memory_mib": "memory, MiB",
+    "network_calls": "network calls a sample",
+    SECONDS: "sampling, s per 1,000",
+}
+
+
+class Cell(NamedTuple):
+    text: str = words.NONE
+    sort: float | None = None
+    """The number, where there is one."""
+    note: str = ""
+    best: bool = False
+    copied: bool = False
+    """Equal to the cell of another row by construction."""
+    verdict: Verdict | None = None
+
+
+class Table(NamedTuple):
+    heads: list[str]
+    """Of the labels of rows, then of their cells."""
+    rows: list[tuple[str, list[Cell]]]
+    """By the label of a choice, or of an effect."""
+
+
+def choice_table(study: Study, columns: Sequence[Column], costs: bool = True) -> Table:
+    """The number of seeds; each measure, with the difference to the baseline where it is judged; costs."""
+    keys, heads = cost_keys(study) if costs else [], ["choice", "seeds"]
+    for column in columns:
+        heads += [head(column), *(["difference"] * column.measure.judged)]
+    rows = []
+    for choice in study.compared.choices:
+        cells = [Cell(str(len(choice.runs)), len(choice.runs))]
+        for column in columns:
+            cells += [mean_cell(choice, column), *([_difference_cell(study, choice, column)] * column.measure.judged)]
+        rows.append((choice.label, cells + [_cost_cell(choice, key) for key in keys]))
+    return Table(heads + [COSTS[key] for key in keys], rows)
+
+
+def head(column: Column) -> str:
+    """An arrow says which direction is better."""
+    return column.measure.label + {-1: " ↓", 0: "", 1: " ↑"}[column.measure.better]
+
+
+def mean_cell(choice: ComparedChoice, column: Column) -> Cell:
+    estimate = column.estimates.get(choice)
+    if estimate is None:
+        refused = column.refused.get(choice)
+        return Cell(words.VERDICTS[Verdict.REFUSED], note="; ".join(map(str, refused))) if refused else Cell()
+    copy = column.copies.get(choice)
+    one_seed = "one seed: no interval" if estimate.low is None else ""
+    note = f"equals {copy.original.label} by construction" if copy else one_seed
+    text = words.with_interval(estimate.value, estimate, words.digits_of(column))
+    return Cell(text, estimate.value, note, choice in column.winners, copy is not None)
+
+
+def _difference_cell(study: Study, choice: ComparedChoice, column: Column) -> Cell:
+    if choice is study.baseline and choice in column.estimates:
+        return Cell("baseline", 0.0)
+    comparison = column.comparisons.get(choice)
+    if comparison is None or comparison.over_seeds is None:
+        return Cell()
+    value, verdict = comparison.over_seeds.value, comparison.verdict
+    if comparison.copy is not None:
+        return Cell(words.VERDICTS[verdict], value, words.by_construction(comparison.copy, comparison.measure), verdict=verdict)
+    deciding = None if comparison.identical else comparison.deciding
+    over = " (unpaired)" if comparison.apart else " (images)" if deciding and not comparison.replicated else ""
+    note = words.VERDICTS[verdict] + ("" if comparison.p is None else f", p = {comparison.p:.2g} by Holm")
+    return Cell(f"{words.with_interval(value, deciding, words.digits_of(column), True)}{over}", value, note, verdict=verdict)
+
+
+def cost_keys(study: Study) -> list[str]:
+    """Those that some run has."""
+    return [key for key in COSTS if any(costs_of(choice, key) for choice in study.compared.choices)]
+
+
+def costs_of(choice: ComparedChoice, key: str) -> list[float]:
+    return [value for run in choice.runs.values() if (value := _cost(run, key)) is not None]
+
+
+def _cost(run: ComparedRun, key: str) -> float | None:
+    """From the summary; of a sample from the records of scores, and from the seconds that were measured."""
+    value = run.run.summary.get(key)
+    if key == SECONDS:
+        value = run.numbers[key].value if key in run.numbers else None
+    if key == "network_calls":
+        records = [n.record for n in run.numbers.values() if n.record.get("reference") and n.record.get("sampler")]
+        value = records[0].get("calls", records[0].get("steps")) if records else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _cost_cell(choice: ComparedChoice, key: str) -> Cell:
+    if not (values := costs_of(choice, key)):
+        return Cell()
+    mean = sum(values) / len(values)
+    note = f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
+    return Cell(words.decimal(mean, 0 if mean >= 10 or all(map(float.is_integer, values)) else 2), mean, note)
+
+
+def effect_table(study: Study) -> Table:
+    """A row for each value of each axis; of each measure the mean over settings, and in which direction they point."""
+    heads, rows = ["axis"], {_effect_name(effect): list[Cell]() for effect in study.effects}
+    for measure in dict.fromkeys(effect.measure for effect in study.effects):
+        described = {_effect_name(effect): effect for effect in study.effects if effect.measure == measure}
+        estimates = [effect.estimate for effect in described.values()]
+        digits = words.decimals_of_differences([estimate.value for estimate in estimates], words.half_widths(estimates))
+        heads += [measure.label, "settings"]
+        for name, cells in rows.items():
+            cells += _effect_cells(described.get(name), digits)
+    return Table(heads, list(rows.items()))
+
+
+def _effect_name(effect: Effect) -> str:
+    return f"{effect.axis}: {effect.value} instead of {effect.against}"
+
+
+def _effect_cells(effect: Effect | None, digits: int) -> tuple[Cell, Cell]:
+    """The mean over settings, and in which direction the settings point."""
+    if effect is None:
+        return Cell(), Cell()
+    value, n = effect.estimate.value, len(effect.settings)
+    if effect.copy is not None:
+        why = words.by_construction(effect.copy, effect.measure)
+        return Cell(words.VERDICTS[Verdict.CONSTRUCTION], value, why), Cell(str(n), n)
+    low, high = (words.decimal(end, digits, True) for end in (min(effect.settings), max(effect.settings)))
+    note = f"over {len(effect.seeds)} seed{'s' * (len(effect.seeds) > 1)}; by setting from {low} to {high}"
+    one_way = f"{words.agreement(effect)} ({n})" if n > 1 else "1"
+    settings = f"{effect.lower} of {n} lower: disagree" if effect.disagree else one_way
+    return Cell(words.with_interval(value, effect.estimate, digits, True), value, note), Cell(settings, n)
+
+
+def equal_cost_table(study: Study) -> Table:
+    """A row for each choice, a column for each variance: the Fréchet distance of the one as a multiple of that of the other at
+    the same seconds, under the same sampler."""
+    rows: dict[ComparedChoice, dict[str, EqualCost]] = {}
+    for each in study.equal_cost:
+        rows.setdefault(each.choice, {})[each.other.variance] = each
+    others = list(dict.fromkeys(each.choice.first.flat[VARIANCE] for each in study.equal_cost))
+    made = []
+    for choice, by_variance in rows.items():
+        seconds = next(iter(by_variance.values())).seconds
+        cells = [_equal_cost_cell(by_variance[other]) if other in by_variance else Cell() for other in map(str, others)]
+        made.append((choice.label, [Cell(f"{seconds:,.3g}", seconds), *cells]))
+    return Table(["choice", "s per 1,000", *(f"against {other}" for other in others)], made)
+
+
+def _equal_cost_cell(compared: EqualCost) -> Cell:
+    log, verdict = compared.log_ratio, compared.verdict
+    if log is None:
+        low, high = (f"{end:,.3g}" for end in compared.span)
+        return Cell(f"outside {low} to {high} s", None, words.OUTSIDE, verdict=verdict)
+    low, high = (None if end is None else math.exp(end) for end in (log.low, log.high))
+    ratio = log._replace(value=math.exp(log.value), low=low, high=high)
+    said = f", {words.VERDICTS[verdict]}" * (verdict in (Verdict.BETTER, Verdict.WORSE))
+    note = words.VERDICTS[verdict] + ("" if compared.p is None else f", p = {compared.p:.2g} by Holm")
+    return Cell(words.with_interval(ratio.value, ratio, 2) + said, ratio.value, note, verdict=verdict)
