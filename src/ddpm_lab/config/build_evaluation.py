@@ -97,7 +97,7 @@ def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: 
     nll, quality = Likelihood(**cfg["nll"]), Quality(**cfg["quality"])
     subject.check_sizes(nll, quality.n, gamma_size(cfg))
     try:  # a chain, stride or setting that the model does not allow
-        model = with_parts(cfg, network_of(cfg, subject))
+        model = with_parts(cfg, network_of(cfg, subject), **at_hand(cfg, subject))
         measurements = model.measurements(subject.conditions(nll, parts_of(cfg)))
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -221,6 +221,12 @@ def network_of(cfg: Config, subject: Subject) -> Model:
     return model
 
 
+def at_hand(cfg: Config, subject: Subject) -> dict[str, Any]:
+    """What the chosen variance rests on that no network has to be called for."""
+    named = "variance" in cfg["names"] and "largest" in _signature(cfg, "variance")
+    return {"largest": subject.largest_eigenvalue} if named else {}
+
+
 def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
     """The model under the chosen parts, given what they rest on. Of what is still to be measured: the variance stays that of
     the run, and the sampler visits as many other times."""
@@ -236,8 +242,8 @@ def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
 def choice_of(cfg: Config, nll: Likelihood, subject: Subject) -> Choice:
     """The model under the chosen parts; what they rest on is measured first."""
     parts, network, needs = parts_of(cfg), network_of(cfg, subject), needed(cfg)
-    choice = Choice(with_parts(cfg, network), {group: name for group, name in names_of(cfg).items() if group in parts}, parts)
-    offered: dict[str, Any] = {}
+    offered, names = at_hand(cfg, subject), {group: name for group, name in names_of(cfg).items() if group in parts}
+    choice = Choice(with_parts(cfg, network, **offered), names, parts)
     for need in needs:
         everywhere = any(other.argument == "optimal" for other in needs)
         wanted = need(choice.model, subject.conditions(nll, parts), cfg["gamma"]["n"], everywhere)  # type: ignore[arg-type]

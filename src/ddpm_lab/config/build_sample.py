@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm_lab import ranks
 from ddpm_lab.config.build_evaluation import (
     OF_SUBJECT,
+    at_hand,
     choice_of,
     gamma_size,
     head_checkpoint,
@@ -78,7 +79,7 @@ def model_of(cfg: Config, subject: Subject) -> Model:
     if (n := gamma_size(cfg)) is not None and n > (size := subject.size("train")):
         raise UserError(f"gamma.n={n}: there are {size} training data")
     try:
-        return with_parts(cfg, network_of(cfg, subject))
+        return with_parts(cfg, network_of(cfg, subject), **at_hand(cfg, subject))
     except ValueError as error:
         groups = error.arguments if isinstance(error, Incompatible) else ()
         chosen = [f"{group}={cfg['names'][group]}" for group in groups if group in cfg["names"]]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.transfer import to_device
-from ddpm_lab.core.types import Coefficient
+from ddpm_lab.core.types import Coefficient, Settings
 from ddpm_lab.core.variance import OfData, Seen
 from ddpm_lab.domains import checked
 
@@ -56,6 +56,17 @@ class Analytic(OfData):
         self._table = torch.full((2, max(gamma.times) + 1), math.nan, dtype=torch.float64)
         cov = gamma.cov.clamp(0, 1) if clip_cov else gamma.cov
         self._table[:, torch.tensor(gamma.times)] = torch.stack([cov, gamma.alphas_bar])
+
+    @property
+    def settings(self) -> Settings:
+        """From how many data and times Γ was estimated, and at how many times Cov(x_0 | x_t) was cut at 0 and 1."""
+        return {
+            "gamma_n": self.gamma.n,
+            "gamma_times": len(self.gamma.times),
+            "clip_cov": self.clip_cov,
+            "cov_clipped_at_0": self.clipped.low,
+            "cov_clipped_at_1": self.clipped.high,
+        }
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
         return DiagonalOfData(self.mean_var(seen.step))

@@ -9,7 +9,7 @@ from abc import abstractmethod
 
 from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, limited_var
 from ddpm_lab.core.diffusion import implied_eps
-from ddpm_lab.core.types import Data, PerExample
+from ddpm_lab.core.types import Data, PerExample, Settings
 from ddpm_lab.core.variance import OfData, Seen
 from ddpm_lab.domains import Text, checked
 
@@ -25,6 +25,10 @@ class OfHead(OfData):
 
     def __init__(self, head: Text | None = None, clip_cov: bool = True) -> None:
         self.head, self.clip_cov = head, clip_cov
+
+    @property
+    def settings(self) -> Settings:
+        return {"clip_cov": self.clip_cov}
 
     @abstractmethod
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:

@@ -15,14 +15,14 @@ from torch import Tensor
 from ddpm_lab.core import rng
 from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, MatrixOfData, ProductsOfData, limited_var
 from ddpm_lab.core.transfer import to_device
-from ddpm_lab.core.types import Data
+from ddpm_lab.core.types import Data, Settings
 from ddpm_lab.core.variance import OfData, Seen
 from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
 
 
 class OfJacobian(OfData):
-    """`largest`: the largest eigenvalue of the data's covariance, which that of E Cov(x_0 | x_t) cannot exceed. Of a learned
-    network the Jacobian has eigenvalues far outside 0..`largest`, from which few-step samples diverge."""
+    """The network's Jacobian in place of that of E[x_0 | x_t], which it is only nearly. So its eigenvalues are limited, where
+    they are known to 0..`largest`, that of the data's covariance: without a limit samples of few steps diverge."""
 
     differentiates = True
     needs_signal = True
@@ -50,6 +50,10 @@ class Hutchinson(OfJacobian):
     ) -> None:
         self.n_probes, self.seed, self.clip_cov = n_probes, seed, clip_cov
         self._drawn: dict[int, Tensor] = {}
+
+    @property
+    def settings(self) -> Settings:
+        return {"n_probes": self.n_probes, "probes_seed": self.seed, "clip_cov": self.clip_cov}
 
     def products(self, size: int) -> int:
         return self.n_probes
@@ -83,6 +87,11 @@ class Lanczos(OfJacobian):
     ) -> None:
         self.largest, self.steps, self.bound_steps, self.probes = largest, steps, bound_steps, probes
 
+    @property
+    def settings(self) -> Settings:
+        names = ("steps", "bound_steps", "probes", "largest")
+        return {f"krylov_{name}": getattr(self, name) for name in names}
+
     def products(self, size: int) -> int:
         return min(self.steps, size)
 
@@ -96,8 +105,20 @@ class Exact(OfJacobian):
     """All of Cov(x_0 | x_t), the whole Jacobian by a backward pass per dimension of the data, and its eigenvectors. For at most
     `MOST` dimensions."""
 
+    left_out_of_all = "a backward pass per dimension: ask for it by its name"
+
     def __init__(self, largest: Given[float]) -> None:
         self.largest = largest
+
+    @property
+    def settings(self) -> Settings:
+        return {"largest": self.largest}
+
+    def check(self, size: int) -> None:
+        if size > MOST:
+            raise ValueError(
+                f"Exact takes a matrix of {size}×{size}: allowed are data of at most {MOST} dimensions; Lanczos takes any"
+            )
 
     def products(self, size: int) -> int:
         return size

@@ -13,12 +13,12 @@ from ddpm_lab.core.diffusion import Denoise, GaussianDiffusion, Network, posteri
 from ddpm_lab.core.path import Chain, Mean, NoiseSchedule, Step
 from ddpm_lab.core.spacing import OfChain, Optimal, Spacing, times_of
 from ddpm_lab.core.types import Clip, Coefficient, Data, Incompatible
+from ddpm_lab.core.types import Settings as Settings
 from ddpm_lab.core.variance import OfData, ReverseVariance
 from ddpm_lab.domains import ClosedUnit, PositiveFloat, PositiveInt, checked
 
 Noise = Callable[[int], Tensor]
 """Fresh standard normal noise for the step that leaves time t."""
-Settings = dict[str, int | float | bool | str | None]
 State = TypeVar("State")
 """What a step leaves to the next: None, or the history of a multistep method."""
 

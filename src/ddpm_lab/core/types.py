@@ -19,6 +19,9 @@ Coefficient = Float[Tensor, "..."]
 Clip = bool | OpenUnit
 """How x̂_0 is limited to [−1, 1]: see `diffusion.limited`."""
 
+Settings = dict[str, int | float | bool | str | None]
+"""What distinguishes a choice from others of its class, for records."""
+
 Function = TypeVar("Function", bound=Callable)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm_lab.core.covariance import Covariance, DataCovariance, Diagonal
 from ddpm_lab.core.path import Step
-from ddpm_lab.core.types import Coefficient, Data
+from ddpm_lab.core.types import Coefficient, Data, Settings
 from ddpm_lab.domains import ClosedUnit, checked
 
 
@@ -45,6 +45,14 @@ class ReverseVariance(ABC):
     @abstractmethod
     def covariance(self, seen: Seen) -> Covariance:
         """Σ of p_θ(x_s | x_t)."""
+
+    @property
+    def settings(self) -> Settings:
+        """What distinguishes it from others of its class, for records."""
+        return {}
+
+    def check(self, size: int) -> None:  # noqa: B027
+        """Raises ValueError for data of so many dimensions that it cannot be computed."""
 
     def products(self, size: int) -> int:
         """Products of a vector with the network's Jacobian, in each noisy step of a sampler of data with `size` dimensions."""

@@ -65,6 +65,14 @@ class Subject:
     def device(self) -> torch.device:
         return self.run.model.device
 
+    @cached_property
+    def largest_eigenvalue(self) -> float:
+        """Of the covariance of the training data, of at most the first 4,096."""
+        x = scale(self.data.raw("train")[:4096], self.data.levels).double().flatten(1)
+        x = x - x.mean(0)
+        small = x.T @ x if x.shape[1] <= len(x) else x @ x.T  # they have the same eigenvalues but for zeros
+        return float(torch.linalg.eigvalsh(small)[-1]) / (len(x) - 1)
+
     def size(self, split: str) -> int:
         return len(self.data.raw(split))
 

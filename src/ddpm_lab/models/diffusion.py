@@ -23,7 +23,7 @@ from ddpm_lab.domains import shown
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
-from ddpm_lab.models import card, gamma
+from ddpm_lab.models import card
 from ddpm_lab.models.compiling import compile_by
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
@@ -164,7 +164,8 @@ class Diffusion(Model):
         return other
 
     def with_variance(self, variance: ReverseVariance) -> "Diffusion":
-        """The same weights under another reverse variance."""
+        """The same weights under another reverse variance. Raises ValueError for one that data of this size do not allow."""
+        variance.check(math.prod(self.shape))
         other = copy.copy(self)
         other.diffusion = replace(self.diffusion, variance=variance)
         return other
@@ -231,7 +232,7 @@ class Diffusion(Model):
 
     def variance_record(self) -> dict[str, Plain]:
         """Settings of the reverse variance, and where it comes from, beside its name."""
-        return gamma.variance_record(self.diffusion.variance)
+        return dict(self.diffusion.variance.settings)
 
     def bound_record(self) -> dict[str, Plain]:
         """On the full chain, as trained; of a conditional model that of data given their classes."""

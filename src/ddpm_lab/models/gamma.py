@@ -1,15 +1,13 @@
-"""Γ of a diffusion model, from which its analytic variance follows: how it is measured, and what records say of it."""
+"""Γ of a diffusion model, from which its analytic variance follows: how it is measured."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ddpm_lab.core.analytic import Analytic, Gamma
-from ddpm_lab.core.variance import ReverseVariance
+from ddpm_lab.core.analytic import Gamma
 from ddpm_lab.likelihood.gamma import GammaMeter
 from ddpm_lab.models.at_times import AtTimes
-from ddpm_lab.models.measurement import Plain
 
 
 class GammaAtTimes(AtTimes):
@@ -33,18 +31,3 @@ class GammaAtTimes(AtTimes):
             "cov_standard_error": result.cov_se,
         }
         return {"gamma": columns}
-
-
-def variance_record(variance: ReverseVariance) -> dict[str, Plain]:
-    """The settings of an analytic variance; from how many data and times Γ was estimated; and at how many times Cov(x_0 | x_t)
-    was clipped at 0 and 1."""
-    if not isinstance(variance, Analytic):
-        return {}
-    gamma, clipped = variance.gamma, variance.clipped
-    return {
-        "gamma_n": gamma.n,
-        "gamma_times": len(gamma.times),
-        "clip_cov": variance.clip_cov,
-        "cov_clipped_at_0": clipped.low,
-        "cov_clipped_at_1": clipped.high,
-    }

@@ -105,7 +105,7 @@ class VarianceHead(Diffusion):
         variance = self.diffusion.variance
         if not isinstance(variance, OfHead):
             return super().variance_record()
-        return self.head_record | {"clip_cov": variance.clip_cov}
+        return self.head_record | dict(variance.settings)
 
     def bound_record(self) -> dict[str, Plain]:
         return super().bound_record() | self.variance_record()
