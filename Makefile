@@ -1,4 +1,4 @@
-.PHONY: check test slow test-all lint types lock oldest newest soak
+.PHONY: check test slow test-all lint types lock oldest newest soak tables
 
 check: lint types test  ## what a change must pass before review
 
@@ -29,6 +29,11 @@ oldest newest:  ## the fast tests with the oldest, or the newest, versions that 
 	uv venv --clear --quiet --python python3 .venv-$@
 	uv pip install --quiet --python .venv-$@ $(choice) -e ".[test]"
 	PATH="$(CURDIR)/.venv-$@/bin:$$PATH" $(MAKE) test
+
+tables:  ## the numbers of docs/variances.md, over hours and several sittings; PHOTOGRAPHS=FILE.npz for the second half
+	python studies/gaussian.py
+	python studies/variance.py digits
+	$(if $(PHOTOGRAPHS),python studies/variance.py photographs $(PHOTOGRAPHS))
 
 lock:  ## hashed versions of all dependencies
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet -o requirements.lock

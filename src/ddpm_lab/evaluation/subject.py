@@ -138,7 +138,7 @@ class Choice:
         parts = {
             group: None
             if group in record and record[group] is None
-            else {key: value for key, value in part.items() if key not in record}
+            else {key: value for key, value in part.items() if group != "sampler" or key not in record}
             for group, part in self.parts.items()
         }
         return {"parts": parts, "record": record, "levels": self.model.levels, **self.precision}
