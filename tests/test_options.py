@@ -43,6 +43,7 @@ NEEDS = {
     ("data", "image_folder"): ["data.path=FILES/images", "data.size=16", "data.val_fraction=0.5", "net.attention=[8]"],
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
+    ("experiment", "photographs16"): ["data.path=FILES/photographs.npz", "sampler.steps=5"],
     ("experiment", "digits"): ["sampler.steps=5"],
     ("experiment", "digits_sweep"): ["sampler.steps=5"],
     ("logger", "wandb"): ["logger.mode=offline"],
@@ -85,6 +86,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     images = random_images(40, 3, 16).transpose(0, 2, 3, 1)
     np.savez(folder / "images.npz", images=images)
+    arrays = {f"{part}_images": random_images(20, 3, 16, seed=i) for i, part in enumerate(("train", "test"))}
+    np.savez(folder / "photographs.npz", **arrays, **{f"{part}_labels": np.arange(20) % 10 for part in ("train", "test")})
     (folder / "images").mkdir()
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{i}.png")

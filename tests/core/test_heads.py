@@ -62,7 +62,7 @@ def test_the_mean_target_of_ocm_is_the_diagonal_of_the_jacobian(prediction, size
     seen = diffusion.seen(out, x, step)._replace(pullback=diffusion.pullback(out, needing, step))
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * size)
     mean = torch.stack([OCM().target(x, seen, v[None])[0] for v in signs]).mean(0)
-    assert_close(OCM().eps_var(mean, torch.zeros(())), 1 - step.at_t.noise_scale * exact_jacobian(eps_hat, x[0]).diagonal())
+    assert_close(OCM().eps_var(mean, torch.zeros_like(mean)), 1 - step.at_t.noise_scale * exact_jacobian(eps_hat, x[0]).diagonal())
 
 
 @pytest.mark.parametrize("variance", [NPR, SN])
@@ -73,8 +73,8 @@ def test_mean_targets_give_the_exact_variance(variance, t):
     xt = torch.tensor([[0.1, 0.3]], dtype=F64)
     mean, var = mixture.given(xt, torch.tensor([t]))
     x0, step = mixture.posterior(xt[0], t, n), ALPHAS_BAR.chain()[t]
-    seen = Seen(xt, step, mean, None)
-    target = variance().target(implied_eps(x0, xt, step.at_t), seen, None)
+    seen, many = Seen(xt, step, mean, None), Seen(xt.expand_as(x0), step, mean.expand_as(x0), None)
+    target = variance().target(implied_eps(x0, many.xt, step.at_t), many, None)
     known = variance(clip_cov=False).data_covariance(seen._replace(raw=target.mean(0, keepdim=True))).var
     error = target.std(0) * step.at_t.sigma**2 / math.sqrt(n)
     assert ((known - var).abs() < 4 * error).all()

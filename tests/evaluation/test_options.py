@@ -11,16 +11,18 @@ from helpers import CONF
 
 from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.options import groups, options, target
+from ddpm_lab.core.heads import OfHead
 
 from .support import DIGITS, VECTORS, T, copied, evaluate, found, refusal
 
 DIRS = [CONF / "evaluate", CONF]
 VARIANCES = options("variance", DIRS)
-LEARNED = [
-    name
-    for name, path in VARIANCES.items()
-    if "." in (target(path) or "") and resolve_target(str(target(path)), "variance").n_outputs == 2
-]
+CLASSES = {
+    name: resolve_target(str(target(path)), "variance") for name, path in VARIANCES.items() if "." in (target(path) or "")
+}
+OF_HEADS = [name for name, variance in CLASSES.items() if issubclass(variance, OfHead)]  # test_variance_heads.py
+LEARNED = [name for name, variance in CLASSES.items() if variance.n_outputs == 2 and name not in OF_HEADS]
+ELSEWHERE = (*LEARNED, *OF_HEADS)
 
 # What an option cannot do without. A new option that needs nothing needs no line here.
 NEEDS = {
@@ -43,7 +45,9 @@ def steps(group: str, option: str) -> list[str]:
 
 
 def cases() -> list[Any]:
-    pairs = [(group, option) for group in groups(DIRS) for option in options(group, DIRS) if option not in LEARNED]
+    pairs = [
+        (group, option) for group in groups(DIRS) for option in options(group, DIRS) if option not in (*LEARNED, *OF_HEADS)
+    ]
     pairs = [pair for pair in pairs if pair[0] != "guidance"]  # of conditional models: test_conditional.py
     slow = {pair for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
     return [pytest.param(*pair, marks=[pytest.mark.slow] if pair in slow else []) for pair in pairs]
@@ -88,7 +92,7 @@ def test_auto_is_what_the_run_was_trained_with(run):
 @pytest.mark.parametrize("group", ["variance", "sampler"])
 def test_every_option_measures_vectors(group, run_of, tmp_path):
     run = copied(run_of(*VECTORS), tmp_path / "run")
-    names = [name for name in options(group, DIRS) if name not in (*LEARNED, "auto")]
+    names = [name for name in options(group, DIRS) if name not in (*ELSEWHERE, "auto")]
     told = evaluate(run, "-m", f"{group}={','.join(names)}", *steps(group, names[0]))
     assert [arm[group] for arm in told.arms] == names
     for arm in range(len(names)):

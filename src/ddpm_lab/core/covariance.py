@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -70,12 +70,12 @@ class Covariance(ABC):
         return self
 
 
-class DataCovariance(Protocol):
+class DataCovariance(ABC):
     """What is known of Cov(x_0 | x_t), one for each example."""
 
+    @abstractmethod
     def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
         """c² Cov(x_0 | x_t) + noise · I. `nothing`: the log variance in directions where no variance is left."""
-        ...
 
 
 def log_of(var: Tensor, nothing: Coefficient | float) -> Tensor:
@@ -115,7 +115,7 @@ def limited_var(var: Data, clip: bool) -> Data:
 
 
 @dataclass(frozen=True, eq=False)
-class DiagonalOfData:
+class DiagonalOfData(DataCovariance):
     """Var(x_0 | x_t) of each dimension, or their mean."""
 
     var: Tensor
@@ -151,7 +151,7 @@ class Spectral(Covariance):
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixOfData:
+class MatrixOfData(DataCovariance):
     """Cov(x_0 | x_t) as a matrix, as an autograd engine gives it: its symmetric part, with eigenvalues limited to 0..`largest`,
     since the Jacobian of a learned network is not quite symmetric, nor positive."""
 
@@ -180,7 +180,7 @@ class Ritz(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ProductsOfData:
+class ProductsOfData(DataCovariance):
     """Cov(x_0 | x_t) known by its products with vectors, as in Krylov spaces of `steps` dimensions (Lanczos).
 
     `product` need not be quite symmetric: every basis is orthogonalised in full (Arnoldi), so that the projected matrix's
