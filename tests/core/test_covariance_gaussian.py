@@ -25,10 +25,8 @@ from .support import assert_close, make, normal_like
 F64 = torch.float64
 CHAINS = [
     (10, "trailing"),
-    (10, "linspace"),
-    (50, "trailing"),
     (50, "linspace"),
-    pytest.param((1000, "trailing"), marks=pytest.mark.slow),
+    *(pytest.param(chain, marks=pytest.mark.slow) for chain in ((10, "linspace"), (50, "trailing"), (1000, "trailing"))),
 ]
 SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000)}
 D = 6

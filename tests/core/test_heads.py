@@ -62,7 +62,9 @@ def test_the_mean_target_of_ocm_is_the_diagonal_of_the_jacobian(prediction, size
     seen = diffusion.seen(out, x, step)._replace(pullback=diffusion.pullback(out, needing, step))
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * size)
     mean = torch.stack([OCM().target(x, seen, v[None])[0] for v in signs]).mean(0)
-    assert_close(OCM().eps_var(mean, torch.zeros_like(mean)), 1 - step.at_t.noise_scale * exact_jacobian(eps_hat, x[0]).diagonal())
+    assert_close(
+        OCM().eps_var(mean, torch.zeros_like(mean)), 1 - step.at_t.noise_scale * exact_jacobian(eps_hat, x[0]).diagonal()
+    )
 
 
 @pytest.mark.parametrize("variance", [NPR, SN])
