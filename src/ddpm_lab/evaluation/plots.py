@@ -1,6 +1,6 @@
 """Pictures of an evaluation: terms and their parts, rate against distortion, scores against steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +13,7 @@ from ddpm_lab.evaluation.tables import comparable
 from ddpm_lab.likelihood.bound import Bound
 
 SIZE = (9.2, 3.6)
+DASHES = ("-", "--", ":", "-.")
 
 
 def plot_bound(bound: Bound, title: str, path: Path) -> Path:
@@ -42,39 +43,58 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     if len({arm.steps for arm in arms}) < 2:
         return None
     timed = next(iter(comparable([arm for arm in arms if DISTANCE in arm.scores], SECONDS)), [])
-    figure = Figure(figsize=(SIZE[0] * (1.5 if timed else 1), SIZE[1]), layout="constrained")
+    figure = Figure(figsize=(SIZE[0] * (1.5 if timed else 1) + 3, SIZE[1]), layout="constrained")
     left, middle, *right = figure.subplots(1, 3 if timed else 2)
-    _plot_scores(left, arms, BOUND, "bits/dim, bound on the sampler's chain")
-    _plot_scores(middle, arms, DISTANCE, "Fréchet distance")
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(_coloured(arm.choice.names, arm) for arm in arms))}
+    _plot_scores(left, arms, BOUND, "bits/dim, bound on the sampler's chain", colours)
+    _plot_scores(middle, arms, DISTANCE, "Fréchet distance", colours)
+    for ax, place in ((left, "outside left center"), (middle, "outside right center")):
+        if lines := ax.get_legend_handles_labels()[0]:
+            figure.legend(handles=lines, loc=place, frameon=False, fontsize=8)
     every = sorted({arm.steps for arm in arms})
     for ax in (left, middle):
         ax.set_xlabel("steps")
         ax.set_xticks(every, list(map(str, every)))
         ax.minorticks_off()
     for ax in right:
-        _plot_scores(ax, timed, DISTANCE, "Fréchet distance", lambda arm: arm.scores[SECONDS].value)
+        _plot_scores(ax, timed, DISTANCE, "Fréchet distance", colours, lambda arm: arm.scores[SECONDS].value)
         ax.set_xlabel("seconds per 1,000 samples")
     with matplotlib.rc_context({"axes.formatter.min_exponent": 4}):  # 0.02, and not 2 · 10⁻²
         figure.savefig(path, dpi=110)
     return path
 
 
+def _coloured(names: Mapping[str, str], arm: Evaluated) -> str:
+    """What has one colour in all plots: a variance, or all that samples do not depend on."""
+    return f"{names.get('variance', '')} {arm.setting}"
+
+
 def _plot_scores(
-    ax: Axes, arms: Sequence[Evaluated], score: str, label: str, place: Callable[[Evaluated], float] = lambda arm: arm.steps
+    ax: Axes,
+    arms: Sequence[Evaluated],
+    score: str,
+    label: str,
+    colours: Mapping[str, str],
+    place: Callable[[Evaluated], float] = lambda arm: arm.steps,
 ) -> None:
-    """The score of each arm at its place on a logarithmic axis, joined in the order of steps."""
+    """The score of each arm at its place on a logarithmic axis, joined in the order of steps; samplers by their dashes."""
     lines: dict[str, dict[int, tuple[float, float]]] = {}
+    styles: dict[str, tuple[str, str]] = {}
+    samplers = list(dict.fromkeys(arm.choice.names.get("sampler", "") for arm in arms))
     for arm in arms:
         result, choice = arm.scores.get(score), arm.choice
         if result is not None and result.value > 0:
-            names = [choice.names.get("variance", "")] if score == BOUND else choice.names_of_samples.values()
-            name = f"{', '.join(names)} {arm.setting}".strip()
+            names = choice.names if score == BOUND else choice.names_of_samples
+            shown = [choice.names.get("variance", "")] if score == BOUND else names.values()
+            name = f"{', '.join(shown)} {arm.setting}".strip()
+            dash = "-" if score == BOUND else DASHES[samplers.index(choice.names.get("sampler", "")) % len(DASHES)]
+            styles[name] = colours.get(_coloured(names, arm), "black"), dash
             lines.setdefault(name, {})[arm.steps] = place(arm), result.value
     for name, points in lines.items():
-        ax.plot(*zip(*(points[n] for n in sorted(points)), strict=True), marker="o", markersize=3, label=name)
+        colour, dash = styles[name]
+        x, y = np.array([points[n] for n in sorted(points)]).T
+        ax.plot(x, y, color=colour, linestyle=dash, marker="o", markersize=3, label=name)
     values = [value for points in lines.values() for _, value in points.values()]
     if values and max(values) > 5 * min(values):  # they differ by more than a few times
         ax.set_yscale("log")
     ax.set(xscale="log", ylabel=label)
-    if lines:
-        ax.legend(frameon=False, fontsize=8)
