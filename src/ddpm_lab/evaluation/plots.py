@@ -50,7 +50,7 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     _plot_scores(middle, arms, DISTANCE, "Fréchet distance", colours)
     for ax, place in ((left, "outside left center"), (middle, "outside right center")):
         if lines := ax.get_legend_handles_labels()[0]:
-            figure.legend(handles=lines, loc=place, frameon=False, fontsize=8)
+            figure.legend(handles=lines, loc=place, frameon=False, fontsize=8)  # pyright: ignore
     every = sorted({arm.steps for arm in arms})
     for ax in (left, middle):
         ax.set_xlabel("steps")
