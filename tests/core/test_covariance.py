@@ -13,7 +13,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.covariance import Diagonal, MatrixOfData, ProductsOfData, Spectral
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.gaussian import Normal
-from ddpm_lab.core.jacobian import Exact, Hutchinson, Lanczos, data_product
+from ddpm_lab.core.jacobian import MOST, Exact, Hutchinson, Lanczos, data_product
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.schedule import jsd, linear
 from ddpm_lab.core.types import Incompatible
@@ -96,7 +96,9 @@ def test_lanczos_in_the_whole_space_is_the_exact_matrix():
     seen, step, x = seen_by(Exact(largest=0.8), basis)
     z, r = normal_like(x, 1), normal_like(x, 2)
     exact = Exact(largest=0.8).covariance(seen)
-    krylov = Lanczos(largest=0.8, bound_steps=8).covariance(seen)
+    step = seen.step
+    data = ProductsOfData(data_product(seen), 8, 0.8, basis)
+    krylov = data.scaled(step.posterior.x0_coef, step.beta_tilde, step.log_beta_tilde)
     assert isinstance(exact, Spectral)
     kept = exact.logs.exp()
     assert (kept >= 0).all()
@@ -110,6 +112,45 @@ def test_lanczos_in_the_whole_space_is_the_exact_matrix():
     assert_close(krylov.divergence(q, x).spread.flatten()[later], exact.divergence(q, x).spread.mean(1)[later], rtol=1e-6)
     diagonal = Exact(largest=1e9).data_covariance(seen).matrix.diagonal(dim1=1, dim2=2).clamp(0, 0.8).reshape(x.shape)
     assert_close(krylov.log_var()[later].exp(), (step.beta_tilde + step.posterior.x0_coef**2 * diagonal)[later])
+
+
+def test_few_dimensions_estimate_a_quadratic_form_from_below():
+    """Gauss quadrature of 1/λ; more dimensions come nearer, and as many as the data have are exact."""
+    seen, step, x = seen_by(Exact(largest=0.8))
+    symmetric = Exact(largest=0.8).data_covariance(seen).matrix
+    symmetric = symmetric @ symmetric.mT / 40  # without negative eigenvalues nothing is cut
+
+    def product(v: Tensor) -> Tensor:
+        return torch.einsum("bij,bj->bi", symmetric, v.flatten(1)).reshape(v.shape)
+
+    scale, r = (step.posterior.x0_coef, step.beta_tilde + 1e-3), normal_like(x, 2)
+    exact = MatrixOfData(symmetric, x.shape).scaled(*scale).quadratic(r).mean(1)
+    found = torch.stack([ProductsOfData(product, n).scaled(*scale).quadratic(r).flatten() for n in (1, 2, 4, 8)])
+    assert (found.diff(dim=0) > -1e-9).all()
+    assert (found[0] < 0.9 * exact).any()
+    assert_close(found[-1], exact, rtol=1e-6)
+
+
+def test_bounds_of_few_dimensions_are_exact_under_lanczos():
+    seen, _, x = seen_by(Exact(largest=0.8), torch.empty(0, 5, 2, 2, 2, dtype=F64))
+    exact, lanczos = (variance.covariance(seen) for variance in (Exact(largest=0.8), Lanczos(largest=0.8)))
+    assert torch.equal(exact.quadratic(x), lanczos.quadratic(x))
+    assert Lanczos(largest=0.8, probes=3).probes_for(MOST) == 0
+    assert Lanczos(largest=0.8, probes=3).probes_for(MOST + 1) == 3
+
+
+def test_what_is_not_finite_is_nan_in_its_own_row():
+    matrix = torch.eye(3, dtype=F64).repeat(2, 1, 1)
+    matrix[1, 0, 0] = math.inf
+    z, scale = torch.ones(2, 3, dtype=F64), (torch.tensor(1.0), torch.tensor(1.0))
+
+    def product(v: Tensor) -> Tensor:
+        return torch.einsum("bij,bj->bi", matrix, v)
+
+    for data in (MatrixOfData(matrix, z.shape), ProductsOfData(product, 2)):
+        coloured = data.scaled(*scale).colour(z)
+        assert_close(coloured[0], math.sqrt(2) * z[0])
+        assert coloured[1].isnan().all()
 
 
 def test_exact_matrices_against_torch_distributions():

@@ -49,7 +49,9 @@ def _differing_in(group: str, trained: Sequence[Trained]) -> list[list[Arm]]:
     for one in trained:
         rest = {key: value for key, value in sorted(one.content.items()) if key not in (group, *ELSEWHERE)}
         sets.setdefault(f"{one.training} {rest}", []).append(one)
-    differing = [alike for alike in sets.values() if any(one.content[group] != alike[0].content[group] for one in alike)]
+    differing = [
+        alike for alike in sets.values() if any(one.content.get(group) != alike[0].content.get(group) for one in alike)
+    ]
     return [[one.arm for one in alike] for alike in differing]
 
 

@@ -148,13 +148,22 @@ def factory(config: Config, name: str) -> Callable[..., torch.nn.Module]:
 def frozen(config: Config, base: Run | None = None) -> torch.nn.Module:
     """The network on which a head is trained: that of the configuration's base, or of `base`, which is at hand. Raises
     UserError where its weights are not those that the head was trained on."""
-    run, expected = base or load(config["base"], config["model"]["weights"]), config["model"]["sha256"]
+    run, expected = base or _base_of(config), config["model"]["sha256"]
     if (found := weights_sha256(run.net)) != expected:
         raise UserError(
             f"the network has {run.weights} weights of sha256 {found[:12]}, and this head was trained on those of sha256 "
             f"{expected[:12]}, {config['model']['weights']} of {config['base']}: train a head for this network"
         )
     return run.net
+
+
+def _base_of(config: Config) -> Run:
+    """The run that a head was trained on. Raises UserError where it is not there any more."""
+    if not Path(config["base"]).is_dir():
+        raise UserError(
+            f"base={config['base']}: there is no such run any more; ckpt=RUN variance.head=FOLDER measures this head on it"
+        )
+    return load(config["base"], config["model"]["weights"])
 
 
 def _classes(config: Config, counts: Sequence[int] | None) -> dict[str, Classes]:

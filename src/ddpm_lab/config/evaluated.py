@@ -185,6 +185,12 @@ def _check_optimal(asked: Config, dirs: Sequence[Path]) -> None:
         )
 
 
+def _names(part: Any, name: str) -> bool:
+    """Whether the signature of a part has the key, which the configuration of an earlier version may lack."""
+    target = (part or {}).get("_target_", "")
+    return "." in target and name in inspect.signature(resolve_target(target, "settings")).parameters
+
+
 def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str], typed: Set[str], dirs: Sequence[Path]) -> None:
     """Sets values in place, in a mapping or a DictConfig. `chosen`: the option of each group; `typed`: keys that keep their
     values. Raises UserError for an option or a key that does not exist, and for a line that sets nothing."""
@@ -202,7 +208,7 @@ def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str],
             group, _, name = key.partition(".")
             if not name or key in typed:
                 continue
-            if name not in (config.get(group) or {}):
+            if name not in (config.get(group) or {}) and not _names(config.get(group), name):
                 where = f"{group}={chosen[group]} has no such key" if group in chosen else f"there is no group {group}"
                 raise UserError(f"settings: {key}={value}: {where}")
             config[group][name] = yaml.safe_load(value)

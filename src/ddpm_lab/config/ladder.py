@@ -59,9 +59,9 @@ def _left_out(ckpt: str, dirs: Sequence[Path]) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for option in dict.fromkeys([*options("variance", dirs[1:]), *options("variance", dirs)]):
         name = content("variance", option, dirs).get("_target_")
-        if name not in (None, OWN) and not (name == of_run and _learned(name)):
+        if name not in (None, OWN) and not (name == of_run and _supplied(name)):
             reasons[option] = _why(name, own, folder and folder / "heads" / option)
-    return reasons | {OWN: "" if _learned(of_run) else "not learned by every run"}
+    return reasons | {OWN: "" if _supplied(of_run) else "not learned by every run"}
 
 
 def _why(name: str, own: Config, head: Path | None) -> str:
@@ -75,9 +75,13 @@ def _why(name: str, own: Config, head: Path | None) -> str:
     return getattr(variance, "left_out_of_all", "")
 
 
+def _supplied(name: str) -> bool:
+    """Whether a network gives it, that of the run or a head on it."""
+    return getattr(resolve_target(name, "variance"), "n_outputs", 1) == 2
+
+
 def _learned(name: str) -> bool:
-    variance = resolve_target(name, "variance")
-    return getattr(variance, "n_outputs", 1) == 2 and not _of_head(variance)
+    return _supplied(name) and not _of_head(resolve_target(name, "variance"))
 
 
 def _of_head(variance: Callable[..., Any]) -> bool:

@@ -80,7 +80,7 @@ class DataCovariance(ABC):
 
 def log_of(var: Tensor, nothing: Coefficient | float) -> Tensor:
     """log var, or `nothing` where var ≤ 0."""
-    return torch.where(var > 0, var.log(), nothing)
+    return torch.where(var <= 0, nothing, var.log())  # nan stays
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +160,16 @@ class MatrixOfData(DataCovariance):
     largest: float = math.inf
 
     def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
-        values, vectors = torch.linalg.eigh((self.matrix + self.matrix.mT) / 2)
+        values, vectors = symmetric_eigen(self.matrix)
         var = row(noise, values) + row(c, values) ** 2 * values.clamp(0, self.largest)
         return Spectral(log_of(var, row(nothing, values)), vectors, self.shape)
+
+
+def symmetric_eigen(matrix: Float[Tensor, "B d d"]) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d d"]]:
+    """Eigenvalues and eigenvectors of the symmetric part; the values are nan for an example that is not finite."""
+    finite = matrix.isfinite().all(2).all(1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], (matrix + matrix.mT) / 2, 0.0))
+    return torch.where(finite[:, None], values, math.nan), vectors
 
 
 def row(coefficient: Coefficient | float, like: Float[Tensor, "B m"]) -> Tensor:
@@ -206,8 +213,7 @@ class ProductsOfData(DataCovariance):
             if j + 1 < self.steps:
                 basis.append(_orthogonal(products[-1], torch.stack(basis, 1)))
         rows, images = torch.stack(basis, 1), torch.stack(products, 1)
-        projected = rows @ images.mT
-        values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
+        values, vectors = symmetric_eigen(rows @ images.mT)
         return Ritz(values.clamp(0, self.largest), norm * vectors[:, 0], vectors.mT @ rows)
 
 

@@ -19,10 +19,14 @@ from ddpm_lab.core.types import Data, Settings
 from ddpm_lab.core.variance import OfData, Seen
 from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
 
+MOST = 256
+"""Dimensions of data whose matrices are taken whole."""
+
 
 class OfJacobian(OfData):
-    """The network's Jacobian in place of that of E[x_0 | x_t], which it is only nearly. So its eigenvalues are limited, where
-    they are known to 0..`largest`, that of the data's covariance: without a limit samples of few steps diverge."""
+    """The network's Jacobian in place of that of E[x_0 | x_t], which it is only nearly: without a limit on its eigenvalues samples
+    of few steps diverge. `largest` is that of the covariance of x_0, which E Cov(x_0 | x_t) cannot exceed, though Cov(x_0 | x_t)
+    at a single x_t can."""
 
     differentiates = True
     needs_signal = True
@@ -49,7 +53,7 @@ class Hutchinson(OfJacobian):
         clip_cov: bool = True,
     ) -> None:
         self.n_probes, self.seed, self.clip_cov = n_probes, seed, clip_cov
-        self._drawn: dict[int, Tensor] = {}
+        self._drawn: dict[tuple[int, torch.Size], Tensor] = {}
 
     @property
     def settings(self) -> Settings:
@@ -66,38 +70,53 @@ class Hutchinson(OfJacobian):
     def _probes(self, seen: Seen) -> Tensor:
         """P × B × …, those of each example's time. Times on a device are waited for."""
         shape, times = seen.xt.shape[1:], seen.step.t.flatten().long().tolist()
-        for t in set(times) - self._drawn.keys():
-            self._drawn[t] = rng.signs(self.seed, "variance_probe", t, 0, self.n_probes, shape).to(torch.int8)
-        drawn = torch.stack([self._drawn[t] for t in times], 1)
+        for t in set(times):
+            if (t, shape) not in self._drawn:
+                self._drawn[t, shape] = rng.signs(self.seed, "variance_probe", t, 0, self.n_probes, shape).to(torch.int8)
+        drawn = torch.stack([self._drawn[t, shape] for t in times], 1)
         return to_device(drawn, seen.xt.device).to(seen.xt.dtype).expand(-1, len(seen.xt), *shape)
 
 
 @checked
 class Lanczos(OfJacobian):
-    """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured. Bits/dim use some
-    of `bound_steps` dimensions that begin with the error of the mean, and with `probes` random vectors per datum and term: what
-    random vectors miss is in the standard error, what more dimensions would change is not."""
+    """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured.
+
+    Bits/dim of data with at most `MOST` dimensions are those of `Exact`, of which these are the samples, nearly. For more
+    dimensions they are estimated in spaces of `bound_steps` dimensions that begin with the error of the mean, and with `probes`
+    random vectors per datum and term. What random vectors miss is in the standard error. What more dimensions would change is
+    not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too few bits."""
 
     def __init__(
         self,
         largest: Given[float],
         steps: PositiveInt = 3,
-        bound_steps: PositiveInt = 8,
+        bound_steps: PositiveInt = 24,
         probes: PositiveInt = 1,
     ) -> None:
-        self.largest, self.steps, self.bound_steps, self.probes = largest, steps, bound_steps, probes
+        self.largest, self.steps, self.bound_steps, self.n_probes = largest, steps, bound_steps, probes
 
     @property
     def settings(self) -> Settings:
-        names = ("steps", "bound_steps", "probes", "largest")
-        return {f"krylov_{name}": getattr(self, name) for name in names}
+        return {
+            "krylov_steps": self.steps,
+            "krylov_bound_steps": self.bound_steps,
+            "krylov_probes": self.n_probes,
+            "krylov_largest": self.largest,
+        }
+
+    def probes_for(self, size: int) -> int:
+        return self.n_probes if size > MOST else 0
 
     def products(self, size: int) -> int:
         return min(self.steps, size)
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
-        steps = min(self.steps if seen.probes is None else self.bound_steps, seen.xt[0].numel())
-        return ProductsOfData(data_product(seen), steps, self.largest, seen.probes)
+        size, bound = seen.xt[0].numel(), seen.probes is not None
+        if bound and size <= MOST:
+            return whole_matrix(seen, self.largest)
+        return ProductsOfData(
+            data_product(seen), min(self.bound_steps if bound else self.steps, size), self.largest, seen.probes
+        )
 
 
 @checked
@@ -124,13 +143,14 @@ class Exact(OfJacobian):
         return size
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
-        product, like, rows = data_product(seen), torch.zeros_like(seen.xt), []
-        for i in range(like[0].numel()):
-            one = like.clone()
-            one.flatten(1)[:, i] = 1
-            rows.append(product(one).flatten(1).double())
-        return MatrixOfData(torch.stack(rows, 1), seen.xt.shape, self.largest)
+        return whole_matrix(seen, self.largest)
 
 
-MOST = 256
-"""Dimensions of data whose matrices are taken whole."""
+def whole_matrix(seen: Seen, largest: float) -> MatrixOfData:
+    """By a backward pass for each row."""
+    product, like, rows = data_product(seen), torch.zeros_like(seen.xt), []
+    for i in range(like[0].numel()):
+        one = like.clone()
+        one.flatten(1)[:, i] = 1
+        rows.append(product(one).flatten(1).double())
+    return MatrixOfData(torch.stack(rows, 1), seen.xt.shape, largest)

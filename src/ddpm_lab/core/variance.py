@@ -25,21 +25,20 @@ class Seen(NamedTuple):
     pullback: Callable[[Data], Data] | None = None
     """v ↦ (∂x̂_0/∂x_t)ᵀ v of each example; None unless the variance `differentiates`."""
     probes: Tensor | None = None
-    """P × B × … vectors of ±1, of each example its own, for a variance that names how many `probes` its divergences take."""
+    """P × B × … vectors of ±1, of each example its own, for divergences, as many as `ReverseVariance.probes_for` says. None when
+    sampling."""
 
 
 class ReverseVariance(ABC):
     """`n_outputs` is 2 where the network must supply part of the variance.
     `fixed`: Σ is σ² I, and σ² one number for each step, for which it looks at `Seen.step` alone.
     `differentiates`: whether the network is differentiated by x_t, as `Seen.pullback` does.
-    `probes`: vectors per example that divergences need; 0 where they are exact.
     `needs_signal`: it is not defined where ᾱ_t = 0.
     """
 
     n_outputs = 1
     fixed = False
     differentiates = False
-    probes = 0
     needs_signal = False
 
     @abstractmethod
@@ -53,6 +52,10 @@ class ReverseVariance(ABC):
 
     def check(self, size: int) -> None:  # noqa: B027
         """Raises ValueError for data of so many dimensions that it cannot be computed."""
+
+    def probes_for(self, size: int) -> int:
+        """Vectors per example that divergences of data with `size` dimensions need; 0 where they are exact."""
+        return 0
 
     def products(self, size: int) -> int:
         """Products of a vector with the network's Jacobian, in each noisy step of a sampler of data with `size` dimensions."""

@@ -88,10 +88,10 @@ class ErrorMeter(AtTimesMeter):
 
     def summands(self, noised: Noised, x0_hat: Data) -> Float64[Tensor, "K B"]:
         x0, mean, levels = noised.x0, limited(x0_hat, self.diffusion.clips_x0()), self.diffusion.levels
-        numbers = [(x0.double() - mean.double()) ** 2]
+        means = [((x0.double() - mean.double()) ** 2).flatten(1).mean(1)]
         if levels is not None:  # where s = 0 the mean of p_θ is x̂_0
-            numbers += [-log_bin_nats(x0, Normal(mean, log_var), levels) for log_var in LOG_VARIANCES]
-        return torch.stack([number.flatten(1).mean(1).double() for number in numbers])
+            means += [-log_bin_nats(x0, Normal(mean, log_var), levels).flatten(1).mean(1) for log_var in LOG_VARIANCES]
+        return torch.stack([one.double() for one in means])
 
     def result(self) -> Errors:
         """The errors so far, along `times`. Raises ValueError for no data."""

@@ -172,13 +172,13 @@ class BoundMeter(Meter):
         return tally
 
     def _measure(self, net: Network, x0: Data, first: int, datum: Tensor, step: Tensor, draw: Tensor) -> Tensor:
-        noise, probes, each = [], [], self.diffusion.variance.probes
+        noise, probes, each = [], [], self.diffusion.variance.probes_for(x0[0].numel())
         for j in datum.unique():
             low, high = (int(end) for end in draw[datum == j].aminmax())
             noise.append(rng.normal(x0.shape[1:], self.seed, "evaluation", first + int(j), low, high + 1))
-            if each:
+            if self.diffusion.variance.differentiates:
                 signs = rng.signs(self.seed, "evaluation_probe", first + int(j), each * low, each * (high + 1), x0.shape[1:])
-                probes.append(signs.unflatten(0, (-1, each)))
+                probes.append(signs.unflatten(0, (high + 1 - low, each)))
         t = torch.tensor(self.chain.times)[step]
         rows = to_device(datum, x0.device)
         drawn = torch.cat(probes).transpose(0, 1) if probes else None

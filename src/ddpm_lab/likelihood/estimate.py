@@ -149,14 +149,15 @@ class BoundEstimator(Meter):
         return tally
 
     def _probes(self, start: int, stop: int, shape: torch.Size) -> Tensor | None:
-        """`Seen.probes` of every call, where the variance names any."""
-        each = self.diffusion.variance.probes
+        """`Seen.probes` of every call, where the variance looks at any."""
+        each = self.diffusion.variance.probes_for(shape.numel())
         counters = [[each * j + p for j in range(self.calls)] for p in range(each)]
         drawn = [
             torch.cat([rng.signs(self.seed, "estimate_probe", c, start, stop, shape) for c in of_probe])
             for of_probe in counters
         ]
-        return torch.stack(drawn) if drawn else None
+        none = torch.empty(0, self.calls * (stop - start), *shape) if self.diffusion.variance.differentiates else None
+        return torch.stack(drawn) if drawn else none
 
     def _drawn(self, start: int, stop: int) -> tuple[Int[Tensor, "calls m"], Float64[Tensor, "calls m"]]:
         """Places on the chain and weights, for data start..stop−1: first the decoder's, then those of k strata."""
