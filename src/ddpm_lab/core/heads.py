@@ -65,9 +65,9 @@ class NPR(OfHead):
 
 @checked
 class SN(OfHead):
-    """Squared noise (Bao et al. 2022b, SN-DPM): E[ε² | x_t] is learned by the squared error of ε², and Var(ε | x_t) is that less
-    ε̂² where ε̂ is E[ε | x_t]. What is learned is ε̂² + h: so the head learns the difference, and need not learn ε̂² to the
-    accuracy of a small difference of two numbers near 1. The noise of ε² remains, more than that of (ε − ε̂)²."""
+    """Squared noise (Bao et al. 2022b, SN-DPM). ε̂² + h learns E[ε² | x_t] by the squared error of ε², and Var(ε | x_t) is that
+    less ε̂², where ε̂ is E[ε | x_t]. The head so learns the difference alone, and not ε̂², whose error would be that of a small
+    difference. The noise of ε² remains, and is more than that of (ε − ε̂)²."""
 
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
         return eps**2 - predicted_eps(seen) ** 2
