@@ -34,13 +34,13 @@ class OfHead(OfData):
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
         """What h is trained to be at x_t = α x_0 + σ ε. `v`: of ±1 with equal chance, where `learns_jacobian`."""
 
-    @abstractmethod
-    def eps_var(self, h: Data, eps_hat: Data) -> Data:
+    def eps_var(self, h: Data) -> Data:
         """Var(ε | x_t) of each dimension."""
+        return h
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
         assert seen.raw is not None, "n_outputs is 2: GaussianDiffusion.split gives raw"
-        var = seen.step.at_t.sigma**2 * self.eps_var(seen.raw, predicted_eps(seen))
+        var = seen.step.at_t.sigma**2 * self.eps_var(seen.raw)
         return DiagonalOfData(limited_var(var, self.clip_cov))
 
 
@@ -62,20 +62,15 @@ class NPR(OfHead):
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
         return (eps - predicted_eps(seen)) ** 2
 
-    def eps_var(self, h: Data, eps_hat: Data) -> Data:
-        return h
-
 
 @checked
 class SN(OfHead):
-    """Squared noise (Bao et al. 2022b, SN-DPM): the target is ε², and Var(ε | x_t) = E[ε² | x_t] − ε̂² where ε̂ is E[ε | x_t].
-    That is a difference of two numbers near 1: where it is small, their errors are not."""
+    """Squared noise (Bao et al. 2022b, SN-DPM). ε̂² + h learns E[ε² | x_t] by the squared error of ε², and Var(ε | x_t) is that
+    less ε̂², where ε̂ is E[ε | x_t]. The head so learns the difference alone, and not ε̂², whose error would be that of a small
+    difference. The noise of ε² remains, and is more than that of (ε − ε̂)²."""
 
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
-        return eps**2
-
-    def eps_var(self, h: Data, eps_hat: Data) -> Data:
-        return h - eps_hat**2
+        return eps**2 - predicted_eps(seen) ** 2
 
 
 @checked
@@ -93,5 +88,5 @@ class OCM(OfHead):
         assert v is not None
         return v * (seen.step.at_t.signal_scale * seen.pullback(v) - v)
 
-    def eps_var(self, h: Data, eps_hat: Data) -> Data:
+    def eps_var(self, h: Data) -> Data:
         return 1 + h

@@ -24,9 +24,9 @@ MOST = 256
 
 
 class OfJacobian(OfData):
-    """The network's Jacobian in place of that of E[x_0 | x_t], which it is only nearly: without a limit on its eigenvalues samples
-    of few steps diverge. `largest` is that of the covariance of x_0, which E Cov(x_0 | x_t) cannot exceed, though Cov(x_0 | x_t)
-    at a single x_t can."""
+    """The network's Jacobian in place of that of E[x_0 | x_t], which it is only nearly: without a limit on its eigenvalues
+    samples of few steps diverge. `largest` is that of the covariance of x_0. E Cov(x_0 | x_t) cannot exceed it, though the
+    covariance at a single x_t can."""
 
     differentiates = True
     needs_signal = True
