@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     pullback: Callable[[Data], Data] | None = None
     """v ↦ (∂x̂_0/∂x_t)ᵀ v of each example; None unless the variance `differentiates`."""
     probes: Tensor | None = None
-    """P × B × … vectors of ±1 for divergences, of each example its own, P by `ReverseVariance.probes_for`. None when sampling."""
+    """P × B × … vectors of ±1 for divergences, of each example its own, P by `probes_for`. None when sampling."""
 
 
 class ReverseVariance(ABC):
