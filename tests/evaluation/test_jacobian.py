@@ -8,8 +8,8 @@ import torch
 
 import ddpm_lab
 from ddpm_lab.config.build_evaluation import data_of
-from ddpm_lab.core.grey import scale
 from ddpm_lab.core import jacobian
+from ddpm_lab.core.grey import scale
 from ddpm_lab.core.jacobian import MOST
 
 from .support import DIGITS, VECTORS, evaluate, kept, refusal
