@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers import CONF, ROOT, TINY, environment
+from helpers import CONF, ROOT, TINY, command_here, environment
 from PIL import Image
 
 README, ARCHITECTURE = ROOT / "README.md", ROOT / "ARCHITECTURE.md"
@@ -188,6 +188,8 @@ def desk(run_of, tmp_path_factory):
     for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "RUN"):
         shutil.copytree(run_of(*LONG_CHAIN), folder / place)
     shutil.copytree(run_of(*LONG_CHAIN, "data.conditional=true"), folder / "CONDITIONAL")
+    quick = ["trainer.max_steps=2", "trainer.validate_every=2", "callbacks.vlb_terms=null", f"base={folder}/outputs/digits/RUN"]
+    assert command_here("head=ocm", *quick, cwd=folder).returncode == 0
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     np.savez(folder / "my_images.npz", images)
     (folder / "photos").mkdir()

@@ -255,8 +255,12 @@ def _about_seconds(study: Study) -> Iterator[str]:
     """Of sampling: which may not be compared, and whether other work took the cores."""
     for column in study.columns:
         if column.measure.kind is NumberKind.DURATION:
+            by_reason: dict[str, list[str]] = {}
             for choice, why in column.refused.items():
-                yield f"{choice.label}: its seconds are not compared with those of the others: {'; '.join(map(str, why))}."
+                by_reason.setdefault("; ".join(map(str, why)), []).append(choice.label)
+            for why, labels in by_reason.items():
+                named = _listed(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+                yield f"{named}: their seconds are not compared with those of the others: {why}."
             shares = [number.record.get("waited") for numbers in column.numbers.values() for number in numbers.values()]
             if (most := max((share for share in shares if isinstance(share, float)), default=0.0)) > BUSY:
                 yield f"Sampling seconds: threads waited up to {most:.0%} of the time for a core, which other work had."
