@@ -60,3 +60,9 @@ def test_a_line_that_can_set_nothing_is_refused(line, names):
     with pytest.raises(UserError) as caught:
         apply_settings({"sampler": {"spacing": "trailing"}}, [line], {"sampler": "ddim"}, set(), DIRS)
     assert all(name in str(caught.value) for name in names)
+
+
+def test_a_key_that_the_configuration_of_an_older_run_lacks_is_set():
+    config = {"sampler": {"_target_": "ddpm_lab.core.sampler.DDIM", "spacing": "trailing"}}
+    apply_settings(config, LINES, {"sampler": "ddim", "variance": "beta", "schedule": "linear"}, set(), DIRS)
+    assert config["sampler"]["max_last_noise"] == 2

@@ -185,10 +185,10 @@ def _check_optimal(asked: Config, dirs: Sequence[Path]) -> None:
         )
 
 
-def _names(part: Any, name: str) -> bool:
+def _names(group: str, part: Any, name: str) -> bool:
     """Whether the signature of a part has the key, which the configuration of an earlier version may lack."""
     target = (part or {}).get("_target_", "")
-    return "." in target and name in inspect.signature(resolve_target(target, "settings")).parameters
+    return "." in target and name in inspect.signature(resolve_target(target, group)).parameters
 
 
 def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str], typed: Set[str], dirs: Sequence[Path]) -> None:
@@ -208,7 +208,7 @@ def apply_settings(config: Any, lines: Sequence[str], chosen: Mapping[str, str],
             group, _, name = key.partition(".")
             if not name or key in typed:
                 continue
-            if name not in (config.get(group) or {}) and not _names(config.get(group), name):
+            if name not in (config.get(group) or {}) and not _names(group, config.get(group), name):
                 where = f"{group}={chosen[group]} has no such key" if group in chosen else f"there is no group {group}"
                 raise UserError(f"settings: {key}={value}: {where}")
             config[group][name] = yaml.safe_load(value)
