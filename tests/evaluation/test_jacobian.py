@@ -72,6 +72,7 @@ def test_a_stopped_bound_goes_on_with_the_same_probes(run):
     [
         (["variance=hutchinson", "variance.n_probes=0"], ("variance.n_probes=0", "allowed is")),
         (["variance=lanczos", "variance.steps=0"], ("variance.steps=0", "allowed is")),
+        (["variance=lanczos", "variance.bound_steps=9"], ("bound_steps=9", "64 dimensions", "exact")),
         (["variance=lanczos", "variance.largest=1"], ("variance.largest",)),
         (["variance=ocm"], ("head=ocm", "base=")),
     ],

@@ -82,18 +82,20 @@ class Lanczos(OfJacobian):
     """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured.
 
     Bits/dim of data with at most `MOST` dimensions are those of `Exact`, of which these are the samples, nearly. For more
-    dimensions they are estimated in spaces of `bound_steps` dimensions that begin with the error of the mean, and with `probes`
-    random vectors per datum and term. What random vectors miss is in the standard error. What more dimensions would change is
-    not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too few bits."""
+    dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the error of the mean, and with
+    `probes` random vectors (1) per datum and term. What random vectors miss is in the standard error. What more dimensions
+    would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too
+    few bits."""
 
     def __init__(
         self,
         largest: Given[float],
         steps: PositiveInt = 3,
-        bound_steps: PositiveInt = 24,
-        probes: PositiveInt = 1,
+        bound_steps: PositiveInt | None = None,
+        probes: PositiveInt | None = None,
     ) -> None:
-        self.largest, self.steps, self.bound_steps, self.n_probes = largest, steps, bound_steps, probes
+        self.largest, self.steps, self.given = largest, steps, {"bound_steps": bound_steps, "probes": probes}
+        self.bound_steps, self.n_probes = bound_steps or 24, probes or 1
 
     @property
     def settings(self) -> Settings:
@@ -103,6 +105,11 @@ class Lanczos(OfJacobian):
             "krylov_probes": self.n_probes,
             "krylov_largest": self.largest,
         }
+
+    def check(self, size: int) -> None:
+        ignored = [f"{name}={value}" for name, value in self.given.items() if value is not None]
+        if ignored and size <= MOST:
+            raise ValueError(f"{ignored[0]}: bits/dim of data with {size} dimensions are exact, up to {MOST}; leave it out")
 
     def probes_for(self, size: int) -> int:
         return self.n_probes if size > MOST else 0
