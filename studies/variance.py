@@ -15,8 +15,10 @@ ROOT = Path("outputs", "variance")
 SEEDS = (1, 2, 3)
 HEADS = ("npr", "sn", "ocm")
 LEARNED = {"range": ["loss=hybrid"], "diagonal": ["loss=vlb", "variance=learned_diagonal"]}
-STEPS = {"digits": "5,10,20,25,50,100", "photographs": "10,50,100,1000"}
-SAMPLERS = "sampler=ancestral,ddim"
+STEPS = {"digits": "5,10,20,25,50,100", "photographs": "10,50,100"}
+SPACINGS = {"digits": ["trailing"], "photographs": ["trailing", "linspace"]}
+BOUND = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0", "nll.n=96"]
+BOTH = "sampler=ancestral,ddim"
 
 
 def run(script: str, *words: str) -> None:
@@ -49,16 +51,15 @@ def evaluate(folder: Path, name: str, *words: str) -> None:
 
 
 def ladder(of: str, folder: Path, data: list[str]) -> None:
-    """Every rung of one run: its heads, then bits/dim and Fréchet distances on two trajectories, then the exact rung."""
+    """Every rung of one run: its heads, then bits/dim and Fréchet distances on each trajectory, then the exact rung's samples."""
     for head in HEADS:
         train(folder / "heads" / head, f"head={head}", f"base={folder}")
-    few = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0", *(["nll.n=96"] if of == "photographs" else [])]
-    for spacing in ("trailing", "linspace"):
+    for spacing in SPACINGS[of]:
         steps = f"sampler.steps={STEPS[of]}"
-        evaluate(folder, f"ladder_{spacing}", "variance=all", SAMPLERS, f"sampler.spacing={spacing}", steps, *few, *data)
+        evaluate(folder, f"ladder_{spacing}", "variance=all", BOTH, f"sampler.spacing={spacing}", steps, *BOUND, *data)
     if of == "digits":
-        exact = ["variance=exact", SAMPLERS, "sampler.steps=5,10,25,50,100", "quality.n=64", "quality.grid=0", "nll.n=64"]
-        evaluate(folder, "exact", *exact, *[word for word in few if not word.startswith("nll.n=")])
+        few = ["sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
+        evaluate(folder, "exact", "variance=exact", "sampler=ancestral", *BOUND[:-1], *few)
 
 
 def main(of: str, *source: str) -> None:
@@ -71,8 +72,7 @@ def main(of: str, *source: str) -> None:
         for name, words in LEARNED.items() if of == "digits" else ():
             second = ROOT / of / f"{name}{seed}"
             train(second, f"seed={seed}", *words)
-            chain = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0"]
-            evaluate(second, "ladder_trailing", "variance=auto", "sampler=ancestral", f"sampler.steps={STEPS[of]}", *chain)
+            evaluate(second, "ladder_trailing", "variance=auto", "sampler=ancestral", f"sampler.steps={STEPS[of]}", *BOUND)
 
 
 if __name__ == "__main__":

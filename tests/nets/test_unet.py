@@ -13,8 +13,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from ddpm_lab.domains import Incompatible
-from ddpm_lab.nets.embedding import sinusoidal
-from ddpm_lab.nets.unet import Attention, UNet
+from ddpm_lab.nets.blocks import Attention, Norm
+from ddpm_lab.nets.embedding import Sinusoids
+from ddpm_lab.nets.unet import UNet
 
 NETS = sorted((Path(__file__).parents[2] / "conf" / "net").glob("*.yaml"))
 TINY = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "groups": 4, "dropout": 0.0}
@@ -165,24 +166,24 @@ def test_first_multiplier_may_differ_from_one():
 
 def test_sinusoidal_is_its_formula():
     t = torch.tensor([0.0, 1.0, 17.5, 1000.0], dtype=torch.float64)
-    emb = sinusoidal(t, 7, torch.float64)
+    emb = Sinusoids(7).of(t, torch.float64)
     for i, omega in enumerate([1, 0.01, 0.0001]):  # odd width: the last is a zero
         assert_close(emb[:, i], torch.sin(omega * t), rtol=0, atol=1e-12)
         assert_close(emb[:, 3 + i], torch.cos(omega * t), rtol=0, atol=1e-12)
     assert (emb[:, 6] == 0).all()
-    assert_close(sinusoidal(t, 2, torch.float64), torch.stack([t.sin(), t.cos()], dim=1))
+    assert_close(Sinusoids(2).of(t, torch.float64), torch.stack([t.sin(), t.cos()], dim=1))
 
 
 def test_sinusoidal_takes_integers_and_tells_times_apart_in_bfloat16():
     t = torch.arange(1, 4001)
-    exact = sinusoidal(t, 128, torch.float64)
-    assert_close(sinusoidal(t, 128, torch.float32).double(), exact, rtol=0, atol=4000 * 2**-23)
-    assert_close(sinusoidal(t, 128, torch.bfloat16).double(), exact, rtol=0, atol=2**-8)
+    exact = Sinusoids(128).of(t, torch.float64)
+    assert_close(Sinusoids(128).of(t, torch.float32).double(), exact, rtol=0, atol=4000 * 2**-23)
+    assert_close(Sinusoids(128).of(t, torch.bfloat16).double(), exact, rtol=0, atol=2**-8)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_attention_equals_explicit_softmax(memory_format):
-    layer = randomise(Attention(12, groups=3).double())
+    layer = randomise(Attention(12, norm=Norm(3)).double())
     x = torch.randn(2, 12, 5, 4, dtype=torch.float64).contiguous(memory_format=memory_format)
     query, key, value = (
         torch.einsum("oc,bchw->bohw", w, layer.norm(x)) + b[:, None, None]

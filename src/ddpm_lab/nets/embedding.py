@@ -1,23 +1,37 @@
 """The embedding of time and class that both networks share."""
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+TimeOrder = Literal["sin_cos", "cos_sin"]
 
-def sinusoidal(t: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """DDPM Appendix B, after Vaswani et al. 2017 §3.5: sin(ω_i t) ‖ cos(ω_i t), [B] -> [B, width].
 
-    The ω_i fall geometrically from 1 to 1/10000, both included (the exponent is i / (width/2 - 1)). An odd `width`
-    ends in a zero, as in the code of Ho et al. Phases are never computed in less than float32: bfloat16 cannot
-    tell t = 999 from t = 1000.
+class Sinusoids(NamedTuple):
+    """DDPM Appendix B, after Vaswani et al. 2017 §3.5: sin(ω_i τ) ‖ cos(ω_i τ) of τ = scale (t + offset), as `width` features.
+
+    The ω_i fall geometrically from 1, with the exponent i / (width/2 − shift) of 1/10000: by a shift of 1 the last is 1/10000,
+    as in the code of Ho et al.; by 0 it would be the next, as in Vaswani's. An odd `width` ends in a zero, as in Ho's.
     """
-    precision = torch.promote_types(dtype, torch.float32)
-    log_omega = torch.linspace(0, -math.log(10_000), width // 2, dtype=torch.float64, device=t.device)
-    phase = t[:, None].to(precision) * log_omega.exp().to(precision)
-    return F.pad(torch.cat([phase.sin(), phase.cos()], dim=1), (0, width % 2)).to(dtype)
+
+    width: int
+    scale: float = 1.0
+    offset: float = 0.0
+    order: TimeOrder = "sin_cos"
+    shift: float = 1.0
+
+    def of(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """[B] -> [B, width]. Phases are never computed in less than float32: bfloat16 cannot tell t = 999 from t = 1000."""
+        precision = torch.promote_types(dtype, torch.float32)
+        half = self.width // 2
+        last = (half - 1) / (half - self.shift) if half > 1 else 1.0
+        log_omega = torch.linspace(0, -math.log(10_000) * last, half, dtype=torch.float64, device=t.device)
+        phase = ((t.to(precision) + self.offset) * self.scale)[:, None] * log_omega.exp().to(precision)
+        parts = [phase.sin(), phase.cos()][:: 1 if self.order == "sin_cos" else -1]
+        return F.pad(torch.cat(parts, dim=1), (0, self.width % 2)).to(dtype)
 
 
 def class_table(classes: int | None, width: int) -> nn.Embedding | None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_lab.domains import Given, HalfOpenUnit, Incompatible, PositiveInt, checked
-from ddpm_lab.nets.embedding import class_table, embedded, sinusoidal
+from ddpm_lab.nets.embedding import Sinusoids, class_table, embedded
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
@@ -66,7 +66,7 @@ class MLP(nn.Module):
 
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """What `forward` takes -> [B, width]: what the output is made of."""
-        emb = embedded(self.time, self.classes, sinusoidal(t, self.width, x.dtype), labels)
+        emb = embedded(self.time, self.classes, Sinusoids(self.width).of(t, x.dtype), labels)
         h = self.enter(x)
         for block in self.blocks:
             h = block(h, emb)
