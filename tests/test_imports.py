@@ -34,6 +34,7 @@ MAY_ENTER = {
     "evaluation": {"core", "likelihood", "models", "metrics", "data", "pictures", "ranks", "cores"},
     "compare": {"metrics.record"},
     "sweeps": {"processes"},
+    "interop": {"nets"},
 }
 """Rooms of ddpm_lab that a room may import from besides itself and BASE. config and cli may import anything."""
 PENDING: dict[str, set[str]] = {}

@@ -25,6 +25,10 @@ def compare() -> None:
     _start("compare")
 
 
+def convert() -> None:
+    _start("convert")
+
+
 def dashboard() -> None:
     _start("dashboard")
 

@@ -32,7 +32,7 @@ DIFFUSION = {"_target_": "ddpm_lab.models.diffusion.Diffusion"}
 """What `model` is in configurations of versions before 0.2."""
 NOT_TRAINED = ("base", "callbacks", "experiment", "launcher", "logger", "metrics", "names", "resume", "run", "sweep")
 """Keys at the root of every configuration that change what is measured, shown or kept, and no weight."""
-COMMON = (*NOT_TRAINED, "data", "ema", "model", "optim", "seed", "trainer")
+COMMON = (*NOT_TRAINED, "data", "ema", "imported", "model", "optim", "seed", "trainer")
 """Keys at the root of every configuration. All other groups are parts of a model."""
 FACTORIES = ("head", "net")
 """Groups of which a model gets a factory, as it says itself how wide they are."""

@@ -61,7 +61,7 @@ class UNet(nn.Module):
         super().__init__()
         emb, norm = time_width or 4 * channels, Norm(groups, norm_eps)
         block = partial(Block, emb=emb, norm=norm, dropout=dropout, scale_shift=scale_shift)
-        levels = check_levels(size, channels, multipliers, blocks, attention, groups, heads, head_width)
+        self.levels = levels = check_levels(size, channels, multipliers, blocks, attention, groups, heads, head_width)
         ends = conv3x3(in_channels, channels), partial(head, outputs=out_channels, norm=norm)
         down, up = stages(levels, channels, block, down_padding, *ends)
         self.sinusoids = Sinusoids(channels, time_scale, time_offset, time_order, time_shift)

@@ -1,0 +1,60 @@
+"""github.com/ermongroup/ddim, whose CIFAR-10 and LSUN networks are Ho et al.'s, converted."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights
+from ddpm_lab.interop.measured import Scanned, measured
+from ddpm_lab.nets.unet import Level
+
+
+class DDIMLayout(Layout):
+    name = "ddim"
+    ends = Ends("conv_in", ("temb.dense.0", "temb.dense.1"), "norm_out", "conv_out", "label_emb")
+    res: ClassVar = {
+        "norm1": "norm1",
+        "conv1": "conv1",
+        "time": "temb_proj",
+        "norm2": "norm2",
+        "conv2": "conv2",
+        "shortcut": "nin_shortcut",
+    }
+    attention: ClassVar = {"norm": ("norm",), "qkv": ("q", "k", "v"), "out": ("proj_out",)}
+    middle = (Block("mid.block_1", "mid.attn_1"), Block("mid.block_2"))
+    kernel_dims = 2
+
+    def recognises(self, weights: Weights) -> bool:
+        return "temb.dense.0.weight" in weights
+
+    def down(self, levels: Sequence[Level], i: int, j: int) -> Block:
+        return Block(f"down.{i}.block.{j}", f"down.{i}.attn.{j}")
+
+    def up(self, levels: Sequence[Level], i: int, j: int) -> Block:
+        return Block(f"up.{i}.block.{j}", f"up.{i}.attn.{j}")
+
+    def downsample(self, levels: Sequence[Level], i: int) -> str:
+        return f"down.{i - 1}.downsample.conv"
+
+    def upsample(self, levels: Sequence[Level], i: int) -> str:
+        return f"up.{i}.upsample.conv"
+
+    def found(self, weights: Weights, source: Any) -> Found:
+        levels: list[Scanned] = []
+        while (key := f"down.{len(levels)}.block.0.conv1.weight") in weights:
+            i, blocks = len(levels), 0
+            while f"down.{i}.block.{blocks}.conv1.weight" in weights:
+                blocks += 1
+            levels.append(Scanned(weights[key].shape[0], blocks, f"down.{i}.attn.0.q.weight" in weights))
+        if not levels:
+            raise UserError(f"{source.path}: down.0.block.0.conv1.weight is missing")
+        found = measured(self, weights, levels, "down.0.block.0", str(source.path))
+        if any(key.endswith("conv_shortcut.weight") for key in weights):
+            raise UserError(f"{source.path}: conv_shortcut: shortcuts of 3×3 (model.conv_shortcut) are of no UNet here")
+        found.net |= {"time_offset": -1.0, "groups": 32}
+        found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
+        found.assumed += [
+            "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as all configurations of this code have it",
+            "variance=beta, as Ho et al. trained and sampled; the code's type is its sampler's choice",
+        ]
+        return found

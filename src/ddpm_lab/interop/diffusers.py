@@ -1,0 +1,188 @@
+"""huggingface/diffusers: `UNet2DModel` with the scheduler of a DDPM or DDIM pipeline."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, multipliers_of
+from ddpm_lab.nets.unet import Level
+
+OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of the layers of an attention before version 0.15, and now."""
+FIXED: dict[str, tuple[Any, ...]] = {
+    "_class_name": ("UNet2DModel",),
+    "act_fn": ("silu", "swish"),
+    "add_attention": (True,),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "downsample_type": ("conv",),
+    "mid_block_scale_factor": (1, 1.0),
+    "mid_block_type": ("UNetMidBlock2D", None),
+    "num_class_embeds": (None,),
+    "num_train_timesteps": (None,),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "time_embedding_type": ("positional",),
+    "upsample_type": ("conv",),
+}
+"""Settings of which a UNet here has one value, or two."""
+DEFAULTS: dict[str, Any] = {
+    "attention_head_dim": 8,
+    "attn_norm_num_groups": None,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "layers_per_block": 2,
+    "norm_eps": 1e-5,
+    "norm_num_groups": 32,
+    "time_embedding_dim": None,
+}
+"""Of the class, where config.json lacks a key."""
+SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid_beta"}
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+VARIANCES = {
+    "fixed_small": "beta_tilde",
+    "fixed_small_log": "beta_tilde",
+    "fixed_large": "beta",
+    "fixed_large_log": "beta",
+    "learned_range": "learned_range",
+}
+
+
+class Diffusers(Layout):
+    name = "diffusers"
+    ends = Ends(
+        "conv_in", ("time_embedding.linear_1", "time_embedding.linear_2"), "conv_norm_out", "conv_out", "class_embedding"
+    )
+    res: ClassVar = {
+        "norm1": "norm1", "conv1": "conv1", "time": "time_emb_proj", "norm2": "norm2", "conv2": "conv2",
+        "shortcut": "conv_shortcut",
+    }  # fmt: skip
+    attention: ClassVar = {"norm": ("group_norm",), "qkv": ("to_q", "to_k", "to_v"), "out": ("to_out.0",)}
+    middle = (Block("mid_block.resnets.0", "mid_block.attentions.0"), Block("mid_block.resnets.1"))
+
+    def recognises(self, weights: Weights) -> bool:
+        return "conv_in.weight" in weights and any(key.startswith("down_blocks.") for key in weights)
+
+    def current(self, weights: Weights) -> Weights:
+        def renamed(key: str) -> str:
+            return re.sub(r"(attentions\.\d+\.)(query|key|value|proj_attn)\.", lambda m: f"{m[1]}{OLD[m[2]]}.", key)
+
+        return {renamed(key): value for key, value in weights.items()}
+
+    def down(self, levels: Sequence[Level], i: int, j: int) -> Block:
+        return Block(f"down_blocks.{i}.resnets.{j}", f"down_blocks.{i}.attentions.{j}")
+
+    def up(self, levels: Sequence[Level], i: int, j: int) -> Block:
+        k = len(levels) - 1 - i
+        return Block(f"up_blocks.{k}.resnets.{j}", f"up_blocks.{k}.attentions.{j}")
+
+    def downsample(self, levels: Sequence[Level], i: int) -> str:
+        return f"down_blocks.{i - 1}.downsamplers.0.conv"
+
+    def upsample(self, levels: Sequence[Level], i: int) -> str:
+        return f"up_blocks.{len(levels) - 1 - i}.upsamplers.0.conv"
+
+    def found(self, weights: Weights, source: Any) -> Found:
+        place, config = str(source.path), source.config
+        if config is None:
+            raise UserError(
+                f"{place}: weights of diffusers without the config.json that says which network they are of: give its folder"
+            )
+        net = network(config, place)
+        found = Found(net, config["in_channels"], config["out_channels"], config.get("sample_size"))
+        if not isinstance(found.size, int):
+            raise UserError(f"{place}: sample_size={found.size}: allowed is a number, the side of square images")
+        scheduled(found, source.scheduler, place)
+        return found
+
+
+def network(config: dict[str, Any], place: str) -> dict[str, Any]:
+    """The parameters of `UNet`, of config.json. Raises UserError for a setting that it cannot have."""
+    for key, allowed in FIXED.items():
+        if (value := config.get(key, allowed[0])) not in allowed:
+            raise UserError(f"{place}: {key}={value}: the UNet here has {' or '.join(map(str, dict.fromkeys(allowed)))}")
+    c = DEFAULTS | config
+    down, up = c["down_block_types"], c["up_block_types"]
+    kinds = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
+    if unknown := [kind for kind in [*down, *up] if kind not in kinds]:
+        raise UserError(f"{place}: {unknown[0]}: the UNet here has {', '.join(kinds)}")
+    if [kinds[kind] for kind in down] != [kinds[kind] for kind in reversed(up)]:
+        raise UserError(
+            f"{place}: attention at {', '.join(down)} and at {', '.join(up)}: the UNet here has it both ways or not"
+        )
+    shift, groups, of_attention = c["resnet_time_scale_shift"], c["norm_num_groups"], c["attn_norm_num_groups"]
+    if of_attention not in ((groups,) if shift == "scale_shift" else (None, groups)):
+        what = "no normalisation" if of_attention is None else f"{of_attention} groups"
+        raise UserError(
+            f"{place}: attn_norm_num_groups={of_attention}: {what} in the middle attention; the UNet here has {groups}"
+        )
+    channels, width = c["block_out_channels"][0], c["time_embedding_dim"]
+    return {
+        "channels": channels,
+        "multipliers": multipliers_of(c["block_out_channels"], channels, place),
+        "blocks": c["layers_per_block"],
+        "attention": [i for i, kind in enumerate(down) if kinds[kind]],
+        "groups": groups,
+        "dropout": float(c["dropout"]),
+        "scale_shift": shift == "scale_shift",
+        "head_width": c["attention_head_dim"],
+        "norm_eps": float(c["norm_eps"]),
+        "down_padding": "around" if c["downsample_padding"] else "after",
+        "time_offset": -1.0,
+        "time_order": "cos_sin" if c["flip_sin_to_cos"] else "sin_cos",
+        "time_shift": float(c["freq_shift"]),
+        "time_width": None if width in (None, 4 * channels) else width,
+    }
+
+
+def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> None:
+    """Put what scheduler_config.json says beside it. Raises UserError for what no option here is."""
+    if scheduler is None:
+        found.asked["schedule"] = "schedule=linear"
+        found.words += ["prediction=eps", "variance=beta", "loss=simple"]
+        found.assumed.append("prediction=eps and variance=beta, as there is no scheduler/scheduler_config.json")
+        return
+    if scheduler.get("trained_betas") is not None:
+        raise UserError(f"{place}: trained_betas: a table of β; the schedules here are formulas")
+    kind, start, end = (
+        scheduler.get("beta_schedule", "linear"),
+        scheduler.get("beta_start", 1e-4),
+        scheduler.get("beta_end", 0.02),
+    )
+    found.words.append(f"schedule={_one(SCHEDULES, kind, 'beta_schedule', place)}")
+    found.words.append(f"schedule.T={scheduler.get('num_train_timesteps', 1000)}")
+    if scheduler.get("rescale_betas_zero_snr"):
+        if kind not in ("linear", "scaled_linear"):
+            raise UserError(f"{place}: rescale_betas_zero_snr with beta_schedule={kind}: here it goes with linear")
+        found.words[0] = "schedule=zero_terminal_snr"
+        found.words.append(f"schedule.base={SCHEDULES[kind]}")
+    if kind != "squaredcos_cap_v2":
+        found.words += [f"schedule.beta_start={start}", f"schedule.beta_end={end}"]
+    prediction = _one(PREDICTIONS, scheduler.get("prediction_type", "epsilon"), "prediction_type", place)
+    variance = _one(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type", place)
+    if (found.outputs == 2 * found.channels) != (variance == "learned_range"):
+        raise UserError(
+            f"{place}: variance_type={scheduler.get('variance_type')} does not go with out_channels={found.outputs} and "
+            f"in_channels={found.channels}"
+        )
+    found.words += [
+        f"prediction={prediction}",
+        f"variance={variance}",
+        f"loss={'hybrid' if variance == 'learned_range' else 'simple'}",
+    ]
+    if "variance_type" not in scheduler:
+        found.assumed.append(f"variance={variance}, the default of diffusers' DDPMScheduler, as the scheduler's file says none")
+    if scheduler.get("clip_sample") is False:
+        found.words.append("sampler.clip=false")
+    if scheduler.get("thresholding"):
+        found.words.append(f"sampler.clip={scheduler.get('dynamic_thresholding_ratio', 0.995)}")
+    if (spacing := scheduler.get("timestep_spacing", "leading")) != "trailing":
+        found.assumed.append(f"sampler.spacing=trailing, where diffusers' pipeline would take timestep_spacing={spacing}")
+
+
+def _one(known: dict[str, str], value: Any, key: str, place: str) -> str:
+    if value not in known:
+        raise UserError(f"{place}: {key}={value}: allowed is {', '.join(known)}")
+    return known[value]

@@ -1,0 +1,32 @@
+"""What the weights themselves say of a network, where no file of settings lies beside them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ddpm_lab.interop.layout import Found, Layout, Weights, blocks_of, multipliers_of, shape_of
+
+
+class Scanned(NamedTuple):
+    """One level on the way down: its features, blocks, and whether they attend."""
+
+    width: int
+    blocks: int
+    attends: bool
+
+
+def measured(layout: Layout, weights: Weights, levels: Sequence[Scanned], first: str, source: str) -> Found:
+    """`first`: the first residual block on the way down."""
+    ends = layout.ends
+    channels, inputs = shape_of(weights, f"{ends.enter}.weight", source)[:2]
+    time_width = shape_of(weights, f"{ends.time[0]}.weight", source)[0]
+    outputs = shape_of(weights, f"{ends.leave}.weight", source)[0]
+    shift = shape_of(weights, f"{first}.{layout.res['time']}.weight", source)[0]
+    net = {
+        "channels": channels,
+        "multipliers": multipliers_of([level.width for level in levels], channels, source),
+        "blocks": blocks_of([level.blocks for level in levels]),
+        "attention": [i for i, level in enumerate(levels) if level.attends],
+        "scale_shift": shift == 2 * levels[0].width,
+        "time_width": None if time_width == 4 * channels else time_width,
+    }
+    return Found(net, inputs, outputs)

@@ -1,0 +1,124 @@
+"""github.com/openai/improved-diffusion and guided-diffusion, whose files name the same layers."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ddpm_lab.errors import UserError
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights
+from ddpm_lab.interop.measured import Scanned, measured
+from ddpm_lab.nets.unet import Level
+
+
+class OpenAI(Layout):
+    """Blocks and the layers between levels are counted in one row, `input_blocks` down and `output_blocks` up."""
+
+    ends = Ends("input_blocks.0.0", ("time_embed.0", "time_embed.2"), "out.0", "out.2", "label_emb")
+    res: ClassVar = {
+        "norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1",
+        "norm2": "out_layers.0", "conv2": "out_layers.3", "shortcut": "skip_connection",
+    }  # fmt: skip
+    attention: ClassVar = {"norm": ("norm",), "qkv": ("qkv",), "out": ("proj_out",)}
+    middle = (Block("middle_block.0", "middle_block.1"), Block("middle_block.2"))
+    kernel_dims = 1
+    by_head = True
+
+    def recognises(self, weights: Weights) -> bool:
+        return {"time_embed.0.weight", "input_blocks.0.0.weight"} <= weights.keys()
+
+    def down(self, levels: Sequence[Level], i: int, j: int) -> Block:
+        return _numbered("input_blocks", 1 + sum(level.blocks + 1 for level in levels[:i]) + j)
+
+    def up(self, levels: Sequence[Level], i: int, j: int) -> Block:
+        return _numbered("output_blocks", sum(level.blocks + 1 for level in levels[i + 1 :]) + j)
+
+    def downsample(self, levels: Sequence[Level], i: int) -> str:
+        return f"input_blocks.{sum(level.blocks + 1 for level in levels[:i])}.0.op"
+
+    def upsample(self, levels: Sequence[Level], i: int) -> str:
+        last = sum(level.blocks + 1 for level in levels[i:]) - 1
+        return f"output_blocks.{last}.{2 if levels[i].attends else 1}.conv"
+
+    def found(self, weights: Weights, source: Any) -> Found:
+        """Of what both codes have in common."""
+        place = str(source.path)
+        if "label_emb.weight" in weights:
+            raise UserError(
+                f"{place}: label_emb: its classes have no row that stands for none, which those of a network here have"
+            )
+        found = measured(self, weights, _scanned(weights, place), "input_blocks.1.0", place)
+        found.net |= {
+            "groups": 32, "norm_eps": 1e-5, "down_padding": "around",
+            "time_order": "cos_sin", "time_shift": 0.0, "time_offset": -1.0,
+        }  # fmt: skip
+        return found
+
+
+def _numbered(row: str, k: int) -> Block:
+    return Block(f"{row}.{k}.0", f"{row}.{k}.1")
+
+
+def _scanned(weights: Weights, place: str) -> list[Scanned]:
+    levels, k = [Scanned(0, 0, False)], 1
+    while any(key.startswith(f"input_blocks.{k}.") for key in weights):
+        if (conv := weights.get(f"input_blocks.{k}.0.in_layers.2.weight")) is not None:
+            attends = f"input_blocks.{k}.1.qkv.weight" in weights
+            before = levels[-1]
+            if before.blocks and (before.width, before.attends) != (conv.shape[0], attends):
+                raise UserError(
+                    f"{place}: input_blocks.{k}: a residual block that changes the size (resblock_updown), or one that differs "
+                    "from those beside it, and the UNet here has neither"
+                )
+            levels[-1] = Scanned(conv.shape[0], before.blocks + 1, attends)
+        elif f"input_blocks.{k}.0.op.weight" in weights:
+            levels.append(Scanned(0, 0, False))
+        else:
+            raise UserError(
+                f"{place}: input_blocks.{k}.0: neither a residual block nor a strided convolution (conv_resample=False?)"
+            )
+        k += 1
+    if not levels[-1].blocks:
+        raise UserError(f"{place}: input_blocks.{k - 1} ends the way down, where a residual block must")
+    return levels
+
+
+class ImprovedDiffusion(OpenAI):
+    name = "improved_diffusion"
+
+    def found(self, weights: Weights, source: Any) -> Found:
+        found, name = super().found(weights, source), source.path.name
+        learned = found.outputs == 2 * found.channels
+        found.net["heads"] = 4
+        found.assumed.append("heads=4, the default of this code, which the file does not say")
+        if name.startswith(("cifar10_uncond_", "imagenet64_uncond_")):
+            found.words += ["schedule=cosine", "schedule.T=4000"]
+            found.assumed.append("schedule=cosine and T = 4000, as the README of this code has it for files of this name")
+        else:
+            found.asked["schedule"] = "schedule=cosine schedule.T=4000"
+        kind = "vlb" if "vlb" in name else "hybrid"
+        found.words += [
+            "prediction=eps",
+            *([f"loss={kind}", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
+        ]
+        found.assumed.append("rescale_timesteps=True, the default of this code: the network sees (t − 1)·1000/T")
+        found.net["time_scale"] = "1000/T"
+        return found
+
+
+class GuidedDiffusion(OpenAI):
+    name = "guided_diffusion"
+
+    def recognises(self, weights: Weights) -> bool:
+        """Only where it is asked for: its files name the same layers as those of improved-diffusion."""
+        return False
+
+    def found(self, weights: Weights, source: Any) -> Found:
+        found = super().found(weights, source)
+        learned = found.outputs == 2 * found.channels
+        found.asked["schedule"] = "schedule=linear schedule.T=1000"
+        found.asked["net.heads or net.head_width"] = "net.heads=4, or net.head_width=64"
+        found.words += [
+            "prediction=eps",
+            *(["loss=hybrid", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
+        ]
+        found.assumed.append("rescale_timesteps=False, the default of this code; else type net.time_scale, 1000/T")
+        return found
