@@ -18,7 +18,7 @@ from ddpm_lab.core.spacing import spaced_times
 D = 64
 SPECTRUM = 1 / torch.arange(1, D + 1, dtype=torch.float64) ** 2
 SPECTRUM = 0.25 * SPECTRUM / SPECTRUM.mean()
-RUNGS = ("beta", "beta_tilde", "analytic", "full", "ddim", "ddim_analytic", "ddim_full")
+RUNGS = ("beta", "beta_tilde", "interpolated", "analytic", "full", "ddim", "ddim_analytic", "ddim_full")
 
 
 def conditional(step: Step) -> Tensor:
@@ -32,7 +32,8 @@ def transition(rung: str, step: Step) -> tuple[Tensor, Tensor]:
     ab, zero = step.at_t.signal_scale**2, torch.zeros((), dtype=torch.float64)
     x0 = step.at_t.signal_scale * SPECTRUM / (ab * SPECTRUM + 1 - ab)
     mean = ddim_mean(step, zero) if rung.startswith("ddim") else step.posterior
-    own = zero if rung.startswith("ddim") else step.log_beta.exp() if rung == "beta" else step.beta_tilde
+    of_schedule = {"beta": step.log_beta, "interpolated": (step.log_beta + step.log_beta_tilde) / 2}
+    own = zero if rung.startswith("ddim") else of_schedule[rung].exp() if rung in of_schedule else step.beta_tilde
     known = {"analytic": conditional(step).mean(), "full": conditional(step)}.get(rung.rpartition("_")[2], zero)
     return mean.x0_coef * x0 + mean.xt_coef, own + mean.x0_coef**2 * known
 
@@ -55,7 +56,7 @@ def main() -> None:
         print(f"| 10³ × | {' | '.join(f'{name} {spacing} {n}' for name, spacing, n in columns)} |")
         print(f"|---{'|---' * len(columns)}|")
         for rung in RUNGS:
-            if last and rung in ("beta", "beta_tilde", "ddim"):  # their last step only decodes
+            if last and rung in ("beta", "beta_tilde", "interpolated", "ddim"):  # their last step only decodes
                 continue
             cells = []
             for name, spacing, n in columns:

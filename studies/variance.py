@@ -51,7 +51,7 @@ def evaluate(folder: Path, name: str, *words: str) -> None:
 
 
 def ladder(of: str, folder: Path, data: list[str]) -> None:
-    """Every rung of one run: its heads, then bits/dim and Fréchet distances on each trajectory, then the exact rung's samples."""
+    """Every rung of one run: its heads, then bits/dim and Fréchet distances on each trajectory, then samples of `exact`."""
     for head in HEADS:
         train(folder / "heads" / head, f"head={head}", f"base={folder}")
     for spacing in SPACINGS[of]:

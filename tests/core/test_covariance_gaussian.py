@@ -11,12 +11,14 @@ from torch import Tensor
 from ddpm_lab.core import jacobian, rng
 from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion
+from ddpm_lab.core.heads import NPR, OCM, SN, OfHead
 from ddpm_lab.core.jacobian import Exact, Hutchinson, Lanczos
 from ddpm_lab.core.path import Chain, NoiseSchedule
 from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.core.schedule import cosine, linear
 from ddpm_lab.core.spacing import spaced_times
 from ddpm_lab.core.terms import measure, prior_bpd
+from ddpm_lab.core.variance import Interpolated
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 
@@ -29,6 +31,7 @@ CHAINS = [
     *(pytest.param(chain, marks=pytest.mark.slow) for chain in ((10, "linspace"), (50, "trailing"), (1000, "trailing"))),
 ]
 SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000)}
+HEADS = {"npr": NPR, "sn": SN, "ocm": OCM}
 D = 6
 
 
@@ -76,6 +79,17 @@ class Rotated:
         ab = self.schedule.alphas_bar[int(t[0])]
         return (xt - ab.sqrt() * xt @ self.gain(int(t[0]))) / (1 - ab).sqrt()
 
+    def with_head(self, variance: OfHead):
+        """`net_at` with a head that has learned all there is to learn."""
+
+        def net(xt: Tensor, t: Tensor) -> Tensor:
+            ab = self.schedule.alphas_bar[int(t[0])]
+            eps_var = ab / (1 - ab) * self.conditional(int(t[0])).diag()
+            h = eps_var - 1 if isinstance(variance, OCM) else eps_var
+            return torch.cat([self.net_at(xt, t), h.expand(len(xt), D)], 1)
+
+        return net
+
     def diffusion(self, variance) -> GaussianDiffusion:
         variance = make("variance", variance) if isinstance(variance, str) else variance
         return GaussianDiffusion(self.schedule, make("prediction", self.prediction), variance, levels=None)
@@ -91,12 +105,14 @@ class Rotated:
 
 
 def rungs(model: Rotated) -> dict:
-    """Of each rung the variance, and Cov(x_0 | x_t) as it knows it (None: it is β or β̃)."""
+    """Of each rung the variance, and Cov(x_0 | x_t) as it knows it (None: it is between β̃ and β)."""
     signs = {t: rng.signs(0, "variance_probe", t, 0, 2, (D,)) for t in range(1, 1001)}
     one = torch.eye(D, dtype=F64)
     return {
         "beta": ("beta", None),
         "beta_tilde": ("beta_tilde", None),
+        "interpolated": (Interpolated(0.3), None),
+        **{name: (kind(), lambda t: torch.diag(model.conditional(t).diag())) for name, kind in HEADS.items()},
         "analytic": (model.analytic(), lambda t: one * model.conditional(t).trace() / D),
         "hutchinson": (
             Hutchinson(n_probes=2),
@@ -116,7 +132,8 @@ def wanted_moments(model: Rotated, chain: Chain, known, kind: str, last: bool) -
         beta = 1 - ab_t / ab_s
         share, rest = ab_s.sqrt() * beta / (1 - ab_t), (ab_t / ab_s).sqrt() * (1 - ab_s) / (1 - ab_t)
         beta_tilde = beta * (1 - ab_s) / (1 - ab_t)
-        noise = share**2 * known(t) + beta_tilde * one if known else one * (beta if kind == "beta" else beta_tilde)
+        fraction = {"beta": 1.0, "beta_tilde": 0.0, "interpolated": 0.3}.get(kind, 0.0)
+        noise = share**2 * known(t) + beta_tilde * one if known else one * beta**fraction * beta_tilde ** (1 - fraction)
         step = share * model.gain(t) + rest * one
         found = step @ found @ step.T + (noise if s > 0 or last else 0)
     return found
@@ -125,7 +142,8 @@ def wanted_moments(model: Rotated, chain: Chain, known, kind: str, last: bool) -
 def moments(model: Rotated, chain: Chain, variance, last: bool) -> Tensor:
     """The same through samplers and operators, which are linear here: rows are images of a basis."""
     diffusion, one = model.diffusion(variance), torch.eye(D, dtype=F64)
-    denoise, found = diffusion.denoiser(model.net_at, chain, clip=False), one
+    net = model.with_head(variance) if isinstance(variance, OfHead) else model.net_at
+    denoise, found = diffusion.denoiser(net, chain, clip=False), one
     xt, z = torch.cat([one, 0 * one]), torch.cat([0 * one, one])
     for step in chain.steps_down():
         xs, _, _ = Ancestral().step(denoise, xt, step, None if step.s == 0 else z, None)
@@ -138,13 +156,13 @@ def moments(model: Rotated, chain: Chain, variance, last: bool) -> Tensor:
 
 @pytest.mark.parametrize(
     ("rung", "last"),
-    [("beta", False), ("beta_tilde", False)]
-    + [(rung, last) for rung in ("analytic", "hutchinson", "lanczos", "exact") for last in (False, True)],
+    [(rung, False) for rung in ("beta", "beta_tilde", "interpolated")]
+    + [(rung, last) for rung in ("analytic", *HEADS, "hutchinson", "lanczos", "exact") for last in (False, True)],
 )
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_samples_have_the_closed_form_covariance(name, chain, rung, last):
-    """With and without the noise of the last step, which β and β̃ do not have: their first step only decodes."""
+    """With and without the noise of the last step, which β, β̃ and what lies between do not have: their first step decodes."""
     steps, spacing = chain
     model = Rotated(SCHEDULES[name])
     chain = model.schedule.chain(spaced_times(1000, steps, spacing))
