@@ -87,11 +87,16 @@ class ImprovedDiffusion(OpenAI):
     def found(self, weights: Weights, source: Any) -> Found:
         found, name = super().found(weights, source), source.path.name
         learned = found.outputs == 2 * found.channels
-        found.net["heads"] = 4
-        found.assumed.append("heads=4, the default of this code, which the file does not say")
+        found.net["heads"] = 1 if name.startswith("lsun_uncond_") else 4
+        found.assumed.append(
+            f"heads={found.net['heads']}, as the README or the defaults of this code have it for a file of this name"
+        )
         if name.startswith(("cifar10_uncond_", "imagenet64_uncond_")):
             found.words += ["schedule=cosine", "schedule.T=4000"]
             found.assumed.append("schedule=cosine and T = 4000, as the README of this code has it for files of this name")
+        elif name.startswith("lsun_uncond_"):
+            found.words += ["schedule=linear", "schedule.T=1000"]
+            found.assumed.append("schedule=linear and T = 1000, as the README of this code has it for files of this name")
         else:
             found.asked["schedule"] = "schedule=cosine schedule.T=4000"
         kind = "vlb" if "vlb" in name else "hybrid"
