@@ -1,6 +1,8 @@
 """What `save_pretrained` of diffusers writes comes in as the same network, and its scheduler's chain as the same samples."""
 
+import json
 import math
+import shutil
 import warnings
 
 import pytest
@@ -74,6 +76,22 @@ def test_output_equals_that_of_diffusers(case, tmp_path):
     assert expected.std() > 0.1
     assert single.abs().max() < 1e-5
     assert double.abs().max() < 1e-11
+
+
+def test_a_repository_of_the_first_versions_comes_in(tmp_path):
+    """As google/ddpm-cifar10-32 is: all files in one folder, a short config.json, and the old names of attention."""
+    theirs, folder = saved(tmp_path), tmp_path / "saved"
+    short = {"_class_name": "UNet2DModel", "act_fn": "silu", "mid_block_scale_factor": 1, "time_embedding_type": "positional"}
+    (folder / "config.json").write_text(json.dumps(CIFAR10 | short))
+    (folder / "scheduler" / "scheduler_config.json").rename(folder / "scheduler_config.json")
+    weights = theirs.state_dict()
+    for new, old in {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}.items():
+        weights = {name.replace(f".{new}.", f".{old}."): value for name, value in weights.items()}
+    torch.save(weights, folder / "diffusion_pytorch_model.bin")
+    shutil.rmtree(folder / "unet")
+    run, x = brought(tmp_path, "saved", "data=cifar10"), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert (run.net(x, torch.tensor([500])) - theirs(x, 499).sample).abs().max() < 1e-5
 
 
 def test_a_ddim_chain_equals_that_of_diffusers(tmp_path):
