@@ -47,6 +47,16 @@ def test_output_equals_a_network_on_the_original_names(case, tmp_path):
     assert (ours32 - expected).abs().max() < 1e-4
 
 
+def test_a_network_that_reads_a_second_image_is_refused(tmp_path, capsys):
+    """Super-resolution of OpenAI's code: its six inputs and six outputs would pass for images of six channels."""
+    weights = listed("openai") | {"input_blocks.0.0.weight": torch.ones(32, 6, 3, 3)}
+    torch.save(weights, tmp_path / "cifar10_uncond_50M_500K.pt")
+    with pytest.raises(SystemExit):
+        brought(tmp_path, "cifar10_uncond_50M_500K.pt", "size=32")
+    told = capsys.readouterr().err
+    assert all(word in told for word in ("input_blocks.0.0.weight", "6", "1 or 3"))
+
+
 def test_the_order_of_queries_keys_and_values_is_seen():
     """A second opinion that agreed with either order would prove nothing."""
     weights, x, t = listed("openai"), torch.randn(1, 3, 32, 32, dtype=torch.float64), torch.tensor([500])

@@ -46,6 +46,10 @@ class OpenAI(Layout):
                 f"{place}: label_emb: its classes have no row that stands for none, which those of a network here have"
             )
         found = measured(self, weights, _scanned(weights, place), "input_blocks.1.0", place)
+        if found.channels not in (1, 3):
+            raise UserError(
+                f"{place}: input_blocks.0.0.weight reads {found.channels} channels, as super-resolution; allowed is 1 or 3"
+            )
         found.net |= {
             "groups": 32, "norm_eps": 1e-5, "down_padding": "around",
             "time_order": "cos_sin", "time_shift": 0.0, "time_offset": -1.0,
