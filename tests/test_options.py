@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from formats import random_images
-from helpers import CONF, FEW_HELD_OUT, TINY, digest, trained
+from helpers import CONF, FEW_HELD_OUT, ROOT, TINY, digest, trained
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -174,3 +176,13 @@ def test_inception_is_in_no_checkpoint_and_its_weights_are_on_record(files, ince
     assert {"fid@8", "fid@8_real"} <= metrics.keys()
     assert metrics["fid@8"]["extractor_weights_sha256"] == metrics["fid@8_real"]["extractor_weights_sha256"] == sha256
     assert len(list((tmp_path / "cache" / "stats").glob("*.npz"))) == 2  # of the training data, and of 8 held out
+
+
+def test_every_option_is_described():
+    text = (ROOT / "docs" / "options.md").read_text()
+    rows = {group: line for line in text.splitlines() for group in re.findall(r"^\| `(\w+)` \|", line)}
+    for entry in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]:
+        (group,) = entry if isinstance(entry, dict) else ("_self_",)
+        if (CONF / group).is_dir():
+            missing = {path.stem for path in (CONF / group).glob("*.yaml")} - set(re.findall(r"`(\w+)`", rows.get(group, "")))
+            assert missing == set(), group

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.testing import assert_close
 
-from ddpm_lab.domains import Incompatible
 from ddpm_lab.nets.blocks import Attention, Norm
 from ddpm_lab.nets.embedding import Sinusoids
 from ddpm_lab.nets.unet import UNet
@@ -284,32 +283,3 @@ def test_every_net_yaml_builds_and_reads_x_and_t(path):
         assert not torch.allclose(net(x, t + 1), out, rtol=1e-4)
         assert not torch.allclose(net(x + 0.1, t), out, rtol=1e-4)
         assert_close(net(x[:1], t[:1]), out[:1], rtol=1e-3, atol=1e-4)  # no sample reads another
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"groups": 3}, ["groups=3", "8", "channels=8", "groups=1", "channels=9"]),
-        ({"channels": 12, "groups": 8}, ["groups=8", "12", "groups=4", "channels=16"]),
-        ({"heads": 3}, ["heads=3", "8", "heads=1"]),
-    ],
-)
-def test_widths_that_do_not_divide_are_refused(changes, words):
-    with pytest.raises(ValueError) as error:
-        tiny(**changes)
-    assert all(word in str(error.value) for word in words), error.value
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"size": 6, "multipliers": (1, 1, 1)}, ["multipliers=[1, 1, 1]", "size=6", "multiple of 4"]),
-        ({"attention": (4, 16)}, ["attention=[4, 16]", "size=8", "16", "[8, 4]"]),
-        ({"size": None}, ["images", "vectors"]),
-    ],
-)
-def test_data_that_do_not_pass_through_are_refused(changes, words):
-    with pytest.raises(Incompatible) as error:
-        tiny(**changes)
-    assert error.value.arguments == ("net", "data")
-    assert all(word in str(error.value) for word in words), error.value

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "layers_per_block": 2,
     "norm_eps": 1e-5,
     "norm_num_groups": 32,
+    "resnet_time_scale_shift": "default",
     "time_embedding_dim": None,
 }
 """Of the class, where config.json lacks a key."""
@@ -174,12 +175,21 @@ def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> Non
     ]
     if "variance_type" not in scheduler:
         found.assumed.append(f"variance={variance}, the default of diffusers' DDPMScheduler, as the scheduler's file says none")
-    if scheduler.get("clip_sample") is False:
-        found.words.append("sampler.clip=false")
-    if scheduler.get("thresholding"):
-        found.words.append(f"sampler.clip={scheduler.get('dynamic_thresholding_ratio', 0.995)}")
+    _limited(found, scheduler, place)
     if (spacing := scheduler.get("timestep_spacing", "leading")) != "trailing":
         found.assumed.append(f"sampler.spacing=trailing, where diffusers' pipeline would take timestep_spacing={spacing}")
+
+
+def _limited(found: Found, scheduler: dict[str, Any], place: str) -> None:
+    """What limits x̂_0. The largest s of thresholding is 1 by default in diffusers, which is to clamp to [−1, 1]."""
+    largest = scheduler.get("sample_max_value", 1.0)
+    if scheduler.get("thresholding") and largest != 1:
+        found.words.append(f"sampler.clip={scheduler.get('dynamic_thresholding_ratio', 0.995)}")
+        found.assumed.append(f"{found.words[-1]} without a largest value, where diffusers has sample_max_value={largest}")
+    elif not scheduler.get("thresholding") and scheduler.get("clip_sample") is False:
+        found.words.append("sampler.clip=false")
+    elif not scheduler.get("thresholding") and (side := scheduler.get("clip_sample_range", 1)) != 1:
+        raise UserError(f"{place}: clip_sample_range={side}: x̂_0 is limited to 1 here")
 
 
 def _one(known: dict[str, str], value: Any, key: str, place: str) -> str:

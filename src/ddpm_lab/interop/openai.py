@@ -46,6 +46,10 @@ class OpenAI(Layout):
                 f"{place}: label_emb: its classes have no row that stands for none, which those of a network here have"
             )
         found = measured(self, weights, _scanned(weights, place), "input_blocks.1.0", place)
+        if found.channels not in (1, 3):
+            raise UserError(
+                f"{place}: input_blocks.0.0.weight reads {found.channels} channels, as super-resolution; allowed is 1 or 3"
+            )
         found.net |= {
             "groups": 32, "norm_eps": 1e-5, "down_padding": "around",
             "time_order": "cos_sin", "time_shift": 0.0, "time_offset": -1.0,
@@ -87,11 +91,16 @@ class ImprovedDiffusion(OpenAI):
     def found(self, weights: Weights, source: Any) -> Found:
         found, name = super().found(weights, source), source.path.name
         learned = found.outputs == 2 * found.channels
-        found.net["heads"] = 4
-        found.assumed.append("heads=4, the default of this code, which the file does not say")
+        found.net["heads"] = 1 if name.startswith("lsun_uncond_") else 4
+        found.assumed.append(
+            f"heads={found.net['heads']}, as the README or the defaults of this code have it for a file of this name"
+        )
         if name.startswith(("cifar10_uncond_", "imagenet64_uncond_")):
             found.words += ["schedule=cosine", "schedule.T=4000"]
             found.assumed.append("schedule=cosine and T = 4000, as the README of this code has it for files of this name")
+        elif name.startswith("lsun_uncond_"):
+            found.words += ["schedule=linear", "schedule.T=1000"]
+            found.assumed.append("schedule=linear and T = 1000, as the README of this code has it for files of this name")
         else:
             found.asked["schedule"] = "schedule=cosine schedule.T=4000"
         kind = "vlb" if "vlb" in name else "hybrid"
