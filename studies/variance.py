@@ -14,10 +14,9 @@ from pathlib import Path
 ROOT = Path("outputs", "variance")
 SEEDS = (1, 2, 3)
 HEADS = ("npr", "sn", "ocm")
+SPACINGS = ("trailing", "linspace")
 LEARNED = {"range": ["loss=hybrid"], "diagonal": ["loss=vlb", "variance=learned_diagonal"]}
-STEPS = {"digits": "5,10,20,25,50,100", "photographs": "10,50,100"}
-SPACINGS = {"digits": ["trailing"], "photographs": ["trailing", "linspace"]}
-BOUND = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0", "nll.n=96"]
+BOUND = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0"]
 BOTH = "sampler=ancestral,ddim"
 
 
@@ -50,32 +49,49 @@ def evaluate(folder: Path, name: str, *words: str) -> None:
         run("evaluate.py", "-m", f"ckpt={folder}", f"name={name}", *words)
 
 
-def ladder(of: str, folder: Path, data: list[str]) -> None:
-    """Every rung of one run: its heads, then bits/dim and Fréchet distances on each trajectory, then samples of `exact`."""
+def digits() -> None:
+    """Every rung of each seed, and exact's samples; the learned variances from second networks of the same seeds."""
+    steps = "sampler.steps=5,10,20,25,50,100"
+    for seed in SEEDS:
+        run_of_seed = ROOT / "digits" / f"seed{seed}"
+        train(run_of_seed, f"seed={seed}")
+        heads(run_of_seed)
+        evaluate(run_of_seed, "ladder_trailing", "variance=all", BOTH, "sampler.spacing=trailing", steps, *BOUND, "nll.n=96")
+        few = ["sampler=ancestral", "sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
+        evaluate(run_of_seed, "exact", "variance=exact", *few, *BOUND)
+        for name, words in LEARNED.items():
+            second = ROOT / "digits" / f"{name}{seed}"
+            train(second, f"seed={seed}", *words)
+            evaluate(second, "ladder_trailing", "variance=auto", "sampler=ancestral", steps, *BOUND, "nll.n=96")
+
+
+def photographs(source: str) -> None:
+    """The rungs that cost little on both trajectories, all T steps, then the full covariance on few data and steps."""
+    folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
+    features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
+    for seed, folder in zip(SEEDS, folders, strict=True):
+        train(folder, "experiment=photographs16", f"data.path={Path(source).absolute()}", f"seed={seed}")
+        heads(folder)
+        for spacing in SPACINGS:
+            words = [f"variance={cheap},hutchinson", BOTH, f"sampler.spacing={spacing}", "sampler.steps=10,50,100", features]
+            evaluate(folder, f"ladder_{spacing}", *words, *BOUND, "nll.n=96")
+    for folder in folders:
+        for spacing in SPACINGS:
+            words = ["variance=lanczos", BOTH, f"sampler.spacing={spacing}", "sampler.steps=10,50", features]
+            evaluate(folder, f"full_{spacing}", *words, *BOUND, "nll.n=16")
+        words = [f"variance={cheap}", "sampler=ancestral", "sampler.steps=1000", features]
+        evaluate(folder, "all_steps", *words, *BOUND, "nll.n=32")
+
+
+def heads(folder: Path) -> None:
     for head in HEADS:
         train(folder / "heads" / head, f"head={head}", f"base={folder}")
-    for spacing in SPACINGS[of]:
-        steps = f"sampler.steps={STEPS[of]}"
-        evaluate(folder, f"ladder_{spacing}", "variance=all", BOTH, f"sampler.spacing={spacing}", steps, *BOUND, *data)
-    if of == "digits":
-        few = ["sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
-        evaluate(folder, "exact", "variance=exact", "sampler=ancestral", *BOUND[:-1], *few)
-
-
-def main(of: str, *source: str) -> None:
-    base = ["experiment=photographs16", f"data.path={Path(*source).absolute()}"] if of == "photographs" else []
-    features = ["metrics=pixels,classifier"] if of == "photographs" else []
-    for seed in SEEDS:
-        folder = ROOT / of / f"seed{seed}"
-        train(folder, *base, f"seed={seed}")
-        ladder(of, folder, features)
-        for name, words in LEARNED.items() if of == "digits" else ():
-            second = ROOT / of / f"{name}{seed}"
-            train(second, f"seed={seed}", *words)
-            evaluate(second, "ladder_trailing", "variance=auto", "sampler=ancestral", f"sampler.steps={STEPS[of]}", *BOUND)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["digits"], ["photographs"]) or len(sys.argv) != (3 if sys.argv[1] == "photographs" else 2):
+    if sys.argv[1:] == ["digits"]:
+        digits()
+    elif sys.argv[1:2] == ["photographs"] and len(sys.argv) == 3:
+        photographs(sys.argv[2])
+    else:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
