@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "layers_per_block": 2,
     "norm_eps": 1e-5,
     "norm_num_groups": 32,
+    "resnet_time_scale_shift": "default",
     "time_embedding_dim": None,
 }
 """Of the class, where config.json lacks a key."""
