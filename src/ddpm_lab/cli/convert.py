@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ddpm_lab.cli import export
 from ddpm_lab.cli.arguments import run
 from ddpm_lab.config.flags import config_dirs
 from ddpm_lab.config.grammar import canonical
@@ -22,10 +23,12 @@ OWN = ("from", "layout", "weights", "size", "qkv", "name")
 
 def main() -> None:
     """Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
-    run(_main, USAGE)
+    run(_main, USAGE + export.USAGE)
 
 
 def _main(argv: list[str]) -> None:
+    if export.is_asked(argv):
+        return export.export(argv)
     own = {key: value for key, equals, value in (word.partition("=") for word in argv) if equals and key in OWN}
     rest = [word for word in argv if word.partition("=")[0] not in own]
     if "from" not in own:
@@ -34,6 +37,8 @@ def _main(argv: list[str]) -> None:
 
 
 def _in(own: dict[str, str], rest: list[str]) -> None:
+    if export.is_own_file(own["from"]):
+        return export.unpack(own, rest, _folder(own))
     dirs = config_dirs(rest)
     rest, notes = canonical(rest, dirs)
     from ddpm_lab.config.imported import Asked, imported

@@ -1,6 +1,5 @@
 """The format of a checkpoint: tensors and plain containers, written so that a kill or a full disk leaves the last one whole."""
 
-import hashlib
 import os
 import re
 import zipfile
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ddpm_lab.domains import Named, NonNegativeInt, PositiveInt, Size, accepts, allowed
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import is_archive, replacing, seal
+from ddpm_lab.models.portable import read_portable, state_sha256
 from ddpm_lab.plain import brief, check_plain
 
 
@@ -81,10 +81,7 @@ def read_archive(path: Path) -> Any:
 
 def weights_sha256(net: nn.Module) -> str:
     """Of a network's weights by name, wherever and in whatever order of memory they are."""
-    content = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.cpu().numpy().tobytes())
-    return content.hexdigest()
+    return state_sha256(net.state_dict())
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
@@ -96,9 +93,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`, checked. Raises UserError naming the file, and readable ones by it."""
+    """The checkpoint at `path`, checked; a file .safetensors is read as `read_portable` does. Raises UserError naming the file,
+    and readable ones by it."""
     try:
-        checkpoint = read_archive(path)
+        checkpoint = (read_portable if path.suffix == ".safetensors" else read_archive)(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint.{_others(path)}") from error
     except Exception as error:  # torch raises a dozen kinds, none of which tells a user more than this

@@ -26,12 +26,16 @@ class Sinusoids(NamedTuple):
     def of(self, t: Tensor, dtype: torch.dtype) -> Tensor:
         """[B] -> [B, width]. Phases are never computed in less than float32: bfloat16 cannot tell t = 999 from t = 1000."""
         precision = torch.promote_types(dtype, torch.float32)
-        half = self.width // 2
-        last = (half - 1) / (half - self.shift) if half > 1 else 1.0
-        log_omega = torch.linspace(0, -math.log(10_000) * last, half, dtype=torch.float64, device=t.device)
-        phase = ((t.to(precision) + self.offset) * self.scale)[:, None] * log_omega.exp().to(precision)
+        omega = self.frequencies(t.device).to(precision)
+        phase = ((t.to(precision) + self.offset) * self.scale)[:, None] * omega
         parts = [phase.sin(), phase.cos()][:: 1 if self.order == "sin_cos" else -1]
         return F.pad(torch.cat(parts, dim=1), (0, self.width % 2)).to(dtype)
+
+    def frequencies(self, device: torch.device | None = None) -> Tensor:
+        """The ω_i, [width // 2] in float64."""
+        half = self.width // 2
+        last = (half - 1) / (half - self.shift) if half > 1 else 1.0
+        return torch.linspace(0, -math.log(10_000) * last, half, dtype=torch.float64, device=device).exp()
 
 
 def class_table(classes: int | None, width: int) -> nn.Embedding | None:
