@@ -55,6 +55,6 @@ class DDIMLayout(Layout):
         found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
         found.assumed += [
             "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as all configurations of this code have it",
-            "variance=beta, as Ho et al. trained and sampled; the code's type is its sampler's choice",
+            "variance=beta, as Ho et al. trained and sampled; in this code it is its sampler's choice",
         ]
         return found

@@ -46,8 +46,9 @@ class DDPMTorch(Layout):
         found.net |= {"time_offset": -1.0, "groups": 32}
         found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
         found.assumed += [
-            "schedule=linear, T = 1000, β from 0.0001 to 0.02, ε-prediction and variance=beta, as the CIFAR-10 and "
-            "CelebA configurations of this code have it"
+            "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as its CIFAR-10 and CelebA configurations have it",
+            "prediction=eps, as they have it",
+            "variance=beta, as they have it",
         ]
         return found
 

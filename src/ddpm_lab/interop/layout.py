@@ -28,7 +28,7 @@ class Found:
     words: list[str] = field(default_factory=list)
     """Of the other groups, as they are typed: "schedule.T=4000"."""
     assumed: list[str] = field(default_factory=list)
-    """What the file does not say, in sentences."""
+    """What the file does not say: each begins with a word that could be typed, "schedule=linear, as …"."""
     asked: dict[str, str] = field(default_factory=dict)
     """What has to be typed, by group, with an example."""
 
@@ -144,9 +144,9 @@ def read_weights(layout: Layout, net: UNet, weights: Weights, source: str) -> di
         if whole.shape != like.shape:
             shapes = ", ".join(str(tuple(value.shape)) for value in values)
             raise UserError(f"{source}: {keys[0]} is {shapes}; the network around it needs {tuple(like.shape)}")
-        if not whole.is_floating_point() or not whole.isfinite().all():
+        if not whole.is_floating_point() or not (single := whole.float()).isfinite().all():
             raise UserError(f"{source}: {keys[0]} holds {_unusual(whole)}, which are no weights")
-        result[name] = whole.float().clone(memory_format=torch.contiguous_format)
+        result[name] = single.clone(memory_format=torch.contiguous_format)
     if left:
         raise UserError(f"{source}: {_named(sorted(left))}: a UNet of DDPM's design has no place for this")
     return result

@@ -88,7 +88,7 @@ class ImprovedDiffusion(OpenAI):
         found, name = super().found(weights, source), source.path.name
         learned = found.outputs == 2 * found.channels
         found.net["heads"] = 4
-        found.assumed.append("heads=4, the default of this code, which the file does not say")
+        found.assumed.append("net.heads=4, the default of this code, which the file does not say")
         if name.startswith(("cifar10_uncond_", "imagenet64_uncond_")):
             found.words += ["schedule=cosine", "schedule.T=4000"]
             found.assumed.append("schedule=cosine and T = 4000, as the README of this code has it for files of this name")
@@ -99,7 +99,9 @@ class ImprovedDiffusion(OpenAI):
             "prediction=eps",
             *([f"loss={kind}", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
         ]
-        found.assumed.append("rescale_timesteps=True, the default of this code: the network sees (t − 1)·1000/T")
+        found.assumed.append(
+            "net.time_scale=1000/T, as rescale_timesteps=True is the default of this code: the network sees (t − 1)·1000/T"
+        )
         found.net["time_scale"] = "1000/T"
         return found
 
@@ -120,5 +122,5 @@ class GuidedDiffusion(OpenAI):
             "prediction=eps",
             *(["loss=hybrid", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
         ]
-        found.assumed.append("rescale_timesteps=False, the default of this code; else type net.time_scale, 1000/T")
+        found.assumed.append("net.time_scale=1, as rescale_timesteps=False is the default of this code; True is 1000/T")
         return found

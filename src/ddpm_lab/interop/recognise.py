@@ -29,7 +29,11 @@ def recognised(source: Source, kind: str, name: str | None) -> Layout:
     """The layout of the weights of a kind. Raises UserError for none."""
     weights = source.weights[kind]
     if name is not None:
-        return LAYOUTS[name]
+        asked = LAYOUTS[name]
+        alike = [layout for layout in LAYOUTS.values() if layout.ends == asked.ends]  # of OpenAI's two one recognises both
+        if not any(layout.recognises(layout.current(weights)) for layout in alike):
+            raise UserError(f"layout={name}: {source.path} has weights named {', '.join(sorted(weights)[:3])}, as it has none")
+        return asked
     found = next((layout for layout in LAYOUTS.values() if layout.recognises(layout.current(weights))), None)
     if found is None:
         keys = sorted(weights)
@@ -44,19 +48,25 @@ def recognised(source: Source, kind: str, name: str | None) -> Layout:
 
 
 def by_blocks(layout: Layout) -> Layout:
-    """The same with all queries before all keys (guided-diffusion's use_new_attention_order)."""
+    """The same with all queries before all keys (guided-diffusion's use_new_attention_order). Raises UserError where they have
+    one order alone."""
+    if not layout.by_head:
+        having = ", ".join(name for name, other in LAYOUTS.items() if other.by_head)
+        raise UserError(f"qkv=blocks: layout={layout.name} has one order; it is a choice of layout={having}")
     other = copy(layout)
     other.by_head = False
     return other
 
 
 def kind_of(source: Source, asked: str | None) -> str:
-    """Which weights are taken: averaged ones where there are any. Raises UserError for those that the file has not."""
+    """Which weights are taken: averaged ones where there are any. Those of which the file does not say what they are, are
+    what they are asked for as. Raises UserError for those that the file has not."""
     has = [kind for kind in ("ema", "raw", "given") if kind in source.weights]
     if asked is None or asked in has:
         return asked or has[0]
     if "given" in has:
-        return "given"
+        source.weights[asked] = source.weights.pop("given")
+        return asked
     raise UserError(f"weights={asked}: {source.path} has {', '.join(has)}")
 
 
@@ -70,4 +80,12 @@ def looked_at(layout: Layout, source: Source, kind: str, typed: dict[str, Any]) 
     found.net |= typed
     if "head_width" in typed and "heads" not in typed:
         found.net.pop("heads", None)
+    _check_count(found.net, len(source.weights[kind]), source)
     return found
+
+
+def _check_count(net: dict[str, Any], weights: int, source: Source) -> None:
+    """Raises UserError for more blocks than weights, before any is built."""
+    each = net["blocks"] if isinstance(net["blocks"], list) else [net["blocks"]]
+    if all(isinstance(n, int) for n in each) and sum(each) > weights:
+        raise UserError(f"{source.path}: has {weights} weights, too few for the {sum(each)} residual blocks on the way down")
