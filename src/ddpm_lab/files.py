@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import socket
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -181,6 +182,31 @@ def made(path: Path, key: str) -> Path:
             place.mkdir(parents=True)
             return place
     raise AssertionError
+
+
+@contextmanager
+def new_whole(path: Path, key: str) -> Iterator[Path]:
+    """Yields an empty folder beside `path` to write to. When the block ends, its files are synced and it is renamed to `path`.
+    If the block raises, it goes, and so do the folders that were made. Raises UserError, which begins with the key by which
+    the place was chosen, where something is there already or nothing can be written."""
+    with unwritable(path, key):
+        if path.is_symlink() or path.exists():
+            raise UserError(f"{key}={path}: exists, and nothing is overwritten: choose another folder")
+        made = [folder for folder in path.parents if not folder.exists()]
+        partial = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            for file in (file for file in partial.rglob("*") if file.is_file()):
+                with file.open("rb") as content:
+                    os.fsync(content.fileno())
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # a folder may hold other files by now
+                for folder in made:
+                    folder.rmdir()
+            raise
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -17,7 +15,7 @@ from ddpm_lab.config.grammar import canonical
 from ddpm_lab.config.options import nearest
 from ddpm_lab.domains import FolderName, Text, accepts, allowed
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import unwritable
+from ddpm_lab.files import new_whole
 
 if TYPE_CHECKING:
     from ddpm_lab.config.imported import Imported
@@ -102,7 +100,8 @@ def _in(own: Mapping[str, Any], rest: Sequence[str]) -> None:
     values = {key: value for key, _, value in (word.partition("=") for word in rest)}
     rest, notes = canonical([*([] if "experiment" in values else ["experiment=none"]), *rest], dirs)
     folder = _folder(own, values)
-    _check_new(folder)
+    if os.path.lexists(folder):  # said before the file is read
+        raise UserError(f"name={folder.name}: {folder} is there already; choose another name=, or remove it")
     from ddpm_lab.config.imported import Asked, imported
     from ddpm_lab.interop.source import read
 
@@ -111,7 +110,7 @@ def _in(own: Mapping[str, Any], rest: Sequence[str]) -> None:
     of_run = {"root": str(folder.parent.parent), "experiment": folder.parent.name, "name": folder.name}
     done.config.run.update(of_run)
     done.checkpoint["config"]["run"] |= of_run
-    with _new(folder) as hidden:
+    with new_whole(folder, "name") as hidden:
         _write(done, hidden)
     print("\n  ".join([str(folder), *notes, *done.facts, *_assumptions(done), f"next: python sample.py ckpt={folder}"]))
 
@@ -129,26 +128,6 @@ def _folder(own: Mapping[str, Any], values: Mapping[str, str]) -> Path:
     stem = re.sub(r"\W+", "-", Path(own["from"].removeprefix("hf:").partition("@")[0]).stem).strip("-") or "network"
     root, experiment = values.get("run.root", "outputs"), values.get("run.experiment", "imported")
     return Path(root).expanduser() / experiment / (own.get("name") or values.get("run.name") or stem[:100])
-
-
-def _check_new(folder: Path) -> None:
-    if os.path.lexists(folder):
-        raise UserError(f"name={folder.name}: {folder} is there already; choose another name=, or remove it")
-
-
-@contextmanager
-def _new(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the one that it becomes once all is written. Raises UserError where another has been made."""
-    hidden = folder.with_name(f".{folder.name}.tmp.{os.getpid()}")
-    try:
-        with unwritable(folder, "run.root"):
-            hidden.mkdir(parents=True)
-        yield hidden
-        _check_new(folder)
-        with unwritable(folder, "name"):
-            hidden.rename(folder)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _write(done: "Imported", folder: Path) -> None:

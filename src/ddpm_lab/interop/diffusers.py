@@ -71,6 +71,8 @@ OF_SCHEDULER: dict[str, Any] = {
     "dynamic_thresholding_ratio": ClosedUnit,
 }
 """Of scheduler_config.json: the numbers."""
+BETAS = {"schedule": "linear", "start": 1e-4, "end": 0.02}
+"""Of schedulers, where scheduler_config.json lacks a key, as "beta_start"."""
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid_beta"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 VARIANCES = {
@@ -130,12 +132,7 @@ class Diffusers(Layout):
 
 def network(config: dict[str, Any], place: str) -> dict[str, Any]:
     """The parameters of `UNet`, of config.json. Raises UserError for a setting that it cannot have."""
-    for key, values in FIXED.items():
-        if (value := config.get(key, values[0])) not in values:
-            has = " or ".join(map(str, dict.fromkeys(values)))
-            raise UserError(f"{place}: config.json: {key}={brief(value)}: the UNet here has {has}")
-    c = dict.fromkeys(DOMAINS) | DEFAULTS | config
-    _check(c, DOMAINS, f"{place}: config.json")
+    c = _settings(config, f"{place}: config.json")
     down, up = c["down_block_types"], c["up_block_types"]
     kinds = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
     if unknown := [kind for kind in [*down, *up] if kind not in kinds]:
@@ -171,6 +168,17 @@ def network(config: dict[str, Any], place: str) -> dict[str, Any]:
     }
 
 
+def _settings(config: dict[str, Any], place: str) -> dict[str, Any]:
+    """With the class's own where the file has none. Raises UserError for what no UNet here has."""
+    for key, values in FIXED.items():
+        if (value := config.get(key, values[0])) not in values:
+            has = " or ".join(map(str, dict.fromkeys(values)))
+            raise UserError(f"{place}: {key}={brief(value)}: the UNet here has {has}")
+    c = dict.fromkeys(DOMAINS) | DEFAULTS | config
+    _check(c, DOMAINS, place)
+    return c
+
+
 def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> None:
     """Put what scheduler_config.json says beside it. Raises UserError for what no option here is."""
     if scheduler is None:
@@ -181,22 +189,7 @@ def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> Non
     _check(
         {key: value for key, value in scheduler.items() if key in OF_SCHEDULER}, OF_SCHEDULER, f"{place}: scheduler_config.json"
     )
-    if scheduler.get("trained_betas") is not None:
-        raise UserError(f"{place}: trained_betas: a table of β; the schedules here are formulas")
-    kind, start, end = (
-        scheduler.get("beta_schedule", "linear"),
-        scheduler.get("beta_start", 1e-4),
-        scheduler.get("beta_end", 0.02),
-    )
-    found.words.append(f"schedule={_one(SCHEDULES, kind, 'beta_schedule', place)}")
-    found.words.append(f"schedule.T={scheduler.get('num_train_timesteps', 1000)}")
-    if scheduler.get("rescale_betas_zero_snr"):
-        if kind not in ("linear", "scaled_linear"):
-            raise UserError(f"{place}: rescale_betas_zero_snr with beta_schedule={kind}: here it goes with linear")
-        found.words[0] = "schedule=zero_terminal_snr"
-        found.words.append(f"schedule.base={SCHEDULES[kind]}")
-    if kind != "squaredcos_cap_v2":
-        found.words += [f"schedule.beta_start={start}", f"schedule.beta_end={end}"]
+    found.words += _schedule(scheduler, place)
     prediction = _one(PREDICTIONS, scheduler.get("prediction_type", "epsilon"), "prediction_type", place)
     variance = _one(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type", place)
     if (found.outputs == 2 * found.channels) != (variance == "learned_range"):
@@ -217,6 +210,23 @@ def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> Non
         found.words.append(f"sampler.clip={scheduler.get('dynamic_thresholding_ratio', 0.995)}")
     if (spacing := scheduler.get("timestep_spacing", "leading")) != "trailing":
         found.assumed.append(f"sampler.spacing=trailing, where diffusers' pipeline would take timestep_spacing={spacing}")
+
+
+def _schedule(scheduler: dict[str, Any], place: str) -> list[str]:
+    """Its words. Raises UserError for what no schedule here is."""
+    if scheduler.get("trained_betas") is not None:
+        raise UserError(f"{place}: trained_betas: a table of β; the schedules here are formulas")
+    kind, start, end = (scheduler.get(f"beta_{key}", usual) for key, usual in BETAS.items())
+    words = [f"schedule={_one(SCHEDULES, kind, 'beta_schedule', place)}"]
+    words.append(f"schedule.T={scheduler.get('num_train_timesteps', 1000)}")
+    if scheduler.get("rescale_betas_zero_snr"):
+        if kind not in ("linear", "scaled_linear"):
+            raise UserError(f"{place}: rescale_betas_zero_snr with beta_schedule={kind}: here it goes with linear")
+        words[0] = "schedule=zero_terminal_snr"
+        words.append(f"schedule.base={SCHEDULES[kind]}")
+    if kind != "squaredcos_cap_v2":
+        words += [f"schedule.beta_start={start}", f"schedule.beta_end={end}"]
+    return words
 
 
 def _check(settings: dict[str, Any], domains: dict[str, Any], place: str) -> None:
