@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ddpm_lab.config.build import drop_unused
-from ddpm_lab.config.combinations import option_of
+from ddpm_lab.config.combinations import known_side, option_of
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import plain
 from ddpm_lab.config.preflight import preflight
@@ -70,16 +70,17 @@ def imported(source: Source, origin: str, asked: Asked, typed: Sequence[str], di
     state = _state(layout, found, size, source, kind, config)
     shape = (found.channels, size, size)
     checkpoint = {"config": plain(config), "shape": list(shape), "levels": 256, "global_step": source.step}
-    facts = [*_facts(layout, found, size, source, kind, [state, source.weights[kind]]), _described(plain(config), dirs)]
+    facts = [*_facts(layout, found, size, source, kind, [state, source.weights[kind]]), *_described(plain(config), size, dirs)]
     return Imported(config, checkpoint | _placed(kind, state), facts, {_key(line): line for line in found.assumed})
 
 
-def _described(config: dict[str, Any], dirs: Sequence[Path]) -> str:
-    groups = ("schedule", "prediction", "variance", "loss", "data")
-    return (
-        " ".join(f"{group}={option_of(group, config[group], dirs)}" for group in groups)
-        + f" schedule.T={config['schedule']['T']}"
-    )
+def _described(config: dict[str, Any], size: int, dirs: Sequence[Path]) -> list[str]:
+    """What it is a run of; and of data with images of another size, that they are none to measure it on."""
+    names = {group: option_of(group, config[group], dirs) for group in ("schedule", "prediction", "variance", "loss", "data")}
+    side = known_side(config, instantiate(config, "data"))
+    other = f"images of data={names['data']} are {side}×{side}: sample.py takes this network, and evaluate.py does not"
+    words = [f"{group}={name}" for group, name in names.items()]
+    return [" ".join([*words, f"schedule.T={config['schedule']['T']}"]), *([other] if side not in (None, size) else [])]
 
 
 def _key(word: str) -> str:
@@ -105,7 +106,7 @@ def _facts(
     count = sum(value.numel() for value in states[0].values())
     kinds = sorted({str(value.dtype).removeprefix("torch.") for value in states[1].values()} - {"float32"})
     return [
-        f"layout={layout.name}: {count:,} parameters in {_of(kind)} weights, for {found.channels}×{size}×{size} images",
+        f"layout={layout.name}: {count:,} parameters for images of {found.channels}×{size}×{size}; {_of(kind)}",
         *([f"weights of {', '.join(kinds)} are kept as float32"] if kinds else []),
         *(f"{name}, sha256 {digest[:12]}" for name, digest in source.files.items()),
     ]
@@ -175,4 +176,6 @@ def _provenance(source: Source, origin: str, layout: Layout, kind: str, found: F
 
 
 def _of(kind: str) -> str:
-    return {"ema": "averaged (EMA)", "raw": "raw", "given": "the file's (it does not say whether averaged)"}[kind]
+    return {"ema": "averaged weights (EMA)", "raw": "raw weights", "given": "weights of which it is not said whether averaged"}[
+        kind
+    ]

@@ -47,8 +47,8 @@ class DDPMTorch(Layout):
         found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
         found.assumed += [
             "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as its CIFAR-10 and CelebA configurations have it",
-            "prediction=eps, as they have it",
-            "variance=beta, as they have it",
+            "prediction=eps, as all networks of this code have it",
+            "variance=beta, as its CIFAR-10 and CelebA configurations have it",
         ]
         return found
 

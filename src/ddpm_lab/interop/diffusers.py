@@ -174,7 +174,7 @@ def _settings(config: dict[str, Any], place: str) -> dict[str, Any]:
         if (value := config.get(key, values[0])) not in values:
             has = " or ".join(map(str, dict.fromkeys(values)))
             raise UserError(f"{place}: {key}={brief(value)}: the UNet here has {has}")
-    c = dict.fromkeys(DOMAINS) | DEFAULTS | config
+    c = dict.fromkeys(DOMAINS) | DEFAULTS | {key: values[0] for key, values in FIXED.items()} | config
     _check(c, DOMAINS, place)
     return c
 

@@ -14,6 +14,7 @@ from ddpm_lab.plain import brief
 
 MOST_JSON = 2**24
 """Bytes: a hundred times what an index of weights has."""
+POINTER = b"version https://git-lfs"
 UNREADABLE = "not a readable checkpoint (damaged, cut short, or another file)"
 
 
@@ -32,6 +33,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> Any:
     """The content of a file of tensors, on the CPU. Raises UserError."""
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UserError(f"{path}: a pointer of Git LFS in place of the file: type git lfs pull there, or download it")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -49,7 +53,7 @@ def read_tensors(path: Path) -> Any:
     except UserError:
         raise
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
+        if "GLOBAL" not in str(error):  # the name of what would be called
             raise UserError(f"{path}: {UNREADABLE}") from error
         raise UserError(
             f"{path}: holds more than tensors and plain containers, and to read it would run code from it; where you trust "

@@ -77,6 +77,11 @@ def current_weights(layout: Layout, source: Source, kind: str) -> dict[str, Tens
 def looked_at(layout: Layout, source: Source, kind: str, typed: dict[str, Any]) -> Found:
     """What the file says, with what was typed of the network in its place."""
     found = layout.found(current_weights(layout, source, kind), source)
+    if found.outputs not in (found.channels, 2 * found.channels):
+        raise UserError(
+            f"{source.path}: the network takes {found.channels} channels and gives {found.outputs}; allowed are as many, or "
+            "twice as many with a learned variance (one that takes a condition as further channels cannot come in)"
+        )
     found.net |= typed
     if "head_width" in typed and "heads" not in typed:
         found.net.pop("heads", None)

@@ -60,7 +60,9 @@ def _folder(place: Path) -> Source:
         )
     path = next((unet / name for name in WEIGHTS if (unet / name).exists()), None)
     if path is None:
-        raise UserError(f"from={place}: {unet} has none of {', '.join(WEIGHTS)}")
+        others = sorted(path.name for path in unet.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".ckpt"))
+        instead = f"; give the file itself, as {unet / others[0]}" if others else ""
+        raise UserError(f"from={place}: {unet} has none of {', '.join(WEIGHTS)}{instead}")
     source = Source(path, {}, {}, read_json(unet / "config.json"), _scheduler(unet))
     tensors: dict[str, Any] = {}
     for part in parts_of(path) if path.suffix == ".json" else [path]:
