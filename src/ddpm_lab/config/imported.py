@@ -69,7 +69,12 @@ def imported(source: Source, origin: str, asked: Asked, typed: Sequence[str], di
     config.imported = _provenance(source, origin, layout, kind, found)
     state = _state(layout, found, size, source, kind, config)
     shape = (found.channels, size, size)
-    checkpoint = {"config": plain(config), "shape": list(shape), "levels": 256, "global_step": source.step}
+    checkpoint = {
+        "config": plain(config),
+        "shape": list(shape),
+        "levels": instantiate(plain(config), "data").levels,
+        "global_step": source.step,
+    }
     facts = [*_facts(layout, found, size, source, kind, [state, source.weights[kind]]), *_described(plain(config), size, dirs)]
     return Imported(config, checkpoint | _placed(kind, state), facts, {_key(line): line for line in found.assumed})
 

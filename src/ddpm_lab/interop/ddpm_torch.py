@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured
 from ddpm_lab.nets.unet import Level
 
@@ -39,7 +39,8 @@ class DDPMTorch(Layout):
             inner, blocks = ".0" if attends else "", 0
             while f"downsamples.level_{i}.{blocks}{inner}.conv1.weight" in weights:
                 blocks += 1
-            levels.append(Scanned(weights[f"{first}.conv1.weight"].shape[0], blocks, attends))
+            width = shape_of(weights, f"{first}.conv1.weight", str(source.path))[0]
+            levels.append(Scanned(width, blocks, attends))
         if not levels:
             raise UserError(f"{source.path}: downsamples.level_0.0.conv1.weight is missing")
         found = measured(self, weights, levels, _first(weights, 0) or "", str(source.path))

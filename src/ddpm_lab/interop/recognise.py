@@ -85,12 +85,4 @@ def looked_at(layout: Layout, source: Source, kind: str, typed: dict[str, Any]) 
     found.net |= typed
     if "head_width" in typed and "heads" not in typed:
         found.net.pop("heads", None)
-    _check_count(found.net, len(source.weights[kind]), source)
     return found
-
-
-def _check_count(net: dict[str, Any], weights: int, source: Source) -> None:
-    """Raises UserError for more blocks than weights, before any is built."""
-    each = net["blocks"] if isinstance(net["blocks"], list) else [net["blocks"]]
-    if all(isinstance(n, int) for n in each) and sum(each) > weights:
-        raise UserError(f"{source.path}: has {weights} weights, too few for the {sum(each)} residual blocks on the way down")
