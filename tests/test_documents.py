@@ -145,7 +145,7 @@ def test_every_option_is_described():
 # Code and command lines
 
 COMMAND = re.compile(
-    r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|figures|compare|dashboard)\.py[^`\n]*)", re.MULTILINE
+    r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|figures|compare|convert|dashboard)\.py[^`\n]*)", re.MULTILINE
 )
 PLACEHOLDERS = ("OPTION", "GROUP", "…", "schedule=power")
 """Of commands that are not whole, or need the example of README.md, which has a test of its own."""
@@ -204,7 +204,7 @@ def desk(run_of, tmp_path_factory):
 
 def parse(program: str, argv: list[str]) -> None:
     """All that happens before anything is trained, measured or fetched."""
-    from ddpm_lab.cli import compare, dashboard, evaluate
+    from ddpm_lab.cli import compare, convert, dashboard, evaluate
     from ddpm_lab.config.evaluated import completed, completed_for_figures, completed_for_samples
     from ddpm_lab.config.flags import config_dirs
     from ddpm_lab.config.grammar import canonical
@@ -212,8 +212,8 @@ def parse(program: str, argv: list[str]) -> None:
     from ddpm_lab.config.options import conf_dir
     from ddpm_lab.config.preflight import preflight
 
-    if program in ("compare", "dashboard"):
-        {"compare": compare, "dashboard": dashboard}[program].parsed(argv)
+    if program in ("compare", "convert", "dashboard"):
+        {"compare": compare, "convert": convert, "dashboard": dashboard}[program].parsed(argv)
         return
     above = {"train": [], "evaluate": ["evaluate"]}.get(program, [program, "evaluate"])
     dirs = [*(conf_dir() / name for name in above), *config_dirs(argv)]

@@ -18,6 +18,7 @@ from imports import DIGITS, convert, folder_of, network, refused, weights
 import ddpm_lab
 from ddpm_lab.cli import compare, evaluate, figures, sample
 from ddpm_lab.cli import convert as command
+from ddpm_lab.compare.choices import MISSING, UNKNOWN, differing_keys, flat_config
 from ddpm_lab.config.options import conf_dir, groups
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import read_yaml
@@ -44,7 +45,7 @@ MISTAKES = {
     "qkv=blocks": ["qkv=blocks", "diffusers", "guided_diffusion"],
     "layout=ddim": ["layout=ddim", "conv_in.bias"],
     "size=16": ["size=16", "8"],
-    "data.conditional=true": ["data.conditional=true", "classes"],
+    "data.conditional=true": ["data.conditional=true", "leave it out"],
 }
 
 
@@ -192,6 +193,17 @@ def both(imported, run_of, tmp_path, capsys):
     return imported[0], own
 
 
+def test_of_its_training_compare_knows_nothing(imported):
+    config = read_yaml(imported[0] / "config.yaml")
+    flat, own = flat_config(config), flat_config({key: value for key, value in config.items() if key != "imported"})
+    sha = next(iter(config["imported"]["sha256"].values()))
+    assert (flat["imported"], own["imported"]) == (f"diffusers, {sha[:6]}", "no")
+    assert not [key for key in flat if key.startswith(("imported.", "loss.", "optim.", "ema.", "trainer.", "timesteps."))]
+    assert {flat[key] for key in ("loss", "optim", "ema", "trainer", "timesteps")} == {MISSING}
+    assert {key.partition(".")[0] for key in differing_keys(flat, own)} == {"imported", *UNKNOWN}
+
+
+@pytest.mark.slow
 def test_compare_holds_it_as_one_choice(both, tmp_path, capsys):
     printed = ran(compare.main, *map(str, both), f"out={tmp_path / 'compared'}", cwd=tmp_path, capsys=capsys)
     sha = next(iter(read_yaml(both[0] / "config.yaml")["imported"]["sha256"].values()))
@@ -206,6 +218,7 @@ def test_nothing_is_resumed_from_it(imported, tmp_path):
     assert "optimiser" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_it_and_used(imported, tmp_path, capsys):
     folder = imported[0]
     words = ["head=ocm", f"base={folder}", "trainer.max_steps=2", "trainer.validate_every=2", "callbacks.vlb_terms=null"]

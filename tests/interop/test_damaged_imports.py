@@ -294,7 +294,7 @@ def looked_through(layout: str, state: dict[str, torch.Tensor], place: Path) -> 
 
 @pytest.mark.parametrize("layout", ["ddim", "ddpm_torch", "improved_diffusion"])
 def test_every_weight_of_another_shape_is_refused(layout, tmp_path):
-    """Also one from which the network is read. (A ValueError is of the network's own parameters, which the command line checks.)"""
+    """Where the network is read from. A ValueError is of the network's parameters, which the command line checks."""
     whole = weights(layout, network(groups=8, head_width=None))
     looked_through(layout, whole, tmp_path)
     ends = LAYOUTS[layout].ends

@@ -53,6 +53,7 @@ def imported(source: Source, origin: str, asked: Asked, typed: Sequence[str], di
     if wrong := next((word for word in typed if word.partition("=")[0].partition(".")[0] in NOT_OF_IMPORTS), None):
         raise UserError(f"{wrong}: nothing is trained here; give it to train.py, with base= of what was imported")
     kind = kind_of(source, asked.weights)
+    source.weights = {kind: source.weights[kind]}
     layout = recognised(source, kind, asked.layout)
     layout = by_blocks(layout) if asked.qkv == "blocks" else layout
     values = {key: value for key, _, value in (word.partition("=") for word in typed)}

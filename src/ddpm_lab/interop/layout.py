@@ -129,7 +129,7 @@ class Layout(ABC):
 
 
 def read_weights(layout: Layout, net: UNet, weights: Weights, source: str) -> dict[str, Tensor]:
-    """The state of `net` in float32. Raises UserError that names the first weight that is missing, superfluous or of another
+    """The state of `net` in float32, in the memory of `weights` where it can be. Raises UserError that names the first weight that is missing, superfluous or of another
     shape."""
     layers, result, left = layout.layers(net.levels), {}, dict(weights)
     for name, like in net.state_dict().items():
@@ -150,7 +150,8 @@ def read_weights(layout: Layout, net: UNet, weights: Weights, source: str) -> di
         if whole.shape != like.shape:
             shapes = ", ".join(str(tuple(value.shape)) for value in values)
             raise UserError(f"{source}: {keys[0]} is {shapes}; the network around it needs {tuple(like.shape)}")
-        result[name] = whole.clone(memory_format=torch.contiguous_format)
+        alone = whole.is_contiguous() and whole.untyped_storage().nbytes() == whole.nbytes  # else more would be saved with it
+        result[name] = whole if alone else whole.clone(memory_format=torch.contiguous_format)
     if left:
         raise UserError(f"{source}: {_named(sorted(left))}: a UNet of DDPM's design has no place for this")
     return result
