@@ -129,8 +129,8 @@ class Layout(ABC):
 
 
 def read_weights(layout: Layout, net: UNet, weights: Weights, source: str) -> dict[str, Tensor]:
-    """The state of `net` in float32, in the memory of `weights` where it can be. Raises UserError that names the first weight that is missing, superfluous or of another
-    shape."""
+    """The state of `net` in float32, in the memory of `weights` where it can be. Raises UserError that names the first weight
+    that is missing, superfluous or of another shape."""
     layers, result, left = layout.layers(net.levels), {}, dict(weights)
     for name, like in net.state_dict().items():
         layer, _, kind = name.rpartition(".")
