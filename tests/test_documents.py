@@ -135,7 +135,7 @@ def test_what_is_indexed_cites_its_equation(equations, file, name):
 COMMAND = re.compile(
     r"(?:^ {4}(?:\$ )?|`)(python (?:train|evaluate|sample|figures|compare|dashboard|convert)\.py[^`\n]*)", re.MULTILINE
 )
-PLACEHOLDERS = ("OPTION", "GROUP", "…", "schedule=power", " to=")
+PLACEHOLDERS = ("OPTION", "GROUP", "…", "schedule=power")
 """Of commands that are not whole, or need the example of README.md, which has a test of its own."""
 REFUSED = ("schedule=cosin", "loss=simple variance=learned_range", "variance=learned_range loss=simple")
 """Mistakes that the documents show on purpose."""

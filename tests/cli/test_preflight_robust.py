@@ -72,7 +72,7 @@ def test_no_folder_is_made(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py", "dashboard.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py", "convert.py", "dashboard.py"])
 def test_a_reader_that_goes_away_gets_no_traceback(script):
     """As `head` does."""
     command = [sys.executable, str(ROOT / script), "--help"]

@@ -27,15 +27,18 @@ NOT_COMPARED = (
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
-    *("data", "model", "schedule", "prediction", "loss", "variance", "timesteps"),
+    *("imported", "data", "model", "schedule", "prediction", "loss", "variance", "timesteps"),
     *("sampler", "guidance", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
 EARLIER = {
     "model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"},
     "guidance": {"_target_": "ddpm_lab.core.guidance.Unguided"},
+    "imported": "no",
 }
 """What configurations without such a group had: they are older than it."""
+UNKNOWN = ("loss", "timesteps", "optim", "ema", "trainer", "callbacks")
+"""Groups of which nothing is known where other code trained the network."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
 MISSING = "–"
@@ -116,6 +119,11 @@ def flat_config(config: Mapping[str, Any]) -> Flat:
     data = config.get("data")
     if isinstance(data, Mapping):
         config = {**config, "data": {"conditional": False, **without_classes(data)}}
+    if isinstance(imported := config.get("imported"), Mapping):
+        sums = imported.get("sha256")
+        first = next(iter(sums.values()), "") if isinstance(sums, Mapping) else ""
+        config = {**config, **{group: MISSING for group in UNKNOWN if group in config}}
+        config["imported"] = f"{imported.get('layout')}, {str(first)[:6]}"
     return dict(_flattened({**EARLIER, **config}))
 
 

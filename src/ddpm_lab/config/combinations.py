@@ -103,11 +103,16 @@ def assemble(config: Config) -> None:
         raise UserError(f"trainer: {error}") from error
 
 
+def known_side(config: Config, data: Any) -> int | None:
+    """Of the images, where it is known before they are read."""
+    side = getattr(data, "known_side", None)
+    return config["data"].get(side) if isinstance(side, str) else side
+
+
 def _check_model(config: Config, data: Any) -> None:
     """Networks are made without memory, for images of one channel. Where the size of images is not known before they are read,
     none is made."""
-    side = getattr(data, "known_side", None)
-    size = config["data"].get(side) if isinstance(side, str) else side
+    size = known_side(config, data)
     vectors = getattr(data, "gives", None) == "vectors"
 
     def net(**given: Any) -> torch.nn.Module:

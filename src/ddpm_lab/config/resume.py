@@ -43,6 +43,8 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     given = Path(cfg.resume).expanduser()
     checkpoint, folder = located(newest(given), "resume")
     stored = configuration(checkpoint, folder)
+    if stored.get("imported") is not None:
+        raise UserError(f"resume={cfg.resume}: was imported: there are weights, and no state of an optimiser to go on from")
     typed = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
     choose(stored, typed, dirs, FREE)
     if "experiment" in typed:

@@ -174,9 +174,8 @@ WRITERS: dict[Kind, Callable[[_Samples, Path], Path]] = {
 
 def _record(subject: Subject, choice: Choice, n: int) -> Record:
     """What `evaluate.py` puts beside a number that was measured on these samples, but for what only concerns the number."""
-    run = {"seed": subject.seed, "weights": subject.run.weights, "step": subject.run.step}
     network = {"checkpoint_sha256": subject.of_network["checkpoint_sha256"], **subject.run.model.numerics()}
-    return record(n=n, split="samples", **{**run, **network, **choice.record_of_samples})
+    return record(n=n, split="samples", **{**subject.of_run, **network, **choice.record_of_samples})
 
 
 def _about(written: Sequence[Path], choice: Choice) -> dict[str, str]:

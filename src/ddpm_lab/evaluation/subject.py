@@ -51,15 +51,21 @@ class Subject:
         return self.of_network | {"data": self.data.fingerprint(), **self.data.label_record}
 
     @property
+    def of_run(self) -> dict[str, Any]:
+        """The fields of records that say which weights they are of."""
+        trained = {} if self.run.imported is None else {"trained": "imported"}
+        return {"seed": self.seed, "weights": self.run.weights, "step": self.run.step, **trained}
+
+    @property
     def record(self) -> dict[str, Any]:
         """The fields that the records of all its numbers share."""
-        of_run = {"seed": self.seed, "weights": self.run.weights, "step": self.run.step}
         files = {"checkpoint_sha256": self.identity["checkpoint_sha256"], "data_sha256": self.identity["data"]}
-        return of_run | files | self.run.model.numerics()
+        return self.of_run | files | self.run.model.numerics()
 
     @property
     def line(self) -> str:
-        return f"{self.checkpoint}, step {self.run.step}, weights {self.run.weights}, seed {self.seed}"
+        origin = f"imported ({self.run.imported})" if self.run.imported is not None else f"step {self.run.step}"
+        return f"{self.checkpoint}, {origin}, weights {self.run.weights}, seed {self.seed}"
 
     @property
     def device(self) -> torch.device:

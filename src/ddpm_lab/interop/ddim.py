@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured
 from ddpm_lab.nets.unet import Level
 
@@ -45,7 +45,7 @@ class DDIMLayout(Layout):
             i, blocks = len(levels), 0
             while f"down.{i}.block.{blocks}.conv1.weight" in weights:
                 blocks += 1
-            levels.append(Scanned(weights[key].shape[0], blocks, f"down.{i}.attn.0.q.weight" in weights))
+            levels.append(Scanned(shape_of(weights, key, str(source.path))[0], blocks, f"down.{i}.attn.0.q.weight" in weights))
         if not levels:
             raise UserError(f"{source.path}: down.0.block.0.conv1.weight is missing")
         found = measured(self, weights, levels, "down.0.block.0", str(source.path))
@@ -55,6 +55,6 @@ class DDIMLayout(Layout):
         found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
         found.assumed += [
             "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as all configurations of this code have it",
-            "variance=beta, as Ho et al. trained and sampled; the code's type is its sampler's choice",
+            "variance=beta, as Ho et al. trained and sampled; in this code it is its sampler's choice",
         ]
         return found

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured
 from ddpm_lab.nets.unet import Level
 
@@ -39,15 +39,17 @@ class DDPMTorch(Layout):
             inner, blocks = ".0" if attends else "", 0
             while f"downsamples.level_{i}.{blocks}{inner}.conv1.weight" in weights:
                 blocks += 1
-            levels.append(Scanned(weights[f"{first}.conv1.weight"].shape[0], blocks, attends))
+            width = shape_of(weights, f"{first}.conv1.weight", str(source.path))[0]
+            levels.append(Scanned(width, blocks, attends))
         if not levels:
             raise UserError(f"{source.path}: downsamples.level_0.0.conv1.weight is missing")
         found = measured(self, weights, levels, _first(weights, 0) or "", str(source.path))
         found.net |= {"time_offset": -1.0, "groups": 32}
         found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
         found.assumed += [
-            "schedule=linear, T = 1000, β from 0.0001 to 0.02, ε-prediction and variance=beta, as the CIFAR-10 and "
-            "CelebA configurations of this code have it"
+            "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as its CIFAR-10 and CelebA configurations have it",
+            "prediction=eps, as all networks of this code have it",
+            "variance=beta, as its CIFAR-10 and CelebA configurations have it",
         ]
         return found
 

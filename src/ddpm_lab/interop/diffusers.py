@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge, Le, MaxLen, MinLen
+
+from ddpm_lab.domains import ClosedUnit, HalfOpenUnit, PositiveFloat, Size, accepts, allowed
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, multipliers_of
 from ddpm_lab.nets.unet import Level
+from ddpm_lab.plain import brief
 
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the layers of an attention before version 0.15, and now."""
@@ -40,6 +44,36 @@ DEFAULTS: dict[str, Any] = {
     "time_embedding_dim": None,
 }
 """Of the class, where config.json lacks a key."""
+Width: Any = Annotated[int, Ge(1), Le(2**16)]
+Kinds: Any = Annotated[list[str], MinLen(1), MaxLen(16)]
+DOMAINS: dict[str, Any] = {
+    "in_channels": Width,
+    "out_channels": Width,
+    "sample_size": Width | None,
+    "block_out_channels": Annotated[list[Width], MinLen(1), MaxLen(16)],
+    "down_block_types": Kinds,
+    "up_block_types": Kinds,
+    "layers_per_block": Annotated[int, Ge(1), Le(100)],
+    "attention_head_dim": Width | None,
+    "attn_norm_num_groups": Width | None,
+    "downsample_padding": Literal[0, 1],
+    "dropout": HalfOpenUnit | Literal[0],
+    "flip_sin_to_cos": bool,
+    "freq_shift": Literal[0, 1, 0.0, 1.0],
+    "norm_eps": PositiveFloat,
+    "norm_num_groups": Width,
+    "time_embedding_dim": Width | None,
+}
+"""Of config.json; those that are not in `DEFAULTS` are needed, as files have them."""
+OF_SCHEDULER: dict[str, Any] = {
+    "num_train_timesteps": Size,
+    "beta_start": ClosedUnit,
+    "beta_end": ClosedUnit,
+    "dynamic_thresholding_ratio": ClosedUnit,
+}
+"""Of scheduler_config.json: the numbers."""
+BETAS = {"schedule": "linear", "start": 1e-4, "end": 0.02}
+"""Of schedulers, where scheduler_config.json lacks a key, as "beta_start"."""
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid_beta"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 VARIANCES = {
@@ -93,22 +127,19 @@ class Diffusers(Layout):
             )
         net = network(config, place)
         found = Found(net, config["in_channels"], config["out_channels"], config.get("sample_size"))
-        if not isinstance(found.size, int):
-            raise UserError(f"{place}: sample_size={found.size}: allowed is a number, the side of square images")
         scheduled(found, source.scheduler, place)
         return found
 
 
 def network(config: dict[str, Any], place: str) -> dict[str, Any]:
     """The parameters of `UNet`, of config.json. Raises UserError for a setting that it cannot have."""
-    for key, allowed in FIXED.items():
-        if (value := config.get(key, allowed[0])) not in allowed:
-            raise UserError(f"{place}: {key}={value}: the UNet here has {' or '.join(map(str, dict.fromkeys(allowed)))}")
-    c = DEFAULTS | config
+    c = _settings(config, f"{place}: config.json")
     down, up = c["down_block_types"], c["up_block_types"]
     kinds = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
     if unknown := [kind for kind in [*down, *up] if kind not in kinds]:
-        raise UserError(f"{place}: {unknown[0]}: the UNet here has {', '.join(kinds)}")
+        raise UserError(f"{place}: config.json: {brief(unknown[0])}: the UNet here has {', '.join(kinds)}")
+    if not len(down) == len(up) == len(c["block_out_channels"]):
+        raise UserError(f"{place}: config.json: block_out_channels, down_block_types and up_block_types are not as many")
     if [kinds[kind] for kind in down] != [kinds[kind] for kind in reversed(up)]:
         raise UserError(
             f"{place}: attention at {', '.join(down)} and at {', '.join(up)}: the UNet here has it both ways or not"
@@ -138,29 +169,28 @@ def network(config: dict[str, Any], place: str) -> dict[str, Any]:
     }
 
 
+def _settings(config: dict[str, Any], place: str) -> dict[str, Any]:
+    """With the class's own where the file has none. Raises UserError for what no UNet here has."""
+    for key, values in FIXED.items():
+        if (value := config.get(key, values[0])) not in values:
+            has = " or ".join(map(str, dict.fromkeys(values)))
+            raise UserError(f"{place}: {key}={brief(value)}: the UNet here has {has}")
+    c = dict.fromkeys(DOMAINS) | DEFAULTS | {key: values[0] for key, values in FIXED.items()} | config
+    _check(c, DOMAINS, place)
+    return c
+
+
 def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> None:
     """Put what scheduler_config.json says beside it. Raises UserError for what no option here is."""
     if scheduler is None:
         found.asked["schedule"] = "schedule=linear"
         found.words += ["prediction=eps", "variance=beta", "loss=simple"]
-        found.assumed.append("prediction=eps and variance=beta, as there is no scheduler/scheduler_config.json")
+        found.assumed += [f"{word}, as there is no scheduler_config.json" for word in found.words[-3:-1]]
         return
-    if scheduler.get("trained_betas") is not None:
-        raise UserError(f"{place}: trained_betas: a table of β; the schedules here are formulas")
-    kind, start, end = (
-        scheduler.get("beta_schedule", "linear"),
-        scheduler.get("beta_start", 1e-4),
-        scheduler.get("beta_end", 0.02),
+    _check(
+        {key: value for key, value in scheduler.items() if key in OF_SCHEDULER}, OF_SCHEDULER, f"{place}: scheduler_config.json"
     )
-    found.words.append(f"schedule={_one(SCHEDULES, kind, 'beta_schedule', place)}")
-    found.words.append(f"schedule.T={scheduler.get('num_train_timesteps', 1000)}")
-    if scheduler.get("rescale_betas_zero_snr"):
-        if kind not in ("linear", "scaled_linear"):
-            raise UserError(f"{place}: rescale_betas_zero_snr with beta_schedule={kind}: here it goes with linear")
-        found.words[0] = "schedule=zero_terminal_snr"
-        found.words.append(f"schedule.base={SCHEDULES[kind]}")
-    if kind != "squaredcos_cap_v2":
-        found.words += [f"schedule.beta_start={start}", f"schedule.beta_end={end}"]
+    found.words += _schedule(scheduler, place)
     prediction = _one(PREDICTIONS, scheduler.get("prediction_type", "epsilon"), "prediction_type", place)
     variance = _one(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type", place)
     if (found.outputs == 2 * found.channels) != (variance == "learned_range"):
@@ -192,7 +222,31 @@ def _limited(found: Found, scheduler: dict[str, Any], place: str) -> None:
         raise UserError(f"{place}: clip_sample_range={side}: x̂_0 is limited to 1 here")
 
 
+def _schedule(scheduler: dict[str, Any], place: str) -> list[str]:
+    """Its words. Raises UserError for what no schedule here is."""
+    if scheduler.get("trained_betas") is not None:
+        raise UserError(f"{place}: trained_betas: a table of β; the schedules here are formulas")
+    kind, start, end = (scheduler.get(f"beta_{key}", usual) for key, usual in BETAS.items())
+    words = [f"schedule={_one(SCHEDULES, kind, 'beta_schedule', place)}"]
+    words.append(f"schedule.T={scheduler.get('num_train_timesteps', 1000)}")
+    if scheduler.get("rescale_betas_zero_snr"):
+        if kind not in ("linear", "scaled_linear"):
+            raise UserError(f"{place}: rescale_betas_zero_snr with beta_schedule={kind}: here it goes with linear")
+        words[0] = "schedule=zero_terminal_snr"
+        words.append(f"schedule.base={SCHEDULES[kind]}")
+    if kind != "squaredcos_cap_v2":
+        words += [f"schedule.beta_start={start}", f"schedule.beta_end={end}"]
+    return words
+
+
+def _check(settings: dict[str, Any], domains: dict[str, Any], place: str) -> None:
+    """Raises UserError for the first that lies outside its domain."""
+    for key, domain in domains.items():
+        if key in settings and not accepts(domain, settings[key]):
+            raise UserError(f"{place}: {key}={brief(settings[key])}: allowed is {allowed(domain)}")
+
+
 def _one(known: dict[str, str], value: Any, key: str, place: str) -> str:
-    if value not in known:
-        raise UserError(f"{place}: {key}={value}: allowed is {', '.join(known)}")
+    if not isinstance(value, str) or value not in known:
+        raise UserError(f"{place}: {key}={brief(value)}: allowed is {', '.join(known)}")
     return known[value]

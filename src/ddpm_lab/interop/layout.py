@@ -28,7 +28,7 @@ class Found:
     words: list[str] = field(default_factory=list)
     """Of the other groups, as they are typed: "schedule.T=4000"."""
     assumed: list[str] = field(default_factory=list)
-    """What the file does not say, in sentences."""
+    """What the file does not say: each begins with a word that could be typed, "schedule=linear, as …"."""
     asked: dict[str, str] = field(default_factory=dict)
     """What has to be typed, by group, with an example."""
 
@@ -129,8 +129,8 @@ class Layout(ABC):
 
 
 def read_weights(layout: Layout, net: UNet, weights: Weights, source: str) -> dict[str, Tensor]:
-    """The state of `net` in float32. Raises UserError that names the first weight that is missing, superfluous or of another
-    shape."""
+    """The state of `net` in float32, in the memory of `weights` where it can be. Raises UserError that names the first weight
+    that is missing, superfluous or of another shape."""
     layers, result, left = layout.layers(net.levels), {}, dict(weights)
     for name, like in net.state_dict().items():
         layer, _, kind = name.rpartition(".")
@@ -138,15 +138,20 @@ def read_weights(layout: Layout, net: UNet, weights: Weights, source: str) -> di
         if missing := [key for key in keys if key not in left]:
             raise UserError(f"{source}: {missing[0]} is missing, which a network of layout={layout.name} has here")
         values = [left.pop(key) for key in keys]
-        whole = layout.read(values, _heads(net, layer))
+        for key, value in zip(keys, values, strict=True):
+            if not value.is_floating_point() or not value.float().isfinite().all():
+                raise UserError(f"{source}: {key} holds {_unusual(value)}, which are no weights")
+        try:
+            whole = layout.read([value.float() for value in values], _heads(net, layer))
+        except (RuntimeError, IndexError):  # as of tensors that do not go together
+            whole = torch.empty(0)
         if ".attention." in layer and kind == "weight" and whole.ndim == like.ndim + layout.kernel_dims:
             whole = whole.flatten(like.ndim - 1)
         if whole.shape != like.shape:
             shapes = ", ".join(str(tuple(value.shape)) for value in values)
             raise UserError(f"{source}: {keys[0]} is {shapes}; the network around it needs {tuple(like.shape)}")
-        if not whole.is_floating_point() or not whole.isfinite().all():
-            raise UserError(f"{source}: {keys[0]} holds {_unusual(whole)}, which are no weights")
-        result[name] = whole.float().clone(memory_format=torch.contiguous_format)
+        alone = whole.is_contiguous() and whole.untyped_storage().nbytes() == whole.nbytes  # else more would be saved with it
+        result[name] = whole if alone else whole.clone(memory_format=torch.contiguous_format)
     if left:
         raise UserError(f"{source}: {_named(sorted(left))}: a UNet of DDPM's design has no place for this")
     return result
@@ -182,10 +187,12 @@ def _named(keys: Sequence[str]) -> str:
     return f"{', '.join(keys[:3])}{more}"
 
 
-def shape_of(weights: Weights, key: str, source: str) -> tuple[int, ...]:
-    """Raises UserError where it is missing."""
+def shape_of(weights: Weights, key: str, source: str, dims: int = 1) -> tuple[int, ...]:
+    """Raises UserError where it is missing, or has fewer dimensions."""
     if key not in weights:
         raise UserError(f"{source}: {key} is missing")
+    if weights[key].ndim < dims:
+        raise UserError(f"{source}: {key} is {tuple(weights[key].shape)}; allowed are {dims} dimensions")
     return tuple(weights[key].shape)
 
 

@@ -17,7 +17,7 @@ class Scanned(NamedTuple):
 def measured(layout: Layout, weights: Weights, levels: Sequence[Scanned], first: str, source: str) -> Found:
     """`first`: the first residual block on the way down."""
     ends = layout.ends
-    channels, inputs = shape_of(weights, f"{ends.enter}.weight", source)[:2]
+    channels, inputs = shape_of(weights, f"{ends.enter}.weight", source, dims=4)[:2]
     time_width = shape_of(weights, f"{ends.time[0]}.weight", source)[0]
     outputs = shape_of(weights, f"{ends.leave}.weight", source)[0]
     shift = shape_of(weights, f"{first}.{layout.res['time']}.weight", source)[0]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights
+from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured
 from ddpm_lab.nets.unet import Level
 
@@ -64,15 +64,16 @@ def _numbered(row: str, k: int) -> Block:
 def _scanned(weights: Weights, place: str) -> list[Scanned]:
     levels, k = [Scanned(0, 0, False)], 1
     while any(key.startswith(f"input_blocks.{k}.") for key in weights):
-        if (conv := weights.get(f"input_blocks.{k}.0.in_layers.2.weight")) is not None:
+        if (conv := f"input_blocks.{k}.0.in_layers.2.weight") in weights:
+            width = shape_of(weights, conv, place)[0]
             attends = f"input_blocks.{k}.1.qkv.weight" in weights
             before = levels[-1]
-            if before.blocks and (before.width, before.attends) != (conv.shape[0], attends):
+            if before.blocks and (before.width, before.attends) != (width, attends):
                 raise UserError(
                     f"{place}: input_blocks.{k}: a residual block that changes the size (resblock_updown), or one that differs "
                     "from those beside it, and the UNet here has neither"
                 )
-            levels[-1] = Scanned(conv.shape[0], before.blocks + 1, attends)
+            levels[-1] = Scanned(width, before.blocks + 1, attends)
         elif f"input_blocks.{k}.0.op.weight" in weights:
             levels.append(Scanned(0, 0, False))
         else:
@@ -93,7 +94,7 @@ class ImprovedDiffusion(OpenAI):
         learned = found.outputs == 2 * found.channels
         found.net["heads"] = 1 if name.startswith("lsun_uncond_") else 4
         found.assumed.append(
-            f"heads={found.net['heads']}, as the README or the defaults of this code have it for a file of this name"
+            f"net.heads={found.net['heads']}, as the README or the defaults of this code have it for a file of this name"
         )
         if name.startswith(("cifar10_uncond_", "imagenet64_uncond_")):
             found.words += ["schedule=cosine", "schedule.T=4000"]
@@ -108,7 +109,9 @@ class ImprovedDiffusion(OpenAI):
             "prediction=eps",
             *([f"loss={kind}", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
         ]
-        found.assumed.append("rescale_timesteps=True, the default of this code: the network sees (t − 1)·1000/T")
+        found.assumed.append(
+            "net.time_scale=1000/T, as rescale_timesteps=True is the default of this code: the network sees (t − 1)·1000/T"
+        )
         found.net["time_scale"] = "1000/T"
         return found
 
@@ -129,5 +132,5 @@ class GuidedDiffusion(OpenAI):
             "prediction=eps",
             *(["loss=hybrid", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
         ]
-        found.assumed.append("rescale_timesteps=False, the default of this code; else type net.time_scale, 1000/T")
+        found.assumed.append("net.time_scale=1, as rescale_timesteps=False is the default of this code; True is 1000/T")
         return found

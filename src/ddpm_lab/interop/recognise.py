@@ -29,7 +29,11 @@ def recognised(source: Source, kind: str, name: str | None) -> Layout:
     """The layout of the weights of a kind. Raises UserError for none."""
     weights = source.weights[kind]
     if name is not None:
-        return LAYOUTS[name]
+        asked = LAYOUTS[name]
+        alike = [layout for layout in LAYOUTS.values() if layout.ends == asked.ends]  # of OpenAI's two one recognises both
+        if not any(layout.recognises(layout.current(weights)) for layout in alike):
+            raise UserError(f"layout={name}: {source.path} has weights named {', '.join(sorted(weights)[:3])}, as it has none")
+        return asked
     found = next((layout for layout in LAYOUTS.values() if layout.recognises(layout.current(weights))), None)
     if found is None:
         keys = sorted(weights)
@@ -44,19 +48,25 @@ def recognised(source: Source, kind: str, name: str | None) -> Layout:
 
 
 def by_blocks(layout: Layout) -> Layout:
-    """The same with all queries before all keys (guided-diffusion's use_new_attention_order)."""
+    """The same with all queries before all keys (guided-diffusion's use_new_attention_order). Raises UserError where they have
+    one order alone."""
+    if not layout.by_head:
+        having = ", ".join(name for name, other in LAYOUTS.items() if other.by_head)
+        raise UserError(f"qkv=blocks: layout={layout.name} has one order; it is a choice of layout={having}")
     other = copy(layout)
     other.by_head = False
     return other
 
 
 def kind_of(source: Source, asked: str | None) -> str:
-    """Which weights are taken: averaged ones where there are any. Raises UserError for those that the file has not."""
+    """Which weights are taken: averaged ones where there are any. Those of which the file does not say what they are, are
+    what they are asked for as. Raises UserError for those that the file has not."""
     has = [kind for kind in ("ema", "raw", "given") if kind in source.weights]
     if asked is None or asked in has:
         return asked or has[0]
     if "given" in has:
-        return "given"
+        source.weights[asked] = source.weights.pop("given")
+        return asked
     raise UserError(f"weights={asked}: {source.path} has {', '.join(has)}")
 
 
@@ -67,6 +77,11 @@ def current_weights(layout: Layout, source: Source, kind: str) -> dict[str, Tens
 def looked_at(layout: Layout, source: Source, kind: str, typed: dict[str, Any]) -> Found:
     """What the file says, with what was typed of the network in its place."""
     found = layout.found(current_weights(layout, source, kind), source)
+    if found.outputs not in (found.channels, 2 * found.channels):
+        raise UserError(
+            f"{source.path}: the network takes {found.channels} channels and gives {found.outputs}; allowed are as many, or "
+            "twice as many with a learned variance (one that takes a condition as further channels cannot come in)"
+        )
     found.net |= typed
     if "head_width" in typed and "heads" not in typed:
         found.net.pop("heads", None)

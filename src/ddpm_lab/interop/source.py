@@ -1,20 +1,20 @@
-"""Reading other people's files: tensors and JSON, never code."""
+"""Other people's checkpoints: what lies in a file or a folder, and which weights of a network it holds."""
 
-import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import sha256
+from ddpm_lab.interop.reading import check_tensor, parts_of, read_json, read_tensors
 from ddpm_lab.plain import brief
 
 STEM = "diffusion_pytorch_model"
+WEIGHTS = tuple(f"{STEM}.{end}" for end in ("safetensors", "safetensors.index.json", "bin", "bin.index.json"))
+"""Of a folder of diffusers; the first that is there is read."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "unet.")
 """Of wrappers around a network, where all of its weights have them."""
 
@@ -35,15 +35,19 @@ class Source:
 
 def read(place: Path) -> Source:
     """A file, or a folder as diffusers has it. Raises UserError for what cannot be read, or would have to run code."""
-    if not place.exists():
-        raise UserError(f"from={place}: no such file or folder; allowed are a checkpoint, a folder of diffusers, hf:OWNER/NAME")
-    if place.is_dir():
-        return _folder(place)
-    config = _json(place.parent / "config.json") if (place.parent / "config.json").exists() else None
-    source = Source(place, {}, {place.name: sha256(place)}, config)
-    source.scheduler = _scheduler(place.parent)
-    _take(source, _tensors(place))
-    return source
+    try:
+        if place.is_dir():
+            return _folder(place)
+        if not place.is_file():
+            there = "no file or folder" if place.exists() else "no such file or folder"
+            raise UserError(f"from={place}: {there}; allowed are a checkpoint, a folder of diffusers, hf:OWNER/NAME")
+        config = place.parent / "config.json"
+        source = Source(place, {}, {place.name: sha256(place)}, read_json(config) if config.exists() else None)
+        source.scheduler = _scheduler(place.parent)
+        _take(source, read_tensors(place))
+        return source
+    except OSError as error:
+        raise UserError(f"from={place}: {error.filename or place} cannot be read ({error.strerror})") from error
 
 
 def _folder(place: Path) -> Source:
@@ -54,30 +58,18 @@ def _folder(place: Path) -> Source:
             f"from={place}: neither a folder of diffusers (config.json, or unet/config.json) nor a checkpoint: give the file "
             "itself"
         )
-    names = [f"{STEM}.safetensors", f"{STEM}.safetensors.index.json", f"{STEM}.bin", f"{STEM}.bin.index.json"]
-    path = next((unet / name for name in names if (unet / name).exists()), None)
+    path = next((unet / name for name in WEIGHTS if (unet / name).exists()), None)
     if path is None:
-        raise UserError(f"from={place}: {unet} has none of {', '.join(names)}")
-    source = Source(path, {}, {}, _json(unet / "config.json"), _scheduler(unet))
+        others = sorted(path.name for path in unet.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".ckpt"))
+        instead = f"; give the file itself, as {unet / others[0]}" if others else ""
+        raise UserError(f"from={place}: {unet} has none of {', '.join(WEIGHTS)}{instead}")
+    source = Source(path, {}, {}, read_json(unet / "config.json"), _scheduler(unet))
     tensors: dict[str, Any] = {}
-    for part in _parts(path):
+    for part in parts_of(path) if path.suffix == ".json" else [path]:
         source.files[part.name] = sha256(part)
-        tensors |= _checked(_tensors(part), part)
+        tensors |= _checked(read_tensors(part), part)
     source.weights = {"given": tensors}
     return source
-
-
-def _parts(path: Path) -> list[Path]:
-    """The file itself, or those that an index names."""
-    if path.suffix != ".json":
-        return [path]
-    index = _json(path).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
-        raise UserError(f"{path}: an index of weights without its weight_map")
-    parts = [path.with_name(Path(name).name) for name in dict.fromkeys(index.values())]
-    if missing := [part for part in parts if not part.exists()]:
-        raise UserError(f"{path}: names {missing[0].name}, which is not there")
-    return parts
 
 
 def _scheduler(unet: Path) -> dict[str, Any] | None:
@@ -87,40 +79,7 @@ def _scheduler(unet: Path) -> dict[str, Any] | None:
         unet / "scheduler" / "scheduler_config.json",
         unet.parent / "scheduler" / "scheduler_config.json",
     ]
-    return next((_json(place) for place in places if place.exists()), None)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: {brief(content)}: allowed is a JSON object")
-    return content
-
-
-def _tensors(path: Path) -> Any:
-    """The content of a file of tensors, on the CPU."""
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not readable as safetensors (damaged, cut short, or another file)") from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
-            raise UserError(
-                f"{path}: holds more than tensors and plain containers, and to read it would run code from it; where you trust "
-                "it, save the network's state dict alone by torch.save, and give that"
-            ) from error
-        raise UserError(f"{path}: not a readable checkpoint (damaged, cut short, or another file)") from error
-    except Exception as error:  # torch raises a dozen kinds
-        raise UserError(f"{path}: not a readable checkpoint (damaged, cut short, or another file)") from error
+    return next((read_json(place) for place in places if place.exists()), None)
 
 
 def _take(source: Source, content: Any) -> None:
@@ -128,7 +87,7 @@ def _take(source: Source, content: Any) -> None:
     path = source.path
     if isinstance(content, list) and len(content) in (4, 5) and isinstance(content[0], Mapping):  # ddim's training file
         source.weights["raw"] = _checked(content[0], path)
-        source.step = content[3] if isinstance(content[3], int) else 0
+        source.step = content[3] if type(content[3]) is int and content[3] >= 0 else 0
         if len(content) == 5:
             source.weights["ema"] = _checked(content[4], path)
     elif isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):  # ddpm-torch's
@@ -148,9 +107,10 @@ def _take(source: Source, content: Any) -> None:
 def _checked(content: Any, path: Path) -> dict[str, Tensor]:
     """By name, without a wrapper's prefix."""
     if not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: {brief(content)}: allowed is a state dict, which maps names to tensors")
-    if other := [key for key, value in content.items() if not isinstance(value, Tensor)]:
-        raise UserError(f"{path}: {other[0]} is no tensor; allowed is a state dict, which maps names to tensors")
+        what = "empty" if isinstance(content, Mapping) and not content else brief(content)
+        raise UserError(f"{path}: {what}: allowed is a state dict, which maps names to tensors")
+    for key, value in content.items():
+        check_tensor(key, value, path)
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in content):
             content = {key.removeprefix(prefix): value for key, value in content.items()}

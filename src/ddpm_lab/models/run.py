@@ -40,6 +40,11 @@ class Run:
         return self.model.config
 
     @property
+    def imported(self) -> str | None:
+        """Of which layout it came in, where other code trained it."""
+        return (self.config.get("imported") or {}).get("layout")
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 
@@ -134,7 +139,7 @@ def opened(model: Model, checkpoint: Mapping[str, Any], weights: str | None, sou
     """The run of a checkpoint whose configuration made `model`. `weights` as in `ddpm_lab.load`. Raises UserError for weights
     that the checkpoint, at `source`, has not, and for those of another network."""
     averages = [key for key in checkpoint if key.startswith("ema/")]
-    allowed = [*(["ema"] if averages else []), "raw", *averages]
+    allowed = [*(["ema"] if averages else []), *(["raw"] if checkpoint["state_dict"] or not averages else []), *averages]
     if weights not in (*allowed, None):
         raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
     chosen = weights if weights not in ("ema", None) else averages[0] if averages else "raw"
