@@ -34,4 +34,5 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, H, W], or [B, in_channels] -> [B, out_channels]."""
-        return self.layers(features)
+        # torch 2.11 crashes in the backward pass of a GroupNorm whose input is channels_last and needs no gradient
+        return self.layers(features.contiguous())
