@@ -119,8 +119,8 @@ def _of_scheduler(steps: dict[str, Any]) -> list[str]:
         notes.append("`DDIMScheduler` has no beta_schedule sigmoid; `DDPMScheduler` has.")
     if steps["variance_type"] == "fixed_large":
         notes.append(
-            "In fewer steps than all `DDPMScheduler` adds noise in its last step too, which is none here: in 50 of 1000 steps of "
-            "the linear schedule of standard deviation 0.08, seen in the images. `DDIMScheduler` adds none."
+            "In fewer steps than all `DDPMScheduler` adds noise in its last step, which is done neither here nor by "
+            "`DDIMScheduler`: in 50 of the 1000 steps of the linear schedule of standard deviation 0.08, seen in the images."
         )
     if steps["variance_type"] == "learned_range":
         notes.append("The network gives a variance too, which of diffusers' schedulers `DDPMScheduler` alone expects.")
