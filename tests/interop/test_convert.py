@@ -106,6 +106,18 @@ def test_weights_are_those_of_the_file_to_the_bit_and_raw_ones_are_not_offered(i
         ddpm_lab.load(imported[0], weights="raw")
 
 
+def test_weights_of_which_the_file_does_not_say_what_they_are_are_not_called_raw(tmp_path):
+    torch.save(weights("ddim", network(8, None)), tmp_path / "x.pt")
+    for name, words, called in (("plain", [], "given"), ("asked", ["weights=ema"], "ema/imported")):
+        convert("from=x.pt", *DIGITS, "net.groups=8", f"name={name}", *words, cwd=tmp_path)
+        run = ddpm_lab.load(tmp_path / "outputs" / "imported" / name)
+        assert run.weights == called
+        ddpm_lab.load(tmp_path / "outputs" / "imported" / name, weights=called)
+    with chdir(tmp_path), patch.object(sys, "argv", ["convert.py", "ckpt=outputs/imported/plain", "to=safetensors", "out=out"]):
+        command.main()
+    assert ddpm_lab.load(tmp_path / "out" / "model.safetensors").weights == "given"
+
+
 def test_raw_weights_are_refused_where_the_file_has_averages_alone(tmp_path):
     torch.save(weights("ddim"), tmp_path / "ema_x.ckpt")
     told = refused("from=ema_x.ckpt", *DIGITS, "weights=raw", cwd=tmp_path)

@@ -42,10 +42,10 @@ FIELDS = {
 }
 """What every record has, in this order, and whether it may differ; None where it does not apply, as `sampler` to real data.
 
-`split`: "samples", or the part of the data that was measured ("train", "val"). `weights`: "ema/0.9999" or "raw". `steps`: of
-the chain that was sampled or measured. `variance`: None for samples of a sampler that does not use it. `levels`: grey levels of
-the data, to which samples are quantised. `reference`: the part of the data, or the file, that `reference_sha256` is the hash
-of.
+`split`: "samples", or the part of the data that was measured ("train", "val"). `weights`: "ema/0.9999", "raw", or "given" where
+an import does not say which. `steps`: of the chain that was sampled or measured. `variance`: None for samples of a sampler that
+does not use it. `levels`: grey levels of the data, to which samples are quantised. `reference`: the part of the data, or the
+file, that `reference_sha256` is the hash of.
 """
 OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std"), MAY_DIFFER)
 OF_SOME |= {"trained": MAY_DIFFER}

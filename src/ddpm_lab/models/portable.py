@@ -25,8 +25,8 @@ def state_sha256(state: Mapping[str, Tensor], further: str = "") -> str:
 
 
 def write_portable(state: Mapping[str, Tensor], weights: str, others: Mapping[str, Any], path: Path) -> None:
-    """`state`: the weights of the network by its own names; `weights`: which these are, "raw" or "ema/..."; `others`: what else
-    `checkpoint.FORMAT` asks for. Sealed by a sha256 of all. Raises OSError."""
+    """`state`: the weights of the network by its own names; `weights`: which these are, "raw", "given" or "ema/..."; `others`:
+    what else `checkpoint.FORMAT` asks for. Sealed by a sha256 of all. Raises OSError."""
     held = {"weights": weights, **others}
     header = {KEY: _text({"sha256": state_sha256(state, _text(held)), **held})}
     write_bytes(path, save({name: value.cpu().contiguous() for name, value in state.items()}, header))
@@ -57,6 +57,6 @@ def read_portable(path: Path) -> dict[str, Any]:
     if held.pop("sha256", None) != state_sha256(state, _text(held)):
         raise ValueError("not what was written")
     weights = held.pop("weights")
-    if weights == "raw":
+    if weights in ("raw", "given"):
         return {**held, "state_dict": {f"net.{name}": value for name, value in state.items()}}
     return {**held, "state_dict": {}, weights: state}

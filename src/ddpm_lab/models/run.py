@@ -139,12 +139,14 @@ def opened(model: Model, checkpoint: Mapping[str, Any], weights: str | None, sou
     """The run of a checkpoint whose configuration made `model`. `weights` as in `ddpm_lab.load`. Raises UserError for weights
     that the checkpoint, at `source`, has not, and for those of another network."""
     averages = [key for key in checkpoint if key.startswith("ema/")]
-    allowed = [*(["ema"] if averages else []), *(["raw"] if checkpoint["state_dict"] or not averages else []), *averages]
+    unknown = (checkpoint["config"].get("imported") or {}).get("weights") == "given"  # whether they are averaged
+    single = "given" if unknown else "raw"
+    allowed = [*(["ema"] if averages else []), *([single] if checkpoint["state_dict"] or not averages else []), *averages]
     if weights not in (*allowed, None):
         raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
-    chosen = weights if weights not in ("ema", None) else averages[0] if averages else "raw"
+    chosen = weights if weights not in ("ema", None) else averages[0] if averages else single
     state = checkpoint["state_dict"]
-    if chosen != "raw":
+    if chosen != single:
         state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
     load_weights(model, state, source)
     if not all(value.isfinite().all() for value in state.values()):
