@@ -140,11 +140,12 @@ TIMES = {
     "the published T": (("cifar10_uncond_50M_500K.pt", "improved_diffusion"), 1000 / 4000),
     "another T": (("cifar10_uncond_50M_500K.pt", "improved_diffusion", "schedule.T=2000"), 1000 / 2000),
     "a file of no known name": (
-        ("cifar10.pt", "improved_diffusion", "schedule=linear", "schedule.T=500"), 1000 / 500,
+        ("cifar10.pt", "improved_diffusion", "schedule=linear", "schedule.T=500"),
+        1000 / 500,
     ),
     "guided": (("cifar10.pt", "guided_diffusion", "schedule=linear", "schedule.T=4000", "net.heads=4"), 1),
     "ddim": (("cifar10.ckpt", "ddim", "schedule.T=500"), 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", TIMES)
