@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from described import found_in
 from imports import CONFIG
 from originals import listed
 from torch import Tensor
@@ -34,18 +35,18 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """Of config.json: what is refused, and what is not."""
 
 
-def refused(place: str, *named: str, **source: Any) -> None:
+def refused(folder: Path, config: dict[str, Any], scheduler: dict[str, Any], *named: str) -> None:
     with pytest.raises(UserError) as told:
-        LAYOUTS["diffusers"].found({}, Source(Path(place), {}, {}, **source))
-    assert all(part in str(told.value) for part in (place, *named)), told.value
+        found_in(folder, config, scheduler)
+    assert all(part in str(told.value) for part in (str(folder), *named)), told.value
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_of_another_network_is_refused(name):
+def test_a_setting_of_another_network_is_refused(name, tmp_path):
     bad, good = SETTINGS[name]
     key = name.partition("=")[0]
-    LAYOUTS["diffusers"].found({}, Source(Path("theirs"), {}, {}, config=CONFIG | good, scheduler=SCHEDULER))
-    refused("theirs", key, str(bad[key]), config=CONFIG | bad, scheduler=SCHEDULER)
+    found_in(tmp_path, CONFIG | good, SCHEDULER)
+    refused(tmp_path, CONFIG | bad, SCHEDULER, key, str(bad[key]))
 
 
 LEARNED = {"variance_type": "learned_range"}
@@ -64,11 +65,11 @@ OF_SCHEDULER: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", OF_SCHEDULER)
-def test_a_scheduler_of_another_process_is_refused(name):
+def test_a_scheduler_of_another_process_is_refused(name, tmp_path):
     outputs, bad, good = OF_SCHEDULER[name]
     config, key = CONFIG | {"out_channels": outputs}, name.partition(" ")[0]
-    LAYOUTS["diffusers"].found({}, Source(Path("theirs"), {}, {}, config=config, scheduler=SCHEDULER | good))
-    refused("theirs", key, config=config, scheduler=SCHEDULER | bad)
+    found_in(tmp_path, config, SCHEDULER | good)
+    refused(tmp_path, config, SCHEDULER | bad, key)
 
 
 def _moved(weights: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
@@ -129,4 +130,4 @@ def test_a_checkpoint_of_this_project_is_sent_to_the_other_commands(tmp_path):
     with pytest.raises(UserError, match="ckpt="):
         read(path)
     torch.save({"state_dict": content["state_dict"]}, path)
-    assert read(path).weights["given"].keys() == {"down.0.enter.weight"}
+    assert "given" in read(path).weights

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from described import found_in, words
 from imports import CONFIG
-from originals import listed
-from torch import Tensor
+from originals import Weights, listed
 
 from ddpm_lab.config.imported import Asked, Imported, imported
 from ddpm_lab.config.options import conf_dir
-from ddpm_lab.interop.layout import Found
-from ddpm_lab.interop.recognise import LAYOUTS, kind_of, looked_at
+from ddpm_lab.interop.recognise import LAYOUTS, looked_at
 from ddpm_lab.interop.source import Source, read
 
 NEEDED = ("in_channels", "out_channels", "sample_size", "block_out_channels", "down_block_types", "up_block_types")
@@ -31,9 +30,11 @@ def defaults(name: str) -> dict[str, Any]:
     return {"_class_name": name} | {one.name: one.default for one in parameters}
 
 
-def of_diffusers(config: dict[str, Any], scheduler: dict[str, Any] | None = None) -> Found:
-    return LAYOUTS["diffusers"].found({}, Source(Path("theirs"), {}, {}, config=config, scheduler=scheduler))
+def without(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != key}
 
+
+DDPM: dict[str, Any] = {"_class_name": "DDPMScheduler"}
 
 OF_NETWORK = {
     "attention_head_dim": 4,
@@ -50,11 +51,11 @@ OF_NETWORK = {
 
 
 @pytest.mark.parametrize("key", OF_NETWORK)
-def test_a_setting_that_config_json_lacks_is_the_default_of_the_class(key):
+def test_a_setting_that_config_json_lacks_is_the_default_of_the_class(key, tmp_path):
     whole = defaults("UNet2DModel") | {name: CONFIG[name] for name in NEEDED}
-    net = of_diffusers(whole).net
-    assert of_diffusers({name: value for name, value in whole.items() if name != key}).net == net
-    assert of_diffusers(whole | {key: OF_NETWORK[key]}).net != net
+    net = found_in(tmp_path, whole, DDPM).net
+    assert found_in(tmp_path, without(whole, key), DDPM).net == net
+    assert found_in(tmp_path, whole | {key: OF_NETWORK[key]}, DDPM).net != net
 
 
 OF_SCHEDULER = {
@@ -71,12 +72,12 @@ OF_SCHEDULER = {
 
 
 @pytest.mark.parametrize("key", OF_SCHEDULER)
-def test_a_setting_that_scheduler_config_json_lacks_is_the_default_of_the_class(key):
+def test_a_setting_that_scheduler_config_json_lacks_is_the_default_of_the_class(key, tmp_path):
     whole = defaults("DDPMScheduler")
     whole |= {"thresholding": True, "sample_max_value": 3.0} if key == "dynamic_thresholding_ratio" else {}
-    words = of_diffusers(CONFIG, whole).words
-    assert of_diffusers(CONFIG, {name: value for name, value in whole.items() if name != key}).words == words
-    assert of_diffusers(CONFIG, whole | {key: OF_SCHEDULER[key]}).words != words
+    typed = words(found_in(tmp_path, CONFIG, whole))
+    assert words(found_in(tmp_path, CONFIG, without(whole, key))) == typed
+    assert words(found_in(tmp_path, CONFIG, whole | {key: OF_SCHEDULER[key]})) != typed
 
 
 MEANT = {
@@ -99,35 +100,35 @@ MEANT = {
 
 
 @pytest.mark.parametrize("key", MEANT)
-def test_what_a_scheduler_says_is_the_option_of_that_meaning(key):
+def test_what_a_scheduler_says_is_the_option_of_that_meaning(key, tmp_path):
     for value, word in MEANT[key].items():
-        words = of_diffusers(CONFIG, defaults("DDPMScheduler") | {key: value}).words
-        group = word.partition("=")[0]
-        assert [one for one in words if one.partition("=")[0] == group] == [word]
+        group, _, option = word.partition("=")
+        assert words(found_in(tmp_path, CONFIG, defaults("DDPMScheduler") | {key: value}))[group] == option
 
 
-HO = ("schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple")
-LEARNED = ("prediction=eps", "variance=learned_range")
-COSINE = ("schedule=cosine", "schedule.T=4000", *LEARNED)
-LINEAR = ("schedule=linear", "schedule.T=1000", *LEARNED)
+GROUPS = ("schedule", "schedule.T", "prediction", "variance", "loss")
+HO = ("linear", "1000", "eps", "beta", "simple")
+COSINE = ("cosine", "4000", "eps", "learned_range")
+LINEAR = ("linear", "1000", "eps", "learned_range")
 PUBLISHED = {
     "ema_diffusion_cifar10_model.ckpt": ("ddim", None, HO),
     "cifar10_2040.pt": ("ddpm_torch", None, HO),
-    "cifar10_uncond_50M_500K.pt": ("improved_diffusion", 4, (*COSINE, "loss=hybrid")),
-    "cifar10_uncond_vlb_50M_500K.pt": ("improved_diffusion", 4, (*COSINE, "loss=vlb")),
-    "imagenet64_uncond_100M_1500K.pt": ("improved_diffusion", 4, (*COSINE, "loss=hybrid")),
-    "imagenet64_uncond_vlb_100M_1500K.pt": ("improved_diffusion", 4, (*COSINE, "loss=vlb")),
-    "lsun_uncond_100M_1200K_bs128.pt": ("improved_diffusion", 1, (*LINEAR, "loss=hybrid")),
-    "lsun_uncond_100M_2400K_bs64.pt": ("improved_diffusion", 1, (*LINEAR, "loss=hybrid")),
+    "cifar10_uncond_50M_500K.pt": ("improved_diffusion", 4, (*COSINE, "hybrid")),
+    "cifar10_uncond_vlb_50M_500K.pt": ("improved_diffusion", 4, (*COSINE, "vlb")),
+    "imagenet64_uncond_100M_1500K.pt": ("improved_diffusion", 4, (*COSINE, "hybrid")),
+    "imagenet64_uncond_vlb_100M_1500K.pt": ("improved_diffusion", 4, (*COSINE, "vlb")),
+    "lsun_uncond_100M_1200K_bs128.pt": ("improved_diffusion", 1, (*LINEAR, "hybrid")),
+    "lsun_uncond_100M_2400K_bs64.pt": ("improved_diffusion", 1, (*LINEAR, "hybrid")),
 }
 """Published files: the heads that their code gives them, and how they were trained."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_file_is_read_as_it_was_trained(name):
-    layout, heads, words = PUBLISHED[name]
+    layout, heads, options = PUBLISHED[name]
     found = looked_at(LAYOUTS[layout], Source(Path(name), {"given": listed(LISTS[layout])}, {}), "given", {})
-    assert sorted(found.words) == sorted(words)
+    typed = words(found)
+    assert tuple(typed[group] for group in GROUPS) == options
     assert (found.net.get("heads"), found.channels) == (heads, 3)
 
 
@@ -164,38 +165,28 @@ def test_the_size_of_images_is_that_of_the_data_in_the_name(name, size):
     assert run.config.data.get("size", 32) == size
 
 
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.mark.parametrize("averaged", [True, False])
-def test_the_training_list_of_ddim_gives_averages_raw_weights_and_the_step(averaged, tmp_path):
+def of_ddim(raw: Weights, ema: Weights | None) -> list[Any]:
     """[model, optimiser, epoch, step, averages]; the last only where model.ema is set."""
-    raw, ema = {name: {f"norm_out.{name}": torch.tensor([value])} for name, value in (("weight", 1.0), ("bias", 2.0))}.values()
-    module = {f"module.{name}": value for name, value in raw.items()}
-    torch.save([module, {"param_groups": []}, 12, 5000, *([ema] if averaged else [])], path := tmp_path / "ckpt.pth")
-    source = read(path)
-    assert (source.step, kind_of(source, None), kind_of(source, "raw")) == (5000, "ema" if averaged else "raw", "raw")
-    assert equal(source.weights["raw"], raw)
-    assert equal(source.weights.get("ema", {}), ema if averaged else {})
+    return [{f"module.{name}": value for name, value in raw.items()}, {}, 12, 5000, *([] if ema is None else [ema])]
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_file_of_ddpm_torch_gives_averages_and_raw_weights(prefix, tmp_path):
-    raw, ema = {"in_conv.bias": torch.zeros(2)}, {"in_conv.bias": torch.ones(2)}
-    model, shadow = ({f"{prefix}{name}": value for name, value in one.items()} for one in (raw, ema))
-    content = {"model": model, "optimizer": {}, "ema": {"decay": 0.9999, "shadow": shadow, "num_updates": 3}, "epoch": 7}
-    torch.save(content, path := tmp_path / "cifar10_2040.pt")
-    source = read(path)
-    assert kind_of(source, None) == "ema"
-    assert equal(source.weights["raw"], raw)
-    assert equal(source.weights["ema"], ema)
+def of_ddpm_torch(raw: Weights, ema: Weights | None) -> dict[str, Any]:
+    averages = {} if ema is None else {"ema": {"decay": 0.9999, "shadow": ema, "num_updates": 3}}
+    return {"model": raw, "optimizer": {}, **averages, "epoch": 7}
 
 
-def test_the_step_of_a_training_list_is_that_of_the_run(tmp_path):
-    raw, ema = listed("ddim", 0), listed("ddim", 1)
-    torch.save([{f"module.{name}": value for name, value in raw.items()}, {}, 12, 5000, ema], path := tmp_path / "x.pth")
-    run = imported(read(path), "x.pth", Asked(size=32), ["data=cifar10"], [conf_dir()])
-    assert run.checkpoint["global_step"] == 5000
-    assert torch.equal(run.checkpoint["ema/imported"]["time.0.weight"], ema["temb.dense.0.weight"])
-    assert not torch.equal(raw["temb.dense.0.weight"], ema["temb.dense.0.weight"])
+FILES = {"ddim": (of_ddim, "temb.dense.0.weight", 5000), "ddpm_torch": (of_ddpm_torch, "embed.0.weight", 0)}
+"""What is saved while training, the name of one weight, and the step that the file says."""
+
+
+@pytest.mark.parametrize("layout", FILES)
+@pytest.mark.parametrize(("has", "asked", "taken"), [("both", None, 1), ("both", "raw", 0), ("raw", None, 0)])
+def test_of_a_file_saved_while_training_the_averages_are_taken(layout, has, asked, taken, tmp_path):
+    content, name, step = FILES[layout]
+    both = listed(layout, 0), listed(layout, 1)
+    torch.save(content(both[0], both[1] if has == "both" else None), path := tmp_path / "x.pth")
+    run = imported(read(path), "x.pth", Asked(size=32, weights=asked), ["data=cifar10"], [conf_dir()]).checkpoint
+    weight = run["ema/imported"]["time.0.weight"] if taken else run["state_dict"]["net.time.0.weight"]
+    assert torch.equal(weight, both[taken][name])
+    assert not torch.equal(*(weights[name] for weights in both))
+    assert run["global_step"] == step
