@@ -157,9 +157,11 @@ def test_times_reach_the_network_on_the_scale_that_it_was_trained_on(case):
     assert (net.get("time_scale", 1), net.time_offset) == (scale, -1)
 
 
-@pytest.mark.parametrize(("name", "size"), [("celeba.ckpt", 64), ("cifar10.ckpt", 32)])
-def test_the_size_of_images_is_that_of_the_data_in_the_name(name, size):
-    run = brought(name, "ddim")
+@pytest.mark.parametrize(
+    ("name", "asked", "size"), [("celeba.ckpt", None, 64), ("celeba.ckpt", 32, 32), ("cifar10.ckpt", None, 32)]
+)
+def test_the_size_of_images_is_what_is_asked_or_that_of_the_data_in_the_name(name, asked, size):
+    run = brought(name, "ddim", size=asked)
     assert run.checkpoint["shape"] == [3, size, size]
     assert run.config.net.attention == [size // 2]
     assert run.config.data.get("size", 32) == size
