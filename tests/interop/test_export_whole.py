@@ -1,7 +1,10 @@
 """One file of tensors with its configuration, folders that are whole or not there, and what their README.md says."""
 
 import errno
+import os
 import shlex
+import signal
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -87,6 +90,21 @@ def test_nothing_is_overwritten_and_a_full_disk_leaves_nothing(own, tmp_path):
     assert code == 2
     assert "No space" in told
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_a_signal_while_the_folder_is_written_leaves_nothing(way, own, tmp_path, monkeypatch):
+    words = [f"ckpt={own}", "to=safetensors", "out=out"]
+    if way == "in":
+        assert convert(tmp_path, *words)[0] == 0
+        words = ["from=out/model.safetensors", "name=x"]
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("ddpm_lab.signals._at_work", False)
+    monkeypatch.setattr("ddpm_lab.signals.os._exit", lambda code: sys.exit(1))  # leaves all as it is
+    last = "ddpm_lab.config.exported.write_text" if way == "out" else "ddpm_lab.cli.fit.write_config"
+    monkeypatch.setattr(last, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert convert(tmp_path, *words)[0] == 143
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_card_has_numbers_with_their_records_and_where_it_comes_from(tmp_path):
