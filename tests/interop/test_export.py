@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -67,6 +68,49 @@ def test_diffusers_draws_the_same_images(run, tmp_path):
     ours = opened.sample(4, DDIM(50), seed=5)
     theirs = drawn_by_diffusers(out, rng.normal(opened.model.shape, 5, "sampling", 0, 0, 4).float())
     assert (ours.abs() < 1).float().mean() > 0.1
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+
+
+SAMPLERS = [
+    (["sampler=ddim", "sampler.steps=10"], ["DDIMPipeline", "num_inference_steps=10", "eta=0.0"]),
+    (["sampler=ddim", "sampler.steps=10", "sampler.spacing=leading"], ["DDIMPipeline", "spacing=leading"]),
+    (["sampler=ddim", "sampler.steps=5", "sampler.eta=0.5"], ["eta=0.5, use_clipped_model_output=True"]),
+    (["sampler=ddim", "sampler.steps=10", "sampler.spacing=linspace"], ["leads 10 times down"]),
+    (["sampler=ddim", "sampler.steps=10", "sampler.spacing=quadratic"], ["others there: timestep_spacing=trailing"]),
+    (["sampler=ddim", "sampler.steps=30"], ["others there"]),
+    (
+        ["sampler.steps=10"],
+        ["pipe(batch_size=16, num_inference_steps=100)", "adds noise in its last step", "Ancestral, steps=10"],
+    ),
+    (["sampler.steps=10", "sampler.spacing=leading"], ["pipe(batch_size=16, num_inference_steps=10)"]),
+    (["sampler=heun", "sampler.steps=5"], ["Heun", "ancestral samples", "others there: timestep_spacing=trailing"]),
+    (["sampler.max_last_noise=2"], ["no max_last_noise"]),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), SAMPLERS)
+def test_the_runs_sampler_is_in_the_card_and_that_of_diffusers_visits_its_times(words, named, tmp_path):
+    run = made(tmp_path / "run", *NET, "variance=beta", *words)
+    out = exported(run, "diffusers")
+    card, sampler = (out / "README.md").read_text(), ddpm_lab.load(run).model.sampler
+    assert [part for part in named if part not in card] == []
+    if "others there" not in card:
+        steps = DDIMScheduler.from_pretrained(out / "scheduler")
+        steps.set_timesteps(sampler.steps or 100)
+        times = [int(step.t) for step in sampler.chain(ddpm_lab.load(run).diffusion.schedule).steps_down()]
+        assert (steps.timesteps + 1).tolist() == times
+
+
+def test_what_the_card_tells_to_type_draws_the_images_of_the_runs_sampler(tmp_path):
+    run = made(tmp_path / "run", *NET, "sampler=ddim", "sampler.steps=10", "sampler.spacing=leading")
+    opened, out = ddpm_lab.load(run), exported(run, "diffusers")
+    code = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    typed = code[1].replace("PATH OF THIS FOLDER", str(out)).replace("batch_size=16", "batch_size=4, output_type='pt'")
+    x = rng.normal(opened.model.shape, 5, "sampling", 0, 0, 4).float()
+    with patch("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: x):
+        exec(typed, names := {})
+    theirs, ours = names["images"], opened.sample(4, seed=5).clamp(-1, 1) / 2 + 0.5
+    assert ((ours > 0) & (ours < 1)).float().mean() > 0.1
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
 
 

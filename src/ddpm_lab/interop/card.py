@@ -15,10 +15,10 @@ COLUMNS = ("n", "split", "seed", "weights", "step", "sampler", "steps", "eta", "
 USE = {
     "diffusers": """\
 ```python
-from diffusers import DDPMPipeline
+from diffusers import {pipeline}
 
-pipe = DDPMPipeline.from_pretrained("PATH OF THIS FOLDER")
-images = pipe(batch_size=16, num_inference_steps={T}).images
+pipe = {pipeline}.from_pretrained("PATH OF THIS FOLDER")
+images = pipe(batch_size=16, {arguments}).images
 ```""",
     "safetensors": """\
 ```python
@@ -46,8 +46,8 @@ class Number:
 @dataclass
 class Card:
     to: str
-    T: int | None
-    """Of a diffusion model."""
+    use: Mapping[str, str]
+    """The pipeline of diffusers and its arguments."""
     config: Mapping[str, Any]
     """Of the run."""
     weights: str
@@ -70,7 +70,7 @@ def text(card: Card) -> str:
         f"{importlib.metadata.version('ddpm-lab')}.",
         *(["![samples](samples.png)"] if card.picture is not None else []),
         "## Use",
-        USE[card.to].format(T=card.T),
+        USE[card.to].format(**card.use),
         *(["\n".join(f"- {note}" for note in card.notes)] if card.notes else []),
         *(["## Measured", _table(card.numbers)] if card.numbers else []),
         "## Origin",
