@@ -13,14 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import ddpm_lab
-from ddpm_lab.config.exported import schedule_of
+from ddpm_lab.config.exported import drawn, schedule_of
 from ddpm_lab.core import rng
 from ddpm_lab.core import schedule as schedules
-from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.core.heun import Heun
+from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import write_weights
 from ddpm_lab.interop.outgoing import counted_from_0, unet2d
 from ddpm_lab.interop.recognise import LAYOUTS
+from ddpm_lab.interop.scheduler import scheduler
 from ddpm_lab.nets.unet import UNet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
@@ -72,33 +74,30 @@ def test_diffusers_draws_the_same_images(run, tmp_path):
 
 
 SAMPLERS = [
-    (["sampler=ddim", "sampler.steps=10"], ["DDIMPipeline", "num_inference_steps=10", "eta=0.0"]),
-    (["sampler=ddim", "sampler.steps=10", "sampler.spacing=leading"], ["DDIMPipeline", "spacing=leading"]),
-    (["sampler=ddim", "sampler.steps=5", "sampler.eta=0.5"], ["eta=0.5, use_clipped_model_output=True"]),
-    (["sampler=ddim", "sampler.steps=10", "sampler.spacing=linspace"], ["leads 10 times down"]),
-    (["sampler=ddim", "sampler.steps=10", "sampler.spacing=quadratic"], ["others there: timestep_spacing=trailing"]),
-    (["sampler=ddim", "sampler.steps=30"], ["others there"]),
-    (
-        ["sampler.steps=10"],
-        ["pipe(batch_size=16, num_inference_steps=100)", "adds noise in its last step", "Ancestral, steps=10"],
-    ),
-    (["sampler.steps=10", "sampler.spacing=leading"], ["pipe(batch_size=16, num_inference_steps=10)"]),
-    (["sampler=heun", "sampler.steps=5"], ["Heun", "ancestral samples", "others there: timestep_spacing=trailing"]),
-    (["sampler.max_last_noise=2"], ["no max_last_noise"]),
+    (DDIM(10), ["DDIMPipeline", "num_inference_steps=10", "eta=0.0"]),
+    (DDIM(10, spacing="leading"), ["DDIMPipeline", "spacing=leading"]),
+    (DDIM(5, eta=0.5), ["eta=0.5, use_clipped_model_output=True"]),
+    (DDIM(10, spacing="linspace"), ["leads 10 times down"]),
+    (DDIM(10, spacing="quadratic"), ["others there: timestep_spacing=trailing"]),
+    (DDIM(30), ["others there"]),
+    (Ancestral(10), ["DDPMPipeline", "num_inference_steps=100", "Ancestral, steps=10"]),
+    (Ancestral(10, spacing="leading"), ["num_inference_steps=10"]),
+    (Ancestral(30, spacing="linspace"), ["num_inference_steps=30"]),
+    (Heun(5), ["Heun", "ancestral samples", "others there: timestep_spacing=trailing"]),
+    (Ancestral(max_last_noise=2.0), ["no max_last_noise"]),
 ]
 
 
-@pytest.mark.parametrize(("words", "named"), SAMPLERS)
-def test_the_runs_sampler_is_in_the_card_and_that_of_diffusers_visits_its_times(words, named, tmp_path):
-    run = made(tmp_path / "run", *NET, "variance=beta", *words)
-    out = exported(run, "diffusers")
-    card, sampler = (out / "README.md").read_text(), ddpm_lab.load(run).model.sampler
-    assert [part for part in named if part not in card] == []
-    if "others there" not in card:
-        steps = DDIMScheduler.from_pretrained(out / "scheduler")
-        steps.set_timesteps(sampler.steps or 100)
-        times = [int(step.t) for step in sampler.chain(ddpm_lab.load(run).diffusion.schedule).steps_down()]
-        assert (steps.timesteps + 1).tolist() == times
+@pytest.mark.parametrize(("sampler", "named"), SAMPLERS)
+def test_the_runs_sampler_is_told_and_diffusers_visits_its_times(sampler, named):
+    steps = scheduler({"beta_schedule": "linear"}, 100, "eps", "beta", True, sampler.spacing)
+    use, notes = drawn(sampler, 100, steps)
+    told = " ".join([*use.values(), *notes])
+    assert [part for part in named if part not in told] == []
+    theirs = DDIMScheduler.from_config(steps)
+    theirs.set_timesteps(sampler.steps or 100)
+    times = [int(step.t) for step in sampler.chain(schedules.linear(100)).steps_down()]
+    assert ((theirs.timesteps + 1).tolist() == times) is ("others there" not in told)
 
 
 def test_what_the_card_tells_to_type_draws_the_images_of_the_runs_sampler(tmp_path):

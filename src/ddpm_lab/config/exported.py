@@ -98,7 +98,7 @@ def _diffusers(run: Run) -> Prepared:
         write_json(folder / "scheduler" / "scheduler_config.json", steps | version)
         write_bytes(folder / "unet" / f"{STEM}.safetensors", save(tensors, {"format": "pt"}))
 
-    use, notes = _drawn(sampler, T, steps)
+    use, notes = drawn(sampler, T, steps)
     return Prepared(write, [*_shifted(net), *notes, *_of_scheduler(steps)], use)
 
 
@@ -111,7 +111,7 @@ def schedule_of(config: dict[str, Any], schedule: schedules.NoiseSchedule) -> di
     return known or {"trained_betas": schedule.betas.tolist()}
 
 
-def _drawn(sampler: Sampler[Any], T: int, steps: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+def drawn(sampler: Sampler[Any], T: int, steps: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """How diffusers draws what is nearest to the run's sampler, and in what it differs."""
     n, known = sampler.steps or T, steps["variance_type"] != "learned_range" and steps.get("beta_schedule") != "sigmoid"
     settings = {"steps": n, "spacing": sampler.spacing, **sampler.settings}
