@@ -128,6 +128,9 @@ def test_imported_weights_come_back_equal_to_the_bit(foreign, tmp_path):
     out = tmp_path / "out"
     assert convert(tmp_path, f"ckpt={foreign}", "to=diffusers", f"out={out}")[0] == 0
     assert equal(weights(imported(out, "data=digits")), weights(foreign))
+    card = (out / "README.md").read_text()
+    assert f"layout: {ddpm_lab.load(foreign).imported}" in card
+    assert not re.search("^(loss|timesteps|optim|ema|trainer|callbacks):|after 0|train.py", card, re.MULTILINE)
 
 
 def test_a_run_comes_back_with_its_choices_and_the_rotated_weights(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save
 
+from ddpm_lab.compare.choices import UNKNOWN
 from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import node
 from ddpm_lab.config.resume import located
@@ -62,19 +63,20 @@ def export(ckpt: str, to: str, out: str | None, weights: str | None) -> list[str
         if card.picture is not None:
             write_bytes(partial_folder / "samples.png", card.picture.read_bytes())
         write_text(partial_folder / "README.md", text(card))
-    return [str(place), f"{run.weights} weights, step {run.step}, of {checkpoint}", *prepared.notes]
+    step = f", step {run.step}" if run.step or "imported" not in run.config else ""
+    return [str(place), f"{run.weights} weights{step}, of {checkpoint}", *prepared.notes]
 
 
 def _card(run: Run, to: str, checkpoint: Path, folder: Path | None, prepared: Prepared) -> Card:
-    command = None if "imported" in run.config else training_command(run.config)
+    imported = "imported" in run.config
     return Card(
         to=to,
         use=prepared.use,
-        config=run.config,
+        config={group: value for group, value in run.config.items() if not (imported and group in UNKNOWN)},
         weights=run.weights,
         step=run.step,
         checkpoint_sha256=sha256(checkpoint),
-        command=command,
+        command=None if imported else training_command(run.config),
         notes=prepared.notes,
         numbers=[] if folder is None else numbers_of(folder),
         picture=None if folder is None else picture_of(folder),

@@ -49,7 +49,7 @@ class Card:
     use: Mapping[str, str]
     """The pipeline of diffusers and its arguments."""
     config: Mapping[str, Any]
-    """Of the run."""
+    """Of the run, without what is not known of one that came in."""
     weights: str
     step: int
     checkpoint_sha256: str
@@ -66,7 +66,7 @@ def text(card: Card) -> str:
     run = config["run"]
     parts = [
         f"# {run['experiment']}{f': {name}' if (name := run.get('name')) else ''}",
-        f"A denoising diffusion model with {card.weights} weights after {card.step:,} steps, written by ddpm-lab "
+        f"A denoising diffusion model with {card.weights} weights{_trained(card)}, written by ddpm-lab "
         f"{importlib.metadata.version('ddpm-lab')}.",
         *(["![samples](samples.png)"] if card.picture is not None else []),
         "## Use",
@@ -81,13 +81,18 @@ def text(card: Card) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _trained(card: Card) -> str:
+    """An import whose file names no step has step 0."""
+    by = " that other code trained" if "imported" in card.config else ""
+    return by + (f" after {card.step:,} steps" if card.step or not by else "")
+
+
 def _origin(card: Card) -> str:
     lines = [f"sha256 of the checkpoint: `{card.checkpoint_sha256}`"]
     if (imported := card.config.get("imported")) is not None:
         lines += [f"imported from `{imported['from']}`, layout {imported['layout']}, {imported['weights']} weights"]
         lines += [f"sha256 of `{name}` there: `{value}`" for name, value in imported["sha256"].items()]
-        assumed = imported["assumed"]
-        lines += [f"assumed: {said}" for said in (assumed.values() if isinstance(assumed, dict) else assumed)]
+        lines += [f"assumed: {said}" for said in imported["assumed"]]
     elif card.command is not None:
         lines.append(f"trained by `{card.command}`")
     return "\n".join(f"- {line}" for line in lines)
