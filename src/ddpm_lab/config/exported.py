@@ -31,8 +31,6 @@ from ddpm_lab.models.portable import write_portable
 from ddpm_lab.models.run import Run
 from ddpm_lab.nets.unet import UNet
 
-DIFFUSERS = "0.36.0"
-"""The version whose classes the files are for."""
 SIGMA_SMALL = {"beta": False, "beta_tilde": True, "learned_range": False}
 """sigma_small of OpenAI's scripts, by the variance."""
 
@@ -94,10 +92,9 @@ def _diffusers(run: Run) -> Prepared:
     index = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
 
     def write(folder: Path) -> None:
-        version = {"_diffusers_version": DIFFUSERS}
-        write_json(folder / "model_index.json", {"_class_name": "DDPMPipeline", **version, **index})
-        write_json(folder / "unet" / "config.json", unet | version)
-        write_json(folder / "scheduler" / "scheduler_config.json", steps | version)
+        write_json(folder / "model_index.json", {"_class_name": "DDPMPipeline", **index})
+        write_json(folder / "unet" / "config.json", unet)
+        write_json(folder / "scheduler" / "scheduler_config.json", steps)
         write_bytes(folder / "unet" / f"{STEM}.safetensors", save(tensors, {"format": "pt"}))
 
     use, notes = drawn(sampler, T, steps)
