@@ -25,7 +25,11 @@ THEIRS |= {"time_order": "cos_sin", "time_shift": 0.0, "time_offset": -1.0}
 SCRIPTS = [
     ({}, "improved-diffusion", {"num_heads": 2, "image_size": 32, "attention_resolutions": "8"}),
     ({"heads": 1}, "improved-diffusion", {"num_heads": 1, "rescale_timesteps": False, "use_scale_shift_norm": False}),
-    ({"heads": 1, "head_width": 16, "attention": (32, 8)}, "guided-diffusion", {"num_head_channels": 16, "channel_mult": "1,2,2,2"}),
+    (
+        {"heads": 1, "head_width": 16, "attention": (32, 8)},
+        "guided-diffusion",
+        {"num_head_channels": 16, "channel_mult": "1,2,2,2"},
+    ),
     ({"multipliers": (1, 2, 2)}, "guided-diffusion", {"num_heads": 2, "channel_mult": "1,2,2"}),
 ]
 NOT_THEIRS = [
