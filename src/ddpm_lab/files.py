@@ -18,6 +18,7 @@ import yaml
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.plain import walked
+from ddpm_lab.signals import work_begins
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C parser where PyYAML has it: ten times faster."""
@@ -187,8 +188,9 @@ def made(path: Path, key: str) -> Path:
 @contextmanager
 def new_whole(path: Path, key: str) -> Iterator[Path]:
     """Yields an empty folder beside `path` to write to. When the block ends, its files are synced and it is renamed to `path`.
-    If the block raises, it goes, and so do the folders that were made. Raises UserError, which begins with the key by which
-    the place was chosen, where something is there already or nothing can be written."""
+    If the block raises, also `Stopped`, it goes, and so do the folders that were made. Raises UserError, which begins with the
+    key by which the place was chosen, where something is there already or nothing can be written."""
+    work_begins()
     with unwritable(path, key):
         if path.is_symlink() or path.exists():
             raise UserError(f"{key}={path}: exists, and nothing is overwritten: choose another folder")

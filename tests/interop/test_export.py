@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,14 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import ddpm_lab
-from ddpm_lab.config.exported import schedule_of
+from ddpm_lab.config.exported import drawn, schedule_of
 from ddpm_lab.core import rng
 from ddpm_lab.core import schedule as schedules
-from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.core.heun import Heun
+from ddpm_lab.core.sampler import DDIM, Ancestral
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import write_weights
 from ddpm_lab.interop.outgoing import counted_from_0, unet2d
 from ddpm_lab.interop.recognise import LAYOUTS
+from ddpm_lab.interop.scheduler import scheduler
 from ddpm_lab.nets.unet import UNet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
@@ -70,6 +73,46 @@ def test_diffusers_draws_the_same_images(run, tmp_path):
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
 
 
+SAMPLERS = [
+    (DDIM(10), ["DDIMPipeline", "num_inference_steps=10", "eta=0.0"]),
+    (DDIM(10, spacing="leading"), ["DDIMPipeline", "spacing=leading"]),
+    (DDIM(5, eta=0.5), ["eta=0.5, use_clipped_model_output=True"]),
+    (DDIM(10, spacing="linspace"), ["leads 10 times down"]),
+    (DDIM(10, spacing="quadratic"), ["others there: timestep_spacing=trailing"]),
+    (DDIM(30), ["others there"]),
+    (Ancestral(10), ["DDPMPipeline", "num_inference_steps=100", "Ancestral, steps=10"]),
+    (Ancestral(10, spacing="leading"), ["num_inference_steps=10"]),
+    (Ancestral(30, spacing="linspace"), ["num_inference_steps=30"]),
+    (Heun(5), ["Heun", "ancestral samples", "others there: timestep_spacing=trailing"]),
+    (Ancestral(max_last_noise=2.0), ["no max_last_noise"]),
+]
+
+
+@pytest.mark.parametrize(("sampler", "named"), SAMPLERS)
+def test_the_runs_sampler_is_told_and_diffusers_visits_its_times(sampler, named):
+    steps = scheduler({"beta_schedule": "linear"}, 100, "eps", "beta", True, sampler.spacing)
+    use, notes = drawn(sampler, 100, steps)
+    told = " ".join([*use.values(), *notes])
+    assert [part for part in named if part not in told] == []
+    theirs = DDIMScheduler.from_config(steps)
+    theirs.set_timesteps(sampler.steps or 100)
+    times = [int(step.t) for step in sampler.chain(schedules.linear(100)).steps_down()]
+    assert ((theirs.timesteps + 1).tolist() == times) is ("others there" not in told)
+
+
+def test_what_the_card_tells_to_type_draws_the_images_of_the_runs_sampler(tmp_path):
+    run = made(tmp_path / "run", *NET, "sampler=ddim", "sampler.steps=10", "sampler.spacing=leading")
+    opened, out = ddpm_lab.load(run), exported(run, "diffusers")
+    code = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    typed = code[1].replace("PATH OF THIS FOLDER", str(out)).replace("batch_size=16", "batch_size=4, output_type='pt'")
+    x = rng.normal(opened.model.shape, 5, "sampling", 0, 0, 4).float()
+    with patch("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: x):
+        exec(typed, names := {})
+    theirs, ours = names["images"], opened.sample(4, seed=5).clamp(-1, 1) / 2 + 0.5
+    assert ((ours > 0) & (ours < 1)).float().mean() > 0.1
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("order", ["sin_cos", "cos_sin"])
 @pytest.mark.parametrize(("offset", "scale", "channels"), [(0.0, 1.0, 8), (2.5, 0.25, 8), (0.0, 1.0, 9)])
 def test_a_rotation_of_the_first_layer_counts_t_from_0(offset, scale, channels, order):
@@ -85,6 +128,9 @@ def test_imported_weights_come_back_equal_to_the_bit(foreign, tmp_path):
     out = tmp_path / "out"
     assert convert(tmp_path, f"ckpt={foreign}", "to=diffusers", f"out={out}")[0] == 0
     assert equal(weights(imported(out, "data=digits")), weights(foreign))
+    card = (out / "README.md").read_text()
+    assert f"layout: {ddpm_lab.load(foreign).imported}" in card
+    assert not re.search("^(loss|timesteps|optim|ema|trainer|callbacks):|after 0|train.py", card, re.MULTILINE)
 
 
 def test_a_run_comes_back_with_its_choices_and_the_rotated_weights(tmp_path):

@@ -1,7 +1,10 @@
 """One file of tensors with its configuration, folders that are whole or not there, and what their README.md says."""
 
 import errno
+import os
 import shlex
+import signal
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,11 +18,13 @@ from safetensors.torch import save
 import ddpm_lab
 from ddpm_lab.config.build import drop_unused
 from ddpm_lab.config.nested import plain
+from ddpm_lab.config.resume import located
 from ddpm_lab.config.trained import training_command
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import sha256, write_bytes, write_json
 from ddpm_lab.metrics.record import record
+from ddpm_lab.models.portable import read_portable, write_portable
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
 
@@ -38,9 +43,27 @@ def test_one_file_opens_to_the_same_samples_and_run(own, tmp_path):
     assert torch.equal(opened.sample(2, DDIM(5)), before.sample(2, DDIM(5)))
     again = imported(file)
     assert equal(weights(again), weights(own))
-    assert plain(OmegaConf.load(again / "config.yaml")) == plain(OmegaConf.load(own / "config.yaml"))
-    twice = exported(again, "safetensors") / "model.safetensors"
-    assert twice.read_bytes() == file.read_bytes()
+    config = plain(OmegaConf.load(own / "config.yaml"))
+    config["run"] |= {"root": "outputs", "experiment": "imported", "name": "x"}
+    assert plain(OmegaConf.load(again / "config.yaml")) == ddpm_lab.load(again).config == config
+    once, twice = (read_portable(path) for path in (file, exported(again, "safetensors") / file.name))
+    assert equal(once["ema/0.9"], twice["ema/0.9"])
+    assert once.keys() == twice.keys()
+
+
+@pytest.mark.parametrize("weights", [3, None, "config", "ema/", "raw "])
+def test_weights_of_no_known_form_are_refused(weights, tmp_path):
+    write_portable({"x": torch.zeros(1)}, weights, {"config": {}}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=f"weights={weights}"):
+        read_portable(tmp_path / "x.safetensors")
+    code, told = convert(tmp_path, "from=x.safetensors")
+    assert (code, "x.safetensors" in told) == (2, True)
+
+
+def test_other_commands_tell_what_a_file_of_tensors_is(tmp_path):
+    write_portable({"x": torch.zeros(1)}, "raw", {}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"ckpt=.*x\.safetensors: .*convert\.py from=.*x\.safetensors"):
+        located(tmp_path / "x.safetensors", "ckpt")
 
 
 def test_raw_weights_stay_raw_in_one_file(own, tmp_path):
@@ -87,6 +110,21 @@ def test_nothing_is_overwritten_and_a_full_disk_leaves_nothing(own, tmp_path):
     assert code == 2
     assert "No space" in told
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_a_signal_while_the_folder_is_written_leaves_nothing(way, own, tmp_path, monkeypatch):
+    words = [f"ckpt={own}", "to=safetensors", "out=out"]
+    if way == "in":
+        assert convert(tmp_path, *words)[0] == 0
+        words = ["from=out/model.safetensors", "name=x"]
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("ddpm_lab.signals._at_work", False)
+    monkeypatch.setattr("ddpm_lab.signals.os._exit", lambda code: sys.exit(1))  # leaves all as it is
+    last = "ddpm_lab.config.exported.write_text" if way == "out" else "ddpm_lab.cli.fit.write_config"
+    monkeypatch.setattr(last, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert convert(tmp_path, *words)[0] == 143
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_card_has_numbers_with_their_records_and_where_it_comes_from(tmp_path):

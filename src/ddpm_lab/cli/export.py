@@ -67,6 +67,8 @@ def unpack(own: Mapping[str, str], rest: Sequence[str], folder: Path) -> None:
     from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 
     checkpoint = read_checkpoint(file)
+    place = {"root": str(folder.parent.parent), "experiment": folder.parent.name, "name": folder.name}
+    checkpoint["config"]["run"] = checkpoint["config"].get("run", {}) | place
     with new_whole(folder, "name") as partial:
         save_checkpoint(checkpoint, partial / "checkpoints" / "last.ckpt")
         write_config(partial, cast(DictConfig, OmegaConf.create(checkpoint["config"])))

@@ -1,18 +1,21 @@
 """`convert.py ckpt=RUN to=CODE`: a run as files for other code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
 
+from ddpm_lab.compare.choices import UNKNOWN
 from ddpm_lab.config.build import load
 from ddpm_lab.config.instantiate import node
 from ddpm_lab.config.resume import located
 from ddpm_lab.config.signature import parameters
 from ddpm_lab.config.trained import training_command
 from ddpm_lab.core import schedule as schedules
+from ddpm_lab.core.sampler import DDIM, Ancestral, Sampler
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import new_whole, sha256, write_bytes, write_json, write_text
 from ddpm_lab.interop.card import Card, numbers_of, picture_of, text
@@ -28,8 +31,6 @@ from ddpm_lab.models.portable import write_portable
 from ddpm_lab.models.run import Run
 from ddpm_lab.nets.unet import UNet
 
-DIFFUSERS = "0.36.0"
-"""The version whose classes the files are for."""
 SIGMA_SMALL = {"beta": False, "beta_tilde": True, "learned_range": False}
 """sigma_small of OpenAI's scripts, by the variance."""
 
@@ -40,6 +41,8 @@ class Prepared(NamedTuple):
     write: Callable[[Path], None]
     notes: list[str]
     """Sentences of the card: how to use it, and what differs there."""
+    use: Mapping[str, str] = MappingProxyType({})
+    """As `Card.use`."""
 
 
 def export(ckpt: str, to: str, out: str | None, weights: str | None) -> list[str]:
@@ -52,26 +55,27 @@ def export(ckpt: str, to: str, out: str | None, weights: str | None) -> list[str
     if run.config.get("base") is not None:
         raise UserError(f"ckpt={ckpt}: a head, whose network is that of another run: give ckpt={run.config['base']}")
     prepared = KINDS[to](run)
-    card = _card(run, to, checkpoint, folder, prepared.notes)
+    card = _card(run, to, checkpoint, folder, prepared)
     with new_whole(place, "out") as partial_folder:
         prepared.write(partial_folder)
         if card.picture is not None:
             write_bytes(partial_folder / "samples.png", card.picture.read_bytes())
         write_text(partial_folder / "README.md", text(card))
-    return [str(place), f"{run.weights} weights, step {run.step}, of {checkpoint}", *prepared.notes]
+    step = f", step {run.step}" if run.step or "imported" not in run.config else ""
+    return [str(place), f"{run.weights} weights{step}, of {checkpoint}", *prepared.notes]
 
 
-def _card(run: Run, to: str, checkpoint: Path, folder: Path | None, notes: Sequence[str]) -> Card:
-    command = None if "imported" in run.config else training_command(run.config)
+def _card(run: Run, to: str, checkpoint: Path, folder: Path | None, prepared: Prepared) -> Card:
+    imported = "imported" in run.config
     return Card(
         to=to,
-        T=run.diffusion.schedule.T if isinstance(run.model, Diffusion) else None,
-        config=run.config,
+        use=prepared.use,
+        config={group: value for group, value in run.config.items() if not (imported and group in UNKNOWN)},
         weights=run.weights,
         step=run.step,
         checkpoint_sha256=sha256(checkpoint),
-        command=command,
-        notes=notes,
+        command=None if imported else training_command(run.config),
+        notes=prepared.notes,
         numbers=[] if folder is None else numbers_of(folder),
         picture=None if folder is None else picture_of(folder),
     )
@@ -82,18 +86,19 @@ def _diffusers(run: Run) -> Prepared:
     unet = unet2d(net, run.config["net"].get("head_width"))
     diffusion = model.diffusion
     choices = named(diffusion.prediction), named(diffusion.variance), diffusion.clips_x0(model.sampler.clip)
-    steps = scheduler(schedule_of(run.config, diffusion.schedule), diffusion.schedule.T, *choices)
+    T, sampler = diffusion.schedule.T, model.sampler
+    steps = scheduler(schedule_of(run.config, diffusion.schedule), T, *choices, sampler.spacing)
     tensors = write_weights(LAYOUTS["diffusers"], counted_from_0(net))
     index = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
 
     def write(folder: Path) -> None:
-        version = {"_diffusers_version": DIFFUSERS}
-        write_json(folder / "model_index.json", {"_class_name": "DDPMPipeline", **version, **index})
-        write_json(folder / "unet" / "config.json", unet | version)
-        write_json(folder / "scheduler" / "scheduler_config.json", steps | version)
+        write_json(folder / "model_index.json", {"_class_name": "DDPMPipeline", **index})
+        write_json(folder / "unet" / "config.json", unet)
+        write_json(folder / "scheduler" / "scheduler_config.json", steps)
         write_bytes(folder / "unet" / f"{STEM}.safetensors", save(tensors, {"format": "pt"}))
 
-    return Prepared(write, [*_shifted(net), *_of_scheduler(steps)])
+    use, notes = drawn(sampler, T, steps)
+    return Prepared(write, [*_shifted(net), *notes, *_of_scheduler(steps)], use)
 
 
 def schedule_of(config: dict[str, Any], schedule: schedules.NoiseSchedule) -> dict[str, Any]:
@@ -105,11 +110,37 @@ def schedule_of(config: dict[str, Any], schedule: schedules.NoiseSchedule) -> di
     return known or {"trained_betas": schedule.betas.tolist()}
 
 
+def drawn(sampler: Sampler[Any], T: int, steps: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """How diffusers draws what is nearest to the run's sampler, and in what it differs."""
+    n, known = sampler.steps or T, steps["variance_type"] != "learned_range" and steps.get("beta_schedule") != "sigmoid"
+    settings = {"steps": n, "spacing": sampler.spacing, **sampler.settings}
+    notes = [f"Here samples are drawn by {type(sampler).__name__}, {', '.join(f'{k}={v}' for k, v in settings.items())}."]
+    by_ddim = isinstance(sampler, DDIM) and known
+    arguments: dict[str, Any] = {"num_inference_steps": T if _noisy_last(steps) and not by_ddim else n}
+    if by_ddim:
+        arguments |= {"eta": settings["eta"], "use_clipped_model_output": True}
+    elif not isinstance(sampler, Ancestral):
+        notes.append("In its place `DDPMPipeline` draws ancestral samples.")
+    elif known:
+        notes.append("DDIM there is that here where it is given use_clipped_model_output=True.")
+    if sampler.spacing != steps["timestep_spacing"] or (T % n and (by_ddim or sampler.spacing != "linspace")):
+        notes.append(f"The times of these {n} of {T} steps are others there: timestep_spacing={steps['timestep_spacing']}.")
+    elif by_ddim and sampler.spacing == "linspace" and n < T:
+        notes.append(f"A step of `DDIMScheduler` leads {T // n} times down, which is not to the next of linspace.")
+    if "max_last_noise" in settings:
+        notes.append("diffusers has no max_last_noise.")
+    pipeline = "DDIMPipeline" if by_ddim else "DDPMPipeline"
+    return {"pipeline": pipeline, "arguments": ", ".join(f"{k}={v}" for k, v in arguments.items())}, notes
+
+
+def _noisy_last(steps: Mapping[str, Any]) -> bool:
+    """Whether `DDPMScheduler` adds noise in the last of few steps."""
+    return (steps["variance_type"], steps["timestep_spacing"]) == ("fixed_large", "trailing")
+
+
 def _of_scheduler(steps: dict[str, Any]) -> list[str]:
     notes = [
         "The first step's variance of Ho et al., which counts in bits/dim alone, is not in `DDPMScheduler`.",
-        "timestep_spacing is trailing, as here. With `DDIMScheduler.from_config(pipe.scheduler.config)` samples are those of "
-        "sampler=ddim here where its step is called with use_clipped_model_output=True, which the pipeline does not do.",
     ]
     if "trained_betas" in steps:
         notes.append(
@@ -117,7 +148,7 @@ def _of_scheduler(steps: dict[str, Any]) -> list[str]:
         )
     if steps.get("beta_schedule") == "sigmoid":
         notes.append("`DDIMScheduler` has no beta_schedule sigmoid; `DDPMScheduler` has.")
-    if steps["variance_type"] == "fixed_large":
+    if _noisy_last(steps):
         notes.append(
             "In fewer steps than all `DDPMScheduler` adds noise in its last step, which is done neither here nor by "
             "`DDIMScheduler`: in 50 of the 1000 steps of the linear schedule of standard deviation 0.08, seen in the images."

@@ -97,6 +97,8 @@ def located(path: Path, key: str) -> tuple[Path, Path | None]:
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint.exists():
         raise UserError(f"{key}={path}: not a run folder (it has no checkpoints/last.ckpt).{_near(path / 'any')}")
+    if checkpoint.suffix == ".safetensors":
+        raise UserError(f"{key}={path}: a file of tensors; python convert.py from={path} makes a run folder of it: give that")
     if not is_whole(checkpoint):
         others = f" Readable: {', '.join(map(str, readable[-5:]))}." if (readable := _readable(checkpoint)) else ""
         raise UserError(f"{key}={path}: {checkpoint} is not a readable checkpoint (damaged, cut short, or not one).{others}")

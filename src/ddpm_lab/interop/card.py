@@ -15,10 +15,10 @@ COLUMNS = ("n", "split", "seed", "weights", "step", "sampler", "steps", "eta", "
 USE = {
     "diffusers": """\
 ```python
-from diffusers import DDPMPipeline
+from diffusers import {pipeline}
 
-pipe = DDPMPipeline.from_pretrained("PATH OF THIS FOLDER")
-images = pipe(batch_size=16, num_inference_steps={T}).images
+pipe = {pipeline}.from_pretrained("PATH OF THIS FOLDER")
+images = pipe(batch_size=16, {arguments}).images
 ```""",
     "safetensors": """\
 ```python
@@ -46,10 +46,10 @@ class Number:
 @dataclass
 class Card:
     to: str
-    T: int | None
-    """Of a diffusion model."""
+    use: Mapping[str, str]
+    """The pipeline of diffusers and its arguments."""
     config: Mapping[str, Any]
-    """Of the run."""
+    """Of the run, without what is not known of one that came in."""
     weights: str
     step: int
     checkpoint_sha256: str
@@ -66,11 +66,11 @@ def text(card: Card) -> str:
     run = config["run"]
     parts = [
         f"# {run['experiment']}{f': {name}' if (name := run.get('name')) else ''}",
-        f"A denoising diffusion model with {card.weights} weights after {card.step:,} steps, written by ddpm-lab "
+        f"A denoising diffusion model with {card.weights} weights{_trained(card)}, written by ddpm-lab "
         f"{importlib.metadata.version('ddpm-lab')}.",
         *(["![samples](samples.png)"] if card.picture is not None else []),
         "## Use",
-        USE[card.to].format(T=card.T),
+        USE[card.to].format(**card.use),
         *(["\n".join(f"- {note}" for note in card.notes)] if card.notes else []),
         *(["## Measured", _table(card.numbers)] if card.numbers else []),
         "## Origin",
@@ -81,13 +81,18 @@ def text(card: Card) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _trained(card: Card) -> str:
+    """An import whose file names no step has step 0."""
+    by = " that other code trained" if "imported" in card.config else ""
+    return by + (f" after {card.step:,} steps" if card.step or not by else "")
+
+
 def _origin(card: Card) -> str:
     lines = [f"sha256 of the checkpoint: `{card.checkpoint_sha256}`"]
     if (imported := card.config.get("imported")) is not None:
         lines += [f"imported from `{imported['from']}`, layout {imported['layout']}, {imported['weights']} weights"]
         lines += [f"sha256 of `{name}` there: `{value}`" for name, value in imported["sha256"].items()]
-        assumed = imported["assumed"]
-        lines += [f"assumed: {said}" for said in (assumed.values() if isinstance(assumed, dict) else assumed)]
+        lines += [f"assumed: {said}" for said in imported["assumed"]]
     elif card.command is not None:
         lines.append(f"trained by `{card.command}`")
     return "\n".join(f"- {line}" for line in lines)

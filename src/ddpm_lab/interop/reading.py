@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import pickletools
+import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -16,6 +18,15 @@ MOST_JSON = 2**24
 """Bytes: a hundred times what an index of weights has."""
 POINTER = b"version https://git-lfs"
 UNREADABLE = "not a readable checkpoint (damaged, cut short, or another file)"
+
+BUILT = re.compile(
+    r"collections (OrderedDict|Counter)|(builtins|__builtin__) set|torch (Size|[a-z]\w*)|torch(\.cuda)? \w+Storage|"
+    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter|meta_tensor_no_storage)|torch\.nn\.parameter Parameter"
+)
+"""What a pickle may build. torch allows more, of which some, as bytearray and _codecs.encode, fill the memory by one number."""
+ZIP = b"PK\x03\x04"
+OLD = 5
+"""Pickles at the start of a file of torch.save before archives: a number, a version, the system, the content, names."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -45,22 +56,44 @@ def read_tensors(path: Path) -> Any:
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: not readable as safetensors (damaged, cut short, or another file)") from error
     try:
-        if zipfile.is_zipfile(path):  # torch writes archives without compression
-            with zipfile.ZipFile(path) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise UserError(f"{path}: a compressed archive, which torch.save writes none of; allowed is a checkpoint")
+        with path.open("rb") as file:
+            _check_pickles(file, path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):  # the name of what would be called
-            raise UserError(f"{path}: {UNREADABLE}") from error
-        raise UserError(
-            f"{path}: holds more than tensors and plain containers, and to read it would run code from it; where you trust "
-            "it, save the network's state dict alone by torch.save, and give that"
-        ) from error
+        if "GLOBAL" in str(error):  # the name of what would be called
+            raise _more(path, str(error).partition("GLOBAL ")[2].partition(" ")[0]) from error
+        raise UserError(f"{path}: {UNREADABLE}") from error
     except Exception as error:  # torch raises a dozen kinds
         raise UserError(f"{path}: {UNREADABLE}") from error
+
+
+def _check_pickles(file: BinaryIO, path: Path) -> None:
+    """Raises UserError for a compressed archive, or what builds more than tensors and plain containers; ValueError for what
+    torch.save does not write."""
+    if file.read(len(ZIP)) == ZIP:  # as torch tells them apart
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):  # torch compresses none
+                raise UserError(f"{path}: a compressed archive, which torch.save writes none of; allowed is a checkpoint")
+            built = [name for e in archive.infolist() if e.filename.endswith(".pkl") for name in _built(archive.read(e))]
+    else:
+        file.seek(0)
+        built = [name for _ in range(OLD) for name in _built(file)]
+    if other := next((name for name in built if not BUILT.fullmatch(name)), None):
+        raise _more(path, other.replace(" ", "."))
+
+
+def _built(content: bytes | BinaryIO) -> list[str]:
+    """The module and the name of what a pickle asks for; torch reads no other opcode that asks."""
+    return [str(value) for opcode, value, _ in pickletools.genops(content) if opcode.name == "GLOBAL"]
+
+
+def _more(path: Path, name: str) -> UserError:
+    return UserError(
+        f"{path}: holds {brief(name)}; allowed are tensors and plain containers, as more could run code or fill the memory; "
+        "where you trust it, save the network's state dict alone by torch.save, and give that"
+    )
 
 
 def check_tensor(key: str, value: object, path: Path) -> None:

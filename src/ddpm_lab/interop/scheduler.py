@@ -8,6 +8,8 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.interop.diffusers import PREDICTIONS, SCHEDULES, VARIANCES
 
 THEIRS = {option: name for name, option in SCHEDULES.items()}
+SPACINGS = ("trailing", "leading", "linspace")
+"""Those of timestep_spacing, which mean the same where T is a multiple of the steps; linspace always does."""
 LARGE = 1e6
 """No x̂_0 is cut there: the s of dynamic thresholding has no upper limit here."""
 
@@ -30,8 +32,11 @@ def formula(option: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def scheduler(schedule: dict[str, Any], T: int, prediction: str, variance: str, clip: bool | float) -> dict[str, Any]:
-    """`schedule`: a `formula`, or trained_betas, the table. `clip`: as `core.types.Clip`. Raises UserError."""
+def scheduler(
+    schedule: dict[str, Any], T: int, prediction: str, variance: str, clip: bool | float, spacing: str
+) -> dict[str, Any]:
+    """`schedule`: a `formula`, or trained_betas, the table. `clip`: as `core.types.Clip`. `spacing`: as the sampler's;
+    trailing is written for those that diffusers has not. Raises UserError."""
     threshold = {} if isinstance(clip, bool) else {"dynamic_thresholding_ratio": clip, "sample_max_value": LARGE}
     return {
         "_class_name": "DDPMScheduler",
@@ -40,7 +45,7 @@ def scheduler(schedule: dict[str, Any], T: int, prediction: str, variance: str, 
         "num_train_timesteps": T,
         "prediction_type": _theirs("prediction", prediction, PREDICTIONS),
         "thresholding": bool(threshold),
-        "timestep_spacing": "trailing",
+        "timestep_spacing": spacing if spacing in SPACINGS else "trailing",
         "variance_type": _theirs("variance", variance, VARIANCES),
         **threshold,
     }

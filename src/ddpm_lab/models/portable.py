@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def read_portable(path: Path) -> dict[str, Any]:
         raise ValueError(f"no {KEY} in its header")
     if held.pop("sha256", None) != state_sha256(state, _text(held)):
         raise ValueError("not what was written")
-    weights = held.pop("weights")
+    weights = held.pop("weights", None)
+    if not isinstance(weights, str) or not re.fullmatch("raw|given|ema/.+", weights):
+        raise ValueError(f"weights={weights}: allowed is raw, given, ema/...")
     if weights in ("raw", "given"):
         return {**held, "state_dict": {f"net.{name}": value for name, value in state.items()}}
     return {**held, "state_dict": {}, weights: state}
