@@ -144,8 +144,9 @@ def _write(done: "Imported", folder: Path) -> None:
 
 
 def _assumptions(done: "Imported") -> list[str]:
-    """Each with what to type instead."""
-    return [f"assumed: {line}; else type {key}=…" for key, line in done.assumed.items()]
+    """The words that have one reason together, as they can be typed with other values."""
+    reasons = dict.fromkeys(done.assumed.values())
+    return [f"assumed: {' '.join(word for word, why in done.assumed.items() if why == reason)}, {reason}" for reason in reasons]
 
 
 if __name__ == "__main__":
