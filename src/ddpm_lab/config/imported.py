@@ -45,10 +45,6 @@ class Imported(NamedTuple):
     """What was not: words that could be typed, each with the reason for it."""
 
 
-NOT_OF_IMPORTS = ("base", "head", "launcher", "resume", "sweep")
-"""Groups and keys of train.py that an import cannot have."""
-
-
 class Guess(NamedTuple):
     """What a name tells."""
 
@@ -60,8 +56,6 @@ class Guess(NamedTuple):
 def imported(source: Source, origin: str, asked: Asked, typed: Sequence[str], dirs: Sequence[Path]) -> Imported:
     """The configuration and the checkpoint of a run with the network of `source`. `origin`: what was typed after from=.
     `typed`: further words of train.py, which win over what the file says. Raises UserError."""
-    if wrong := next((word for word in typed if word.partition("=")[0].partition(".")[0] in NOT_OF_IMPORTS), None):
-        raise UserError(f"{wrong}: nothing is trained here; give it to train.py, with base= of what was imported")
     kind = source.taken(asked.weights)
     layout = ordered(recognised(source, kind, asked.layout), asked.qkv)
     pairs = [word.partition("=") for word in typed]
