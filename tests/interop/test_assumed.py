@@ -13,7 +13,9 @@ from imports import DIGITS, SCHEDULER, convert, folder_of, network, refused, wei
 
 from ddpm_lab.compare.choices import flat_config
 from ddpm_lab.files import read_yaml
-from ddpm_lab.interop.diffusers import CLASSES, OF_DDPM
+from ddpm_lab.interop.diffusers import CLASSES, OF_DDPM, scheduled
+from ddpm_lab.interop.layout import Found
+from ddpm_lab.interop.source import read
 
 OPENAI = (*DIGITS, "layout=guided_diffusion", "net.groups=8", "net.heads=2")
 
@@ -94,12 +96,11 @@ def test_a_part_of_a_word_or_a_folder_further_up_tells_nothing(name, tmp_path):
     "name", ["ema_x.pt", "x-ema.pt", "x_ema_0.9999.pt", "EMA.pt", "cinema.pt", "x_schema.pt", "emanuel.pt"]
 )
 def test_ema_is_a_word_of_the_name(name, tmp_path):
-    torch.save(weights("ddim", network(8, None)), tmp_path / name)
-    kind = config_of(tmp_path, f"from={name}", *DIGITS, "net.groups=8")["imported"]["weights"]
-    assert kind == ("ema" if re.search("^ema[^n]|[_-]ema", name.lower()) else "given")
+    torch.save({"x": torch.zeros(1)}, tmp_path / name)
+    assert read(tmp_path / name).taken(None) == ("ema" if re.search("^ema[^n]|[_-]ema", name.lower()) else "given")
 
 
-def scheduled(place: Path, without: str = "", **settings: Any) -> Path:
+def with_scheduler(place: Path, without: str = "", **settings: Any) -> Path:
     folder_of(place)
     content = {key: value for key, value in {**SCHEDULER, **settings}.items() if key != without}
     (place / "scheduler_config.json").write_text(json.dumps(content))
@@ -108,7 +109,7 @@ def scheduled(place: Path, without: str = "", **settings: Any) -> Path:
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of numpy, in diffusers
 @pytest.mark.parametrize("name", CLASSES)
-def test_schedulers_that_come_in_have_the_betas_and_defaults_of_diffusers(name, tmp_path):
+def test_schedulers_that_come_in_have_the_betas_and_defaults_of_diffusers(name):
     kind = getattr(diffusers, name)
     theirs = {key: parameter.default for key, parameter in inspect.signature(kind.__init__).parameters.items()}
     ours = {**OF_DDPM, **CLASSES[name]}
@@ -116,10 +117,11 @@ def test_schedulers_that_come_in_have_the_betas_and_defaults_of_diffusers(name, 
     assert ours["clip_sample"] == theirs.get("clip_sample", False)
     schedule = {key: ours[key] for key in ("beta_schedule", "beta_start", "beta_end")}
     assert torch.equal(kind().betas, diffusers.DDPMScheduler(**schedule).betas)
-    config = config_of(tmp_path, f"from={scheduled(tmp_path / 'a', _class_name=name)}", "data=digits")
-    assert config["schedule"].items() >= {"beta_start": ours["beta_start"], "beta_end": ours["beta_end"], "T": 20}.items()
-    assert config["sampler"]["clip"] is (None if ours["clip_sample"] else False)
-    assert "schedule.beta_end" not in assumed(config)
+    scheduled(found := Found({}, 3, 3), {"_class_name": name}, "x")
+    read_back = {"schedule.beta_start": ours["beta_start"], "schedule.beta_end": ours["beta_end"], "schedule.T": 1000}
+    assert found.words.items() >= read_back.items()
+    assert found.words.get("sampler.clip", True) is ours["clip_sample"]
+    assert found.assumed.keys() == {"variance"}
 
 
 WRONG = {
@@ -137,13 +139,13 @@ WRONG = {
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
 def test_a_scheduler_that_means_something_else_is_refused(key, value, tmp_path):
-    told = refused(f"from={scheduled(tmp_path / 'a', **{key: value})}", "data=digits", cwd=tmp_path)
+    told = refused(f"from={with_scheduler(tmp_path / 'a', **{key: value})}", "data=digits", cwd=tmp_path)
     assert key in told
     assert "scheduler_config.json" in told
 
 
 def test_without_a_class_what_is_missing_is_assumed(tmp_path):
-    config = config_of(tmp_path, f"from={scheduled(tmp_path / 'a', without='num_train_timesteps')}", "data=digits")
+    config = config_of(tmp_path, f"from={with_scheduler(tmp_path / 'a', without='num_train_timesteps')}", "data=digits")
     assert assumed(config).items() >= {"schedule": "linear", "schedule.T": "1000", "prediction": "eps"}.items()
     assert "variance" not in assumed(config)
 
