@@ -79,7 +79,8 @@ OTHERS = [
     "ddpm-celebahq-256.pt",
     "celeba_hq.pt",
     "celeba-hq/x.pt",
-    "mycifar10s.pt",
+    "mycifar10.pt",
+    "cifar10s.pt",
     "cifar10/models/church.pt",
 ]
 
