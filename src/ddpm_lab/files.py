@@ -185,6 +185,12 @@ def made(path: Path, key: str) -> Path:
     raise AssertionError
 
 
+def check_free(path: Path, key: str) -> None:
+    """Raises UserError, which begins with the key by which the place was chosen, where something is there already."""
+    if os.path.lexists(path):
+        raise UserError(f"{key}={path}: exists, and nothing is overwritten: choose another folder")
+
+
 @contextmanager
 def new_whole(path: Path, key: str) -> Iterator[Path]:
     """Yields an empty folder beside `path` to write to. When the block ends, its files are synced and it is renamed to `path`.
@@ -192,8 +198,7 @@ def new_whole(path: Path, key: str) -> Iterator[Path]:
     key by which the place was chosen, where something is there already or nothing can be written."""
     work_begins()
     with unwritable(path, key):
-        if path.is_symlink() or path.exists():
-            raise UserError(f"{key}={path}: exists, and nothing is overwritten: choose another folder")
+        check_free(path, key)
         made = [folder for folder in path.parents if not folder.exists()]
         partial = path.with_name(f".{path.name}.tmp.{os.getpid()}")
         try:

@@ -225,8 +225,8 @@ def test_weights_in_several_files_are_put_together(tmp_path):
     assert convert(f"from={place}", "data=digits", cwd=tmp_path).code == 0
     run = ddpm_lab.load(tmp_path / "outputs" / "imported" / "theirs")
     assert all(torch.equal(value, network().state_dict()[key]) for key, value in run.net.state_dict().items())
-    parts = sorted(place.glob("*.safetensors"))
-    assert run.config["imported"]["sha256"] == {part.name: sha256(part) for part in parts}
+    files = [*sorted(place.glob("*.safetensors")), place / "config.json", place / "scheduler_config.json"]
+    assert run.config["imported"]["sha256"] == {file.name: sha256(file) for file in files}
 
 
 @pytest.mark.parametrize("kind", ["missing", "above", "absolute", "a link out", "no map"])

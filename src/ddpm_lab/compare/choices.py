@@ -123,7 +123,8 @@ def flat_config(config: Mapping[str, Any]) -> Flat:
         sums = imported.get("sha256")
         first = next(iter(sums.values()), "") if isinstance(sums, Mapping) else ""
         config = {**config, **{group: MISSING for group in UNKNOWN if group in config}}
-        config["imported"] = f"{imported.get('layout')}, {str(first)[:6]}"
+        order = f", qkv={imported['qkv']}" if "qkv" in imported else ""
+        config["imported"] = f"{imported.get('layout')}, {str(first)[:6]}, {imported.get('weights')}{order}"
     return dict(_flattened({**EARLIER, **config}))
 
 

@@ -71,6 +71,11 @@ def _parse(word: str) -> Override:
         raise UserError(_unreadable(word)) from error
 
 
+def lists_values(word: str) -> bool:
+    """Whether it asks for several runs, as seed=1,2. Raises UserError for what is not readable."""
+    return _parse(word).is_sweep_override()
+
+
 def _unreadable(word: str) -> str:
     key, _, value = word.partition("=")
     text = f"{word}: not readable as key=value"

@@ -1,6 +1,8 @@
 """`convert.py from=PATH`: other people's checkpoint as an ordinary run folder."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,19 +12,19 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ddpm_lab.config.build import drop_unused
-from ddpm_lab.config.combinations import known_side, option_of
+from ddpm_lab.config.combinations import check_combination, known_side, option_of, resolve_auto
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import plain
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
-from ddpm_lab.interop.layout import Found, Layout, read_weights
-from ddpm_lab.interop.recognise import by_blocks, current_weights, kind_of, looked_at, recognised
+from ddpm_lab.interop.layout import BY_LENGTH, Found, Layout, read_weights
+from ddpm_lab.interop.recognise import LAYOUTS, current_weights, looked_at, ordered, recognised
 from ddpm_lab.interop.source import Source
 from ddpm_lab.nets.unet import UNet
 
-SIZES = {"cifar10": 32, "cifar": 32, "celeba64": 64, "celeba": 64, "imagenet64": 64}
-"""Of images, by what a file or its folder is named after."""
+NAMED = (("cifar[-_]?10", "cifar10", 32), ("celeba(?:64)?(?![-_]?hq)", "celeba", 64), ("imagenet[-_]?64", None, 64))
+"""Words in the name of a file or its folder, with the data they tell and the side of images."""
 
 
 class Asked(NamedTuple):
@@ -40,34 +42,36 @@ class Imported(NamedTuple):
     facts: list[str]
     """What was found, in lines."""
     assumed: dict[str, str]
-    """What was not, in words, by the key that says otherwise."""
+    """What was not: words that could be typed, each with the reason for it."""
 
 
-NOT_OF_IMPORTS = ("base", "head", "launcher", "resume", "sweep")
-"""Groups and keys of train.py that an import cannot have."""
+class Guess(NamedTuple):
+    """What a name tells."""
+
+    name: str = ""
+    data: str | None = None
+    size: int | None = None
 
 
 def imported(source: Source, origin: str, asked: Asked, typed: Sequence[str], dirs: Sequence[Path]) -> Imported:
     """The configuration and the checkpoint of a run with the network of `source`. `origin`: what was typed after from=.
     `typed`: further words of train.py, which win over what the file says. Raises UserError."""
-    if wrong := next((word for word in typed if word.partition("=")[0].partition(".")[0] in NOT_OF_IMPORTS), None):
-        raise UserError(f"{wrong}: nothing is trained here; give it to train.py, with base= of what was imported")
-    kind = kind_of(source, asked.weights)
-    source.weights = {kind: source.weights[kind]}
-    layout = recognised(source, kind, asked.layout)
-    layout = by_blocks(layout) if asked.qkv == "blocks" else layout
-    values = {key: value for key, _, value in (word.partition("=") for word in typed)}
+    kind = source.taken(asked.weights)
+    layout = ordered(recognised(source, kind, asked.layout), asked.qkv)
+    pairs = [word.partition("=") for word in typed]
+    values = {key.lstrip("+"): value for key, _, value in pairs}
     found = looked_at(layout, source, kind, _of_net(values))
-    found.assumed = [line for line in found.assumed if _key(line) not in values]
-    size = _size(found, asked, source)
-    words = _words(found, size, values, source)
-    (arm,) = preflight([*words, *(word for word in typed if not word.startswith("net."))], dirs)
-    config = arm.config
+    guess = _guessed(origin, source)
+    size = _size(found, asked, guess, source)
+    words = _words(found, size, values, guess)
+    rest = [word for word, (key, _, _) in zip(typed, pairs, strict=True) if not key.lstrip("+").startswith("net.")]
+    (arm,) = preflight([*(f"{key}={shown(value)}" for key, value in words.items()), *rest], dirs, partial(_can_be, size=size))
+    config, assumed = arm.config, _assumed(found, layout, words, values, asked, guess)
     OmegaConf.set_struct(config, False)
     for key in ("sweep", "launcher", "base"):
         config.pop(key)
     drop_unused(config)
-    config.imported = _provenance(source, origin, layout, kind, found)
+    config.imported = _provenance(source, origin, layout, kind, assumed)
     state = _state(layout, found, size, source, kind, config)
     shape = (found.channels, size, size)
     checkpoint = {
@@ -77,7 +81,15 @@ def imported(source: Source, origin: str, asked: Asked, typed: Sequence[str], di
         "global_step": source.step,
     }
     facts = [*_facts(layout, found, size, source, kind, [state, source.weights[kind]]), *_described(plain(config), size, dirs)]
-    return Imported(config, checkpoint | _placed(kind, state), facts, {_key(line): line for line in found.assumed})
+    return Imported(config, checkpoint | _placed(kind, state), [*facts, *found.notes], assumed)
+
+
+def _can_be(config: DictConfig, dirs: Sequence[Path], sweep: bool, size: int) -> str | None:
+    """As of training, but that data of images of another size are allowed: the network is that of the file."""
+    auto = resolve_auto(config, dirs)
+    if known_side(plain(config), instantiate(plain(config), "data")) in (None, size):
+        check_combination(config, dirs)
+    return auto
 
 
 def _described(config: dict[str, Any], size: int, dirs: Sequence[Path]) -> list[str]:
@@ -87,10 +99,6 @@ def _described(config: dict[str, Any], size: int, dirs: Sequence[Path]) -> list[
     other = f"images of data={names['data']} are {side}×{side}: sample.py takes this network, and evaluate.py does not"
     words = [f"{group}={name}" for group, name in names.items()]
     return [" ".join([*words, f"schedule.T={config['schedule']['T']}"]), *([other] if side not in (None, size) else [])]
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0]
 
 
 def _of_net(values: Mapping[str, str]) -> dict[str, Any]:
@@ -118,37 +126,63 @@ def _facts(
     ]
 
 
-def _size(found: Found, asked: Asked, source: Source) -> int:
+def _guessed(origin: str, source: Source) -> Guess:
+    """By whole words of the name of a repository, or of the file and then its folder."""
+    names = [origin.removeprefix("hf:").partition("@")[0]] if origin.startswith("hf:") else source.names()
+    for name in names:
+        for word, data, size in NAMED:
+            if re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", name.lower()):
+                return Guess(name, data, size)
+    return Guess()
+
+
+def _size(found: Found, asked: Asked, guess: Guess, source: Source) -> int:
     if found.size is not None and asked.size not in (None, found.size):
         raise UserError(f"size={asked.size}: {source.path} says {found.size}")
-    size = asked.size or found.size or next((n for word, n in SIZES.items() if word in str(source.path).lower()), None)
+    size = asked.size or found.size or guess.size
     if size is None:
         raise UserError("size is needed: the side of the images, which the file does not say; type size=32, or what it is")
     return size
 
 
-def _words(found: Found, size: int, values: dict[str, str], source: Source) -> list[str]:
-    """What the file says, as words of train.py, but for what was typed. Raises UserError for what it does not say."""
-    name = str(source.path).lower()
+def _words(found: Found, size: int, values: Mapping[str, str], guess: Guess) -> dict[str, Any]:
+    """What the file says and what is assumed, by key of train.py, but for what was typed. Raises UserError for what it does not
+    say."""
     groups = {key for key in values if "." not in key}  # of another option the file's values are none, but for its length
-    words = [word for word in found.words if word.startswith("schedule.T=") or word.partition(".")[0] not in groups]
-    words = ["experiment=none", "net=unet", *words]
+    words = {"experiment": "none", "net": "unet"}
+    words |= {k: value for k, value in found.words.items() if k == "schedule.T" or k.partition(".")[0] not in groups}
     if "data" not in values:
-        data = next((data for data in ("cifar10", "celeba") if data in name), None)
-        if data is None:
+        if guess.data is None:
             raise UserError(
                 "data is needed: on what the network was trained, which the file does not say; type data=cifar10, or what it is"
             )
-        words += [f"data={data}", *([f"data.size={size}"] if data == "celeba" else [])]
-    if needed := next((group for group in found.asked if not any(key in values for key in group.split(" or "))), None):
-        raise UserError(f"{needed} is needed, which the file does not say; type {found.asked[needed]}, or what it is")
-    if found.net.get("time_scale") == "1000/T":
-        T = values.get("schedule.T") or next((w.partition("=")[2] for w in found.words if w.startswith("schedule.T=")), "1000")
-        found.net["time_scale"] = 1000 / int(T) if T.isdecimal() and int(T) else 1.0  # what else it is, is refused below
+        words |= {"data": guess.data} | ({"data.size": size} if guess.data == "celeba" else {})
+    if needed := next((keys for keys in found.asked if not values.keys() & set(keys)), None):
+        raise UserError(
+            f"{' or '.join(needed)} is needed, which the file does not say; type {found.asked[needed]}, or what it is"
+        )
     net = dict(found.net)
+    if net.get("time_scale") == BY_LENGTH:
+        T = str(values.get("schedule.T", words.get("schedule.T", 1000)))
+        net["time_scale"] = 1000 / int(T) if T.isdecimal() and int(T) else 1.0  # what else it is, is refused below
     if "net.attention" not in values:
         net["attention"] = [size // 2**i for i in net["attention"]]
-    return [word for word in words if word.partition("=")[0] not in values] + [f"net.{k}={shown(v)}" for k, v in net.items()]
+    words = {key: value for key, value in words.items() if key not in values}
+    return words | {f"net.{key}": value for key, value in net.items()}
+
+
+def _assumed(
+    found: Found, layout: Layout, words: Mapping[str, Any], values: Mapping[str, str], asked: Asked, guess: Guess
+) -> dict[str, str]:
+    """The word of each key that was neither said nor typed, and why it is taken."""
+    reasons, by_name = dict(found.assumed), f"by the name {guess.name}"
+    if found.size is None and asked.size is None:
+        reasons["size"] = by_name
+    if layout.by_head and asked.qkv is None:
+        reasons["qkv"] = "the default of OpenAI's codes: queries, keys and values lie together for each head"
+    taken = {**words, "size": guess.size, "qkv": "heads"}
+    reasons["data"] = by_name
+    return {f"{key}={shown(taken[key])}": why for key, why in reasons.items() if key in taken and key not in values}
 
 
 def _state(layout: Layout, found: Found, size: int, source: Source, kind: str, config: DictConfig) -> dict[str, Tensor]:
@@ -171,13 +205,15 @@ def _placed(kind: str, state: dict[str, Tensor]) -> dict[str, Any]:
     return {"state_dict": {f"net.{name}": value for name, value in state.items()}}
 
 
-def _provenance(source: Source, origin: str, layout: Layout, kind: str, found: Found) -> dict[str, Any]:
+def _provenance(source: Source, origin: str, layout: Layout, kind: str, assumed: Mapping[str, str]) -> dict[str, Any]:
+    order = {"qkv": "heads" if layout.by_head else "blocks"} if LAYOUTS[layout.name].by_head else {}
     return {
         "from": origin,
         "layout": layout.name,
         "weights": kind,
+        **order,
         "sha256": dict(source.files),
-        "assumed": list(found.assumed),
+        "assumed": [f"{word}, {reason}" for word, reason in assumed.items()],
     }
 
 

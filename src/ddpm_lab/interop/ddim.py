@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
-from ddpm_lab.interop.measured import Scanned, measured
+from ddpm_lab.interop.measured import Scanned, measured, of_ho
 from ddpm_lab.nets.unet import Level
 
 
@@ -51,10 +51,6 @@ class DDIMLayout(Layout):
         found = measured(self, weights, levels, "down.0.block.0", str(source.path))
         if any(key.endswith("conv_shortcut.weight") for key in weights):
             raise UserError(f"{source.path}: conv_shortcut: shortcuts of 3×3 (model.conv_shortcut) are of no UNet here")
-        found.net |= {"time_offset": -1.0, "groups": 32}
-        found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
-        found.assumed += [
-            "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as all configurations of this code have it",
-            "variance=beta, as Ho et al. trained and sampled; in this code it is its sampler's choice",
-        ]
-        return found
+        return of_ho(
+            found, "as all configurations of this code have it", "as Ho et al. trained and sampled; it is a sampler's choice"
+        )

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
-from ddpm_lab.interop.measured import Scanned, measured
+from ddpm_lab.interop.measured import Scanned, measured, of_ho
 from ddpm_lab.nets.unet import Level
 
 
@@ -44,14 +44,8 @@ class DDPMTorch(Layout):
         if not levels:
             raise UserError(f"{source.path}: downsamples.level_0.0.conv1.weight is missing")
         found = measured(self, weights, levels, _first(weights, 0) or "", str(source.path))
-        found.net |= {"time_offset": -1.0, "groups": 32}
-        found.words += ["schedule=linear", "schedule.T=1000", "prediction=eps", "variance=beta", "loss=simple"]
-        found.assumed += [
-            "schedule=linear, T = 1000 and β from 0.0001 to 0.02, as its CIFAR-10 and CelebA configurations have it",
-            "prediction=eps, as all networks of this code have it",
-            "variance=beta, as its CIFAR-10 and CelebA configurations have it",
-        ]
-        return found
+        reason = "as its CIFAR-10 and CelebA configurations have it"
+        return of_ho(found, reason, reason)
 
 
 def _within(place: str, level: Level) -> Block:

@@ -65,17 +65,53 @@ DOMAINS: dict[str, Any] = {
     "time_embedding_dim": Width | None,
 }
 """Of config.json; those that are not in `DEFAULTS` are needed, as files have them."""
+Spacing = Literal["leading", "linspace", "trailing"]
 OF_SCHEDULER: dict[str, Any] = {
+    "_class_name": str,
     "num_train_timesteps": Size,
     "beta_start": ClosedUnit,
     "beta_end": ClosedUnit,
+    "clip_sample": bool,
+    "clip_sample_range": PositiveFloat,
     "dynamic_thresholding_ratio": ClosedUnit,
+    "rescale_betas_zero_snr": bool,
+    "sample_max_value": PositiveFloat,
+    "thresholding": bool,
+    "timestep_spacing": Spacing,
+    "use_flow_sigmas": Literal[False, None],
 }
-"""Of scheduler_config.json: the numbers."""
-BETAS = {"schedule": "linear", "start": 1e-4, "end": 0.02}
-"""Of schedulers, where scheduler_config.json lacks a key, as "beta_start"."""
+"""Of scheduler_config.json; texts that stand for an option are looked up."""
+OF_DDPM: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "prediction_type": "epsilon",
+    "variance_type": "fixed_small",
+    "timestep_spacing": "leading",
+    "clip_sample": True,
+}
+"""Of DDPMScheduler, where scheduler_config.json lacks a key."""
+UNLIMITED = {"clip_sample": False}
+MULTISTEP = {**UNLIMITED, "timestep_spacing": "linspace"}
+CLASSES: dict[str, dict[str, Any]] = {
+    **{f"{name}Scheduler": {} for name in ("DDPM", "DDPMParallel", "DDIM", "DDIMParallel")},
+    "PNDMScheduler": UNLIMITED,
+    **{f"{name}MultistepScheduler": MULTISTEP for name in ("DEIS", "DPMSolver", "UniPC")},
+    **{f"{name}DiscreteScheduler": MULTISTEP for name in ("Euler", "EulerAncestral", "LMS")},
+    "HeunDiscreteScheduler": {**MULTISTEP, "beta_start": 0.00085, "beta_end": 0.012},
+}
+"""Schedulers whose β and predictions mean what those of DDPMScheduler do, with what they have by default in place of its."""
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid_beta"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+OPTIONS = {
+    "num_train_timesteps": "schedule.T",
+    "beta_schedule": "schedule",
+    "beta_start": "schedule.beta_start",
+    "beta_end": "schedule.beta_end",
+    "prediction_type": "prediction",
+}
+"""Keys of scheduler_config.json, and ours that have their values."""
 VARIANCES = {
     "fixed_small": "beta_tilde",
     "fixed_small_log": "beta_tilde",
@@ -120,14 +156,14 @@ class Diffusers(Layout):
         return f"up_blocks.{len(levels) - 1 - i}.upsamplers.0.conv"
 
     def found(self, weights: Weights, source: Any) -> Found:
-        place, config = str(source.path), source.config
+        place, config = str(source.path), source.config()
         if config is None:
             raise UserError(
                 f"{place}: weights of diffusers without the config.json that says which network they are of: give its folder"
             )
         net = network(config, place)
         found = Found(net, config["in_channels"], config["out_channels"], config.get("sample_size"))
-        scheduled(found, source.scheduler, place)
+        scheduled(found, source.scheduler(), place)
         return found
 
 
@@ -182,60 +218,64 @@ def _settings(config: dict[str, Any], place: str) -> dict[str, Any]:
 
 def scheduled(found: Found, scheduler: dict[str, Any] | None, place: str) -> None:
     """Put what scheduler_config.json says beside it. Raises UserError for what no option here is."""
+    learned = found.outputs == 2 * found.channels
     if scheduler is None:
-        found.asked["schedule"] = "schedule=linear"
-        found.words += ["prediction=eps", "variance=beta", "loss=simple"]
-        found.assumed += [f"{word}, as there is no scheduler_config.json" for word in found.words[-3:-1]]
+        found.asked["schedule",] = "schedule=linear"
+        absent = "as there is no scheduler_config.json"
+        found.assume({"schedule.T": 1000, "prediction": "eps"}, absent)
+        found.assume({"variance": "learned_range" if learned else "beta", "loss": "hybrid" if learned else "simple"}, absent)
         return
-    _check(
-        {key: value for key, value in scheduler.items() if key in OF_SCHEDULER}, OF_SCHEDULER, f"{place}: scheduler_config.json"
-    )
-    found.words += _schedule(scheduler, place)
-    prediction = _one(PREDICTIONS, scheduler.get("prediction_type", "epsilon"), "prediction_type", place)
-    variance = _one(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type", place)
-    if (found.outputs == 2 * found.channels) != (variance == "learned_range"):
+    place = f"{place}: scheduler_config.json"
+    _check(scheduler, OF_SCHEDULER, place)
+    kind = scheduler.get("_class_name", "DDPMScheduler")
+    if kind not in CLASSES:
+        raise UserError(f"{place}: _class_name={brief(kind)}: allowed is {', '.join(CLASSES)}")
+    s = {**OF_DDPM, **CLASSES[kind], **scheduler}
+    variance = _one(VARIANCES, s["variance_type"] or OF_DDPM["variance_type"], "variance_type", place)
+    if learned != (variance == "learned_range"):
         raise UserError(
             f"{place}: variance_type={scheduler.get('variance_type')} does not go with out_channels={found.outputs} and "
             f"in_channels={found.channels}"
         )
-    found.words += [
-        f"prediction={prediction}",
-        f"variance={variance}",
-        f"loss={'hybrid' if variance == 'learned_range' else 'simple'}",
-    ]
-    if "variance_type" not in scheduler:
-        found.assumed.append(f"variance={variance}, the default of diffusers' DDPMScheduler, as the scheduler's file says none")
-    _limited(found, scheduler, place)
-    if (spacing := scheduler.get("timestep_spacing", "leading")) != "trailing":
-        found.assumed.append(f"sampler.spacing=trailing, where diffusers' pipeline would take timestep_spacing={spacing}")
+    found.words |= _schedule(s, place)
+    found.words["prediction"] = _one(PREDICTIONS, s["prediction_type"], "prediction_type", place)
+    found.words |= {"variance": variance, "loss": "hybrid" if learned else "simple"}
+    if scheduler.get("variance_type") is None:
+        found.assumed["variance"] = "the default of diffusers' DDPMScheduler, as the scheduler's file says none"
+    if "_class_name" not in scheduler:
+        absent = [word for key, word in OPTIONS.items() if key not in scheduler and word in found.words]
+        found.assumed |= dict.fromkeys(
+            absent, f"the default of {kind}, as scheduler_config.json says neither this nor its class"
+        )
+    _limited(found, s, place)
+    if (spacing := s["timestep_spacing"]) != "trailing":
+        found.notes.append(f"few steps are sampler.spacing=trailing, where diffusers would take timestep_spacing={spacing}")
 
 
-def _limited(found: Found, scheduler: dict[str, Any], place: str) -> None:
+def _limited(found: Found, s: dict[str, Any], place: str) -> None:
     """What limits x̂_0. The largest s of thresholding is 1 by default in diffusers, which is to clamp to [−1, 1]."""
-    largest = scheduler.get("sample_max_value", 1.0)
-    if scheduler.get("thresholding") and largest != 1:
-        found.words.append(f"sampler.clip={scheduler.get('dynamic_thresholding_ratio', 0.995)}")
-        found.assumed.append(f"{found.words[-1]} without a largest value, where diffusers has sample_max_value={largest}")
-    elif not scheduler.get("thresholding") and scheduler.get("clip_sample") is False:
-        found.words.append("sampler.clip=false")
-    elif not scheduler.get("thresholding") and (side := scheduler.get("clip_sample_range", 1)) != 1:
+    largest = s.get("sample_max_value", 1)
+    if s.get("thresholding") and largest != 1:
+        reason = f"without a largest value, where diffusers has sample_max_value={largest}"
+        found.assume({"sampler.clip": s.get("dynamic_thresholding_ratio", 0.995)}, reason)
+    elif not s.get("thresholding") and s["clip_sample"] is False:
+        found.words["sampler.clip"] = False
+    elif not s.get("thresholding") and (side := s.get("clip_sample_range", 1)) != 1:
         raise UserError(f"{place}: clip_sample_range={side}: x̂_0 is limited to 1 here")
 
 
-def _schedule(scheduler: dict[str, Any], place: str) -> list[str]:
+def _schedule(s: dict[str, Any], place: str) -> dict[str, object]:
     """Its words. Raises UserError for what no schedule here is."""
-    if scheduler.get("trained_betas") is not None:
+    if s.get("trained_betas") is not None:
         raise UserError(f"{place}: trained_betas: a table of β; the schedules here are formulas")
-    kind, start, end = (scheduler.get(f"beta_{key}", usual) for key, usual in BETAS.items())
-    words = [f"schedule={_one(SCHEDULES, kind, 'beta_schedule', place)}"]
-    words.append(f"schedule.T={scheduler.get('num_train_timesteps', 1000)}")
-    if scheduler.get("rescale_betas_zero_snr"):
+    kind = s["beta_schedule"]
+    words = {"schedule": _one(SCHEDULES, kind, "beta_schedule", place), "schedule.T": s["num_train_timesteps"]}
+    if s.get("rescale_betas_zero_snr"):
         if kind not in ("linear", "scaled_linear"):
             raise UserError(f"{place}: rescale_betas_zero_snr with beta_schedule={kind}: here it goes with linear")
-        words[0] = "schedule=zero_terminal_snr"
-        words.append(f"schedule.base={SCHEDULES[kind]}")
+        words |= {"schedule": "zero_terminal_snr", "schedule.base": SCHEDULES[kind]}
     if kind != "squaredcos_cap_v2":
-        words += [f"schedule.beta_start={start}", f"schedule.beta_end={end}"]
+        words |= {"schedule.beta_start": s["beta_start"], "schedule.beta_end": s["beta_end"]}
     return words
 
 

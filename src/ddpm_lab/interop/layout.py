@@ -13,6 +13,8 @@ from ddpm_lab.nets.blocks import Attention
 from ddpm_lab.nets.unet import Level, UNet
 
 Weights = Mapping[str, Tensor]
+BY_LENGTH = "1000/T"
+"""A value of net.time_scale that is computed where T is known."""
 
 
 @dataclass
@@ -25,12 +27,23 @@ class Found:
     outputs: int
     size: int | None = None
     """The side of images, where the file says it."""
-    words: list[str] = field(default_factory=list)
-    """Of the other groups, as they are typed: "schedule.T=4000"."""
-    assumed: list[str] = field(default_factory=list)
-    """What the file does not say: each begins with a word that could be typed, "schedule=linear, as …"."""
-    asked: dict[str, str] = field(default_factory=dict)
-    """What has to be typed, by group, with an example."""
+    words: dict[str, object] = field(default_factory=dict)
+    """Of the other groups: values by the key by which they are typed, as "schedule.T"."""
+    assumed: dict[str, str] = field(default_factory=dict)
+    """Keys of which the file does not say the value, as "schedule.T" or "net.heads", each with the reason for it."""
+    asked: dict[tuple[str, ...], str] = field(default_factory=dict)
+    """What has to be typed: keys, one of which is enough, with an example."""
+    notes: list[str] = field(default_factory=list)
+    """What else is said of it, in lines."""
+
+    def assume(self, values: Mapping[str, object], reason: str) -> None:
+        """Values by key which the file does not say. The reason follows "net.heads=4, "."""
+        self.assumed |= dict.fromkeys(values, reason)
+        for key, value in values.items():
+            if key.startswith("net."):
+                self.net[key.removeprefix("net.")] = value
+            else:
+                self.words[key] = value
 
 
 class Block(NamedTuple):

@@ -29,4 +29,15 @@ def measured(layout: Layout, weights: Weights, levels: Sequence[Scanned], first:
         "scale_shift": shift == 2 * levels[0].width,
         "time_width": None if time_width == 4 * channels else time_width,
     }
-    return Found(net, inputs, outputs)
+    found = Found(net, inputs, outputs)
+    found.assume({"net.dropout": 0.0}, "which the file does not say; it plays no part in samples and bounds")
+    return found
+
+
+def of_ho(found: Found, reason: str, of_variance: str) -> Found:
+    """With what two codes took over from Ho et al.'s."""
+    found.net |= {"time_offset": -1.0, "groups": 32}
+    found.assume({"schedule": "linear", "schedule.T": 1000, "schedule.beta_start": 1e-4, "schedule.beta_end": 0.02}, reason)
+    found.assume({"prediction": "eps", "loss": "simple"}, reason)
+    found.assume({"variance": "beta"}, of_variance)
+    return found

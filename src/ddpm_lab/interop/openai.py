@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ddpm_lab.errors import UserError
-from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
+from ddpm_lab.interop.layout import BY_LENGTH, Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured
 from ddpm_lab.nets.unet import Level
+
+DEFAULT = "the default of this code"
 
 
 class OpenAI(Layout):
@@ -54,6 +56,13 @@ class OpenAI(Layout):
             "groups": 32, "norm_eps": 1e-5, "down_padding": "around",
             "time_order": "cos_sin", "time_shift": 0.0, "time_offset": -1.0,
         }  # fmt: skip
+        found.assume({"prediction": "eps"}, DEFAULT)
+        if found.outputs == 2 * found.channels:
+            found.words["variance"] = "learned_range"
+            loss = "vlb" if "vlb" in source.path.name else "hybrid"
+            found.assume({"loss": loss}, "by the name of the file; it plays no part in samples and bounds")
+        else:
+            found.assume({"variance": "beta", "loss": "simple"}, f"{DEFAULT} (sigma_small=False, use_kl=False)")
         return found
 
 
@@ -91,28 +100,17 @@ class ImprovedDiffusion(OpenAI):
 
     def found(self, weights: Weights, source: Any) -> Found:
         found, name = super().found(weights, source), source.path.name
-        learned = found.outputs == 2 * found.channels
-        found.net["heads"] = 1 if name.startswith("lsun_uncond_") else 4
-        found.assumed.append(
-            f"net.heads={found.net['heads']}, as the README or the defaults of this code have it for a file of this name"
-        )
+        of_name = "as the README of this code has it for a file of this name"
+        of_lsun = name.startswith("lsun_uncond_")
+        found.assume({"net.heads": 1 if of_lsun else 4}, of_name if of_lsun else DEFAULT)
         if name.startswith(("cifar10_uncond_", "imagenet64_uncond_")):
-            found.words += ["schedule=cosine", "schedule.T=4000"]
-            found.assumed.append("schedule=cosine and T = 4000, as the README of this code has it for files of this name")
-        elif name.startswith("lsun_uncond_"):
-            found.words += ["schedule=linear", "schedule.T=1000"]
-            found.assumed.append("schedule=linear and T = 1000, as the README of this code has it for files of this name")
+            found.assume({"schedule": "cosine", "schedule.T": 4000}, of_name)
+        elif of_lsun:
+            found.assume({"schedule": "linear", "schedule.T": 1000}, of_name)
         else:
-            found.asked["schedule"] = "schedule=cosine schedule.T=4000"
-        kind = "vlb" if "vlb" in name else "hybrid"
-        found.words += [
-            "prediction=eps",
-            *([f"loss={kind}", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
-        ]
-        found.assumed.append(
-            "net.time_scale=1000/T, as rescale_timesteps=True is the default of this code: the network sees (t − 1)·1000/T"
-        )
-        found.net["time_scale"] = "1000/T"
+            found.asked["schedule",] = "schedule=cosine schedule.T=4000"
+            found.assume({"schedule.T": 1000}, DEFAULT)
+        found.assume({"net.time_scale": BY_LENGTH}, f"which is {BY_LENGTH}, as rescale_timesteps=True is {DEFAULT}")
         return found
 
 
@@ -125,12 +123,8 @@ class GuidedDiffusion(OpenAI):
 
     def found(self, weights: Weights, source: Any) -> Found:
         found = super().found(weights, source)
-        learned = found.outputs == 2 * found.channels
-        found.asked["schedule"] = "schedule=linear schedule.T=1000"
-        found.asked["net.heads or net.head_width"] = "net.heads=4, or net.head_width=64"
-        found.words += [
-            "prediction=eps",
-            *(["loss=hybrid", "variance=learned_range"] if learned else ["loss=simple", "variance=beta"]),
-        ]
-        found.assumed.append("net.time_scale=1, as rescale_timesteps=False is the default of this code; True is 1000/T")
+        found.asked["schedule",] = "schedule=linear schedule.T=1000"
+        found.asked["net.heads", "net.head_width"] = "net.heads=4, or net.head_width=64"
+        found.assume({"schedule.T": 1000}, DEFAULT)
+        found.assume({"net.time_scale": 1.0}, f"as rescale_timesteps=False is {DEFAULT}; True is net.time_scale={BY_LENGTH}")
         return found

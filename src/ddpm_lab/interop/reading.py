@@ -29,7 +29,7 @@ OLD = 5
 """Pickles at the start of a file of torch.save before archives: a number, a version, the system, the content, names."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def settings(path: Path) -> dict[str, Any]:
     """Raises UserError for what is no JSON object, or a larger one than any of settings."""
     try:
         if (size := path.stat().st_size) > MOST_JSON:
@@ -110,7 +110,7 @@ def check_tensor(key: str, value: object, path: Path) -> None:
 def parts_of(index: Path) -> list[Path]:
     """The files that an index of weights names. Raises UserError for one that is missing or lies elsewhere than the index: in
     its folder, or where links of both lead to, as in the cache of the Hugging Face hub."""
-    weight_map = read_json(index).get("weight_map")
+    weight_map = settings(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise UserError(f"{index}: an index of weights without its weight_map")
     return [_beside(index, name) for name in dict.fromkeys(weight_map.values())]

@@ -47,27 +47,17 @@ def recognised(source: Source, kind: str, name: str | None) -> Layout:
     return found
 
 
-def by_blocks(layout: Layout) -> Layout:
-    """The same with all queries before all keys (guided-diffusion's use_new_attention_order). Raises UserError where they have
-    one order alone."""
+def ordered(layout: Layout, qkv: str | None) -> Layout:
+    """With queries before keys in each head, or all queries before all keys (guided-diffusion's use_new_attention_order); None
+    is the layout's own. Raises UserError where they have one order alone."""
+    if qkv is None:
+        return layout
     if not layout.by_head:
         having = ", ".join(name for name, other in LAYOUTS.items() if other.by_head)
-        raise UserError(f"qkv=blocks: layout={layout.name} has one order; it is a choice of layout={having}")
+        raise UserError(f"qkv={qkv}: layout={layout.name} has one order; it is a choice of layout={having}")
     other = copy(layout)
-    other.by_head = False
+    other.by_head = qkv == "heads"
     return other
-
-
-def kind_of(source: Source, asked: str | None) -> str:
-    """Which weights are taken: averaged ones where there are any. Those of which the file does not say what they are, are
-    what they are asked for as. Raises UserError for those that the file has not."""
-    has = [kind for kind in ("ema", "raw", "given") if kind in source.weights]
-    if asked is None or asked in has:
-        return asked or has[0]
-    if "given" in has:
-        source.weights[asked] = source.weights.pop("given")
-        return asked
-    raise UserError(f"weights={asked}: {source.path} has {', '.join(has)}")
 
 
 def current_weights(layout: Layout, source: Source, kind: str) -> dict[str, Tensor]:
