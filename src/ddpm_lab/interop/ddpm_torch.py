@@ -44,8 +44,9 @@ class DDPMTorch(Layout):
         if not levels:
             raise UserError(f"{source.path}: downsamples.level_0.0.conv1.weight is missing")
         found = measured(self, weights, levels, _first(weights, 0) or "", str(source.path))
-        reason = "as its CIFAR-10 and CelebA configurations have it"
-        return of_ho(found, reason, reason)
+        of_faces = "celeba" in source.path.name.lower()
+        of_variance = f"as its configuration of {'CelebA' if of_faces else 'CIFAR-10'} has it"
+        return of_ho(found, "as its configurations have it", of_variance, "beta_tilde" if of_faces else "beta")
 
 
 def _within(place: str, level: Level) -> Block:

@@ -34,10 +34,10 @@ def measured(layout: Layout, weights: Weights, levels: Sequence[Scanned], first:
     return found
 
 
-def of_ho(found: Found, reason: str, of_variance: str) -> Found:
+def of_ho(found: Found, reason: str, of_variance: str, variance: str = "beta") -> Found:
     """With what two codes took over from Ho et al.'s."""
     found.net |= {"time_offset": -1.0, "groups": 32}
     found.assume({"schedule": "linear", "schedule.T": 1000, "schedule.beta_start": 1e-4, "schedule.beta_end": 0.02}, reason)
     found.assume({"prediction": "eps", "loss": "simple"}, reason)
-    found.assume({"variance": "beta"}, of_variance)
+    found.assume({"variance": variance}, of_variance)
     return found

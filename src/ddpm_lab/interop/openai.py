@@ -110,7 +110,10 @@ class ImprovedDiffusion(OpenAI):
         else:
             found.asked["schedule",] = "schedule=cosine schedule.T=4000"
             found.assume({"schedule.T": 1000}, DEFAULT)
-        found.assume({"net.time_scale": BY_LENGTH}, f"which is {BY_LENGTH}, as rescale_timesteps=True is {DEFAULT}")
+        if of_lsun:
+            found.assume({"net.time_scale": 1.0}, of_name)
+        else:
+            found.assume({"net.time_scale": BY_LENGTH}, f"which is {BY_LENGTH}, as rescale_timesteps=True is {DEFAULT}")
         return found
 
 
@@ -123,7 +126,7 @@ class GuidedDiffusion(OpenAI):
 
     def found(self, weights: Weights, source: Any) -> Found:
         found = super().found(weights, source)
-        found.asked["schedule",] = "schedule=linear schedule.T=1000"
+        found.asked["schedule",] = "schedule=linear schedule.rescale=true schedule.T=1000"
         found.asked["net.heads", "net.head_width"] = "net.heads=4, or net.head_width=64"
         found.assume({"schedule.T": 1000}, DEFAULT)
         found.assume({"net.time_scale": 1.0}, f"as rescale_timesteps=False is {DEFAULT}; True is net.time_scale={BY_LENGTH}")
