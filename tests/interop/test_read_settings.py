@@ -151,6 +151,15 @@ TIMES = {
 }
 
 
+@pytest.mark.parametrize("layout", ["improved_diffusion", "guided_diffusion"])
+def test_openais_linear_schedule_ends_at_the_same_noise_for_every_length(layout):
+    """`get_named_beta_schedule` of both codes multiplies β by 1000/T; their cosine has no such factor."""
+    words = ["net.heads=4", "schedule.T=4000"]
+    assert brought("cifar10.pt", layout, *words, "schedule=linear").config.schedule.rescale is True
+    assert brought("cifar10.pt", layout, *words, "schedule=linear", "schedule.rescale=false").config.schedule.rescale is False
+    assert "rescale" not in brought("cifar10.pt", layout, *words, "schedule=cosine").config.schedule
+
+
 @pytest.mark.parametrize("case", TIMES)
 def test_times_reach_the_network_on_the_scale_that_it_was_trained_on(case):
     """improved-diffusion trains by rescale_timesteps=True on (t − 1)·1000/T, but on LSUN; the others on t − 1."""

@@ -148,9 +148,12 @@ def _size(found: Found, asked: Asked, guess: Guess, source: Source) -> int:
 def _words(found: Found, size: int, values: Mapping[str, str], guess: Guess) -> dict[str, Any]:
     """What the file says and what is assumed, by key of train.py, but for what was typed. Raises UserError for what it does not
     say."""
-    groups = {key for key in values if "." not in key}  # of another option the file's values are none, but for its length
+    groups = {key for key in values if "." not in key}  # of another option the file's values are none, but for these
+    of_any = {"schedule.T"} | ({"schedule.rescale"} if values.get("schedule") == "linear" else set())
     words = {"experiment": "none", "net": "unet"}
-    words |= {k: value for k, value in found.words.items() if k == "schedule.T" or k.partition(".")[0] not in groups}
+    words |= {k: value for k, value in found.words.items() if k in of_any or k.partition(".")[0] not in groups}
+    if values.get("schedule", words.get("schedule")) != "linear":
+        words.pop("schedule.rescale", None)
     if "data" not in values:
         if guess.data is None:
             raise UserError(

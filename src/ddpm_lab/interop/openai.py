@@ -57,6 +57,7 @@ class OpenAI(Layout):
             "time_order": "cos_sin", "time_shift": 0.0, "time_offset": -1.0,
         }  # fmt: skip
         found.assume({"prediction": "eps"}, DEFAULT)
+        found.assume({"schedule.rescale": True}, "as the linear β of this code are multiplied by 1000/T")
         if found.outputs == 2 * found.channels:
             found.words["variance"] = "learned_range"
             loss = "vlb" if "vlb" in source.path.name else "hybrid"
@@ -126,7 +127,7 @@ class GuidedDiffusion(OpenAI):
 
     def found(self, weights: Weights, source: Any) -> Found:
         found = super().found(weights, source)
-        found.asked["schedule",] = "schedule=linear schedule.rescale=true schedule.T=1000"
+        found.asked["schedule",] = "schedule=linear schedule.T=1000"
         found.asked["net.heads", "net.head_width"] = "net.heads=4, or net.head_width=64"
         found.assume({"schedule.T": 1000}, DEFAULT)
         found.assume({"net.time_scale": 1.0}, f"as rescale_timesteps=False is {DEFAULT}; True is net.time_scale={BY_LENGTH}")
