@@ -1,11 +1,12 @@
 """github.com/ermongroup/ddim, whose CIFAR-10 and LSUN networks are Ho et al.'s, converted."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured, of_ho
+from ddpm_lab.interop.source import Source
 from ddpm_lab.nets.unet import Level
 
 
@@ -39,7 +40,7 @@ class DDIMLayout(Layout):
     def upsample(self, levels: Sequence[Level], i: int) -> str:
         return f"up.{i}.upsample.conv"
 
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         levels: list[Scanned] = []
         while (key := f"down.{len(levels)}.block.0.conv1.weight") in weights:
             i, blocks = len(levels), 0

@@ -1,11 +1,12 @@
 """github.com/tqch/ddpm-torch."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured, of_ho
+from ddpm_lab.interop.source import Source
 from ddpm_lab.nets.unet import Level
 
 
@@ -32,7 +33,7 @@ class DDPMTorch(Layout):
     def upsample(self, levels: Sequence[Level], i: int) -> str:
         return f"upsamples.level_{i}.{levels[i].blocks + 1}.1"
 
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         levels: list[Scanned] = []
         while (first := _first(weights, len(levels))) is not None:
             i, attends = len(levels), first.endswith(".0.0")

@@ -9,6 +9,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from ddpm_lab.domains import ClosedUnit, HalfOpenUnit, PositiveFloat, Size, accepts, allowed
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import Block, Ends, Found, Layout, Weights, multipliers_of
+from ddpm_lab.interop.source import Source
 from ddpm_lab.nets.unet import Level
 from ddpm_lab.plain import brief
 
@@ -155,7 +156,7 @@ class Diffusers(Layout):
     def upsample(self, levels: Sequence[Level], i: int) -> str:
         return f"up_blocks.{len(levels) - 1 - i}.upsamplers.0.conv"
 
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         place, config = str(source.path), source.config()
         if config is None:
             raise UserError(

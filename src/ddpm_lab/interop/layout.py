@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.errors import UserError
+from ddpm_lab.interop.source import Source
 from ddpm_lab.nets.blocks import Attention
 from ddpm_lab.nets.unet import Level, UNet
 
@@ -82,7 +83,7 @@ class Layout(ABC):
         """By the names of the weights."""
 
     @abstractmethod
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         """Raises UserError for what no UNet of ours can be, by its name."""
 
     @abstractmethod

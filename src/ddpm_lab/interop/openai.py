@@ -1,11 +1,12 @@
 """github.com/openai/improved-diffusion and guided-diffusion, whose files name the same layers."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import BY_LENGTH, Block, Ends, Found, Layout, Weights, shape_of
 from ddpm_lab.interop.measured import Scanned, measured
+from ddpm_lab.interop.source import Source
 from ddpm_lab.nets.unet import Level
 
 DEFAULT = "the default of this code"
@@ -40,7 +41,7 @@ class OpenAI(Layout):
         last = sum(level.blocks + 1 for level in levels[i:]) - 1
         return f"output_blocks.{last}.{2 if levels[i].attends else 1}.conv"
 
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         """Of what both codes have in common."""
         place = str(source.path)
         if "label_emb.weight" in weights:
@@ -99,7 +100,7 @@ def _scanned(weights: Weights, place: str) -> list[Scanned]:
 class ImprovedDiffusion(OpenAI):
     name = "improved_diffusion"
 
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         found, name = super().found(weights, source), source.path.name
         of_name = "as the README of this code has it for a file of this name"
         of_lsun = name.startswith("lsun_uncond_")
@@ -125,7 +126,7 @@ class GuidedDiffusion(OpenAI):
         """Only where it is asked for: its files name the same layers as those of improved-diffusion."""
         return False
 
-    def found(self, weights: Weights, source: Any) -> Found:
+    def found(self, weights: Weights, source: Source) -> Found:
         found = super().found(weights, source)
         found.asked["schedule",] = "schedule=linear schedule.T=1000"
         found.asked["net.heads", "net.head_width"] = "net.heads=4, or net.head_width=64"
