@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import ddpm_lab
 from ddpm_lab.cli.convert import main
 from ddpm_lab.cli.fit import write_config
-from ddpm_lab.config.build import build_model, drop_unused
+from ddpm_lab.config.build import build_model
 from ddpm_lab.config.nested import plain
+from ddpm_lab.config.unused import drop_unused
 from ddpm_lab.models.checkpoint import write_archive
 
 NET = ["experiment=smoke", "schedule.T=100", "net.channels=16", "net.groups=4", "net.multipliers=[1,2]", "net.blocks=1"]

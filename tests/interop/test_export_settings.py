@@ -9,7 +9,8 @@ from exporting import NET
 from helpers import composed
 
 from ddpm_lab.config import exported
-from ddpm_lab.config.build import build_model, drop_unused
+from ddpm_lab.config.build import build_model
+from ddpm_lab.config.unused import drop_unused
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_bytes, write_json
 from ddpm_lab.interop.card import numbers_of, picture_of

@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import save
 
 import ddpm_lab
-from ddpm_lab.config.build import drop_unused
 from ddpm_lab.config.nested import plain
 from ddpm_lab.config.resume import located
 from ddpm_lab.config.trained import training_command
+from ddpm_lab.config.unused import drop_unused
 from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import sha256, write_bytes, write_json

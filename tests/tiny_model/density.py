@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.grey import nearest_level, scale
 from ddpm_lab.domains import Given, checked
-from ddpm_lab.models.contract import Losses, Meter, Model, Part, Plain, State
+from ddpm_lab.models.contract import Losses, Model, Plain, State
+from ddpm_lab.models.meter import PerDatum
 
 
 class Logits(nn.Module):
@@ -60,8 +60,11 @@ class Categorical(Model):
         x = scale(level, self.levels).view(-1, *self.shape)
         yield State("x", x, x)
 
-    def bound_meter(self, stride: int = 1, seed: int = 0) -> "Exact":
-        return Exact(self)
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> PerDatum:
+        """No bound, and nothing random."""
+        return PerDatum(
+            "exact likelihood", lambda x0, index: {"bits": self.bits(x0)}, {"bits": "bits"}, how={"likelihood": "exact"}
+        )
 
     def card(self, x0: Tensor) -> list[str]:
         return [f"{self.bits(x0).mean():.3f} bits/dim before training"]
@@ -71,51 +74,3 @@ class Categorical(Model):
 
     def bound_record(self) -> dict[str, Plain]:
         return {"steps": 1}
-
-
-class Likelihood(NamedTuple):
-    total_bpd: float
-    total_se: float
-    n: int
-
-
-class Exact(Meter):
-    """No bound, and nothing random."""
-
-    label = "exact likelihood"
-
-    def __init__(self, model: Categorical) -> None:
-        self.model = model
-        self.index, self.bits = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64)
-
-    @torch.inference_mode()
-    def add(self, x0: Tensor, first: int) -> None:
-        self.index = torch.cat([self.index, torch.arange(first, first + len(x0))])
-        self.bits = torch.cat([self.bits, self.model.bits(x0).double().cpu()])
-
-    def state(self) -> dict[str, Tensor]:
-        return {"index": self.index, "bits": self.bits}
-
-    def merge(self, state: dict[str, Tensor]) -> None:
-        self.index, self.bits = (torch.cat([getattr(self, name), state[name]]) for name in ("index", "bits"))
-
-    def gather(self) -> None:
-        self.index, self.bits = (torch.cat(ranks.gather(x)) for x in (self.index, self.bits))
-
-    def result(self) -> Likelihood:
-        if len(self.bits) < 2:
-            raise ValueError("a standard error needs at least 2 data")
-        return Likelihood(float(self.bits.mean()), float(self.bits.std()) / math.sqrt(len(self.bits)), len(self.bits))
-
-    def parts(self) -> list[Part]:
-        return []
-
-    def record(self) -> dict[str, Plain]:
-        return {"stride": 1}
-
-    def arrays(self) -> dict[str, Any]:
-        result, order = self.result(), self.index.argsort()
-        terms = {"times": [1], "terms_bpd": [result.total_bpd], "terms_se": [result.total_se], "terms_n": [result.n]}
-        per_datum = {"index": self.index[order], "per_datum_bpd": self.bits[order]}
-        per_datum["per_datum_prior_bpd"] = torch.zeros_like(self.bits)
-        return terms | per_datum | {"prior_bpd": 0.0, "n": result.n, "stride": 1}

@@ -152,10 +152,13 @@ def test_what_is_typed_of_a_group_that_it_has_not_is_refused(word):
         preflight([*words, word])
 
 
-def test_steps_that_its_samples_have_not_are_refused_before_a_folder_is_made(tmp_path):
-    with pytest.raises(UserError, match=r"^callbacks\.frechet_curve: steps=5: Categorical"):
-        trained(tmp_path / "run", *RUN, "callbacks.frechet_curve.steps=5", config_dir=CONF)
-    assert not (tmp_path / "run").exists()
+def test_a_setting_that_its_samples_have_not_is_refused_where_it_was_typed():
+    words = [f"--config-dir={CONF}", *RUN]
+    with pytest.raises(UserError, match=r"^callbacks\.frechet_curve\.steps=5: samples of Categorical"):
+        preflight([*words, "callbacks.frechet_curve.steps=5"])
+    words = [word.replace("experiment=none", "experiment=digits").replace("adamw", "adam") for word in words]  # it sets steps
+    (arm,) = preflight(words)
+    assert (arm.config.callbacks.frechet_curve.steps, arm.config.callbacks.frechet_curve.eta) == (None, None)
 
 
 def test_data_that_it_cannot_have_are_answered(tmp_path):

@@ -26,7 +26,8 @@ def train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | No
 
 def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | None, started: float) -> int:
     from ddpm_lab import cores, ranks
-    from ddpm_lab.config.build import build, drop_unused, model_parts, training_identity
+    from ddpm_lab.config.build import build, model_parts, training_identity
+    from ddpm_lab.config.unused import drop_unused
     from ddpm_lab.training.fit import check_start, fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
     from ddpm_lab.training.results import close
 

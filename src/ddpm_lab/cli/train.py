@@ -139,7 +139,7 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
 
 def _same_run(cfg: DictConfig, folder: Path) -> bool:
     """Whether the folder is that of a run with this configuration."""
-    from ddpm_lab.config.build import drop_unused
+    from ddpm_lab.config.unused import drop_unused
 
     ours = cfg.copy()
     drop_unused(ours)

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 
@@ -216,22 +216,6 @@ def check_parts(cfg: "DictConfig | Config") -> None:
     if unknown := unused_parts(cfg):
         made_of = ", ".join([*COMMON, *model_parts(cfg)])
         raise UserError(f"{unknown[0]}: a configuration of this model has no such group; allowed is {made_of}")
-
-
-def drop_unused(cfg: "DictConfig", typed: Iterable[str] = ()) -> None:
-    """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets.
-    Raises UserError for keys of such groups that were typed."""
-    from omegaconf import open_dict
-
-    for name in unused_parts(cfg):
-        if key := next((key for key in typed if key.partition(".")[0] == name), None):
-            made_of = ", ".join(model_parts(cfg)) or "no other group"
-            raise UserError(f"{key}: {cfg.model._target_.rpartition('.')[2]} has no {name}; it is made of {made_of}")
-        with open_dict(cfg):
-            cfg.pop(name)
-    for name, callback in (cfg.get("callbacks") or {}).items():
-        if callback is not None and "_target_" not in callback:
-            cfg.callbacks[name] = None
 
 
 def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:

@@ -14,7 +14,7 @@ A value that was typed wins. A later line wins over an earlier one.
 import inspect
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +28,7 @@ from ddpm_lab.config.resume import configuration, located
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import check_links, is_as_written
 from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.models.contract import Model
 from ddpm_lab.training.trainer import check_precisions
 
 WORK = "work"
@@ -44,6 +45,7 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
     apply_settings(cfg, cfg.settings, chosen | dict(cfg.names), typed, dirs)
+    _without_samples(cfg, own, typed)
     _check_optimal(plain(cfg), dirs)
     if (artifact := cfg.logger.get("artifact", "none")) != "none":
         raise UserError(f"logger.artifact={artifact}: an evaluation makes no network; leave it out, or use it in training")
@@ -51,8 +53,23 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
 
 def completed_for_samples(cfg: DictConfig, dirs: Sequence[Path]) -> None:
     """The same of sample.py, which has no protocol, and reads no data unless a variance is estimated from them."""
-    check_choices(cfg, located_beside(cfg), dirs)
+    trained = located_beside(cfg)
+    if reason := _model_of(plain(trained)).no_samples:
+        raise UserError(f"ckpt={cfg.ckpt}: this run has no samples: {reason}")
+    check_choices(cfg, trained, dirs)
     _check_optimal(plain(cfg), dirs)
+
+
+def _model_of(trained: Config) -> type[Model]:
+    return cast(type[Model], resolve_target(current(trained)["model"]["_target_"], "model"))
+
+
+def _without_samples(cfg: DictConfig, trained: Config, typed: Set[str]) -> None:
+    """Of a model that draws none, none are measured. Raises UserError where they were asked for."""
+    if reason := _model_of(trained).no_samples:
+        if asked := next((key for key in sorted(typed) if key.partition(".")[0] in ("quality", "metrics")), None):
+            raise UserError(f"{asked}: this run has no samples: {reason}; leave it out")
+        cfg.quality.n = 0
 
 
 def completed_for_figures(cfg: DictConfig, dirs: Sequence[Path]) -> None:

@@ -43,8 +43,9 @@ def check_words(config: DictConfig, choices: Choices, catalog: Catalog) -> None:
 def headed(cfg: DictConfig, head: str, words: Sequence[str], dirs: Sequence[Path]) -> DictConfig:
     """The configuration of a head's run. `cfg` is what the command line composed to, `words` are its arguments; the rest is the
     base's own. Raises UserError for a base that can have no head, and for keys that are the base's."""
-    from ddpm_lab.config.build import check_parts, drop_unused
+    from ddpm_lab.config.build import check_parts
     from ddpm_lab.config.combinations import check_combination
+    from ddpm_lab.config.unused import drop_unused
 
     folder, base = _base(cfg)
     stored = configuration(folder / "checkpoints" / "last.ckpt", folder)

@@ -11,11 +11,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ddpm_lab.config.build import drop_unused
 from ddpm_lab.config.combinations import check_combination, known_side, option_of, resolve_auto
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import plain
 from ddpm_lab.config.preflight import preflight
+from ddpm_lab.config.unused import drop_unused
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
 from ddpm_lab.interop.layout import BY_LENGTH, Found, Layout, read_weights

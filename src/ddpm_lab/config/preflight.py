@@ -106,10 +106,10 @@ def _named(settings: Sequence[Setting], catalog: Catalog, sweep: bool) -> Arm:
 
 def _valued(arms: Sequence[Arm], catalog: Catalog, check: Check, sweep: bool) -> list[Arm]:
     """Values and combinations of each run; what was chosen is imported here."""
-    from ddpm_lab.config.build import drop_unused
     from ddpm_lab.config.head import check_words
     from ddpm_lab.config.ineffective import ineffective
     from ddpm_lab.config.instantiate import permit
+    from ddpm_lab.config.unused import drop_unused
     from ddpm_lab.config.values import check_values
 
     permit(catalog.dirs)

@@ -86,6 +86,8 @@ def evaluate(arm: Arm, subject: Subject, folder: Path, scored: Scored) -> Evalua
     origin = {"checkpoint": str(subject.checkpoint), "weights": run.weights, "step": run.step, "seed": subject.seed}
     evaluated = Evaluated(choice, arm.setting, origin)
     _add_likelihoods(evaluated, subject, choice.model.measurements(subject.conditions(arm.nll, choice.parts)))
+    if choice.model.no_likelihood and ranks.rank() == 0:
+        log.info("no bits/dim: %s", choice.model.no_likelihood)
     if choice.model.guided and ranks.rank() == 0:
         log.info("bits/dim are left out: guided samples are of no model whose likelihood is known (guidance=none measures it)")
     if quality.n:

@@ -4,7 +4,7 @@ import copy
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch, Classes
 from ddpm_lab.domains import Given, shown
 from ddpm_lab.models.compiling import Compile, compile_by
-from ddpm_lab.models.measurement import Conditions, Measurement, Part, Plain, of_any_model
+from ddpm_lab.models.measurement import Conditions, Measurement, Plain, of_any_model
+from ddpm_lab.models.meter import Meter
+from ddpm_lab.models.readings import Picture, Reading
 
 
 class Positions(NamedTuple):
@@ -48,56 +50,6 @@ class State(NamedTuple):
     x0: Tensor
 
 
-class Measured(Protocol):
-    """A likelihood over n data, in bits/dim. The standard error is over data."""
-
-    @property
-    def total_bpd(self) -> float: ...
-    @property
-    def total_se(self) -> float: ...
-    @property
-    def n(self) -> int: ...
-
-
-class Meter(ABC):
-    """Measures a bound on the likelihood, or the likelihood itself, over data that come in batches and over processes."""
-
-    label: str = "variational bound"
-
-    @abstractmethod
-    def add(self, x0: Tensor, first: int, *condition: Tensor) -> None:
-        """Measure data in [−1, 1], whose indices are first, first + 1, … `condition`: of conditional data their labels."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """Sums and lists of what was measured, which add up over parts of the data."""
-
-    @abstractmethod
-    def merge(self, state: dict[str, Tensor]) -> None:
-        """Add the state of a later part."""
-
-    @abstractmethod
-    def gather(self) -> None:
-        """Take in what every process has measured."""
-
-    @abstractmethod
-    def result(self) -> Measured:
-        """Raises ValueError for fewer data than a standard error needs."""
-
-    @abstractmethod
-    def parts(self) -> list[Part]:
-        """What the result adds up from; may be empty."""
-
-    @abstractmethod
-    def record(self) -> dict[str, Plain]:
-        """How terms were chosen: fields of the record of the result."""
-
-    @abstractmethod
-    def arrays(self) -> dict[str, Any]:
-        """For vlb_terms.npz. `times`, `terms_bpd`, `terms_se`, `terms_n`: the terms along the model's axis; `prior_bpd`, `n`,
-        `stride`; `per_datum_bpd`, `per_datum_prior_bpd`, `index`: what was measured of each datum, to pair runs over."""
-
-
 class Curve(NamedTuple):
     """A line that describes the model, of at most 400 points."""
 
@@ -125,6 +77,12 @@ class Model(nn.Module, ABC):
     """Whether the network samples under bfloat16 autocast."""
     compiled: Compile = False
     """How `compile_net` was called, if it was; a copy of the model has to call it again."""
+    no_likelihood: ClassVar[str] = ""
+    """Why data have no likelihood under this kind of model, as "an auto-encoder is no distribution"; empty where they have."""
+    no_samples: ClassVar[str] = ""
+    """Why this kind of model draws none."""
+    sample_settings: ClassVar[tuple[str, ...]] = ()
+    """What `sampling` takes besides classes."""
     guided: bool = False
     """Whether samples are not those of the model whose likelihood is measured."""
     asked_classes: tuple[int, ...] | None = None
@@ -176,10 +134,10 @@ class Model(nn.Module, ABC):
         """States that `sample_states` gives."""
         return 1
 
-    @abstractmethod
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
         """The states of samples start..stop−1 on their way to data; the last is x_0. Sample i depends on (seed, i) alone, and
-        the training state is untouched."""
+        the training state is untouched. Raises ValueError for a model that draws none."""
+        raise ValueError(f"{type(self).__name__} draws no samples: {self.no_samples}")
 
     def sampling(self: Itself, *, classes: Sequence[int] | None = None, **settings: Any) -> Itself:
         """The same model, sharing its weights, that samples by other settings; those that are None stay. `classes`: sample i is
@@ -233,9 +191,9 @@ class Model(nn.Module, ABC):
         """Terms that `bound_meter` measures of each datum at stride 1."""
         return 1
 
-    @abstractmethod
     def bound_meter(self, stride: int = 1, seed: int = 0) -> Meter:
-        """Measures every stride-th term of each datum."""
+        """Measures every stride-th term of each datum. Raises ValueError for a model under which data have no likelihood."""
+        raise ValueError(f"{type(self).__name__} gives data no likelihood: {self.no_likelihood}")
 
     def bound_estimator(self, pilot: Meter, terms: int, seed: int = 0) -> Meter:
         """Estimates the bound, without bias, from few terms of each datum, drawn where `pilot` saw large ones. A model with few
@@ -249,6 +207,16 @@ class Model(nn.Module, ABC):
     def measurements(self, conditions: Conditions) -> list[Measurement]:
         """What evaluation measures of its likelihood. Raises ValueError for conditions that the model does not know."""
         return of_any_model(self, conditions)
+
+    # --- what else there is to see --------------------------------------------------------------------------------------
+
+    def readings(self, seed: int = 0) -> dict[str, Reading]:
+        """What else is measured of held-out data, by key."""
+        return {}
+
+    def pictures(self, x0: Tensor, seed: int = 0) -> dict[str, Picture]:
+        """What this kind of model has to show besides samples, by the name of the file. x0: some held-out data."""
+        return {}
 
     # --- speed ----------------------------------------------------------------------------------------------------------
 

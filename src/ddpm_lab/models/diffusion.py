@@ -25,9 +25,9 @@ from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
 from ddpm_lab.models import card
 from ddpm_lab.models.compiling import compile_by
-from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Part, Plain, Positions, State, named
+from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Plain, Positions, State, named
 from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
-from ddpm_lab.models.measurement import Conditions, Measurement
+from ddpm_lab.models.measurement import Conditions, Measurement, Part
 from ddpm_lab.models.networks import in_bf16, initialised
 from ddpm_lab.models.optimal import times_record
 
@@ -35,6 +35,8 @@ from ddpm_lab.models.optimal import times_record
 class Diffusion(Model):
     """DDPM (Ho et al. 2020) with its choices. `net` makes a network for in_channels, out_channels and size, the side of an
     image (None for vectors), and of conditional data their number of classes; its initial weights are fixed by the seed."""
+
+    sample_settings = ("sampler", "steps", "eta", "guidance")
 
     def __init__(
         self,

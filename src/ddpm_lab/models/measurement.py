@@ -9,6 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from ddpm_lab.domains import NonNegativeInt, PositiveFloat, PositiveInt
+from ddpm_lab.models.readings import Reading, ReadingMeter
 
 if TYPE_CHECKING:
     from ddpm_lab.models.contract import Model
@@ -117,13 +118,21 @@ class Measurement:
 
 
 def of_any_model(model: "Model", conditions: Conditions) -> list[Measurement]:
-    """The likelihood that `Model.bound_meter` measures. Raises ValueError for settings that are those of a diffusion model."""
-    likelihood, split, n = conditions.likelihood, conditions.likelihood.split, conditions.n
+    """The likelihood that `Model.bound_meter` measures, where there is one, and the model's readings. Raises ValueError for
+    settings that are those of a diffusion model."""
+    likelihood = conditions.likelihood
     for name, default in (("terms", "auto"), ("clip", None)):
         if (value := getattr(likelihood, name)) not in (default, None):
             raise ValueError(f"nll.{name}={value}: {type(model).__name__} has no such setting")
     if likelihood.ode_n:
         raise ValueError(f"nll.ode_n={likelihood.ode_n}: {type(model).__name__} has no probability flow")
+
+    readings = [_reading(key, reading, conditions) for key, reading in model.readings(conditions.seed).items()]
+    return readings if model.no_likelihood else [_bound(model, conditions), *readings]
+
+
+def _bound(model: "Model", conditions: Conditions) -> Measurement:
+    likelihood, split, n = conditions.likelihood, conditions.likelihood.split, conditions.n
 
     def numbers(meter: Any) -> list[Part]:
         result, label = meter.result(), f"bits/dim, {model.given}{meter.label} ({n} {SPLITS[split]} data)"
@@ -134,7 +143,7 @@ def of_any_model(model: "Model", conditions: Conditions) -> list[Measurement]:
         arrays = meter.arrays()
         return PerDatum(*(arrays[name] for name in PerDatum._fields))
 
-    bound = Measurement(
+    return Measurement(
         kind="bound",
         key="bound",
         split=split,
@@ -143,8 +152,23 @@ def of_any_model(model: "Model", conditions: Conditions) -> list[Measurement]:
         title=f"likelihood of {n} {split} data",
         meter=lambda: model.bound_meter(likelihood.stride, conditions.seed),
         numbers=numbers,
-        fields=lambda meter: {"unit": "bits/dim", "stride": likelihood.stride, **model.bound_record()},
+        fields=lambda meter: {"unit": "bits/dim", **meter.record(), **model.bound_record()},
         per_datum=per_datum,
         of_samples=True,
     )
-    return [bound]
+
+
+def _reading(key: str, reading: Reading, conditions: Conditions) -> Measurement:
+    split, n = conditions.likelihood.split, conditions.n
+    title = f"{reading.label} ({n} {SPLITS[split]} data)"
+    return Measurement(
+        kind=f"reading_{key}",
+        key=key,
+        split=split,
+        n=n,
+        identity={"split": split, "parts": dict(conditions.parts)},
+        title=f"{reading.label} of {n} {split} data",
+        meter=lambda: ReadingMeter(reading),
+        numbers=lambda meter: [Part(key, title, *meter.result(), level=0)],
+        fields=lambda meter: {"unit": reading.unit},
+    )

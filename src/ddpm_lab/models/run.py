@@ -14,8 +14,9 @@ from ddpm_lab.core.sampler import Sampler
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.domains import NonNegativeInt, PositiveInt, check
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.contract import Measured, Model
+from ddpm_lab.models.contract import Model
 from ddpm_lab.models.diffusion import Diffusion
+from ddpm_lab.models.meter import Measured
 
 
 class Run:

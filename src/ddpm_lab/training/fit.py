@@ -92,6 +92,8 @@ def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: s
         "   ".join(f"{group} {name}" for group, name in choices.items()),
         f"{parameters:,} parameters, {steps} steps of batch {config['data']['batch_size']}{shared}, seed {config['seed']}",
     ]
+    for name, reason in (("bits/dim", model.no_likelihood), ("samples", model.no_samples)):
+        lines += [f"no {name}: {reason}"] if reason else []
     if model.classes is not None:
         lines.append(
             f"conditional on {model.classes.null} classes, each hidden from {model.classes.dropout:.0%} of the examples"

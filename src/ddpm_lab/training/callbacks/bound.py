@@ -32,6 +32,8 @@ class VLBTerms(Callback):
     average where there is one.
     """
 
+    needs = "likelihood"
+
     def __init__(
         self,
         stride: PositiveInt = 20,

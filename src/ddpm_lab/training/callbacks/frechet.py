@@ -30,6 +30,8 @@ TwoOrMore = Annotated[int, Ge(2)]
 class Distance(Callback):
     """Of n samples to all training data. Statistics of real data come from the disk where computing them is slow."""
 
+    needs = "samples"
+
     def __init__(self, n: int, seed: int, extractor: Extractor) -> None:
         self.n, self.seed, self.extractor = n, seed, extractor
         self._train: FeatureStats | None = None
@@ -120,6 +122,8 @@ class FrechetCurve(Distance):
     """The distance at every so many validations (0: never), as val/…@n: a curve to watch, with fewer and cheaper samples than
     the final measurement has. `steps` and `eta` replace those of the run's sampler (an eta makes it DDIM); None leaves it as it
     is."""
+
+    of_samples = ("steps", "eta")
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ class Samples(Callback):
     """samples/step_<n>.png: n samples as the run draws them. samples/progression_<n>.png: x̂_0 of the first `rows` of them on
     the way from noise (left) to data (right), at `frames` times; left out for a model that samples in one step."""
 
+    needs = "samples"
+
     def __init__(
         self,
         n: Size = 64,
