@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout"]
-Measuring = Literal["evaluation", "estimate", "estimate_t", "gamma", "errors", "dequantise", "probe"]
+Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout", "gibbs"]
+Measuring = Literal["evaluation", "estimate", "estimate_t", "gamma", "errors", "dequantise", "probe", "annealing"]
 Evaluation = Literal["sampling", "classes", Measuring, "editing"]
 OfCovariance = Literal["evaluation_probe", "estimate_probe", "variance_probe"]
 Stream = Training | Evaluation | OfCovariance
