@@ -1,6 +1,7 @@
 """Annealed importance sampling against log Z by enumeration."""
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import pytest
@@ -103,6 +104,7 @@ def test_standard_error_and_effective_chains():
     assert_close([other.log_z - 1000, other.se, other.effective], [one.log_z, one.se, one.effective])
     w = logs.exp()
     assert_close(one.log_z, float(w.mean().log()))
+    assert_close(one.interval, [one.log_z + NormalDist().inv_cdf(p) * one.se for p in (0.025, 0.975)], rtol=1e-3, atol=1e-5)
     assert_close(one.se, float(((w - w.mean()) ** 2).sum() / 49 / 50) ** 0.5 / float(w.mean()))
     assert summarise(torch.zeros(50, dtype=F64), 1).effective == pytest.approx(50)
     assert summarise(torch.tensor([0.0] * 49 + [100.0], dtype=F64), 1).effective == pytest.approx(1)

@@ -182,13 +182,14 @@ def differing_keys(a: Flat, b: Flat) -> list[str]:
 
 def _differing(flats: Sequence[Flat]) -> list[str]:
     """Keys whose values differ, in the order of axes. One that some configurations lack differs too, unless it is below a group
-    whose option differs."""
+    whose option differs, or goes with the model, which has no such group."""
     values: dict[str, list[Plain]] = {}
     for key, value in (pair for flat in flats for pair in flat.items()):
         values.setdefault(key, []).append(value)
     several = {key for key, each in values.items() if len(set(map(as_yaml, each))) > 1}
     below = tuple(f"{key}." for key in several)
-    differing = several | {key for key, each in values.items() if len(each) < len(flats) and not key.startswith(below)}
+    lacking = {key for key, each in values.items() if len(each) < len(flats) and not key.startswith(below)}
+    differing = several | {key for key in lacking if not _goes_with_model(key, flats)}
 
     def rank(key: str) -> tuple[int, bool, bool]:
         group = key.partition(".")[0]
@@ -196,6 +197,12 @@ def _differing(flats: Sequence[Flat]) -> list[str]:
         return place, not isinstance(values[key][0], Target), key not in several
 
     return sorted((key for key in values if key in differing), key=rank)
+
+
+def _goes_with_model(key: str, flats: Sequence[Flat]) -> bool:
+    """Whether all configurations of a model have the key, or none."""
+    pairs = {(as_yaml(flat.get("model")), key in flat) for flat in flats}
+    return len(pairs) == len({model for model, _ in pairs}) > 1
 
 
 def as_yaml(value: Plain) -> str:

@@ -89,10 +89,11 @@ class DBN(BeliefModel):
         """Per dimension. Weights that a phase does not train have no gradient."""
         net, rows = self.net, (batch.counter, batch.first, batch.first + len(batch.x0))
         layers = net.infer(self.probabilities(batch.x0), rng.uniform(self.seed, "wake", *rows, (sum(net.sizes[1:]),)))
-        layer, highest = batch.counter // self.steps_per_layer, len(net.generative)
-        parts = self._up_down(layers, rows) if self.fine_tune and layer > highest else {}
-        if not parts:
-            layer = min(layer, highest)
+        phase, highest = batch.counter // self.steps_per_layer, len(net.generative)
+        if self.fine_tune and phase > highest:
+            parts = self._up_down(layers, rows)
+        else:
+            layer = min(phase, highest)
             parts = {"contrastive": self._contrastive(layer, layers[layer], rows)[0]}
         return Losses({name: part / net.sizes[0] for name, part in parts.items()}, torch.ones(len(batch.x0)))
 
@@ -144,19 +145,18 @@ class DBN(BeliefModel):
 
     def bound_meter(self, stride: int = 1, seed: int = 0) -> PerDatum:
         labels = LABELS | {"hidden": "log q(h | v) − log p(h) − log Z"}
-        return PerDatum(f"variational bound by {self.draws} draws", self.bound(seed), labels, lambda: self.log_z(seed))
+        return PerDatum(f"variational bound of {self.draws} draws", self.bound(seed), labels, lambda: self.log_z(seed))
 
     @torch.inference_mode()
     def pictures(self, x0: Tensor, seed: int = 0) -> dict[str, Picture]:
-        """Reconstructions, and what units of each hidden layer are linked to, by products of weights down to the data."""
-        filters, labels, weights = [], [], torch.eye(self.net.sizes[0], device=self.device, dtype=self.dtype)
+        """Reconstructions, and 64 units of each hidden layer as images: products of the weights down to the data."""
+        columns, labels, weights = [], [], torch.eye(self.net.sizes[0], device=self.device, dtype=self.dtype)
         for layer in range(len(self.net.sizes)):
             weights = weights @ self.net.machine(layer).weights
-            some = weights.mT[:64] / weights.mT[:64].abs().amax(1, keepdim=True)
-            columns = self.images((F.pad(some, (0, 0, 0, -len(some) % 8)) + 1) / 2).split(8)
-            filters += columns
-            labels += [f"h_{layer + 1}", *[""] * (len(columns) - 1)]
-        return super().pictures(x0, seed) | {"filters": Picture(filters, labels)}
+            units = F.normalize(weights.mT[:64], p=math.inf)
+            columns += self.images((F.pad(units, (0, 0, 0, -len(units) % 8)) + 1) / 2).split(8)
+            labels += [f"h_{layer + 1}", *[""] * (len(columns) - len(labels) - 1)]
+        return super().pictures(x0, seed) | {"filters": Picture(columns, labels)}
 
     def sample_record(self) -> dict[str, Plain]:
         return {"sampler": "gibbs", "steps": self.sweeps}

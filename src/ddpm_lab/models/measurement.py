@@ -170,5 +170,5 @@ def _reading(key: str, reading: Reading, conditions: Conditions) -> Measurement:
         title=f"{reading.label} of {n} {split} data",
         meter=lambda: ReadingMeter(reading),
         numbers=lambda meter: [Part(key, title, *meter.result(), level=0)],
-        fields=lambda meter: {"unit": reading.unit},
+        fields=lambda meter: {"unit": reading.unit, **reading.how},
     )

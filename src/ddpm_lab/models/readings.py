@@ -17,6 +17,8 @@ class Reading(NamedTuple):
     unit: str
     of: Callable[[Tensor, Tensor], Tensor]
     """From data in [−1, 1], B × shape, and their indices, B int64 on the CPU, by which all draws are addressed: B numbers."""
+    how: Mapping[str, str | int | float | bool | None] = {}
+    """Further fields of the record."""
 
 
 class Picture(NamedTuple):

@@ -76,7 +76,7 @@ class SBN(BeliefModel):
 
     def bound_meter(self, stride: int = 1, seed: int = 0) -> PerDatum:
         if sum(self.net.sizes[1:]) > ENUMERABLE:
-            return PerDatum(f"variational bound by {self.draws} draws", self.bound(seed), LABELS)
+            return PerDatum(f"variational bound of {self.draws} draws", self.bound(seed), LABELS)
 
         def exact(x0: Tensor, index: Tensor) -> dict[str, Tensor]:
             return {"all": -log_joint(self.net, self.states(x0)).logsumexp(1) / self.nats_per_bpd}
@@ -84,15 +84,14 @@ class SBN(BeliefModel):
         return PerDatum("exact likelihood", exact, {"all": "−log p(v)"}, how={"likelihood": "exact"})
 
     def readings(self, seed: int = 0) -> dict[str, Reading]:
-        """The importance-weighted bound −log (1/K) Σ_k w_k (Burda, Grosse & Salakhutdinov 2016, Eq. 8) by K draws; it has its
-        own key, as it is of thresholded data and tighter than other bounds."""
+        """The importance-weighted bound −log (1/K) Σ_k w_k by K draws, Burda, Grosse & Salakhutdinov 2016, Eq. 8."""
 
         def weighted(x0: Tensor, index: Tensor) -> Tensor:
             log_w = -sum(self.nats(self.states(x0), index, seed))
             return (math.log(self.draws) - log_w.logsumexp(0)) / self.nats_per_bpd
 
-        label = f"bits/dim, importance-weighted bound by {self.draws} draws"
-        return {f"binary_iw_bpd@{self.draws}": Reading(label, "bits/dim", weighted)}
+        label = f"bits/dim, importance-weighted bound of {self.draws} draws"
+        return {"iwae_bpd": Reading(label, "bits/dim", weighted, {"draws": self.draws, **self.bound_record()})}
 
     def sample_record(self) -> dict[str, Plain]:
         return {"sampler": "ancestral", "steps": len(self.net.sizes)}

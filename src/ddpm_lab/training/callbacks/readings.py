@@ -29,18 +29,14 @@ class Readings(Callback):
 
     def final(self, trainer: Trainer, module: TrainingModule) -> list[Result]:
         """The readings once more, with their errors and records."""
-        meters, data = self._measured(module), module.data
+        data = module.data
         fields: dict[str, Any] = how_measured(module, self.seed) | module.model.numerics() | data.label_record
         of_data = f"({len(data.val_images)} validation data, {module.weights})"
-        return [
-            Result(
-                key,
-                f"{meter.reading.label} {of_data}",
-                *meter.result(),
-                record(n=len(data.val_images), split="val", unit=meter.reading.unit, **fields),
-            )
-            for key, meter in meters.items()
-        ]
+        results: list[Result] = []
+        for key, meter in self._measured(module).items():
+            how = record(n=len(data.val_images), split="val", **{**fields, "unit": meter.reading.unit, **meter.reading.how})
+            results.append(Result(key, f"{meter.reading.label} {of_data}", *meter.result(), how))
+        return results
 
     def _measured(self, module: TrainingModule) -> dict[str, ReadingMeter]:
         meters = {key: ReadingMeter(reading) for key, reading in module.eval_model.readings(self.seed).items()}
