@@ -1,6 +1,6 @@
 """Belief nets of binary layers: a net that draws data from the top downwards, and one that infers their causes.
 
-Layers are h_0 = v, h_1, …, h_L. In each factor the units of one layer are independent, with logits that are affine in the other:
+Layers are h_0 = v, h_1, …, h_L. In each factor the units of one layer are independent; their logits are affine in the other:
 
     p(v, h) = p(h_L) Π_l p(h_{l−1} | h_l),   q(h | v) = Π_l q(h_l | h_{l−1}),   l = 1..L
 """
@@ -8,6 +8,7 @@ Layers are h_0 = v, h_1, …, h_L. In each factor the units of one layer are ind
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ class BeliefNet(nn.Module):
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.sizes, pairs = sizes, list(itertools.pairwise(sizes))
-        self.generative = nn.ModuleList(nn.Linear(above, below) for below, above in pairs)
-        self.recognition = nn.ModuleList(nn.Linear(below, above) for below, above in pairs)
+        self.generative: Any = nn.ModuleList(nn.Linear(above, below) for below, above in pairs)
+        self.recognition: Any = nn.ModuleList(nn.Linear(below, above) for below, above in pairs)
         self.top_bias = nn.Parameter(torch.zeros(sizes[-1]))
 
     def infer(self, v: Tensor, u: Tensor) -> Layers:
@@ -47,13 +48,15 @@ class BeliefNet(nn.Module):
             layers.insert(0, bernoulli(generative(layers[0]), part))
         return layers
 
-    def generative_nats(self, layers: Layers) -> list[Tensor]:
-        """−log p(h_{l−1} | h_l) for l = 1..L."""
-        return [bernoulli_nats(h, p(above)) for h, above, p in zip(layers[:-1], layers[1:], self.generative, strict=True)]
+    def generative_nats(self, layers: Layers) -> Tensor:
+        """−log p(h_{l−1} | h_l) for l = 1..L, L × B."""
+        given = zip(layers[:-1], layers[1:], self.generative, strict=True)
+        return torch.stack([bernoulli_nats(h, p(above)) for h, above, p in given])
 
-    def recognition_nats(self, layers: Layers) -> list[Tensor]:
-        """−log q(h_l | h_{l−1}) for l = 1..L."""
-        return [bernoulli_nats(h, q(below)) for below, h, q in zip(layers[:-1], layers[1:], self.recognition, strict=True)]
+    def recognition_nats(self, layers: Layers) -> Tensor:
+        """−log q(h_l | h_{l−1}) for l = 1..L, L × B."""
+        given = zip(layers[:-1], layers[1:], self.recognition, strict=True)
+        return torch.stack([bernoulli_nats(h, q(below)) for below, h, q in given])
 
     def top_nats(self, h: Tensor) -> Tensor:
         """−log p(h_L), up to a constant where that is not known."""
@@ -69,7 +72,7 @@ class BeliefNet(nn.Module):
 class BeliefModel(BinaryModel):
     """A model whose `net` is a belief net. Its bound is the mean over `draws` of h ~ q(h | v) for each datum."""
 
-    net: BeliefNet
+    net: BeliefNet  # type: ignore[assignment]
     draws: int
 
     @property
@@ -79,12 +82,13 @@ class BeliefModel(BinaryModel):
     def nats(self, v: Tensor, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """−log p(v | h_1) and log q(h | v) − log p(h) of every draw, draws × B each. The sum is −log w, with the weights
         w = p(v, h)/q(h | v), whose mean is p(v)."""
-        net, rows, drawn = self.net, (int(index[0]), int(index[-1]) + 1), []
+        net, rows, of_data, of_hidden = self.net, (int(index[0]), int(index[-1]) + 1), [], []
         for draw in range(self.draws):
             layers = net.infer(v, rng.uniform(seed, "evaluation", draw, *rows, (sum(net.sizes[1:]),)))
-            of_data, *between = net.generative_nats(layers)
-            drawn.append((of_data, sum(between, net.top_nats(layers[-1])) - sum(net.recognition_nats(layers))))
-        return tuple(map(torch.stack, zip(*drawn, strict=True)))  # type: ignore[return-value]
+            p, q = net.generative_nats(layers), net.recognition_nats(layers)
+            of_data.append(p[0])
+            of_hidden.append(p[1:].sum(0) + net.top_nats(layers[-1]) - q.sum(0))
+        return torch.stack(of_data), torch.stack(of_hidden)
 
     def bound(self, seed: int) -> Callable[[Tensor, Tensor], Mapping[str, Tensor]]:
         """−E_q[log p(v, h) − log q(h | v)] of thresholded data in bits/dim, in its two summands, as a meter takes it."""

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.boltzmann import ENUMERABLE, Machine, contrastive_divergence
+from ddpm_lab.core.boltzmann import ENUMERABLE, Machine, bernoulli, contrastive_divergence
 from ddpm_lab.domains import Given, PositiveInt, Size, checked
 from ddpm_lab.likelihood.annealed import annealed_log_z
 from ddpm_lab.models.belief import LABELS, BeliefModel, BeliefNet
@@ -20,9 +20,6 @@ from ddpm_lab.models.contract import Losses, Plain, State
 from ddpm_lab.models.meter import PerDatum, Shared
 from ddpm_lab.models.networks import seeded
 from ddpm_lab.models.readings import Picture
-
-FRAMES = 20
-"""States of a chain that are shown, at most."""
 
 
 class DeepBeliefNet(BeliefNet):
@@ -37,8 +34,8 @@ class DeepBeliefNet(BeliefNet):
                 q.weight.copy_(p.weight.mT)
 
     def machine(self, layer: int) -> Machine:
-        """Of h_layer and the layer above it. Below the top its weights are the mean of the generative and the recognition weights:
-        both have the same gradient, so that they stay equal as long as the machine alone is trained."""
+        """Of h_layer and the layer above it. Its weights are the mean of the generative and the recognition weights: these
+        have the same gradient, and stay equal as long as this machine alone is trained. (The upper one has one kind.)"""
         if layer == len(self.generative):
             return Machine(self.top.weight.mT, self.top_bias, self.top.bias)
         p, q = self.generative[layer], self.recognition[layer]
@@ -55,16 +52,17 @@ class DeepBeliefNet(BeliefNet):
 
 @checked
 class DBN(BeliefModel):
-    """`hidden`: units of each hidden layer, from the data upwards. The machine of each layer is trained for `steps_per_layer` steps
-    by CD-k, k = `gibbs`; then all by wake-sleep, or without `fine_tune` the upper machine alone. Samples are `sweeps` Gibbs sweeps
-    of the upper machine from random units, then one pass downwards. Of more than 20 units log Z is estimated by annealed
-    importance sampling with `chains` and `temperatures`."""
+    """`hidden`: units of each hidden layer, from the data upwards. The machine of each layer is trained for `steps_per_layer`
+    steps by CD-k, k = `gibbs`; then all by wake-sleep, or without `fine_tune` the upper machine alone. A sample is made by
+    `sweeps` Gibbs sweeps of the upper machine from random units, and one pass downwards. log Z of more than 20 units is
+    estimated by annealed importance sampling with `chains` and `temperatures`."""
 
+    net: DeepBeliefNet  # type: ignore[assignment]
     trains_in_phases = True
 
     def __init__(
         self,
-        hidden: Annotated[tuple[Size, ...], MinLen(1)] = (100, 100),
+        hidden: tuple[Size, ...] = (100, 100),
         steps_per_layer: PositiveInt = 600,
         fine_tune: bool = True,
         gibbs: Size = 1,
@@ -81,7 +79,7 @@ class DBN(BeliefModel):
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         if len(hidden) < 2:
             raise ValueError(f"hidden={list(hidden)}: a deep belief net has two hidden layers or more")
-        self.net: DeepBeliefNet = seeded(lambda: DeepBeliefNet((math.prod(shape), *hidden)), seed)  # type: ignore[assignment]
+        self.net = seeded(lambda: DeepBeliefNet((math.prod(shape), *hidden)), seed)
         self.steps_per_layer, self.fine_tune, self.gibbs = steps_per_layer, fine_tune, gibbs
         self.sweeps, self.draws, self.chains, self.temperatures = sweeps, draws, chains, temperatures
 
@@ -90,44 +88,31 @@ class DBN(BeliefModel):
         net, rows = self.net, (batch.counter, batch.first, batch.first + len(batch.x0))
         layers = net.infer(self.probabilities(batch.x0), rng.uniform(self.seed, "wake", *rows, (sum(net.sizes[1:]),)))
         phase, highest = batch.counter // self.steps_per_layer, len(net.generative)
-        if self.fine_tune and phase > highest:
-            parts = self._up_down(layers, rows)
-        else:
-            layer = min(phase, highest)
-            parts = {"contrastive": self._contrastive(layer, layers[layer], rows)[0]}
-        return Losses({name: part / net.sizes[0] for name, part in parts.items()}, torch.ones(len(batch.x0)))
-
-    def _contrastive(self, layer: int, h: Tensor, rows: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """CD-k of the machine of a layer, and the state that its chain ends in."""
-        machine, last = self.net.machine(layer), h
+        machine, h = net.machine(min(phase, highest)), layers[min(phase, highest)]
+        last = h
         for u in rng.uniform(self.seed, "gibbs", *rows, (self.gibbs, sum(machine.weights.shape))).unbind(1):
             last = machine.sweep(last, u)
-        return contrastive_divergence(machine, h, last), last
+        parts = {"contrastive": contrastive_divergence(machine, h, last)}
+        if self.fine_tune and phase > highest:
+            parts |= self._wake_sleep(layers, last, rows)
+        return Losses({name: part / net.sizes[0] for name, part in parts.items()}, torch.ones(len(batch.x0)))
 
-    def _up_down(self, layers: list[Tensor], rows: tuple[int, int, int]) -> dict[str, Tensor]:
-        """Hinton, Osindero & Teh 2006, appendix B: wake-sleep whose dreams begin where the chain of the upper machine, which
-        began at what was inferred, ends."""
-        net = self.net
-        contrastive, last = self._contrastive(len(net.generative), layers[-1], rows)
-        asleep = net.generate(last, rng.uniform(self.seed, "sleep", *rows, (sum(net.sizes[:-1]),)))
-        wake, sleep = sum(net.generative_nats(layers)), sum(net.recognition_nats(asleep))
-        return {"wake": wake, "sleep": sleep, "contrastive": contrastive}  # type: ignore[dict-item]
-
-    @property
-    def shown_sweeps(self) -> list[int]:
-        """After which a sample is shown."""
-        return sorted({round(self.sweeps * i / FRAMES) for i in range(1, FRAMES + 1)} - {0})
+    def _wake_sleep(self, layers: list[Tensor], last: Tensor, rows: tuple[int, int, int]) -> dict[str, Tensor]:
+        """The up-down algorithm of Hinton, Osindero & Teh 2006, appendix B: dreams begin where the chain of the upper machine,
+        which began at what was inferred, ends."""
+        asleep = self.net.generate(last, rng.uniform(self.seed, "sleep", *rows, (sum(self.net.sizes[:-1]),)))
+        return {"wake": self.net.generative_nats(layers).sum(0), "sleep": self.net.recognition_nats(asleep).sum(0)}
 
     @property
     def sample_steps(self) -> int:
-        return len(self.shown_sweeps)
+        return min(self.sweeps, 20)
 
     @torch.inference_mode()
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
-        net, machine, shown = self.net, self.net.upper, set(self.shown_sweeps)
-        highest, units = net.sizes[-1], sum(machine.weights.shape)
-        first = rng.uniform(seed, "sampling", 0, start, stop, (sum(net.sizes),))
-        h, down = (first[:, :highest] < 0.5).to(machine.weights), first[:, highest:]
+        net, machine, units = self.net, self.net.upper, sum(self.net.upper.weights.shape)
+        first, down = rng.uniform(seed, "sampling", 0, start, stop, (sum(net.sizes),)).tensor_split([net.sizes[-1]], 1)
+        h = bernoulli(torch.zeros(first.shape).to(machine.weights), first)
+        shown = set(torch.linspace(0, self.sweeps, self.sample_steps + 1).round().int().tolist())
         for sweep in range(1, self.sweeps + 1):
             h = machine.sweep(h, rng.uniform(seed, "sampling", sweep, start, stop, (units,)))
             if sweep in shown:

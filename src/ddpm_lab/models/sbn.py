@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.boltzmann import bernoulli, bernoulli_nats, binary_states
+from ddpm_lab.core.boltzmann import bernoulli, binary_states
 from ddpm_lab.domains import Given, Size, checked
 from ddpm_lab.models.belief import LABELS, BeliefModel, BeliefNet, Layers
 from ddpm_lab.models.contract import Losses, Plain, State
@@ -36,7 +36,7 @@ def log_joint(net: BeliefNet, v: Tensor) -> Tensor:
     for states in binary_states(sum(net.sizes[1:]), v.device):
         h, *above = states.to(v).split(net.sizes[1:], 1)
         logits, nats = net.generative[0](h), net.generative_nats([h.new_zeros(len(h), net.sizes[0]), h, *above])[1:]
-        parts.append(v @ logits.mT - F.softplus(logits, threshold=40).sum(1) - sum(nats, net.top_nats([h, *above][-1])))
+        parts.append(v @ logits.mT - F.softplus(logits, threshold=40).sum(1) - nats.sum(0) - net.top_nats([h, *above][-1]))
     return torch.cat(parts, 1)
 
 
@@ -64,7 +64,8 @@ class SBN(BeliefModel):
         V, units = net.sizes[0], sum(net.sizes)
         awake = net.infer(self.probabilities(batch.x0), rng.uniform(self.seed, "wake", *rows, (units - V,)))
         asleep = dream(net, rng.uniform(self.seed, "sleep", *rows, (units,)))
-        wake, sleep = sum(net.generative_nats(awake), net.top_nats(awake[-1])), sum(net.recognition_nats(asleep))
+        wake = net.generative_nats(awake).sum(0) + net.top_nats(awake[-1])
+        sleep = net.recognition_nats(asleep).sum(0)
         return Losses({"wake": wake / V, "sleep": sleep / V}, torch.ones(len(batch.x0)))
 
     @torch.inference_mode()
@@ -87,8 +88,8 @@ class SBN(BeliefModel):
         """The importance-weighted bound −log (1/K) Σ_k w_k by K draws, Burda, Grosse & Salakhutdinov 2016, Eq. 8."""
 
         def weighted(x0: Tensor, index: Tensor) -> Tensor:
-            log_w = -sum(self.nats(self.states(x0), index, seed))
-            return (math.log(self.draws) - log_w.logsumexp(0)) / self.nats_per_bpd
+            of_data, of_hidden = self.nats(self.states(x0), index, seed)
+            return (math.log(self.draws) - (-of_data - of_hidden).logsumexp(0)) / self.nats_per_bpd
 
         label = f"bits/dim, importance-weighted bound of {self.draws} draws"
         return {"iwae_bpd": Reading(label, "bits/dim", weighted, {"draws": self.draws, **self.bound_record()})}
