@@ -109,6 +109,12 @@ def test_states_on_the_way_end_with_the_last_sweep(sweeps):
     assert labels[-1] == f"sweep {sweeps}"
 
 
+def test_every_sweep_has_draws_of_its_own():
+    """With the same ones at every sweep a chain would soon stand still."""
+    *_, before, last = dbn(2, 3, sweeps=20).sample_states(0, 500)
+    assert (before.x != last.x).flatten(1).any(1).double().mean() > 0.05
+
+
 PHASES = {
     0: {"generative.0.weight", "generative.0.bias", "recognition.0.weight", "recognition.0.bias"},
     1: {"generative.1.weight", "generative.1.bias", "recognition.1.weight", "recognition.1.bias"},
