@@ -111,8 +111,8 @@ def test_states_on_the_way_end_with_the_last_sweep(sweeps):
 
 def test_every_sweep_has_draws_of_its_own():
     """With the same ones at every sweep a chain would soon stand still."""
-    *_, before, last = dbn(2, 3, sweeps=20).sample_states(0, 500)
-    assert (before.x != last.x).flatten(1).any(1).double().mean() > 0.05
+    *_, before, last = dbn(2, 3, sweeps=20, std=0.5).sample_states(0, 500)
+    assert (before.x0 != last.x0).flatten(1).any(1).double().mean() > 0.3
 
 
 PHASES = {
