@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout", "gibbs"]
+Training = Literal["init", "data", "order", "flips", "labels", "t", "noise", "signs", "dropout", "gibbs", "wake", "sleep"]
 Measuring = Literal["evaluation", "estimate", "estimate_t", "gamma", "errors", "dequantise", "probe", "annealing"]
 Evaluation = Literal["sampling", "classes", Measuring, "editing"]
 OfCovariance = Literal["evaluation_probe", "estimate_probe", "variance_probe"]

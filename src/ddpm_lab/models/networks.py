@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Classes
 
 Factory = Callable[..., nn.Module]
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def made(net: Factory, shape: tuple[int, ...], n_outputs: int, classes: Classes | None = None) -> nn.Module:
@@ -18,7 +20,7 @@ def made(net: Factory, shape: tuple[int, ...], n_outputs: int, classes: Classes 
     return net(in_channels=shape[0], out_channels=shape[0] * n_outputs, size=size, **given)
 
 
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded(make: Callable[[], Net], seed: int) -> Net:
     """With initial weights fixed by the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(rng.address(seed, "init"))
