@@ -1,6 +1,7 @@
 """The Hopfield network: units ±1 that store patterns as minima of an energy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from ddpm_lab import ranks
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.transfer import like
-from ddpm_lab.domains import ClosedUnit, Given, Incompatible, PositiveInt, checked
+from ddpm_lab.domains import ClosedUnit, Given, PositiveInt, checked
 from ddpm_lab.models.contract import Losses, Model, Plain, State
 from ddpm_lab.models.readings import Picture, Reading
 
@@ -24,9 +25,6 @@ def pseudoinverse(patterns: Tensor) -> Tensor:
     """The projection onto the span of the patterns, W_ii = 0 (Personnaz et al. 1985): patterns that are linearly independent
     are fixed points, however alike they are. P×N of ±1 -> N×N."""
     return (torch.linalg.pinv(patterns) @ patterns).fill_diagonal_(0)
-
-
-RULES = {"hebb": hebb, "pseudoinverse": pseudoinverse}
 
 
 def energy(weights: Tensor, s: Tensor) -> Tensor:
@@ -52,11 +50,14 @@ def synchronous(weights: Tensor, s: Tensor, order: Tensor) -> Tensor:
     return aligned(s @ weights, s)
 
 
+RULES = {"hebb": hebb, "pseudoinverse": pseudoinverse}
 UPDATES = {"asynchronous": asynchronous, "synchronous": synchronous}
 
 
 class Synapses(nn.Module):
     """The weights, and the patterns that they are to store; zeros before those are known."""
+
+    patterns: Tensor
 
     def __init__(self, patterns: int, units: int) -> None:
         super().__init__()
@@ -68,9 +69,9 @@ class Synapses(nn.Module):
 class Hopfield(Model):
     """Stores the first `patterns` data of the run's first batch, each value by its sign.
 
-    The loss ½‖W − W*‖² has its minimum at W* of the rule and the gradient −W* at the initial W = 0: one step of SGD with rate 1 is
-    the rule itself, and other optimisers come to it. Samples are where `sweeps` sweeps lead from random states: as a rule
-    attractors, those of mixtures of patterns among them.
+    The loss ½‖W − W*‖² has its minimum at W* of the rule and the gradient −W* at the initial W = 0: one step of SGD with rate 1
+    is the rule itself, and other optimisers come to it. Samples are where `sweeps` sweeps lead from random states: attractors
+    as a rule, inverted patterns and mixtures of patterns among them.
     """
 
     no_likelihood = "a Hopfield network has an energy without a temperature, and so no distribution"
@@ -91,31 +92,23 @@ class Hopfield(Model):
     ) -> None:
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         if levels is None:
-            raise Incompatible("a Hopfield network has units ±1 and needs data with grey levels", "model", "data")
-        pieces = config["trainer"].get("accumulate", 1)
-        if patterns > (batch := config["data"].get("batch_size", patterns * pieces) // pieces):
-            raise ValueError(f"patterns={patterns}: allowed is at most {batch}, the data of the first piece of a batch")
-        self.patterns, self.rule, self.flipped = patterns, RULES[rule], flipped
-        self.updates, self.sweeps = updates, sweeps
+            raise ValueError("a Hopfield network has units ±1 and needs data with grey levels")
+        if patterns > (piece := config["data"]["batch_size"] // config["trainer"].get("accumulate", 1)):
+            raise ValueError(f"patterns={patterns}: allowed is at most {piece}, the data of the first piece of a batch")
+        self.patterns, self.rule, self.updates, self.sweeps, self.flipped = patterns, rule, updates, sweeps, flipped
         self.net = Synapses(patterns, torch.Size(self.shape).numel())
 
     def losses(self, batch: Batch) -> Losses:
-        net = self.net
+        net, x = self.net, batch.x0.flatten(1)
         if batch.counter == 0 and not net.patterns.any():
-            net.patterns.copy_(self.units(ranks.rows(batch.x0)[: self.patterns]))
-        half = 0.5 * ((net.weights - self.rule(net.patterns)) ** 2).sum()
-        return Losses({"squared_distance": half.expand(len(batch.x0))}, torch.ones(len(batch.x0)))
-
-    @staticmethod
-    def units(x: Tensor) -> Tensor:
-        """B × shape in [−1, 1] -> B×N of ±1; the middle grey is +1."""
-        return torch.where(x.flatten(1) < 0, -1.0, 1.0).to(x)
+            net.patterns.copy_(torch.where(ranks.rows(x)[: self.patterns] < 0, -1.0, 1.0))
+        half = 0.5 * ((net.weights - RULES[self.rule](net.patterns)) ** 2).sum()
+        return Losses({"distance": half.expand(len(x))}, torch.ones(len(x)))
 
     def relaxed(self, s: Tensor, seed: int, stream: rng.Stream) -> Iterator[Tensor]:
         """B×N after each sweep. All states are updated in the same order, which each sweep draws."""
         for sweep in range(self.sweeps):
-            order = rng.permutation(s.shape[1], seed, stream, sweep)
-            s = UPDATES[self.updates](self.net.weights, s, order)
+            s = UPDATES[self.updates](self.net.weights, s, rng.permutation(s.shape[1], seed, stream, sweep))
             yield s
 
     @property
@@ -124,10 +117,9 @@ class Hopfield(Model):
 
     @torch.inference_mode()
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
-        s = like(rng.signs(seed, "sampling", 0, start, stop, (self.net.weights.shape[0],)), self.net.weights)
+        s = like(rng.signs(seed, "sampling", 0, start, stop, self.shape), self.net.weights).flatten(1)
         for sweep, state in enumerate([s, *self.relaxed(s, seed, "sampling")]):
-            x = state.view(-1, *self.shape)
-            yield State(f"sweep {sweep}", x, x)
+            yield State(f"sweep {sweep}", x := state.view(-1, *self.shape), x)
 
     def sample_record(self) -> dict[str, Plain]:
         return {"sampler": self.updates, "steps": self.sweeps}
@@ -141,21 +133,18 @@ class Hopfield(Model):
         return stored, corrupted, recalled
 
     def readings(self, seed: int = 0) -> dict[str, Reading]:
-        """As many trials as there are held-out data, which themselves do not matter."""
+        """As many trials as there are held-out data, whose values do not matter."""
 
-        def exact(share: float) -> Callable[[Tensor, Tensor], Tensor]:
-            def of(x0: Tensor, index: Tensor) -> Tensor:
-                stored, _, recalled = self.recall(share, index, seed)
-                return (recalled == stored).all(1).double()
-
-            return of
+        def exact(x0: Tensor, index: Tensor, share: float) -> Tensor:
+            stored, _, recalled = self.recall(share, index, seed)
+            return (recalled == stored).all(1).double()
 
         label = "share of stored patterns recalled exactly from {:.0%} flipped units"
-        return {f"recalled@{share:g}": Reading(label.format(share), "share", exact(share)) for share in self.flipped}
+        return {f"recalled@{q:g}": Reading(label.format(q), "share", partial(exact, share=q)) for q in self.flipped}
 
     @torch.inference_mode()
     def pictures(self, x0: Tensor, seed: int = 0) -> dict[str, Picture]:
         share = max(self.flipped, default=0.0)
-        columns = self.recall(share, torch.arange(self.patterns), seed)
+        columns = self.recall(share, torch.arange(min(self.patterns, len(x0))), seed)
         images = [column.view(-1, *self.shape) for column in columns]
         return {"recall": Picture(images, ["stored", f"{share:.0%} flipped", "recalled"])}
