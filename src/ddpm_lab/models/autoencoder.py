@@ -91,7 +91,7 @@ class SparseAutoencoder(Autoencoder):
         hidden: tuple[PositiveInt, ...] = (),
         code: PositiveInt = 128,
         rho: OpenUnit = 0.05,
-        weight: NonNegativeFloat = 0.01,
+        weight: NonNegativeFloat = 0.03,
         **of_data: Any,
     ) -> None:
         super().__init__(hidden, code, **of_data)
