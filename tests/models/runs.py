@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from helpers import FEW_HELD_OUT, composed, trained
+from helpers import FEW_HELD_OUT, composed, one_pixel, trained
 
 from ddpm_lab.cli.fit import train
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -20,10 +21,13 @@ def run(folder: Path, *words: str) -> Path:
 
 
 def goes_on_to_the_bit(folder: Path, whole: Path, *words: str) -> bool:
-    """Whether four steps, and four more after a restart, give weights, averages and buffers of the run `whole`."""
-    last = trained(folder / "first", *SHORT, "trainer.max_steps=4", *words) / "checkpoints" / "last.ckpt"
-    more = composed(*SHORT, "trainer.max_steps=8", *words, f"resume={last}")
-    assert train(more, folder / "second", last, None, 0.0) == 0
+    """Whether four steps, and four more after a restart, give weights, averages and buffers of the run `whole`. Their pictures
+    are one pixel."""
+    here = "ddpm_lab.training.callbacks"
+    with patch(f"{here}.samples.save_progression", one_pixel), patch(f"{here}.readings.save_progression", one_pixel):
+        last = trained(folder / "first", *SHORT, "trainer.max_steps=4", *words) / "checkpoints" / "last.ckpt"
+        more = composed(*SHORT, "trainer.max_steps=8", *words, f"resume={last}")
+        assert train(more, folder / "second", last, None, 0.0) == 0
     a, b = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, folder / "second"))
     return all(alike(a[key], b[key]) for key in ("state_dict", "ema/0.9999"))
 

@@ -101,18 +101,18 @@ def test_at_the_critical_load_about_one_and_a_half_percent_are_wrong():
     """Amit et al. 1985: 1.6% at .138 N for N → ∞. At N = 1000 the mean varies from 1.5% to 2.7% with the seed, as some patterns
     are lost; the tolerance is 1% to 3%. After one synchronous update the share is that of Gaussian crosstalk, here to 10%."""
     n, patterns = 1000, 138
-    settled, at_once = wrong(n, patterns, 20)
+    settled, at_once = wrong(n, patterns, 12)
     assert 0.01 < float(settled.mean()) < 0.03
     assert at_once == pytest.approx(0.5 * math.erfc(math.sqrt(n / (2 * (patterns - 1)))), rel=0.1)
 
 
 def test_one_step_of_gradient_descent_at_rate_one_is_the_rule():
-    model, x = Hopfield(4, **DIGITS).double(), torch.rand(16, 1, 8, 8).double() * 2 - 1
+    model, x = Hopfield(4, **DIGITS).double(), rng.normal((1, 8, 8), 0, "evaluation", 0, 0, 16).double()
     model.losses(Batch(x, 0, 0, 16)).per_example.mean().backward()
     torch.optim.SGD(model.net.parameters(), 1.0).step()
     patterns = torch.where(x[:4].flatten(1) < 0, -1.0, 1.0).double()
     torch.testing.assert_close(model.net.weights.detach(), hebb(patterns))
-    later = model.losses(Batch(-x, 1, 0, 16)).per_example
+    later = model.losses(Batch(-x, 1, 0, 16)).per_example.detach()
     assert float(later.abs().max()) < 1e-20  # other batches store nothing
 
 
@@ -130,9 +130,15 @@ def test_recall_flips_the_share_that_it_says():
     assert none.tolist() == [1.0] * 4
 
 
-@pytest.mark.parametrize("rule", ["hebb", "pseudoinverse"])
-def test_a_run(rule, tmp_path):
-    words = ["model=hopfield", f"model.rule={rule}", "model.flipped=[0.0,0.25]", "optim.lr=0.05", "optim.warmup=0"]
+def test_a_run(tmp_path):
+    words = [
+        "model=hopfield",
+        "model.rule=pseudoinverse",
+        "model.flipped=[0.0,0.25]",
+        "model.sweeps=2",
+        "optim.lr=0.05",
+        "optim.warmup=0",
+    ]
     folder = run(tmp_path / "run", *words)
     found = metrics(folder)
     assert found.keys() == {"recalled@0", "recalled@0.25", "pixels_fd", "pixels_fd_real"}
