@@ -113,12 +113,12 @@ class Hopfield(Model):
 
     @property
     def sample_steps(self) -> int:
-        return self.sweeps + 1
+        return self.sweeps
 
     @torch.inference_mode()
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
         s = like(rng.signs(seed, "sampling", 0, start, stop, self.shape), self.net.weights).flatten(1)
-        for sweep, state in enumerate([s, *self.relaxed(s, seed, "sampling")]):
+        for sweep, state in enumerate(self.relaxed(s, seed, "sampling"), 1):
             yield State(f"sweep {sweep}", x := state.view(-1, *self.shape), x)
 
     def sample_record(self) -> dict[str, Plain]:
