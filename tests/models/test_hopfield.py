@@ -112,7 +112,7 @@ def test_one_step_of_gradient_descent_at_rate_one_is_the_rule():
     torch.optim.SGD(model.net.parameters(), 1.0).step()
     patterns = torch.where(x[:4].flatten(1) < 0, -1.0, 1.0).double()
     torch.testing.assert_close(model.net.weights.detach(), hebb(patterns))
-    later = model.losses(Batch(-x, 1, 0, 16)).per_example.detach()
+    later = model.losses(Batch(x.flip(0), 1, 0, 16)).per_example.detach()
     assert float(later.abs().max()) < 1e-20  # other batches store nothing
 
 
