@@ -181,6 +181,21 @@ def test_average_starts_from_the_initial_weights(tmp_path):
         torch.testing.assert_close(average, w0 + 0.001 * (w1 - w0), rtol=0, atol=1e-6)
 
 
+def test_buffers_are_copied(tmp_path):
+    class Counting(Linear):
+        def __init__(self):
+            super().__init__((1, 4, 4))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x, t):
+            self.calls += self.training
+            return super().forward(x, t)
+
+    model, ema = module(net=Counting()), EMA(0.5, also=(0.9,))
+    fit(tmp_path, model, [ema], steps=3)
+    assert [float(average.net.calls) for average in ema.models.values()] == [3.0, 3.0]
+
+
 @pytest.mark.parametrize(("how", "mode"), [(True, None), ("reduce-overhead", "reduce-overhead")])
 def test_an_average_is_compiled_as_the_network_is(how, mode, tmp_path, monkeypatch):
     """And so is its copy in bfloat16 that samples, which is made once and follows the weights."""

@@ -19,7 +19,7 @@ class EMA(Callback):
     d is `decay` (Ho et al.: 0.9999), or with `ramp` min(decay, (1 + n) / (10 + n)) after n updates: at 0.9999 a run of 10,000
     steps would still hold 37% of its random start. `also` names further decays, each an average of its own beside the first,
     which evaluation uses. An average is a model of its own: an exception in validation cannot leave it in place of the
-    training weights, and there is no buffer to drift. Saved under "ema/<decay>".
+    training weights. Buffers are copied. Saved under "ema/<decay>".
     """
 
     def __init__(self, decay: HalfOpenUnit = 0.9999, ramp: bool = False, also: tuple[HalfOpenUnit, ...] = ()) -> None:
@@ -50,6 +50,8 @@ class EMA(Callback):
         for model in self.models.values():
             model.to(self._weights[0])  # the device and the precision of the weights
         self._averages = {decay: [p.data for p in model.net.parameters()] for decay, model in self.models.items()}
+        nets = [model.net for model in self.models.values()]
+        self._buffers = [pair for net in nets for pair in zip(net.buffers(), module.model.net.buffers(), strict=True)]
 
     def on_train_start(self, trainer: Trainer, module: TrainingModule) -> None:
         self._updated = trainer.global_step  # of a resumed run; not known any earlier
@@ -59,6 +61,8 @@ class EMA(Callback):
             for decay, average in self._averages.items():
                 change = 1 - self.rate(decay, self._updated)
                 torch._foreach_lerp_(average, self._weights, change)  # pyright: ignore[reportPrivateImportUsage]
+            for average, buffer in self._buffers:
+                average.copy_(buffer)
             self._updated = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, module: TrainingModule, checkpoint: dict[str, Any]) -> None:
