@@ -81,6 +81,8 @@ class Model(nn.Module, ABC):
     """Why data have no likelihood under this kind of model, as "an auto-encoder is no distribution"; empty where they have."""
     no_samples: ClassVar[str] = ""
     """Why this kind of model draws none."""
+    trains_in_phases: ClassVar[bool] = False
+    """Whether a step may leave some weights without a gradient."""
     sample_settings: ClassVar[tuple[str, ...]] = ()
     """What `sampling` takes besides classes."""
     guided: bool = False

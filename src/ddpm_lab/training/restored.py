@@ -19,7 +19,7 @@ def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: T
     """Raises ValueError that names the first entry that this run would not save so."""
     made, steps = module.configure_optimizers(), stored["global_step"]
     schedulers = [made["lr_scheduler"]["scheduler"].state_dict()] if "lr_scheduler" in made else []
-    trains_all = steps > 0 and type(module.model.net).__module__.startswith("ddpm_lab.")
+    trains_all = steps > 0 and not module.model.trains_in_phases and type(module.model.net).__module__.startswith("ddpm_lab.")
     _check_optimizer(stored["optimizer_states"], made["optimizer"], steps, trains_all)
     _check_form(stored["lr_schedulers"], schedulers, "lr_schedulers")
     for i, state in enumerate(stored["lr_schedulers"]):

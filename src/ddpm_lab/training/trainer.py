@@ -89,7 +89,7 @@ def make(
     ValueError for arguments that are not allowed. (The last two are for whoever resumes, and the data.)"""
     if wrong := sorted(set(more) - set(PASSED)):
         raise ValueError(f"{wrong[0]}={more[wrong[0]]}: not an argument of this trainer; it hands on {PASSED}")
-    place = _place(accelerator, devices, num_nodes, compile)
+    place = _place(accelerator, devices, num_nodes, compile, module.model.trains_in_phases)
     layout = prefers_channels_last(place["accelerator"], precision) if channels_last is None else channels_last
     _prepare(module, precision, sample_precision, tf32, layout, compile)
     steps, validations, rows = (1, 1, 1) if fast_dev_run else (max_steps, validate_every, log_every)
@@ -119,7 +119,7 @@ def check_precisions(precision: str, sample_precision: str) -> None:
         raise ValueError("sample_precision=bf16-mixed: a network with precision=64-true samples with sample_precision=32-true")
 
 
-def _place(accelerator: str, devices: int | None, num_nodes: int, compile: Compile) -> dict[str, Any]:
+def _place(accelerator: str, devices: int | None, num_nodes: int, compile: Compile, in_phases: bool) -> dict[str, Any]:
     """Which accelerator, and how many processes on how many machines."""
     there = torch.cuda.device_count()
     if accelerator == "auto":
@@ -134,7 +134,8 @@ def _place(accelerator: str, devices: int | None, num_nodes: int, compile: Compi
     devices = there if devices is None else devices
     if accelerator == "gpu" and devices > there:
         raise UserError(f"trainer.devices={devices}: torch finds {there} CUDA devices here")
-    strategy = DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto"
+    ddp = DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=in_phases)
+    strategy = ddp if devices * num_nodes > 1 else "auto"
     return {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
 
 
