@@ -72,6 +72,7 @@ ELSEWHERE = {
     ("trainer", "ddp_multinode"),
     ("callbacks", "none"),  # measures nothing: training/test_trainer.py
     *HEADS,  # test_variance_heads.py
+    *(("model", option) for option in ("rbm", "dbm")),  # models/test_each_model.py
     ("experiment", "debug"),  # keeps nothing, as fast_dev_run in test_cli.py
 }
 
