@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import Stage, report
 from ddpm_lab.compare.words import decimal, decimals, decimals_of_differences, statements
 from ddpm_lab.errors import UserError
+from ddpm_lab.metrics.record import Plain
 
 NAMES = {
     ("schedule", "ddpm_lab.core.schedule.linear"): "linear",
@@ -117,7 +119,25 @@ def test_numbers_of_other_data_or_another_n_are_refused_and_comparison(tmp_path)
     assert any("split_seed=5" in text and "split_seed 0" in text for text in refused)
     assert not study.comparisons
     write_tables(compared(tmp_path), tmp_path)
-    assert "not comparable" in (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text()
+    assert "2.000 (not comparable)" in table
+    assert "2.500 (not comparable)" in table
+
+
+def test_what_goes_with_a_model_is_no_difference_of_its_own(tmp_path):
+    """A model that has no loss, and one with a key of the other's name: neither was chosen beside it."""
+
+    def of(name: str, width: Plain) -> dict[str, Any]:
+        made = config(1) | {"model": {"_target_": f"ddpm_lab.models.{name.lower()}.{name}", "width": width}}
+        return {key: value for key, value in made.items() if key != "loss"}
+
+    for i, made in enumerate((config(1), of("VAE", 8), of("RBM", "[8, 4]"))):
+        write_run(tmp_path / str(i), made, 3.0)
+    (study,) = compared(tmp_path).studies
+    assert list(study.compared.axes) == ["model"]
+    write_run(tmp_path / "3", of("VAE", 9), 3.0)
+    (study,) = compared(tmp_path).studies
+    assert set(study.compared.axes) == {"model", "model.width"}
 
 
 def test_what_may_differ_is_mentioned(tmp_path):

@@ -1,7 +1,6 @@
 """Every model beside diffusion through its yaml: trained, resumed to the bit, sampled, evaluated, swept and compared."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -144,12 +143,14 @@ def test_what_it_has_not_is_refused(option, work, monkeypatch, capsys):
     assert not (work / "outputs/e/refused").exists()
 
 
-def test_it_is_swept_and_compared(option, work, monkeypatch, capsys):
-    monkeypatch.chdir(work)
-    train(work, "-m", *SHORT, f"model={option}", "seed=0,1", "sweep.name=s")
-    found = sorted(path for path in Path("outputs").rglob("summary.json") if "multirun" in str(path))
-    assert len(found) == 2
-    with patch.object(sys, "argv", ["compare.py", *(str(path.parent) for path in found), "out=page"]):
+def test_they_are_swept_and_compared(tmp_path, monkeypatch, capsys):
+    """Models with a bound, with another likelihood, and with none."""
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path, "-m", *SHORT, "model=vae,rbm,ae", "sweep.name=s", "sweep.n_jobs=2")
+    with patch.object(sys, "argv", ["compare.py", "outputs/multirun/s", "out=page"]):
         compare()
-    assert (work / "page" / "index.html").stat().st_size > 0
-    shutil.rmtree(work / "page")
+    told = capsys.readouterr().out
+    assert all(model in told for model in ("vae", "rbm", "ae"))
+    assert "likelihood" in told  # the bits/dim of a bound and of another likelihood are not subtracted
+    rows = (tmp_path / "page" / "table.csv").read_text().splitlines()
+    assert len(rows) == 4

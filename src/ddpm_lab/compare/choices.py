@@ -189,7 +189,7 @@ def _differing(flats: Sequence[Flat]) -> list[str]:
     several = {key for key, each in values.items() if len(set(map(as_yaml, each))) > 1}
     below = tuple(f"{key}." for key in several)
     lacking = {key for key, each in values.items() if len(each) < len(flats) and not key.startswith(below)}
-    differing = several | {key for key in lacking if not _goes_with_model(key, flats)}
+    differing = {key for key in several | lacking if not _goes_with_model(key, flats)}
 
     def rank(key: str) -> tuple[int, bool, bool]:
         group = key.partition(".")[0]
@@ -200,9 +200,11 @@ def _differing(flats: Sequence[Flat]) -> list[str]:
 
 
 def _goes_with_model(key: str, flats: Sequence[Flat]) -> bool:
-    """Whether all configurations of a model have the key, or none."""
-    pairs = {(as_yaml(flat.get("model")), key in flat) for flat in flats}
-    return len(pairs) == len({model for model, _ in pairs}) > 1
+    """Whether a group is one that some models have and others have not; or a key is a setting of models that differ, each with
+    one value of its own."""
+    models = [as_yaml(flat.get("model")) for flat in flats]
+    own = [as_yaml(flat.get(key, MISSING)) if key.startswith("model.") else key in flat for flat in flats]
+    return len(set(zip(models, own, strict=True))) == len(set(models)) > 1 and (key.startswith("model.") or len(set(own)) > 1)
 
 
 def as_yaml(value: Plain) -> str:

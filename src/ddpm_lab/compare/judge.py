@@ -108,6 +108,8 @@ class Column:
     estimates: dict[ComparedChoice, Interval] = field(default_factory=dict)
     refused: dict[ComparedChoice, list[Difference]] = field(default_factory=dict)
     """Why the number of a choice may not be compared with the others."""
+    apart: dict[ComparedChoice, Interval] = field(default_factory=dict)
+    """What it is, of seeds that may be compared with each other."""
     reported: list[Difference] = field(default_factory=list)
     copies: dict[ComparedChoice, Copy] = field(default_factory=dict)
     """Choices whose number equals that of another choice by construction."""
@@ -174,12 +176,14 @@ def _column(
     reference, column = None, Column(measure_of(key))
     reported = [field for field in REPORTED if field != "step" or "trainer.max_steps" not in compared.axes]
     for choice, by_seed in measured.items():
-        kept = {}
+        kept: dict[int, Number] = {}
+        apart: list[tuple[float, Record]] = []
         for seed, number in ((seed, numbers[key]) for seed, numbers in by_seed.items() if key in numbers):
             record = _record(choice.runs[seed], number)
             reference = reference or record
             if wrong := incomparable(reference, record):
                 column.refused[choice] = wrong
+                apart.append((number.value, record))
                 continue
             kept[seed] = number
             differing = [d for d in differences(reference, record) if d.field in reported]
@@ -187,6 +191,9 @@ def _column(
         if kept:
             column.numbers[choice] = kept
             column.estimates[choice] = t_interval([n.value for n in kept.values()], level)
+        elif apart:
+            alike = [value for value, record in apart if not incomparable(apart[0][1], record)]
+            column.apart[choice] = t_interval(alike, level)
     column.copies = copies(column.measure, column.numbers, compared.options)
     return column
 

@@ -62,13 +62,22 @@ def head(column: Column) -> str:
 def mean_cell(choice: ComparedChoice, column: Column) -> Cell:
     estimate = column.estimates.get(choice)
     if estimate is None:
-        refused = column.refused.get(choice)
-        return Cell(words.VERDICTS[Verdict.REFUSED], note="; ".join(map(str, refused))) if refused else Cell()
+        return _apart_cell(choice, column)
     copy = column.copies.get(choice)
     one_seed = "one seed: no interval" if estimate.low is None else ""
     note = f"equals {copy.original.label} by construction" if copy else one_seed
     text = words.with_interval(estimate.value, estimate, words.digits_of(column))
     return Cell(text, estimate.value, note, choice in column.winners, copy is not None)
+
+
+def _apart_cell(choice: ComparedChoice, column: Column) -> Cell:
+    """A number that may not be compared with those of the column, and why; a dash where there is none."""
+    if not (refused := column.refused.get(choice)):
+        return Cell()
+    text, why = words.VERDICTS[Verdict.REFUSED], "; ".join(map(str, refused))
+    if (apart := column.apart.get(choice)) is None:
+        return Cell(text, note=why)
+    return Cell(f"{words.with_interval(apart.value, apart, words.digits_of(column))} ({text})", note=why)
 
 
 def _difference_cell(study: Study, choice: ComparedChoice, column: Column) -> Cell:
