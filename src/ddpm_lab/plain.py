@@ -48,6 +48,18 @@ OF_CLASSES = ("conditional", "label_dropout", "label_key", "val_label_key")
 """Keys of data that reach conditional models alone."""
 
 
-def without_classes(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of data, without those keys unless they are conditional: earlier versions had none."""
-    return {key: value for key, value in data.items() if data.get("conditional") or key not in OF_CLASSES}
+LATER = {"ddpm_lab.data.digits.Digits": {"levels": 17}}
+"""Keys that data got after they were first released, and the value of before."""
+
+
+def as_earlier(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of data, without keys of classes unless they are conditional, and without later keys that have the
+    value of before: earlier versions had none."""
+    later = LATER.get(data.get("_target_", ""), {})
+    same = {key for key, value in later.items() if data.get(key) == value}
+    return {key: value for key, value in data.items() if (data.get("conditional") or key not in OF_CLASSES) and key not in same}
+
+
+def with_later(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with what earlier versions had without saying so."""
+    return {"conditional": False, **LATER.get(data.get("_target_", ""), {}), **as_earlier(data)}

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers import composed
 from sklearn.datasets import load_digits
 
+from ddpm_lab.compare.choices import flat_config
+from ddpm_lab.config.build import training_identity
+from ddpm_lab.config.nested import plain
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.data.memory import seeded_split
 
@@ -53,3 +57,20 @@ def test_a_digit_is_not_mirrored_unless_asked(digits):
     batch = next(iter(digits.train_dataloader()))
     rows = ((batch.x0 + 1) * 8).to(torch.uint8)
     assert all(image.numpy().tobytes() in known for image in rows)
+
+
+def test_two_levels_are_half_of_the_ink_or_more(digits):
+    binary = Digits(levels=2)
+    binary.setup()
+    assert torch.equal(binary.train_images, (digits.train_images >= 8).byte())
+    assert set(binary.scaled("val").unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(binary.val_labels, digits.val_labels)
+    assert binary.state_dict() != digits.state_dict()
+
+
+def test_runs_of_before_there_were_two_levels_are_runs_of_17():
+    """Their configurations have no such key: they train the same weights, and their numbers are compared."""
+    new, old = composed(), composed()
+    del old.data.levels
+    assert training_identity(old) == training_identity(new) != training_identity(composed("data.levels=2"))
+    assert flat_config(plain(old)) == flat_config(plain(new)) != flat_config(plain(composed("data.levels=2")))

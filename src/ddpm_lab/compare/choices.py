@@ -11,7 +11,7 @@ from typing import Any
 from ddpm_lab.compare.run_folder import Number, RunFolder
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
-from ddpm_lab.plain import visible, without_classes
+from ddpm_lab.plain import visible, with_later
 
 Flat = dict[str, Plain]
 """A configuration by dotted keys; a group itself stands for its `_target_`."""
@@ -118,7 +118,7 @@ def flat_config(config: Mapping[str, Any]) -> Flat:
     """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
     data = config.get("data")
     if isinstance(data, Mapping):
-        config = {**config, "data": {"conditional": False, **without_classes(data)}}
+        config = {**config, "data": with_later(data)}
     if isinstance(imported := config.get("imported"), Mapping):
         sums = imported.get("sha256")
         first = next(iter(sums.values()), "") if isinstance(sums, Mapping) else ""

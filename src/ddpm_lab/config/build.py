@@ -18,7 +18,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, weights_sha256
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import Run, opened
-from ddpm_lab.plain import without_classes
+from ddpm_lab.plain import as_earlier
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -222,7 +222,7 @@ def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
     """What of a configuration training depends on; the model says which of its parts are not among them."""
     config = current(cfg)
     parts = {name: value for name, value in config.items() if name not in NOT_TRAINED}
-    parts["data"] = without_classes(config["data"])
+    parts["data"] = as_earlier(config["data"])
     parts["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACEMENT}
     named = model_parts(config)
     targets = {name: resolve_target(config[name]["_target_"], name) for name in named if name in config}
