@@ -85,13 +85,13 @@ def test_pieces_of_a_batch_have_the_losses_of_the_whole(persistent):
 
 
 def test_chains_go_on_from_a_checkpoint():
-    model, other = made(), made()
+    model, other, fresh = (made(gibbs=1) for _ in range(3))
     x0 = grey(80, V)
     model.losses(whole(x0, 0))
     other.load_training_state({name: value.clone() for name, value in model.training_state().items()})
     a, b = (one.losses(whole(x0, 1)).per_example for one in (model, other))
     assert torch.equal(a, b)
-    assert not torch.equal(a, made().losses(whole(x0, 1)).per_example)  # of which the chains begin there
+    assert not torch.equal(a, fresh.losses(whole(x0, 1)).per_example)  # of which the chains begin there
 
 
 @pytest.mark.parametrize("chains", [torch.zeros(3, V + 1), torch.full((3, V), 0.5), torch.zeros(V)])
