@@ -58,6 +58,7 @@ def test_in_pieces(words, whole, tmp_path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("words", ["dbm"], indirect=True)
 def test_in_two_processes(words, whole, tmp_path):
     """Where a phase leaves parameters without a gradient too."""
     done = command(*words, *TWO, "run.name=two", cwd=tmp_path)
