@@ -34,12 +34,12 @@ class Deep(nn.Module):
     @property
     def lower(self) -> Machine:
         """Of h_1 and two copies of v, which stand for v and for the input that h_2 will give. Section 3.2."""
-        return Machine(torch.cat([self.first] * 2), torch.cat([self.visible_bias] * 2), self.first_bias)
+        return Machine(self.first.repeat(2, 1), self.visible_bias.repeat(2), self.first_bias)
 
     @property
     def upper(self) -> Machine:
         """Of h_1 and two copies of h_2. The bias of h_1 belongs to `lower`."""
-        return Machine(torch.cat([self.second] * 2, 1), self.first_bias.detach(), torch.cat([self.second_bias] * 2))
+        return Machine(self.second.repeat(1, 2), self.first_bias.detach(), self.second_bias.repeat(2))
 
 
 @checked
@@ -49,6 +49,7 @@ class DBM(MachineModel):
     `sweeps`, `chains` and `temperatures` see `MachineModel`."""
 
     net: Deep
+    persistent: PersistentChains
     trains_in_phases = True
 
     def __init__(
@@ -122,9 +123,9 @@ class DBM(MachineModel):
 
         def bits(x0: Tensor, index: Tensor) -> dict[str, Tensor]:
             v = self.states(x0)
-            logits = self.posterior(v)
-            first, second = (one.sigmoid() for one in logits)
-            entropy = sum(bernoulli_nats(one.sigmoid(), one) for one in logits)
+            logits = torch.cat(self.posterior(v), 1)
+            first, second = logits.sigmoid().split(self.net.second.shape, 1)
+            entropy = bernoulli_nats(logits.sigmoid(), logits)
             energy = self.joint.energy(first, torch.cat([v, second], 1))
             return {"energy": energy / self.nats_per_bpd, "entropy": -entropy / self.nats_per_bpd}
 
