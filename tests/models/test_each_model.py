@@ -23,7 +23,13 @@ from ddpm_lab.models.contract import Model
 OTHERS = sorted(set(options("model", [CONF])) - {"diffusion", "variance_head"})
 SHORT = ["experiment=smoke", "trainer.max_steps=4", "trainer.validate_every=2", "data.val_fraction=0.05", "data.levels=2"]
 ALONE = [*SHORT, "run.experiment=e"]
+PHASES = {"dbn": ["model.steps_per_layer=1"], "dbm": ["model.pretrain=1"]}
+"""Of so few steps."""
 pytestmark = pytest.mark.slow
+
+
+def words_of(option: str) -> list[str]:
+    return [f"model={option}", *PHASES.get(option, [])]
 
 
 def class_of(option: str) -> type[Model]:
@@ -45,7 +51,7 @@ def option(request) -> str:
 def work(option, tmp_path_factory) -> Path:
     """Where a run of the model stands, as outputs/e/whole."""
     folder = tmp_path_factory.mktemp(option)
-    train(folder, *ALONE, f"model={option}", "run.name=whole")
+    train(folder, *ALONE, *words_of(option), "run.name=whole")
     return folder
 
 
@@ -84,7 +90,7 @@ def test_what_it_gives_is_in_the_summary_and_on_disk(option, work):
 
 
 def test_it_resumes_to_the_bit(option, work):
-    train(work, *[word.replace("steps=4", "steps=2") for word in ALONE], f"model={option}", "run.name=part")
+    train(work, *[word.replace("steps=4", "steps=2") for word in ALONE], *words_of(option), "run.name=part")
     train(work, "resume=outputs/e/part", "trainer.max_steps=4")
     whole, part = (weights(work / "outputs/e" / name) for name in ("whole", "part"))
     assert all(torch.equal(value, part[name]) for name, value in whole.items())
@@ -131,11 +137,11 @@ def test_what_it_has_not_is_refused(option, work, monkeypatch, capsys):
     monkeypatch.chdir(work)
     model = class_of(option)
     for words in (["schedule=cosine"], ["sampler.steps=5"], ["callbacks.frechet_curve.steps=5"]):
-        done = command_here(*ALONE, f"model={option}", "run.name=refused", *words, cwd=work)
+        done = command_here(*ALONE, *words_of(option), "run.name=refused", *words, cwd=work)
         assert done.returncode == 2
         assert words[0].partition("=")[0] in done.stderr
     if model.no_likelihood:
-        done = command_here(*ALONE, f"model={option}", "run.name=refused", "callbacks.vlb_terms.stride=2", cwd=work)
+        done = command_here(*ALONE, *words_of(option), "run.name=refused", "callbacks.vlb_terms.stride=2", cwd=work)
         assert model.no_likelihood in done.stderr
         with pytest.raises(UserError, match="no likelihood"):
             ddpm_lab.load("outputs/e/whole").bound(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))

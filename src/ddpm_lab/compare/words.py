@@ -11,6 +11,7 @@ from ddpm_lab.compare.judge import Column, Comparison, Verdict
 from ddpm_lab.compare.measures import Measure, NumberKind
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval
+from ddpm_lab.metrics.record import Difference
 
 MINUS = "−"
 NONE = "–"
@@ -92,16 +93,36 @@ def digits_of(column: Column) -> int:
 
 
 def statements(study: Study) -> list[Statement]:
-    """One sentence per comparison, per other number that is equal by construction, and per refused number."""
+    """One sentence per comparison, per other number that is equal by construction, and per reason for which numbers are
+    refused."""
     made = [Statement(comparison.verdict, sentence(comparison)) for comparison in study.comparisons]
     for column in study.judged:
         for choice, copy in column.copies.items():
             if copy.original is not study.baseline:
                 made.append(Statement(Verdict.CONSTRUCTION, _copied(choice, copy, column.measure)))
-        for choice, differences in column.refused.items():
-            why = "; ".join(map(str, differences))
-            made.append(Statement(Verdict.REFUSED, f"{choice.label} is not compared on {column.measure.label}: {why}."))
+        made += _refused(column)
     return made
+
+
+def _refused(column: Column) -> list[Statement]:
+    """Choices with one reason share a sentence."""
+    reasons: dict[str, list[str]] = {}
+    for choice, differences in column.refused.items():
+        reasons.setdefault("; ".join(map(_short, differences)), []).append(choice.label)
+    verbs = {why: "is" if len(labels) == 1 else "are" for why, labels in reasons.items()}
+    return [
+        Statement(Verdict.REFUSED, f"{'; '.join(labels)} {verbs[why]} not compared on {column.measure.label}: {why}.")
+        for why, labels in reasons.items()
+    ]
+
+
+def _short(difference: Difference) -> str:
+    """Without what two descriptions of data share."""
+    if difference.field != "data set":
+        return str(difference)
+    a, b = (str(side).split(", ") for side in (difference.a, difference.b))
+    ours, theirs = (", ".join(word for word in one if word not in other) or "none" for one, other in ((a, b), (b, a)))
+    return f"data set: {ours} against {theirs}"
 
 
 def by_construction(copy: Copy, measure: Measure) -> str:

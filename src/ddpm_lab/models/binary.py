@@ -1,5 +1,7 @@
 """What all models of binary units share: how data in [−1, 1] become units, and units data."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -46,3 +48,13 @@ class BinaryModel(Model):
 
     def bound_record(self) -> dict[str, Plain]:
         return {"levels": 2}
+
+
+def check_phases(name: str, steps: int, phases: int, config: Mapping[str, Any]) -> None:
+    """Raises ValueError where a run is over before its layers have each been trained for so many steps."""
+    most = (config.get("trainer") or {}).get("max_steps", math.inf)
+    if (needed := steps * phases) > most:
+        raise ValueError(
+            f"model.{name}={steps}: {phases} layers take {needed} steps, and trainer.max_steps={most}: allowed is at most "
+            f"{most // phases}"
+        )

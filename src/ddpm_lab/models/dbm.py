@@ -12,6 +12,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.boltzmann import Machine, bernoulli, bernoulli_nats, deep_machine
 from ddpm_lab.domains import Given, NonNegativeInt, Size, checked
+from ddpm_lab.models.binary import check_phases
 from ddpm_lab.models.contract import Losses
 from ddpm_lab.models.machines import MachineModel, PersistentChains
 from ddpm_lab.models.meter import PerDatum
@@ -69,6 +70,7 @@ class DBM(MachineModel):
     ) -> None:
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         self.net = seeded(lambda: Deep(math.prod(shape), *hidden), seed)  # type: ignore[assignment]
+        check_phases("pretrain", pretrain, 2, config)
         self.pretrain, self.gibbs, self.mean_field = pretrain, gibbs, mean_field
         self.sweeps, self.chains, self.temperatures = sweeps, chains, temperatures
         self.persistent = PersistentChains(hidden[0], seed)

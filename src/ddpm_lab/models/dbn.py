@@ -16,6 +16,7 @@ from ddpm_lab.core.boltzmann import ENUMERABLE, Machine, bernoulli, contrastive_
 from ddpm_lab.domains import Given, PositiveInt, Size, checked
 from ddpm_lab.likelihood.annealed import annealed_log_z
 from ddpm_lab.models.belief import LABELS, BeliefModel, BeliefNet
+from ddpm_lab.models.binary import check_phases
 from ddpm_lab.models.contract import Losses, Plain, State
 from ddpm_lab.models.meter import PerDatum, Shared
 from ddpm_lab.models.networks import seeded
@@ -80,6 +81,7 @@ class DBN(BeliefModel):
         if len(hidden) < 2:
             raise ValueError(f"hidden={list(hidden)}: a deep belief net has two hidden layers or more")
         self.net = seeded(lambda: DeepBeliefNet((math.prod(shape), *hidden)), seed)
+        check_phases("steps_per_layer", steps_per_layer, len(hidden), config)
         self.steps_per_layer, self.fine_tune, self.gibbs = steps_per_layer, fine_tune, gibbs
         self.sweeps, self.draws, self.chains, self.temperatures = sweeps, draws, chains, temperatures
 
