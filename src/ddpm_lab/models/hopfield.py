@@ -33,8 +33,8 @@ def energy(weights: Tensor, s: Tensor) -> Tensor:
 
 
 def aligned(field: Tensor, s: Tensor) -> Tensor:
-    """Units take the sign of their field; without a field they stay (Hopfield 1982 Eq. 1). Fields of Hebb's rule are multiples of
-    1/N: below 1e-5 they are rounding."""
+    """Units take the sign of their field; without a field they stay (Hopfield 1982 Eq. 1). Fields of Hebb's rule are multiples
+    of 1/N: below 1e-5 they are rounding."""
     return torch.where(field.abs() < 1e-5, s, field.sign())
 
 
