@@ -37,6 +37,16 @@ def test_hebbs_rule_and_the_energy_are_the_sums_of_the_paper():
     torch.testing.assert_close(energy(hebb(patterns), s), torch.tensor(energies).double())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_units_without_a_field_stay(dtype):
+    """By whole numbers, in which a sum that is zero has no rounding, as it has after a division by N = 100."""
+    stored = random_signs(30, 100)
+    sums = stored.long() @ (stored.long().T @ stored.long()).fill_diagonal_(0)
+    assert (sums == 0).any()
+    expected = torch.where(sums == 0, stored, sums.sign())
+    assert torch.equal(synchronous(hebb(stored.to(dtype)), stored.to(dtype), torch.arange(100)), expected.to(dtype))
+
+
 def test_the_pseudoinverse_keeps_patterns_that_hebbs_rule_loses():
     """All have 40 of 50 units alike."""
     patterns = torch.cat([torch.ones(6, 40).double(), random_signs(6, 10, seed=4)], 1)

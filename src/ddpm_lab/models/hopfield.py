@@ -33,8 +33,9 @@ def energy(weights: Tensor, s: Tensor) -> Tensor:
 
 
 def aligned(field: Tensor, s: Tensor) -> Tensor:
-    """Units take the sign of their field; without a field they stay (Hopfield 1982 Eq. 1)."""
-    return torch.where(field == 0, s, field.sign())
+    """Units take the sign of their field; without a field they stay (Hopfield 1982 Eq. 1). Fields of Hebb's rule are multiples
+    of 1/N: below 1e-5 they are rounding."""
+    return torch.where(field.abs() < 1e-5, s, field.sign())
 
 
 def asynchronous(weights: Tensor, s: Tensor, order: Tensor) -> Tensor:
