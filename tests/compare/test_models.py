@@ -99,3 +99,16 @@ def test_a_bound_by_an_estimated_log_z_is_not_held_against_a_true_one(tmp_path, 
     column = next(column for column in study.columns if column.measure.key == "bound_bpd")
     assert bool(column.comparisons) == allowed
     assert [d.field for each in column.refused.values() for d in each] == ([] if allowed else ["log_z"])
+
+
+def test_the_baseline_is_the_first_choice_with_most_of_the_judged_numbers(tmp_path):
+    first = run_of(tmp_path / "a", "ae")
+    content = json.loads((first / "summary.json").read_text())
+    content["metrics"] = {"psnr": {"value": 20.0, "unit": "dB"}}
+    (first / "summary.json").write_text(json.dumps(content))
+    run_of(tmp_path / "b", "vae")
+    run_of(tmp_path / "c", "rbm")
+    study = compared(tmp_path).studies[0]
+    assert study.baseline.label == "VAE"
+    assert {c.choice.label for c in study.comparisons} == {"RBM"}
+    assert compared(tmp_path, baseline="Autoencoder").studies[0].baseline.label == "Autoencoder"

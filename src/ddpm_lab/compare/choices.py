@@ -241,10 +241,10 @@ def _parts(values: dict[str, str], free: Sequence[str], unnamed: set[str]) -> di
     return {key: values[key] if key in unnamed else f"{name}={values[key]}" for key, name in names.items() if key in values}
 
 
-def baseline_of(compared: ComparedChoices, asked: str | None, required: bool) -> ComparedChoice:
-    """The first choice, or the one that `asked` names by its label, its values or one of its run folders. Where it names none
+def baseline_of(compared: ComparedChoices, first: ComparedChoice, asked: str | None, required: bool) -> ComparedChoice:
+    """`first`, or the choice that `asked` names by its label, its values or one of its run folders. Where it names none
     or several, raises UserError if `required`; else the first counts, and a note says so."""
-    matching = compared.choices[:1] if asked is None else _matches(compared.choices, asked)
+    matching = [first] if asked is None else _matches(compared.choices, asked)
     if len(matching) == 1:
         return matching[0]
     among = matching or compared.choices
