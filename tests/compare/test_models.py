@@ -42,6 +42,7 @@ def half_width(tmp_path: Path, errors: list[tuple[float | None, float | None]]) 
     (study,) = compared(tmp_path).studies
     result = comparison(study, "hidden=128")
     assert result.paired
+    assert result.over_images is not None
     return (result.over_images.high - result.over_images.low) / 2
 
 

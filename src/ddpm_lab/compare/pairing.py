@@ -37,7 +37,7 @@ def _sound(arrays: Content) -> bool:
     whole = index.ndim == 1 and len(index) > 0 and index.dtype.kind in "iu" and bool(index.min() >= 0)
     numbers = all(x.shape == index.shape and x.dtype.kind == "f" and np.isfinite(x).all() for x in lists)
     shared = arrays.get(SHARED, np.zeros(()))
-    known = shared.ndim == 0 and shared.dtype.kind == "f" and np.isfinite(shared) and bool(shared >= 0)
+    known = shared.ndim == 0 and shared.dtype.kind == "f" and bool(np.isfinite(shared) and shared >= 0)
     return whole and numbers and known and stride.ndim == 0 and stride.dtype.kind in "iu" and bool(stride > 0)
 
 
