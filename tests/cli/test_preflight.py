@@ -209,3 +209,11 @@ def test_a_flag_of_hydra_with_the_name_of_a_group_stays_as_it_is():
 def test_what_was_typed_is_known():
     (arm,) = preflight(["schedule=cosine", "++seed=3", "~callbacks.frechet"])
     assert arm.typed == {"schedule": "cosine", "seed": "3", "callbacks.frechet": ""}
+
+
+def test_a_key_of_the_resumed_runs_own_options_is_not_judged_by_those_of_the_command_line():
+    for typed in ("model.gibbs=3", "net.unheard=1"):
+        refuses(f"resume=RUN {typed}", typed, "resume")
+        refuses(f"{typed} resume=RUN", typed, "resume")
+        assert "resume" not in refusal(typed)
+    assert "sampler=ancestral" in refusal("resume=RUN", "sampler.gibbs=3")  # may change, by the options that there are

@@ -115,6 +115,39 @@ def test_labels_act_on_a_classifier_too():
     assert ineffective([(edited(TRAIN, changes), {"data.label_key"})]) == []
 
 
+AE, VAE = "ddpm_lab.models.autoencoder.Autoencoder", "ddpm_lab.models.vae.VAE"
+DIFFUSION = "ddpm_lab.models.diffusion.Diffusion"
+CHECKPOINTS = {"callbacks.checkpoints": {"monitor": "val/bound_bpd"}}
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "changes", "named"),
+    [
+        (AE, "metrics", {}, "samples"),
+        (AE, "metrics._target_", {}, "samples"),
+        (AE, "callbacks.checkpoints.monitor", CHECKPOINTS, "likelihood"),
+        (AE, "callbacks.checkpoints.monitor", {"callbacks.checkpoints": {"monitor": "val/pixels_fd@256"}}, "samples"),
+        (VAE, "callbacks.vlb_terms.stride", {}, "one term"),
+        (VAE, "callbacks.vlb_terms.final_stride", {}, "one term"),
+        (VAE, "callbacks.vlb_terms.final_terms", {"callbacks.vlb_terms.final_terms": 5}, "one term"),
+    ],
+)
+def test_what_a_model_cannot_use_is_named_for_it_alone(target, key, changes, named):
+    def messages(model: str) -> list[str]:
+        return ineffective([(edited(TRAIN, changes | {"model": {"_target_": model}}), {key})])
+
+    (message,) = messages(target)
+    assert message.startswith(key)
+    assert named in message
+    assert target.rpartition(".")[2] in message
+    assert messages(DIFFUSION) == []
+
+
+def test_a_number_that_the_model_may_have_is_monitored():
+    changes = {"model": {"_target_": AE}, "callbacks.checkpoints": {"monitor": "val/psnr"}}
+    assert ineffective([(edited(TRAIN, changes), {"callbacks.checkpoints.monitor"})]) == []
+
+
 def test_a_key_that_acts_in_one_arm_of_a_sweep_is_not_reported():
     fixed, analytic = edited(EVALUATE, {"variance._target_": BETA}), EVALUATE
     typed = {"variance", "gamma.n"}

@@ -10,7 +10,7 @@ from ddpm_lab.config.build import instantiate
 
 from .support import Evaluation, evaluate
 
-KEYS = {"per_datum_bpd", "per_datum_prior_bpd", "index", "stride", "data_sha256", "split", "seed"}
+KEYS = {"per_datum_bpd", "per_datum_prior_bpd", "index", "stride", "shared_se", "data_sha256", "split", "seed"}
 
 
 def per_datum(told: Evaluation, key: str, arm: int = 0) -> dict[str, np.ndarray]:

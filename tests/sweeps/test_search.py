@@ -154,6 +154,29 @@ def test_more_is_better_for_some_numbers(run):
     assert re.search(rf"pixels_precision.*\n *{max(values):.4f} *\[{values.index(max(values))}\]", printed)
 
 
+def test_numbers_that_may_not_be_compared_are_not_ranked(pretending):
+    differing = '{"value": bowl, "standard_error": bowl, "seed": bowl, "levels": len(words["schedule"])}'
+    start = pretending(PRETENDS.replace('{"value": bowl}', differing), "-S")
+    line = "sweep=search optim.lr=interval(1e-4,1e-1) sweep.trials={n} sweep.name={name} schedule={schedule}"
+    with pytest.raises(UserError, match=r"^sweep\.metric=bound_bpd: .*mixed/0 against .*mixed/\d: .*: levels: . against .$"):
+        start(line.format(n=6, name="mixed", schedule="linear,constant"))
+    assert start(line.format(n=2, name="one", schedule="linear,cosine"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "metric", "names"),
+    [
+        ("vae,hopfield", "bound_bpd", ("Hopfield", "likelihood")),
+        ("vae,ae", "pixels_fd", ("Autoencoder", "samples")),
+    ],
+)
+def test_a_number_that_a_model_cannot_have_is_refused_before_training(run, models, metric, names):
+    with pytest.raises(UserError) as refused:
+        run(f"model={models} optim.lr=interval(1e-4,1e-2) sweep.metric={metric}")
+    assert all(name in str(refused.value) for name in (f"sweep.metric={metric}: ", *names))
+    assert not Path("outputs").exists()
+
+
 def test_a_number_that_no_run_has(run):
     with pytest.raises(UserError, match=r"^sweep\.metric=fid@50: .*/0 .*bound_bpd, pixels_precision"):
         run(f"{SPACE} sweep.metric=fid@50")

@@ -11,11 +11,13 @@ from ddpm_lab.core.loss import Simple, target_mse
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.models.contract import Positions
+from ddpm_lab.models.vae import VAE
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.guard import NonFiniteGuard, Trained
+from ddpm_lab.training.module import TrainingModule
 
-from .support import Recorder, T, adam, fit, module, quiet, weights_of
+from .support import CONFIG, Recorder, T, adam, fit, module, quiet, weights_of
 
 pytestmark = quiet
 
@@ -68,6 +70,15 @@ def test_a_loss_that_is_not_finite_at_some_t_is_traced_and_leaves_no_trace(value
     assert 0 < wrong < len(t)
     named = ("loss is not finite", "step 4 (batch 4)", "'spike'", f"{wrong} of 16", "t in [3, 5]", "optim.lr")
     assert all(word in message for word in named)
+
+
+@pytest.mark.parametrize("predicts", [True, False])
+def test_only_a_model_with_a_prediction_is_advised_on_it(predicts):
+    model = module().model if predicts else VAE(width=4, latent=2, shape=(1, 4, 4), levels=17, seed=0, config=CONFIG)
+    guard, bad = TrainingModule(model, adam()).guard, trained(mse=torch.tensor([float("inf")]))
+    with pytest.raises(UserError, match=r"optim\.lr") as caught:
+        guard.watch(0, [bad], torch.tensor(1.0), Optimizer())
+    assert ("prediction=v" in str(caught.value)) == predicts
 
 
 class Overflow(torch.autograd.Function):

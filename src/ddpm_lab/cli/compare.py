@@ -24,7 +24,7 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py outputs/multirun/2026-01-01_12-00-00   every run below a folder
   python compare.py outputs/digits outputs/multirun        below several
   python compare.py wandb:PROJECT/GROUP                    runs on Weights & Biases, by group; or ENTITY/PROJECT/GROUP
-  python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder (the first)
+  python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
   python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg or png
 

@@ -16,6 +16,7 @@ from ddpm_lab.config.nested import at, plain
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import Arm, preflight
 from ddpm_lab.errors import UserError
+from ddpm_lab.metrics.record import incomparable
 from ddpm_lab.sweeps.launcher import Launcher
 from ddpm_lab.sweeps.plan import Plan, PlannedRun, SearchPlan, hashed
 from ddpm_lab.sweeps.runner import run_sweep
@@ -104,14 +105,18 @@ def changes_measurement(key: str) -> bool:
 
 def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
     """The corners of a search are `arms`."""
+    from ddpm_lab.config.unused import unmeasurable
+
     if any(arm.config.resume is not None for arm in arms):
         raise UserError("resume: a search trains runs from the start: leave resume out")
+    settings = arms[0].config.sweep
+    if lack := next(filter(None, (unmeasurable(plain(arm.config), settings.metric) for arm in arms)), None):
+        raise UserError(f"sweep.metric={settings.metric}: {lack}: search among models that have it, or by another number")
 
     def plan(overrides: Sequence[str]) -> PlannedRun:
         (arm,) = preflight([*overrides, *BASE, *again])
         return planned(arm, may_share=False)
 
-    settings = arms[0].config.sweep
     return SearchPlan(
         trials=settings.trials,
         metric=settings.metric,
@@ -121,6 +126,7 @@ def _search(arms: Sequence[Arm], again: Sequence[str]) -> SearchPlan:
         plan=plan,
         direction=lambda key: measure_of(key).better,
         changes_measurement=changes_measurement,
+        incomparable=incomparable,
     )
 
 

@@ -200,11 +200,11 @@ def _differing(flats: Sequence[Flat]) -> list[str]:
 
 
 def _goes_with_model(key: str, flats: Sequence[Flat]) -> bool:
-    """Whether a group is one that some models have and others have not; or a key is a setting of models that differ, each with
-    one value of its own."""
-    models = [as_yaml(flat.get("model")) for flat in flats]
-    own = [as_yaml(flat.get(key, MISSING)) if key.startswith("model.") else key in flat for flat in flats]
-    return len(set(zip(models, own, strict=True))) == len(set(models)) > 1 and (key.startswith("model.") or len(set(own)) > 1)
+    """Whether each of several models has one value of the key, or lacks it; and the key is a setting of the model, or some lack
+    it."""
+    own = {(as_yaml(flat.get("model")), as_yaml(flat[key]) if key in flat else None) for flat in flats}
+    one_each = len(own) == len({model for model, _ in own}) > 1
+    return one_each and (key.startswith("model.") or any(value is None for _, value in own))
 
 
 def as_yaml(value: Plain) -> str:
@@ -219,7 +219,8 @@ def _words(key: str, values: Sequence[Plain], options: OptionNames) -> dict[str,
 
 
 def _axes(keys: Sequence[str], values: Sequence[dict[str, str]]) -> dict[str, str | None]:
-    """An axis follows an earlier one, or a later finer one, if each value of that one occurs with one value of it alone."""
+    """An axis follows an earlier one, or a later finer one, if each value of that one occurs with one value of it alone. The
+    model follows none: its name is in every label."""
 
     def determines(a: str, b: str) -> bool:
         pairs = {(each.get(a), each.get(b)) for each in values}
@@ -230,7 +231,7 @@ def _axes(keys: Sequence[str], values: Sequence[dict[str, str]]) -> dict[str, st
         others = [*earlier, *(other for other in later if not determines(key, other))]
         return next((other for other in others if determines(other, key)), None)
 
-    return {key: follows(key) for key in keys}
+    return {key: None if key == "model" else follows(key) for key in keys}
 
 
 def _parts(values: dict[str, str], free: Sequence[str], unnamed: set[str]) -> dict[str, str]:
@@ -240,10 +241,10 @@ def _parts(values: dict[str, str], free: Sequence[str], unnamed: set[str]) -> di
     return {key: values[key] if key in unnamed else f"{name}={values[key]}" for key, name in names.items() if key in values}
 
 
-def baseline_of(compared: ComparedChoices, asked: str | None, required: bool) -> ComparedChoice:
-    """The first choice, or the one that `asked` names by its label, its values or one of its run folders. Where it names none
+def baseline_of(compared: ComparedChoices, first: ComparedChoice, asked: str | None, required: bool) -> ComparedChoice:
+    """`first`, or the choice that `asked` names by its label, its values or one of its run folders. Where it names none
     or several, raises UserError if `required`; else the first counts, and a note says so."""
-    matching = compared.choices[:1] if asked is None else _matches(compared.choices, asked)
+    matching = [first] if asked is None else _matches(compared.choices, asked)
     if len(matching) == 1:
         return matching[0]
     among = matching or compared.choices

@@ -1,5 +1,6 @@
 """Which choice is better: each number of each choice against the baseline's, where their records allow a comparison."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -152,6 +153,15 @@ def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> 
     for comparison, p in zip(family, holm([c.uncorrected_p for c in family if c.uncorrected_p is not None]), strict=True):
         comparison.p, comparison.holds = p, p <= 1 - level
     return columns
+
+
+def most_judged(choices: Sequence[ComparedChoice]) -> ComparedChoice:
+    """The first of those with most of the judged measures."""
+
+    def judged(choice: ComparedChoice) -> int:
+        return sum(measure_of(key).judged for key in {key for run in choice.runs.values() for key in _numbers(run)})
+
+    return max(choices, key=judged)
 
 
 def _numbers(run: ComparedRun) -> dict[str, Number]:

@@ -39,7 +39,7 @@ BITS_PER_DIM = {
 }
 BOUND_PARTS = {
     "prior": "L_T",
-    "kl": "divergences",
+    "kl": "KL",
     "mismatch": "cost of the variances",
     "decoder": "L_0",
     "known": "true density",

@@ -11,6 +11,8 @@ from ddpm_lab.compare.statistics import Floats, Interval, bootstrap, student
 Content = Mapping[str, np.ndarray]
 SAME = ("index", "stride", "data_sha256", "split")
 """Arrays that agree where two bounds were measured on the same images at the same offsets; vlb_terms.npz has no split."""
+SHARED = "shared_se"
+"""Standard error of a summand that was estimated once for all images, as log Z is; absent from some bounds without one."""
 REQUIRED = {"per_datum_bpd", "per_datum_prior_bpd", *SAME[:3]}
 
 
@@ -34,12 +36,14 @@ def _sound(arrays: Content) -> bool:
     index, stride, lists = arrays["index"], arrays["stride"], [arrays["per_datum_bpd"], arrays["per_datum_prior_bpd"]]
     whole = index.ndim == 1 and len(index) > 0 and index.dtype.kind in "iu" and bool(index.min() >= 0)
     numbers = all(x.shape == index.shape and x.dtype.kind == "f" and np.isfinite(x).all() for x in lists)
-    return whole and numbers and stride.ndim == 0 and stride.dtype.kind in "iu" and bool(stride > 0)
+    shared = arrays.get(SHARED, np.zeros(()))
+    known = shared.ndim == 0 and shared.dtype.kind == "f" and bool(np.isfinite(shared) and shared >= 0)
+    return whole and numbers and known and stride.ndim == 0 and stride.dtype.kind in "iu" and bool(stride > 0)
 
 
 def over_images(numbers: Sequence[Number], others: Sequence[Number], level: float) -> Interval | None:
-    """Of the difference of means over the given seeds: the interval over images, given the trained networks. None where the two
-    were not measured on the same images at the same offsets."""
+    """Of the difference of means over the given seeds: the interval over images, given the trained networks, widened by the
+    errors of what all images of a run share. None where the two were not measured on the same images at the same offsets."""
     files = [n.per_datum.read() if n.per_datum else {} for n in numbers]
     files += [n.per_datum.content if n.per_datum else {} for n in others]
     contributions = [per_datum(file, number.value) for file, number in zip(files, [*numbers, *others], strict=True)]
@@ -47,8 +51,10 @@ def over_images(numbers: Sequence[Number], others: Sequence[Number], level: floa
     if not numbers or not others or len(values) < len(files) or not _alike(files):
         return None
     differences = np.mean(values[: len(numbers)], axis=0) - np.mean(values[len(numbers) :], axis=0)
+    sides = files[: len(numbers)], files[len(numbers) :]
+    shared = math.hypot(*(float(file.get(SHARED, 0.0)) / len(side) for side in sides for file in side))
     try:
-        return bootstrap(differences, files[0]["index"] % int(files[0]["stride"]), level)
+        return bootstrap(differences, files[0]["index"] % int(files[0]["stride"]), level, shared)
     except ValueError:  # fewer than two images share an offset
         return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.equal_cost import EqualCost, equal_cost
-from ddpm_lab.compare.judge import Column, Comparison, judge
+from ddpm_lab.compare.judge import Column, Comparison, judge, most_judged
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
 from ddpm_lab.errors import UserError
@@ -97,7 +97,8 @@ def report(
     for stage, compared in zip(Stage, compared_runs(runs), strict=True):
         if compared:
             choices = grouped(compared, options)
-            against = baseline_of(choices, baseline, required=not made.studies)  # it names a choice of the first study
+            first = most_judged(choices.choices)
+            against = baseline_of(choices, first, baseline, required=not made.studies)  # it names a choice of the first study
             made.studies.append(_study(stage, choices, against, level))
     return made
 

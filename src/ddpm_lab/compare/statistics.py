@@ -62,12 +62,15 @@ def student(value: float, se: float, dof: float, level: float, n: int) -> Interv
     return Interval(value, value - half, value + half, p, n)
 
 
-def bootstrap(values: ArrayLike, stratum: ArrayLike, level: float, seed: int = 0, draws: int = 5_000) -> Interval:
+def bootstrap(
+    values: ArrayLike, stratum: ArrayLike, level: float, shared: float = 0.0, seed: int = 0, draws: int = 5_000
+) -> Interval:
     """Percentile bootstrap (Efron 1979) of the sum over strata of their means; each datum belongs to one stratum.
 
     Data are resampled within their strata. The variance of a resampled stratum of m data is too small by (m − 1)/m, so its
     deviations are scaled up (Rao & Wu 1988, with as many draws as data). The p-value is Student's from the same variance:
     a share of draws could not be smaller than 1/draws, which Holm's correction needs. Fewer draws are made of many data.
+    `shared`: the standard error of a normal error that the values have in common, independent of the data; each draw has one.
     Raises ValueError for a stratum of one datum.
     """
     y, strata = np.asarray(values, dtype=np.float64), np.asarray(stratum)
@@ -78,9 +81,10 @@ def bootstrap(values: ArrayLike, stratum: ArrayLike, level: float, seed: int = 0
     y, m = y[order], np.repeat(size, size)
     means = np.add.reduceat(y, start) / size
     deviations, value = y - np.repeat(means, size), float(means.sum())
-    se = math.sqrt(float((deviations**2 / (m * (m - 1))).sum()))
+    se = math.hypot(math.sqrt(float((deviations**2 / (m * (m - 1))).sum())), shared)
     draws = min(draws, max(1_000, 10_000_000 // len(y)))
     drawn = value + _drawn(deviations, np.sqrt(m / (m - 1)) / m, np.repeat(start, size), m, seed, draws)
+    drawn += shared * np.random.default_rng((seed, 1)).standard_normal(draws)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return student(value, se, len(y) - len(size), level, len(y))._replace(low=float(low), high=float(high))
 

@@ -17,7 +17,7 @@ COSTS = {
     "images_per_s": "images/s",
     "parameters": "parameters",
     "peak_memory_mib": "memory, MiB",
-    "network_calls": "network calls a sample",
+    "network_calls": "network calls or sweeps a sample",
     SECONDS: "sampling, s per 1,000",
 }
 

@@ -82,7 +82,7 @@ def _base(cfg: DictConfig) -> "tuple[Path, Run]":
     if isinstance(run.model, VarianceHead):
         raise UserError(f"base={cfg.base}: is a head itself, on the network of {run.config['base']}: use that")
     if not isinstance(run.model, Diffusion):
-        raise UserError(f"base={cfg.base}: a {type(run.model).__name__}, which has no reverse variance")
+        raise UserError(f"base={cfg.base}: its model is {type(run.model).__name__}, which has no reverse variance")
     if run.model.diffusion.schedule.reaches_zero:
         raise UserError(f"base={cfg.base}: its ᾱ_T = 0, and Cov(x_0 | x_t) of a head is a multiple of 1/ᾱ_t")
     return folder, run

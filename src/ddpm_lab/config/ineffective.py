@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from ddpm_lab.config.build import with_optimal
+from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.nested import Config, at
+from ddpm_lab.config.unused import unmeasurable, without
 from ddpm_lab.domains import shown
+from ddpm_lab.models.contract import Model
 
 ANALYTIC = "ddpm_lab.core.analytic.Analytic"
 CLASSIFIER = "ddpm_lab.metrics.classifier.Classifier"
@@ -93,6 +96,23 @@ def _guided(config: Config) -> str | None:
     return given(config, "guidance.scale") if at(config, "guidance.scale") not in (None, 1) else None
 
 
+def _one_term(config: Config) -> str | None:
+    """Of a model whose likelihood is one number for each datum, as its class says."""
+    target = at(config, "model._target_")
+    model = None if target is None else resolve_target(target, "model")
+    one = model is not None and getattr(model, "bound_terms", None) is Model.bound_terms
+    return f"{model.__name__}, whose likelihood has one term" if model and one else None
+
+
+def _no_samples(config: Config) -> str | None:
+    return f"this model ({lack})" if (lack := without(config, "samples")) else None
+
+
+def _no_monitor(config: Config) -> str | None:
+    lack = unmeasurable(config, (at(config, "callbacks.checkpoints.monitor") or "").removeprefix("val/"))
+    return f"this model ({lack})" if lack else None
+
+
 RULES = (
     Rule(("nll.",), _guided, "guided samples are of no model whose likelihood is known: add guidance=none, or leave {key} out"),
     Rule(("guidance.interval",), _has("guidance.scale", 1), "set another guidance.scale, or leave {key} out"),
@@ -137,6 +157,11 @@ RULES = (
         ("trainer.channels_last",),
         lambda config: "net=mlp" if at(config, "net._target_") == MLP else None,
         "vectors have no memory format: leave {key} out",
+    ),
+    Rule(("metrics.",), _no_samples, "leave {key} out"),
+    Rule(("callbacks.checkpoints.monitor",), _no_monitor, "name another number, or leave {key} out"),
+    Rule(
+        tuple(f"callbacks.vlb_terms.{key}" for key in ("stride", "final_stride", "final_terms")), _one_term, "leave {key} out"
     ),
     Rule(("trainer.other_world_size",), _has("resume", None), "add resume=RUN, or leave {key} out"),
     Rule(

@@ -97,7 +97,7 @@ def _named(settings: Sequence[Setting], catalog: Catalog, sweep: bool) -> Arm:
     config, choices = copy.deepcopy(_composed(catalog, *words))
     _check_keys_of_files(config, choices, catalog, sweep)
     typed = [setting for setting in settings if setting.key not in catalog.groups]
-    for setting in typed:
+    for setting in sorted(typed, key=lambda setting: setting.key != "resume"):
         _apply(setting, config, choices, catalog)
     spans = {setting.key: setting.span for setting in settings if setting.span}
     texts = {setting.key: setting.typed.partition("=")[2] for setting in settings}
@@ -229,6 +229,8 @@ def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Cata
     part = setting.value is None and key in catalog.parts(group)
     further = group in OPEN and "." not in name and not any(_much_alike(key, other) for other in known)
     if not (key in known or part or further):
+        if config.get("resume") is not None and group in catalog.groups:
+            _check_free(setting, group)
         raise catalog.missing_key(setting.typed, key, choices)
     above = key.rpartition(".")[0]
     if above and OmegaConf.select(config, above) is None:
@@ -237,6 +239,17 @@ def _apply(setting: Setting, config: DictConfig, choices: Choices, catalog: Cata
         OmegaConf.update(config, key, setting.value, merge=False, force_add=True)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise UserError(f"{setting.typed}: {first_line(error)}") from error
+
+
+def _check_free(setting: Setting, group: str) -> None:
+    """Refuse a key of a group that is the resumed run's, whose options are not those of the command line."""
+    from ddpm_lab.config.resume import FREE
+
+    if group not in FREE:
+        raise UserError(
+            f"{setting.typed}: a resumed run keeps its configuration: leave {setting.key} out. "
+            f"May change on resume: {', '.join(FREE)}"
+        )
 
 
 def _much_alike(key: str, known: str) -> bool:

@@ -5,11 +5,16 @@ from typing import cast
 
 from omegaconf import DictConfig, open_dict
 
+from ddpm_lab.compare.measures import NumberKind, known_measure
 from ddpm_lab.config.build import model_parts, unused_parts
 from ddpm_lab.config.instantiate import resolve_target
+from ddpm_lab.config.nested import Config, at
 from ddpm_lab.domains import shown
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.contract import Model
+
+NEEDS = {NumberKind.BOUND: "likelihood", NumberKind.SAMPLES: "samples"}
+"""What a kind of number is measured of."""
 
 
 def drop_unused(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
@@ -30,12 +35,27 @@ def drop_unused(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
 
 def _lacking(cfg: DictConfig, name: str, typed: Iterable[str]) -> bool:
     """Whether a callback asks for samples, or a likelihood, that the model has not. Raises UserError where it was typed."""
-    model = cast(type[Model], resolve_target(cfg.model._target_, "model"))
     callback = resolve_target(cfg.callbacks[name]._target_, f"callbacks.{name}")
-    lacks = getattr(model, f"no_{needs}", "") if (needs := getattr(callback, "needs", None)) else ""
+    lacks = without(cfg, needs) if (needs := getattr(callback, "needs", None)) else None
     if lacks and (key := next((key for key in typed if f"{key}.".startswith(f"callbacks.{name}.")), None)):
-        raise UserError(f"{key}: {model.__name__} has no {needs}: {lacks}; leave it out")
+        raise UserError(f"{key}: {lacks}; leave it out")
     return bool(lacks)
+
+
+def without(config: DictConfig | Config, needs: str) -> str | None:
+    """That the chosen model has no samples, or no likelihood, with the reason; None where it has, or none was chosen."""
+    if (target := at(config, "model._target_")) is None:
+        return None
+    model = resolve_target(target, "model")
+    reason = getattr(model, f"no_{needs}", "")
+    return f"{model.__name__} has no {needs}: {reason}" if reason else None
+
+
+def unmeasurable(config: Config, key: str) -> str | None:
+    """Why the chosen model cannot have the number of this key; None where it may."""
+    measure = known_measure(key)
+    needs = NEEDS.get(measure.kind) if measure else None
+    return without(config, needs) if needs else None
 
 
 def _drop_settings(cfg: DictConfig, name: str, typed: Iterable[str]) -> None:

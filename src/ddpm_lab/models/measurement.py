@@ -83,6 +83,8 @@ class PerDatum(NamedTuple):
     index: Tensor
     stride: int
     """Data whose indices agree modulo this share their terms; 1 where each datum has all of them."""
+    shared_se: float = 0.0
+    """Standard error of what every datum's bits/dim have in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def _bound(model: "Model", conditions: Conditions) -> Measurement:
 
     def per_datum(meter: Any) -> PerDatum:
         arrays = meter.arrays()
-        return PerDatum(*(arrays[name] for name in PerDatum._fields))
+        return PerDatum(**{name: arrays[name] for name in PerDatum._fields if name in arrays})
 
     return Measurement(
         kind="bound",

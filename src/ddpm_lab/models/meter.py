@@ -60,7 +60,8 @@ class Meter(ABC):
     @abstractmethod
     def arrays(self) -> dict[str, Any]:
         """For vlb_terms.npz. `times`, `terms_bpd`, `terms_se`, `terms_n`: the terms along the model's axis; `prior_bpd`, `n`,
-        `stride`; `per_datum_bpd`, `per_datum_prior_bpd`, `index`: what was measured of each datum, to pair runs over."""
+        `stride`; `per_datum_bpd`, `per_datum_prior_bpd`, `index`: what was measured of each datum, to pair runs over. Where
+        an estimate is in every datum's bits/dim, `shared_se`: its standard error."""
 
 
 class Likelihood(NamedTuple):
@@ -139,4 +140,5 @@ class PerDatum(Meter):
         along = {"times": [1], "terms_bpd": [result.total_bpd], "terms_se": [result.total_se], "terms_n": [result.n]}
         per_datum = {"index": self._columns.index[order], "per_datum_bpd": self._per_datum[order]}
         per_datum["per_datum_prior_bpd"] = torch.zeros(result.n, dtype=torch.float64)
-        return along | per_datum | {"prior_bpd": 0.0, "n": result.n, "stride": 1}
+        shared_se = self.shared.se if self.shared else 0.0
+        return along | per_datum | {"shared_se": shared_se, "prior_bpd": 0.0, "n": result.n, "stride": 1}

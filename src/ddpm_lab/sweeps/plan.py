@@ -52,6 +52,8 @@ class SearchPlan:
     """−1 if lower values of a number are better, 1 if higher, 0 if neither."""
     changes_measurement: Callable[[str], bool]
     """Whether a key changes what is measured, or how, so that numbers under its values cannot be ranked."""
+    incomparable: Callable[[dict[str, Any], dict[str, Any]], Sequence[object]]
+    """The differences of two records for which their numbers cannot be ranked, in words."""
 
 
 @dataclass(frozen=True)

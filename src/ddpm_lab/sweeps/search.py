@@ -86,6 +86,7 @@ class Search:
         self._distributions = {key: _distribution(words, search.spans.get(key)) for key, words in self._varied.items()}
         self._study = optuna.create_study(direction="minimize" if self.better < 0 else "maximize")
         self._open: dict[int, Any] = {}
+        self._first: Entry | None = None
         self._exhausted = False
         self._tried = {frozenset(entry.overrides) for entry in sweep.entries}
         for entry in sweep.entries:
@@ -120,20 +121,32 @@ class Search:
 
     def tell(self, entry: Entry) -> None:
         """The outcome of a run. Nothing is learnt from one that failed, or whose number is missing. Raises UserError if its
-        configuration does not measure the number at all."""
+        configuration does not measure the number at all, or measures it otherwise than the first run did."""
         value = self._value(entry)
         self._end(self._open.pop(entry.number), value)
         if value is None and entry.state == "done" and self.metric not in (scores := self._scores(entry)):
-            rankable = ", ".join(key for key in scores if self.search.direction(key))
+            rankable = ", ".join(key for key in scores if self.search.direction(key)) or "none to rank by"
             raise UserError(f"sweep.metric={self.metric}: {self.sweep.place(entry)} has no such number; it has {rankable}")
+        if value is not None:
+            self._first = self._first or entry
+            self._check_alike(self._first, entry)
 
-    def _scores(self, entry: Entry) -> dict[str, float | None]:
-        """The numbers of a finished run, by key."""
-        metrics = read_json(self.sweep.place(entry) / "summary.json").get("metrics", {})
-        return {key: number.get("value") for key, number in metrics.items()}
+    def _check_alike(self, first: Entry, other: Entry) -> None:
+        """Raises UserError where the numbers of two runs may not be held against each other."""
+        a, b = (
+            {key: field for key, field in self._scores(entry)[self.metric].items() if key not in ("value", "standard_error")}
+            for entry in (first, other)
+        )
+        if wrong := self.search.incomparable(a, b):
+            places = f"{self.sweep.place(first)} against {self.sweep.place(other)}"
+            raise UserError(f"sweep.metric={self.metric}: {places}: these cannot be ranked: {'; '.join(map(str, wrong))}")
+
+    def _scores(self, entry: Entry) -> dict[str, dict[str, Any]]:
+        """The numbers of a finished run with their records, by key."""
+        return read_json(self.sweep.place(entry) / "summary.json").get("metrics", {})
 
     def _value(self, entry: Entry) -> float | None:
-        value = self._scores(entry).get(self.metric) if entry.state == "done" else None
+        value = self._scores(entry).get(self.metric, {}).get("value") if entry.state == "done" else None
         return value if value is not None and math.isfinite(value) else None
 
     def ranking(self) -> list[tuple[Entry, float]]:

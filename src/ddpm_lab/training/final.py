@@ -84,8 +84,8 @@ def written(run_dir: Path) -> list[str]:
     """A line per kind of file in the run folder."""
     notes = {
         "config.yaml": "the whole configuration",
-        "checkpoints": "last and best; continue with resume=, open with ddpm_lab.load()",
-        "samples": "pictures of samples, and of x̂_0 from noise to data",
+        "checkpoints": f"{_kinds(run_dir / 'checkpoints')}; continue with resume=, open with ddpm_lab.load()",
+        "samples": f"pictures: {_kinds(run_dir / 'samples')}",
         "metrics.csv": "one row per logged step",
         "tensorboard": "curves and pictures; look with tensorboard --logdir",
         "wandb": "what Weights & Biases keeps; send an offline run with wandb sync",
@@ -97,6 +97,11 @@ def written(run_dir: Path) -> list[str]:
         SUMS: "the sha256 of what compare.py reads",
     }
     return [f"  {run_dir / name!s:<60} {note}" for name, note in notes.items() if (run_dir / name).exists()]
+
+
+def _kinds(folder: Path) -> str:
+    """What the files of a folder are called, once each: without suffix, and without the number of a step."""
+    return ", ".join(sorted({path.stem.rstrip("0123456789").rstrip("_") for path in folder.glob("[!.]*.*")}))
 
 
 def git_revision() -> str | None:

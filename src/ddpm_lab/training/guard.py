@@ -30,10 +30,11 @@ class Trained(NamedTuple):
 
 
 class NonFiniteGuard:
-    """Watches each step. `every`: how many steps pass between readings of the flags (None: 1 on a CPU, else 50)."""
+    """Watches each step. `every`: how many steps pass between readings of the flags (None: 1 on a CPU, else 50). `advice`: what
+    else may help against a loss that is not finite."""
 
-    def __init__(self, every: int | None = None) -> None:
-        self.every = every
+    def __init__(self, every: int | None = None, advice: str = "") -> None:
+        self.every, self.advice = every, advice
         self._pending: list[tuple[int, Sequence[Trained], OnItsWay]] = []
 
     def watch(self, step: int, pieces: Sequence[Trained], grad_norm: Tensor, optimizer: Any) -> None:
@@ -59,8 +60,8 @@ class NonFiniteGuard:
             causes = ranks.gather(cause)  # one process may have seen it
             where, known = f"step {step} (batch {pieces[-1].counter})", next(filter(None, causes), None)
             if known is not None:
-                remedy = "A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps, and so may prediction=v."
-                raise UserError(f"the loss is not finite at {where}: {known}. It changed no weight. {remedy}")
+                remedy = "A lower optim.lr, a longer optim.warmup or a smaller optim.clip often helps"
+                raise UserError(f"the loss is not finite at {where}: {known}. It changed no weight. {remedy}{self.advice}.")
             of_gradient = pieces[-1].loss.isfinite()
             means = f"its parts are, with means {_means(pieces[-1])}"
             problem = f"a gradient is not finite at {where}, though the loss is ({means})"

@@ -37,7 +37,10 @@ class TrainingModule(LightningModule):
         self.averages: dict[str, Model] = {}
         self.trained: Trained | None = None
         self.grad_norm: Tensor | None = None
-        self.guard = NonFiniteGuard()
+        predicts = (
+            "prediction" in inspect.signature(type(model)).parameters
+        )  # parts of a model are parameters of its constructor
+        self.guard = NonFiniteGuard(advice=", and so may prediction=v" if predicts else "")
         self._pieces: list[Trained] = []  # of the batch that is under way
         self._parameters_list = [p for p in model.net.parameters() if p.requires_grad]
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 
+from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Result
 from ddpm_lab.training.module import TrainingModule
 from ddpm_lab.training.run_logger import RunLogger
@@ -74,6 +75,12 @@ def step_is_whole(trainer: Trainer) -> bool:
 def row_is_due(trainer: Trainer) -> bool:
     """Whether this step gets a row in the logs."""
     return step_is_whole(trainer) and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
+def check_enough(module: TrainingModule, of: str) -> None:
+    """Raises UserError for fewer validation data than a standard error needs. `of`: what it is the error of."""
+    if (n := len(module.data.val_images)) < 2:
+        raise UserError(f"validation data: the standard error of {of} needs at least 2, and there are {n}: hold out more.")
 
 
 def how_measured(module: TrainingModule, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Result, record
 from ddpm_lab.models.contract import Meter
 from ddpm_lab.training.module import TrainingModule
-from ddpm_lab.training.results import how_measured, log, log_picture, log_table
+from ddpm_lab.training.results import check_enough, how_measured, log, log_picture, log_table
 
 
 @checked
@@ -45,8 +45,7 @@ class VLBTerms(Callback):
 
     def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:
         n, terms = len(module.data.val_images), module.model.bound_terms
-        if n < 2:
-            raise UserError(f"validation data: the bound's standard error needs at least 2, and there are {n}: hold out more.")
+        check_enough(module, "the bound")
         strides = {"stride": self.stride} | ({} if self.final_terms else {"final_stride": self.final_stride})
         for name, stride in strides.items():
             if (needed := 2 * min(stride, terms)) > n:

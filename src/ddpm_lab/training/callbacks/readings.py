@@ -12,7 +12,7 @@ from ddpm_lab.metrics.record import Result, record
 from ddpm_lab.models.readings import ReadingMeter
 from ddpm_lab.pictures import save_progression
 from ddpm_lab.training.module import TrainingModule
-from ddpm_lab.training.results import how_measured, log, log_picture
+from ddpm_lab.training.results import check_enough, how_measured, log, log_picture
 
 
 @checked
@@ -22,6 +22,10 @@ class Readings(Callback):
 
     def __init__(self, n: Size = 8, seed: NonNegativeInt = 0) -> None:
         self.n, self.seed = n, seed
+
+    def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:
+        for reading in module.model.readings(self.seed).values():
+            check_enough(module, reading.label)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: TrainingModule) -> None:
         log(trainer, {f"val/{key}": meter.result()[0] for key, meter in self._measured(module).items()})
