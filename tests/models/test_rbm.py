@@ -195,7 +195,7 @@ def test_an_estimate_below_a_lower_bound_is_no_number():
     assert math.isfinite(total)
     assert set(record) - set(untroubled) == {"refuted"}
     assert "lower bound" in record["refuted"]
-    assert f"{168 / 24 / math.log(2):.3f}" in meter.shared.label  # −F of all units on, 24 · 8 − 24
+    assert f"{168 / 24 / math.log(2):.4f}" in meter.shared.label  # −F of all units on, 24 · 8 − 24
 
 
 def test_records_name_probabilities_where_samples_are_no_states():
