@@ -34,7 +34,7 @@ def decoder(architecture: Architecture, inputs: int, shape: tuple[int, ...], n_o
 
 def layers(*sizes: int) -> list[nn.Module]:
     """Affine ones between so many units, SiLU between them."""
-    both = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+    both: list[nn.Module] = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
     return both[:-1]
 
 
