@@ -65,6 +65,18 @@ def test_sparsity_is_the_divergence_of_bernoulli_units():
     torch.testing.assert_close(model.losses(Batch(x, 0, 0, 16)).parts["sparsity"], expected.expand(16))
 
 
+@pytest.mark.parametrize(("logit", "rho_hat"), [(200.0, 1 - 1e-6), (-200.0, 1e-6)])
+def test_units_that_saturate_have_a_finite_divergence(logit, rho_hat):
+    """In float32, in which a sigmoid becomes 0 or 1."""
+    model = SparseAutoencoder(code=2, rho=0.1, weight=1.0, **VECTORS)
+    model.net.encoder[0].bias.data.fill_(logit)
+    loss = model.losses(Batch(torch.zeros(3, 4), 0, 0, 3)).parts["sparsity"]
+    expected = 2 * kl_divergence(Bernoulli(torch.tensor(0.1)), Bernoulli(torch.tensor(rho_hat)))
+    torch.testing.assert_close(loss, expected.expand(3), rtol=0.01, atol=0)
+    loss.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_mean_activations_come_near_to_rho():
     data = Digits()
     data.setup()

@@ -42,7 +42,7 @@ def test_the_bound_lies_above_and_more_updates_tighten_it():
     assert (gaps[0] >= gaps[1]).all()
     assert (gaps[1] >= gaps[2]).all()
     assert gaps[0].max() > gaps[2].max() + 1e-4
-    assert made().bound_meter().record()["log_z"] == "exact"
+    assert "log_z" not in made().bound_meter().record()
 
 
 def test_where_the_posterior_is_independent_the_bound_is_the_likelihood():
@@ -127,7 +127,7 @@ def test_reconstructions_and_filters_go_down_to_the_data():
     with torch.no_grad():
         m1 = model.posterior(v)[0].sigmoid()
         p = (m1 @ model.net.first.T + model.net.visible_bias).sigmoid()
-        bits = model.readings()["reconstruction_bpd"].of(2 * v - 1, torch.arange(len(v)))
+        bits = model.readings()["reconstruction_cross_entropy"].of(2 * v - 1, torch.arange(len(v)))
     torch.testing.assert_close(bits, -torch.where(v == 1, p, 1 - p).log2().mean(1))
     filters = model.pictures(2 * v - 1)["filters"]
     w = (model.net.first @ model.net.second).detach()[:, 1]

@@ -37,6 +37,18 @@ def test_hebbs_rule_and_the_energy_are_the_sums_of_the_paper():
     torch.testing.assert_close(energy(hebb(patterns), s), torch.tensor(energies).double())
 
 
+def test_each_row_is_updated_in_its_own_order():
+    """One unit after another, by the sum over all others."""
+    w, s = random_weights(6, 1), random_signs(5, 6)
+    order = torch.stack([rng.permutation(6, 0, "evaluation", row) for row in range(5)])
+    expected = s.tolist()
+    for row, sequence in zip(expected, order.tolist(), strict=True):
+        for i in sequence:
+            row[i] = math.copysign(1, sum(float(w[i, j]) * row[j] for j in range(6)))
+    assert torch.equal(asynchronous(w, s, order), torch.tensor(expected).double())
+    assert not torch.equal(asynchronous(w, s, order[0]), torch.tensor(expected).double())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_units_without_a_field_stay(dtype):
     """By whole numbers, in which a sum that is zero has no rounding, as it has after a division by N = 100."""
@@ -138,6 +150,18 @@ def test_recall_flips_the_share_that_it_says():
         assert torch.equal(whole[100:130], piece)
     none = model.readings()["recalled@0"].of(torch.zeros(4, 1, 8, 8), torch.arange(4))
     assert none.tolist() == [1.0] * 4
+
+
+def test_trials_of_one_pattern_are_independent():
+    """In a network of which the order decides where the same state leads, without flips: the variance of the mean is s²/n."""
+    model = Hopfield(1, sweeps=1, flipped=(0.0,), **(DIGITS | {"shape": (1, 1, 6)}))
+    model.net.patterns.copy_(torch.ones(1, 6))
+    model.net.weights.data = -(torch.ones(6, 6) - torch.eye(6))  # every unit against every other
+    *_, recalled = model.recall(0.0, torch.arange(4000), 0)
+    assert len(recalled.unique(dim=0)) == 20  # each half of the six, by the order
+    shares = (recalled[:, 0] == 1).double().view(100, 40)
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(shares.mean(1).var()) == pytest.approx(float(shares.var()) / 40, rel=0.5)
 
 
 def test_a_run(tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from ddpm_lab.core import rng
 from ddpm_lab.data.digits import Digits
+from ddpm_lab.metrics.record import incomparable
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.dbm import DBM
 from ddpm_lab.models.rbm import RBM
@@ -125,7 +126,7 @@ def test_reconstructions_are_measured_in_cross_entropy():
     with torch.no_grad():
         h = (v @ model.net.weights + model.net.hidden_bias).sigmoid()
         p = (h @ model.net.weights.T + model.net.visible_bias).sigmoid()
-        bits = model.readings()["reconstruction_bpd"].of(2 * v - 1, torch.arange(len(v)))
+        bits = model.readings()["reconstruction_cross_entropy"].of(2 * v - 1, torch.arange(len(v)))
     torch.testing.assert_close(bits, -torch.where(v == 1, p, 1 - p).log2().mean(1))
     images = model.pictures(2 * v - 1)
     torch.testing.assert_close((images["reconstructions"].columns[1] + 1) / 2, p)
@@ -165,7 +166,7 @@ def test_an_estimate_of_log_z_agrees_with_the_exact_one(digits):
     model, val = digits
     exact_meter = model.bound_meter()
     exact_meter.add(val, 0)
-    with patch("ddpm_lab.models.machines.ENUMERABLE", 15):
+    with patch("ddpm_lab.models.gibbs.ENUMERABLE", 15):
         meter = model.bound_meter(seed=1)
         meter.add(val, 0)
         estimate, record = meter.result(), meter.record()
@@ -176,6 +177,33 @@ def test_an_estimate_of_log_z_agrees_with_the_exact_one(digits):
     assert estimate.total_se > exact_meter.result().total_se
     assert record["likelihood"] == "annealed importance sampling"
     assert "100 chains" in shared.label
+
+
+def test_an_estimate_below_a_lower_bound_is_no_number():
+    """Of a machine whose one state with nearly all of Z is far from where chains begin; with more temperatures they find it."""
+    found = []
+    for temperatures in (2, 1000):
+        model = RBM(hidden=24, temperatures=temperatures, **{**SMALL, "shape": (24,)}).double()
+        for p, value in ((model.net.weights, 4.0), (model.net.visible_bias, -1.0), (model.net.hidden_bias, -88.0)):
+            p.data.fill_(value)
+        meter = model.bound_meter()
+        meter.add(2 * states(4).repeat(1, 6) - 1, 0)
+        found.append((meter.result().total_bpd, {part.key: part.value for part in meter.parts()}, meter.record(), meter))
+    (refuted, parts, record, meter), (total, _, untroubled, _) = found
+    assert math.isnan(refuted)
+    assert math.isnan(parts["log_z_bpd"])
+    assert math.isfinite(parts["free_energy_bpd"])
+    assert math.isfinite(total)
+    assert set(record) - set(untroubled) == {"refuted"}
+    assert "lower bound" in record["refuted"]
+    assert f"{168 / 24 / math.log(2):.4f}" in meter.shared.label  # −F of all units on, 24 · 8 − 24
+
+
+def test_records_name_probabilities_where_samples_are_no_states():
+    states, means = (RBM(hidden=H, sweeps=3, **{**SMALL, "levels": levels}).sample_record() for levels in (2, 17))
+    assert states == {"sampler": "gibbs", "steps": 3}
+    assert means == {"samples": "probabilities", **states}
+    assert [difference.field for difference in incomparable(states, means)] == ["samples"]
 
 
 def test_training_makes_data_likelier_than_independent_pixels_do(digits):

@@ -29,7 +29,7 @@ from ddpm_lab.evaluation.tables import settings
 from ddpm_lab.files import new_folder, sha256
 from ddpm_lab.metrics.extractors import Extractor
 from ddpm_lab.models.checkpoint import read_checkpoint
-from ddpm_lab.models.compiling import Compile, check_compile
+from ddpm_lab.models.compiling import Compile, check_compile, compile_model
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.measurement import Likelihood
 from ddpm_lab.models.run import Run
@@ -144,7 +144,7 @@ def subject_of(
     run = load(checkpoint, weights).to(device_of(device))
     run.model.sample_in_bf16 = sample_precision == "bf16-mixed"
     if compile:
-        run.model.compile_net(compile)
+        compile_model(run.model, compile, "compile")
     load_data, store = partial(data_of, run, Path(checkpoint)), Store(Path(folder) / "eval" / "work")
     return Subject(run, load_data, Path(checkpoint), seed, batch, store)
 

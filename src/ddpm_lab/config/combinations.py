@@ -15,6 +15,7 @@ from ddpm_lab.config.nested import Config, at
 from ddpm_lab.config.options import conf_dir, content, options, target
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError, require_for_logger
+from ddpm_lab.models.compiling import compile_model
 from ddpm_lab.training.trainer import check_precisions
 
 APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
@@ -123,7 +124,9 @@ def _check_model(config: Config, data: Any) -> None:
 
     counts = [1] * (getattr(data, "classes", None) or 1) if getattr(data, "conditional", False) else None
     shape = (2,) if vectors else (1, size or 1, size or 1)
-    build_model({**config, "seed": 0}, shape, data.levels, net, counts)
+    model = build_model({**config, "seed": 0}, shape, data.levels, net, counts)
+    if compile := config["trainer"]["compile"]:
+        compile_model(model, compile, "trainer.compile")
 
 
 class Unsized(torch.nn.Identity):

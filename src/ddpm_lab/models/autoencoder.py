@@ -1,7 +1,6 @@
 """Auto-encoders by squared error: plain, and sparse (Ng 2011)."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +11,10 @@ from ddpm_lab.domains import Given, NonNegativeFloat, OpenUnit, PositiveInt, che
 from ddpm_lab.models.contract import Losses, Model
 from ddpm_lab.models.networks import seeded
 from ddpm_lab.models.readings import Picture, Reading
+from ddpm_lab.nets.coder import layers
+
+LEAST = 1e-6
+"""Of a mean activation and of its distance from 1, in the divergence: units that saturate in float32 have a finite one."""
 
 
 class Perceptrons(nn.Module):
@@ -19,18 +22,13 @@ class Perceptrons(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], squash: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(*_layers(widths), squash())
-        self.decoder = nn.Sequential(*_layers(widths[::-1]))
+        self.encoder = nn.Sequential(*layers(*widths), squash())
+        self.decoder = nn.Sequential(*layers(*widths[::-1]))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """B × shape -> reconstructions B × shape, codes [B, widths[-1]]."""
         code = self.encoder(x.flatten(1))
         return self.decoder(code).view_as(x), code
-
-
-def _layers(widths: tuple[int, ...]) -> list[nn.Module]:
-    layers: list[nn.Module] = [layer for i, o in pairwise(widths) for layer in (nn.Linear(i, o), nn.SiLU())]
-    return layers[:-1]
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ class SparseAutoencoder(Autoencoder):
 
     def losses(self, batch: Batch) -> Losses:
         reconstructed, code = self.net(batch.x0)
-        error, rho, rho_hat = squared_error(reconstructed, batch.x0), self.rho, code.mean(0)
+        error, rho, rho_hat = squared_error(reconstructed, batch.x0), self.rho, code.mean(0).clamp(LEAST, 1 - LEAST)
         kl = rho * (rho / rho_hat).log() + (1 - rho) * ((1 - rho) / (1 - rho_hat)).log()
         parts = {"squared_error": error, "sparsity": (self.weight * kl.sum()).expand_as(error)}
         return Losses(parts, torch.ones(len(error)))

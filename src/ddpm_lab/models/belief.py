@@ -6,7 +6,6 @@ Layers are h_0 = v, h_1, …, h_L. In each factor the units of one layer are ind
 """
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,10 +73,6 @@ class BeliefModel(BinaryModel):
 
     net: BeliefNet  # type: ignore[assignment]
     draws: int
-
-    @property
-    def nats_per_bpd(self) -> float:
-        return math.prod(self.shape) * math.log(2)
 
     def nats(self, v: Tensor, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """−log p(v | h_1) and log q(h | v) − log p(h) of every draw, draws × B each. The sum is −log w, with the weights

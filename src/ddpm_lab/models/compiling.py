@@ -1,6 +1,6 @@
 """Networks by torch.compile."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +13,14 @@ Compile = bool | Literal["reduce-overhead"]
 def compile_by(net: nn.Module, how: Compile) -> None:
     """At its first call."""
     net.compile(mode=None if isinstance(how, bool) else how)
+
+
+def compile_model(model: Any, how: Compile, key: str) -> None:
+    """By `Model.compile_net`. Raises UserError for a model that has nothing to compile."""
+    try:
+        model.compile_net(how)
+    except ValueError as error:
+        raise UserError(f"{key}={str(how).lower()}: {error}; allowed is {key}=false") from error
 
 
 def check_compile(how: Compile, device: str, key: str) -> None:

@@ -223,7 +223,10 @@ class Model(nn.Module, ABC):
     # --- speed ----------------------------------------------------------------------------------------------------------
 
     def compile_net(self, how: Compile = True) -> None:
-        """By torch.compile, at the first call of the network."""
+        """By torch.compile, at the first call of the network. Raises ValueError for a model whose network is never called as a
+        whole, which would stay as it is."""
+        if type(self.net).forward is nn.Module.forward:
+            raise ValueError(f"{type(self).__name__} has no network that torch.compile could take as a whole")
         self.compiled = how
         compile_by(self.net, how)
 

@@ -14,8 +14,8 @@ from ddpm_lab.core.boltzmann import Machine, bernoulli, bernoulli_nats, deep_mac
 from ddpm_lab.domains import Given, NonNegativeInt, Size, checked
 from ddpm_lab.models.binary import check_phases
 from ddpm_lab.models.contract import Losses
+from ddpm_lab.models.gibbs import WithLogZ
 from ddpm_lab.models.machines import MachineModel, PersistentChains
-from ddpm_lab.models.meter import PerDatum
 from ddpm_lab.models.networks import seeded
 
 
@@ -47,7 +47,7 @@ class Deep(nn.Module):
 class DBM(MachineModel):
     """`hidden`: units of h_1 and h_2. `lower` and then `upper` are trained by CD-k, k = `gibbs`, for `pretrain` steps each;
     then all layers together, with `mean_field` updates of the posterior's means, and k sweeps of the chains in each step. Of
-    `sweeps`, `chains` and `temperatures` see `MachineModel`."""
+    `sweeps`, `chains` and `temperatures` see `GibbsModel`."""
 
     net: Deep
     persistent: PersistentChains
@@ -120,7 +120,7 @@ class DBM(MachineModel):
         h = self.persistent.advanced(machine, batch, self.gibbs)
         return (machine.energy(first, torch.cat([v, second], 1)) - machine.free_energy(h)) / v.shape[1]
 
-    def bound_meter(self, stride: int = 1, seed: int = 0) -> PerDatum:
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> WithLogZ:
         """−log p(v) ≤ E_q[E(v, h)] − H(q) + log Z."""
 
         def bits(x0: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -131,9 +131,8 @@ class DBM(MachineModel):
             energy = self.joint.energy(first, torch.cat([v, second], 1))
             return {"energy": energy / self.nats_per_bpd, "entropy": -entropy / self.nats_per_bpd}
 
-        label = "variational bound" if self.enumerable else "variational bound by an estimate of log Z"
         labels = {"energy": "mean energy under q(h | v)", "entropy": "−entropy of q(h | v)"}
-        return PerDatum(label, bits, labels, lambda: self.log_z(seed), {"log_z": self.log_z_by})
+        return self.bound_by(seed, "variational bound", bits, labels)
 
     def reconstruction(self, v: Tensor) -> Tensor:
         return self.net.visible_bias + self.posterior(v)[0].sigmoid() @ self.net.first.mT

@@ -1,24 +1,23 @@
 """Deep belief nets (Hinton, Osindero & Teh 2006): the two upper layers are a restricted Boltzmann machine, those below it are
 drawn downwards. They are trained as a stack of machines, each on what the one below infers, then all together."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.boltzmann import ENUMERABLE, Machine, bernoulli, contrastive_divergence
+from ddpm_lab.core.boltzmann import Machine, bernoulli, contrastive_divergence
 from ddpm_lab.domains import Given, PositiveInt, Size, checked
-from ddpm_lab.likelihood.annealed import annealed_log_z
 from ddpm_lab.models.belief import LABELS, BeliefModel, BeliefNet
 from ddpm_lab.models.binary import check_phases
-from ddpm_lab.models.contract import Losses, Plain, State
-from ddpm_lab.models.meter import PerDatum, Shared
+from ddpm_lab.models.contract import Losses, State
+from ddpm_lab.models.gibbs import GibbsModel, WithLogZ, swept
 from ddpm_lab.models.networks import seeded
 from ddpm_lab.models.readings import Picture
 
@@ -52,11 +51,11 @@ class DeepBeliefNet(BeliefNet):
 
 
 @checked
-class DBN(BeliefModel):
+class DBN(BeliefModel, GibbsModel):
     """`hidden`: units of each hidden layer, from the data upwards. The machine of each layer is trained for `steps_per_layer`
     steps by CD-k, k = `gibbs`; then all by wake-sleep, or without `fine_tune` the upper machine alone. A sample is made by
-    `sweeps` Gibbs sweeps of the upper machine from random units, and one pass downwards. log Z of more than 20 units is
-    estimated by annealed importance sampling with `chains` and `temperatures`."""
+    Gibbs sweeps of the upper machine from random units, and one pass downwards. Of `sweeps`, `chains` and `temperatures` see
+    `GibbsModel`."""
 
     net: DeepBeliefNet  # type: ignore[assignment]
     trains_in_phases = True
@@ -91,9 +90,7 @@ class DBN(BeliefModel):
         layers = net.infer(self.probabilities(batch.x0), rng.uniform(self.seed, "wake", *rows, (sum(net.sizes[1:]),)))
         phase, highest = batch.counter // self.steps_per_layer, len(net.generative)
         machine, h = net.machine(min(phase, highest)), layers[min(phase, highest)]
-        last = h
-        for u in rng.uniform(self.seed, "gibbs", *rows, (self.gibbs, sum(machine.weights.shape))).unbind(1):
-            last = machine.sweep(last, u)
+        last = swept(machine, h, rng.uniform(self.seed, "gibbs", *rows, (self.gibbs, sum(machine.weights.shape))))
         parts = {"contrastive": contrastive_divergence(machine, h, last)}
         if self.fine_tune and phase > highest:
             parts |= self._wake_sleep(layers, last, rows)
@@ -106,44 +103,29 @@ class DBN(BeliefModel):
         return {"wake": self.net.generative_nats(layers).sum(0), "sleep": self.net.recognition_nats(asleep).sum(0)}
 
     @property
-    def sample_steps(self) -> int:
-        return min(self.sweeps, 20)
+    def joint(self) -> Machine:
+        """The upper machine."""
+        return self.net.upper
+
+    @property
+    def annealed_from(self) -> Tensor:
+        return self.joint.visible_bias.sigmoid()
 
     @torch.inference_mode()
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
-        net, machine, units = self.net, self.net.upper, sum(self.net.upper.weights.shape)
+        net, weights = self.net, self.joint.weights
         first, down = rng.uniform(seed, "sampling", 0, start, stop, (sum(net.sizes),)).tensor_split([net.sizes[-1]], 1)
-        h = bernoulli(torch.zeros(first.shape).to(machine.weights), first)
-        shown = set(torch.linspace(0, self.sweeps, self.sample_steps + 1).round().int().tolist())
-        for sweep in range(1, self.sweeps + 1):
-            h = machine.sweep(h, rng.uniform(seed, "sampling", sweep, start, stop, (units,)))
-            if sweep in shown:
-                logits = net.generative[0](net.generate(h, down)[1])
-                yield self.state(f"sweep {sweep}", logits, down[:, -net.sizes[0] :])
+        h = bernoulli(torch.zeros(first.shape).to(weights), first)
+        for label, _, _, last in self.shown(h, start, stop, seed):
+            logits = net.generative[0](net.generate(last, down)[1])
+            yield self.state(label, logits, down[:, -net.sizes[0] :])
 
-    @torch.no_grad()
-    def log_z(self, seed: int) -> Shared:
-        """Of the upper machine, in bits/dim."""
-        machine, unit = self.net.upper, self.nats_per_bpd
-        if min(machine.weights.shape) <= ENUMERABLE:
-            return Shared("log_z", "log Z, by enumeration", float(machine.log_z()) / unit, 0.0)
-        found = annealed_log_z(machine, machine.visible_bias.sigmoid(), self.chains, self.temperatures, seed)
-        return Shared("log_z", "log Z, by annealed importance sampling", found.log_z / unit, found.se / unit)
-
-    def bound_meter(self, stride: int = 1, seed: int = 0) -> PerDatum:
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> WithLogZ:
         labels = LABELS | {"hidden": "log q(h | v) − log p(h) − log Z"}
-        return PerDatum(f"variational bound of {self.draws} draws", self.bound(seed), labels, lambda: self.log_z(seed))
+        return self.bound_by(seed, f"variational bound of {self.draws} draws", self.bound(seed), labels)
 
     @torch.inference_mode()
     def pictures(self, x0: Tensor, seed: int = 0) -> dict[str, Picture]:
-        """Reconstructions, and 64 units of each hidden layer as images: products of the weights down to the data."""
-        columns, labels, weights = [], [], torch.eye(self.net.sizes[0], device=self.device, dtype=self.dtype)
-        for layer in range(len(self.net.sizes)):
-            weights = weights @ self.net.machine(layer).weights
-            units = F.normalize(weights.mT[:64], p=math.inf)
-            columns += self.images((F.pad(units, (0, 0, 0, -len(units) % 8)) + 1) / 2).split(8)
-            labels += [f"h_{layer + 1}", *[""] * (len(columns) - len(labels) - 1)]
-        return super().pictures(x0, seed) | {"filters": Picture(columns, labels)}
-
-    def sample_record(self) -> dict[str, Plain]:
-        return {"sampler": "gibbs", "steps": self.sweeps}
+        """Reconstructions, and units of each hidden layer as images: products of the weights down to the data."""
+        weights = [self.net.machine(layer).weights for layer in range(len(self.net.sizes))]
+        return super().pictures(x0, seed) | {"filters": self.filters(itertools.accumulate(weights, torch.matmul))}

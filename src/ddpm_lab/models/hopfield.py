@@ -39,10 +39,11 @@ def aligned(field: Tensor, s: Tensor) -> Tensor:
 
 
 def asynchronous(weights: Tensor, s: Tensor, order: Tensor) -> Tensor:
-    """One sweep: B×N after each unit has been updated once, in this order. With W symmetric and W_ii ≥ 0 no E rises."""
-    s = s.clone()
-    for i in order.tolist():
-        s[:, i] = aligned(s @ weights[i], s[:, i])
+    """One sweep: B×N after each unit has been updated once, in this order (N), or each row in its own (B×N). With W symmetric
+    and W_ii ≥ 0 no E rises."""
+    s, rows = s.clone(), torch.arange(len(s))
+    for i in order.expand(len(s), -1).unbind(1):
+        s[rows, i] = aligned((s * weights[i]).sum(1), s[rows, i])
     return s
 
 
@@ -106,10 +107,11 @@ class Hopfield(Model):
         half = 0.5 * ((net.weights - RULES[self.rule](net.patterns)) ** 2).sum()
         return Losses({"distance": half.expand(len(x))}, torch.ones(len(x)))
 
-    def relaxed(self, s: Tensor, seed: int, stream: rng.Stream) -> Iterator[Tensor]:
-        """B×N after each sweep. All states are updated in the same order, which each sweep draws."""
-        for sweep in range(self.sweeps):
-            s = UPDATES[self.updates](self.net.weights, s, rng.permutation(s.shape[1], seed, stream, sweep))
+    def relaxed(self, s: Tensor, seed: int, stream: rng.Stream, first: int) -> Iterator[Tensor]:
+        """B×N after each sweep, of the rows first, first + 1, …: each sweep draws an order of updates for each row."""
+        for sweep in range(1, self.sweeps + 1):
+            order = rng.uniform(seed, stream, sweep, first, first + len(s), s.shape[1:]).argsort(1)
+            s = UPDATES[self.updates](self.net.weights, s, order.to(s.device))
             yield s
 
     @property
@@ -119,7 +121,7 @@ class Hopfield(Model):
     @torch.inference_mode()
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
         s = like(rng.signs(seed, "sampling", 0, start, stop, self.shape), self.net.weights).flatten(1)
-        for sweep, state in enumerate(self.relaxed(s, seed, "sampling"), 1):
+        for sweep, state in enumerate(self.relaxed(s, seed, "sampling", start), 1):
             yield State(f"sweep {sweep}", x := state.view(-1, *self.shape), x)
 
     def sample_record(self) -> dict[str, Plain]:
@@ -130,17 +132,18 @@ class Hopfield(Model):
         stored = self.net.patterns[index.to(self.device) % self.patterns]
         u = rng.uniform(seed, "evaluation", 0, int(index[0]), int(index[-1]) + 1, stored.shape[1:])
         corrupted = torch.where(like(u, stored) < share, -stored, stored)
-        *_, recalled = self.relaxed(corrupted, seed, "evaluation")
+        *_, recalled = self.relaxed(corrupted, seed, "evaluation", int(index[0]))
         return stored, corrupted, recalled
 
     def readings(self, seed: int = 0) -> dict[str, Reading]:
-        """As many trials as there are held-out data, whose values do not matter."""
+        """As many trials as there are held-out data, whose values do not matter. Each has flips and an order of its own. The
+        standard error is over trials of the patterns that are stored, and says nothing of other patterns."""
 
         def exact(x0: Tensor, index: Tensor, share: float) -> Tensor:
             stored, _, recalled = self.recall(share, index, seed)
             return (recalled == stored).all(1).double()
 
-        label = "share of stored patterns recalled exactly from {:.0%} flipped units"
+        label = "share recalled exactly of stored patterns with {:.0%} of units flipped, in one trial for each datum"
         return {f"recalled@{q:g}": Reading(label.format(q), "share", partial(exact, share=q)) for q in self.flipped}
 
     @torch.inference_mode()

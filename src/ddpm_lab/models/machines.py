@@ -1,33 +1,18 @@
-"""What models that are Boltzmann machines share: chains that persist, log Z, samples by Gibbs sweeps, filters."""
+"""What models that are Boltzmann machines share: chains that persist, samples, reconstructions, filters."""
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.boltzmann import ENUMERABLE, Machine, bernoulli_nats, contrastive_divergence
-from ddpm_lab.likelihood.annealed import annealed_log_z
-from ddpm_lab.models.binary import BinaryModel
-from ddpm_lab.models.contract import Plain, State
-from ddpm_lab.models.meter import Shared
+from ddpm_lab.core.boltzmann import Machine, bernoulli_nats, contrastive_divergence
+from ddpm_lab.models.contract import State
+from ddpm_lab.models.gibbs import GibbsModel, swept
 from ddpm_lab.models.readings import Picture, Reading
-
-FRAMES = 20
-"""States of a sample's chain that are shown, at most."""
-EXACT, ANNEALED = "exact", "annealed importance sampling"
-"""How log Z is found, as records name it."""
-
-
-def swept(machine: Machine, v: Tensor, u: Tensor) -> Tensor:
-    """The visible units after k sweeps, from u uniform in [0, 1), B × k × (H + V)."""
-    for one in u.unbind(1):
-        v = machine.sweep(v, one)
-    return v
 
 
 class PersistentChains:
@@ -61,21 +46,12 @@ class PersistentChains:
         self.states, self._counter = states.clone(), None
 
 
-class MachineModel(BinaryModel):
-    """A Boltzmann machine with the layers v, h_1 and perhaps h_2. Samples are chains of `sweeps` sweeps from random units.
-    log Z is exact where one side of `joint` has at most 20 units, else estimated by annealed importance sampling with `chains`
-    and `temperatures`."""
+class MachineModel(GibbsModel):
+    """A Boltzmann machine with the layers v, h_1 and perhaps h_2. `joint` is the whole distribution, as that of a machine
+    whose visible layer is h_1, and whose hidden layer is v, followed by h_2. Chains of samples begin at random units."""
 
     gibbs: int
     persistent: PersistentChains | None
-    sweeps: int
-    chains: int
-    temperatures: int
-
-    @property
-    @abstractmethod
-    def joint(self) -> Machine:
-        """The distribution as that of a machine whose visible layer is h_1, and whose hidden layer is v, followed by h_2."""
 
     @property
     @abstractmethod
@@ -103,51 +79,14 @@ class MachineModel(BinaryModel):
             vk = swept(machine, v0, u)
         return contrastive_divergence(machine, v0, vk) / math.prod(self.shape)
 
-    # --- likelihood -----------------------------------------------------------------------------------------------------
-
-    @property
-    def nats_per_bpd(self) -> float:
-        return math.prod(self.shape) * math.log(2)
-
-    @property
-    def enumerable(self) -> bool:
-        return min(self.joint.weights.shape) <= ENUMERABLE
-
-    @property
-    def log_z_by(self) -> str:
-        return EXACT if self.enumerable else ANNEALED
-
-    @torch.no_grad()
-    def log_z(self, seed: int) -> Shared:
-        """In bits/dim."""
-        machine, unit = self.joint, self.nats_per_bpd
-        if self.enumerable:
-            return Shared("log_z", "log Z", float(machine.log_z()) / unit, 0.0)
-        found = annealed_log_z(machine, None, self.chains, self.temperatures, seed)
-        label = f"log Z by annealing {found.chains} chains, of which {found.effective:.0f} are effective"
-        return Shared("log_z", label, found.log_z / unit, found.se / unit)
-
     # --- samples --------------------------------------------------------------------------------------------------------
-
-    @property
-    def shown_sweeps(self) -> list[int]:
-        """After which a sample is shown."""
-        return sorted({-(-self.sweeps * i // FRAMES) for i in range(1, FRAMES + 1)})
-
-    @property
-    def sample_steps(self) -> int:
-        return len(self.shown_sweeps)
 
     @torch.inference_mode()
     def sample_states(self, start: int, stop: int, seed: int = 0) -> Iterator[State]:
-        machine, shown, V = self.joint, set(self.shown_sweeps), math.prod(self.shape)
-        H, others = machine.weights.shape
-        h = (rng.uniform(seed, "sampling", 0, start, stop, (H,)) < 0.5).to(machine.weights)
-        for sweep in range(1, self.sweeps + 1):
-            u = rng.uniform(seed, "sampling", sweep, start, stop, (others + H,))
-            if sweep in shown:
-                yield self.state(f"sweep {sweep}", machine.hidden_logits(h)[:, :V], u[:, :V])
-            h = machine.sweep(h, u)
+        machine, V = self.joint, math.prod(self.shape)
+        h = (rng.uniform(seed, "sampling", 0, start, stop, (len(machine.visible_bias),)) < 0.5).to(machine.weights)
+        for label, before, u, _ in self.shown(h, start, stop, seed):
+            yield self.state(label, machine.hidden_logits(before)[:, :V], u[:, :V])
 
     # --- what else there is to see --------------------------------------------------------------------------------------
 
@@ -157,21 +96,9 @@ class MachineModel(BinaryModel):
             return bernoulli_nats(v, self.reconstruction(v)) / self.nats_per_bpd
 
         label = "bits/dim, cross-entropy of reconstructions"
-        return {"reconstruction_bpd": Reading(label, "bits/dim", error, {"levels": 2})}
+        return {"reconstruction_cross_entropy": Reading(label, "bits/dim", error, {"levels": 2})}
 
     @torch.inference_mode()
     def pictures(self, x0: Tensor, seed: int = 0) -> dict[str, Picture]:
         back = self.images(self.reconstruction(self.probabilities(x0)).sigmoid())
-        columns = [self.filters(weights) for weights in self.links]
-        labels = [label for i, layer in enumerate(columns, 1) for label in (f"h_{i}", *[""] * (len(layer) - 1))]
-        filters = Picture([image for layer in columns for image in layer], labels)
-        return {"reconstructions": Picture([x0, back], ["data", "mean field"]), "filters": filters}
-
-    def filters(self, weights: Tensor) -> list[Tensor]:
-        """Weights V × n of up to 64 units as images, each scaled to its largest weight, in columns of 8; 0 is grey."""
-        some = weights.mT[:64]
-        some = some / some.abs().amax(1, keepdim=True).clamp(min=1e-12)
-        return list(self.images((F.pad(some, (0, 0, 0, -len(some) % 8)) + 1) / 2).split(8))
-
-    def sample_record(self) -> dict[str, Plain]:
-        return {"sampler": "gibbs", "steps": self.sweeps}
+        return {"reconstructions": Picture([x0, back], ["data", "mean field"]), "filters": self.filters(self.links)}

@@ -85,7 +85,7 @@ class PerDatum(Meter):
     """Of a model that gives each datum bits/dim as named summands: an exact likelihood, or a bound in its parts.
 
     `bits` gives them for data in [−1, 1] and their indices, by key; `labels` names them, in order. `shared`: makes what all
-    data have in common, once it is needed. `how`: fields of the record, as {"likelihood": "exact"}; a bound has none.
+    data have in common, once it is needed. `how`: fields of the record, as {"likelihood": "exact"}; a true bound has none.
     """
 
     def __init__(

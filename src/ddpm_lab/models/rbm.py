@@ -12,8 +12,8 @@ from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.boltzmann import Machine, contrastive_divergence
 from ddpm_lab.domains import Given, Size, checked
 from ddpm_lab.models.contract import Losses
+from ddpm_lab.models.gibbs import ANNEALED, WithLogZ
 from ddpm_lab.models.machines import MachineModel, PersistentChains
-from ddpm_lab.models.meter import PerDatum
 from ddpm_lab.models.networks import seeded
 
 
@@ -33,7 +33,7 @@ class Restricted(nn.Module):
 @checked
 class RBM(MachineModel):
     """`hidden`: units. Training is CD-k, k = `gibbs`; its chains begin at the data, or are `persistent`. Of `sweeps`, `chains`
-    and `temperatures` see `MachineModel`."""
+    and `temperatures` see `GibbsModel`."""
 
     net: Restricted
 
@@ -73,15 +73,14 @@ class RBM(MachineModel):
             loss = contrastive_divergence(machine, v0, vk) / len(machine.visible_bias)
         return Losses({"contrastive": loss}, torch.ones(len(v0)))
 
-    def bound_meter(self, stride: int = 1, seed: int = 0) -> PerDatum:
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> WithLogZ:
         """−log p(v) = F(v) + log Z: no bound."""
 
         def bits(x0: Tensor, index: Tensor) -> dict[str, Tensor]:
             return {"free_energy": self.net.machine.free_energy(self.states(x0)) / self.nats_per_bpd}
 
-        label = "exact likelihood" if self.enumerable else "likelihood by an estimate of log Z"
-        how = {"likelihood": self.log_z_by}
-        return PerDatum(label, bits, {"free_energy": "free energy"}, lambda: self.log_z(seed), how)
+        label, how = ("exact likelihood", "exact") if self.enumerable else ("likelihood by an estimate of log Z", ANNEALED)
+        return WithLogZ(label, bits, {"free_energy": "free energy"}, lambda: self.log_z(seed), {"likelihood": how})
 
     def reconstruction(self, v: Tensor) -> Tensor:
         machine = self.net.machine

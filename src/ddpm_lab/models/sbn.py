@@ -95,4 +95,4 @@ class SBN(BeliefModel):
         return {"iwae_bpd": Reading(label, "bits/dim", weighted, {"draws": self.draws, **self.bound_record()})}
 
     def sample_record(self) -> dict[str, Plain]:
-        return {"sampler": "ancestral", "steps": len(self.net.sizes)}
+        return super().sample_record() | {"sampler": "ancestral", "steps": len(self.net.sizes)}

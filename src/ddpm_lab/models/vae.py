@@ -13,6 +13,7 @@ from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.gaussian import Normal, kl_nats, log_bin_nats, log_density_nats
 from ddpm_lab.core.transfer import like
 from ddpm_lab.domains import Given, PositiveInt, checked
+from ddpm_lab.models.compiling import Compile, compile_by
 from ddpm_lab.models.contract import Losses, Model, Picture, Plain, Reading, State
 from ddpm_lab.models.meter import PerDatum
 from ddpm_lab.models.networks import seeded
@@ -129,6 +130,12 @@ class VAE(Model):
         pairs = [self.likelihood(torch.lerp(q, q.roll(-1, 0), float(step))).mean for step in steps]
         between = Picture([x0, *pairs, x0.roll(-1, 0)], ["data", *(f"{step:.2f}" for step in steps), "next"])
         return {"reconstruction": Picture([x0, self.likelihood(q).mean], ["data", "p(x | z)"]), "interpolation": between}
+
+    def compile_net(self, how: Compile = True) -> None:
+        """Encoder and decoder, each at its first call."""
+        self.compiled = how
+        for coder in (self.net.encoder, self.net.decoder):
+            compile_by(coder, how)
 
     def sample_record(self) -> dict[str, Plain]:
         return {"sampler": "decoder", "steps": 1}

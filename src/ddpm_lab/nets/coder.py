@@ -15,7 +15,7 @@ def encoder(architecture: Architecture, shape: tuple[int, ...], outputs: int, wi
     """B × shape -> [B, outputs]. Two hidden layers of `width`, or two convolutions that halve the side. Raises Incompatible for
     convolutions on data that are no images, or whose side is no multiple of 4."""
     if architecture == "mlp":
-        return nn.Sequential(nn.Flatten(), *_layers(math.prod(shape), width, width, outputs))
+        return nn.Sequential(nn.Flatten(), *layers(math.prod(shape), width, width, outputs))
     side = _quarter(shape)
     halving = [nn.Conv2d(shape[0], width, 3, 2, 1), nn.SiLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.SiLU()]
     return nn.Sequential(*halving, nn.Flatten(), nn.Linear(2 * width * side**2, outputs))
@@ -25,18 +25,17 @@ def decoder(architecture: Architecture, inputs: int, shape: tuple[int, ...], n_o
     """[B, inputs] -> B × shape with n_outputs times as many channels. The encoder's layers in the other order."""
     wide = (shape[0] * n_outputs, *shape[1:])
     if architecture == "mlp":
-        return nn.Sequential(*_layers(inputs, width, width, math.prod(wide)), nn.Unflatten(1, wide))
+        return nn.Sequential(*layers(inputs, width, width, math.prod(wide)), nn.Unflatten(1, wide))
     side = _quarter(shape)
     opened = [nn.Linear(inputs, 2 * width * side**2), nn.SiLU(), nn.Unflatten(1, (2 * width, side, side))]
     doubling = [nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.SiLU(), nn.ConvTranspose2d(width, wide[0], 4, 2, 1)]
     return nn.Sequential(*opened, *doubling)
 
 
-def _layers(*sizes: int) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for entering, leaving in pairwise(sizes):
-        layers += [nn.SiLU(), nn.Linear(entering, leaving)]
-    return layers[1:]
+def layers(*sizes: int) -> list[nn.Module]:
+    """Affine ones between so many units, SiLU between them."""
+    both: list[nn.Module] = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+    return both[:-1]
 
 
 def _quarter(shape: tuple[int, ...]) -> int:

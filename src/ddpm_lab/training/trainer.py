@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ddpm_lab.core.types import states
 from ddpm_lab.domains import Given, PositiveInt, checked
 from ddpm_lab.errors import UserError
-from ddpm_lab.models.compiling import Compile, check_compile
+from ddpm_lab.models.compiling import Compile, check_compile, compile_model
 from ddpm_lab.models.run import prefers_channels_last
 from ddpm_lab.training.callbacks.progress import Bar
 from ddpm_lab.training.checkpoint import AtomicCheckpointIO
@@ -153,4 +153,4 @@ def _prepare(
     if channels_last:
         module.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
-        module.model.compile_net(compile)
+        compile_model(module.model, compile, "trainer.compile")
