@@ -193,6 +193,8 @@ def shown(value: object) -> str:
     """The value as it is typed on the command line."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}:{shown(inner)}' for key, inner in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
