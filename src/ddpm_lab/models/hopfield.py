@@ -22,8 +22,7 @@ def hebb(patterns: Tensor) -> Tensor:
 
 
 def pseudoinverse(patterns: Tensor) -> Tensor:
-    """The projection onto the span of the patterns, W_ii = 0 (Personnaz et al. 1985): patterns that are linearly independent
-    are fixed points, however alike they are. P×N of ±1 -> N×N."""
+    """The projection onto the patterns, W_ii = 0 (Personnaz et al. 1985): independent ones are fixed points. P×N -> N×N."""
     return (torch.linalg.pinv(patterns) @ patterns).fill_diagonal_(0)
 
 
@@ -33,8 +32,7 @@ def energy(weights: Tensor, s: Tensor) -> Tensor:
 
 
 def aligned(field: Tensor, s: Tensor) -> Tensor:
-    """Units take the sign of their field; without a field they stay (Hopfield 1982 Eq. 1). Fields of Hebb's rule are multiples
-    of 1/N: below 1e-5 they are rounding."""
+    """Units take the sign of their field; without one they stay (Hopfield 1982 Eq. 1). Below 1e-5, Hebb's fields are rounding."""
     return torch.where(field.abs() < 1e-5, s, field.sign())
 
 
@@ -52,8 +50,7 @@ def synchronous(weights: Tensor, s: Tensor, order: Tensor) -> Tensor:
     return aligned(s @ weights, s)
 
 
-RULES = {"hebb": hebb, "pseudoinverse": pseudoinverse}
-UPDATES = {"asynchronous": asynchronous, "synchronous": synchronous}
+RULES, UPDATES = {"hebb": hebb, "pseudoinverse": pseudoinverse}, {"asynchronous": asynchronous, "synchronous": synchronous}
 
 
 class Synapses(nn.Module):
@@ -136,8 +133,7 @@ class Hopfield(Model):
         return stored, corrupted, recalled
 
     def readings(self, seed: int = 0) -> dict[str, Reading]:
-        """As many trials as there are held-out data, whose values do not matter. Each has flips and an order of its own. The
-        standard error is over trials of the patterns that are stored, and says nothing of other patterns."""
+        """A trial for each held-out datum, whose values do not matter. The error is over trials, not over other patterns."""
 
         def exact(x0: Tensor, index: Tensor, share: float) -> Tensor:
             stored, _, recalled = self.recall(share, index, seed)
@@ -150,5 +146,5 @@ class Hopfield(Model):
     def pictures(self, x0: Tensor, seed: int = 0) -> dict[str, Picture]:
         share = max(self.flipped, default=0.0)
         columns = self.recall(share, torch.arange(min(self.patterns, len(x0))), seed)
-        images = [column.view(-1, *self.shape) for column in columns]
-        return {"recall": Picture(images, ["stored", f"{share:.0%} flipped", "recalled"])}
+        labels = ["stored", f"{share:.0%} flipped", "recalled"]
+        return {"recall": Picture([column.view(-1, *self.shape) for column in columns], labels)}

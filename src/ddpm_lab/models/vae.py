@@ -19,8 +19,7 @@ from ddpm_lab.models.meter import PerDatum
 from ddpm_lab.models.networks import seeded
 from ddpm_lab.nets.coder import Architecture, decoder, encoder
 
-LEAST, MOST = -12.0, 4.0
-"""Of the log variance of p(x | z): below, every bin is certain."""
+LEAST, MOST = -12.0, 4.0  # of the log variance of p(x | z): below, every bin is certain
 
 
 class Coders(nn.Module):
@@ -40,8 +39,7 @@ class VAE(Model):
     importance-weighted bound.
     """
 
-    net: Any
-    """`Coders`."""
+    net: Any  # Coders
 
     def __init__(
         self,
@@ -66,8 +64,6 @@ class VAE(Model):
             return Coders(encoder(architecture, *there), decoder(architecture, *back), log_var)
 
         self.net = seeded(coders, seed)
-
-    # --- the model ------------------------------------------------------------------------------------------------------
 
     def posterior(self, x: Tensor) -> Normal:
         """q(z | x)."""
@@ -95,10 +91,9 @@ class VAE(Model):
         z, prior = drawn(q, eps), Normal(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
         return self.log_likelihood(x, z) + (log_density_nats(z, prior) - log_density_nats(z, q)).sum(1)
 
-    # --- the contract ---------------------------------------------------------------------------------------------------
-
     def losses(self, batch: Batch) -> Losses:
-        eps = self._normals("noise", batch.counter, batch.first, batch.first + len(batch.x0))
+        rows = (batch.counter, batch.first, batch.first + len(batch.x0))
+        eps = rng.normal((self.latent,), self.seed, "noise", *rows)
         return Losses(self.summands(batch.x0, eps.to(batch.x0)), torch.ones(len(batch.x0)))
 
     @torch.inference_mode()
@@ -143,12 +138,9 @@ class VAE(Model):
     def bound_record(self) -> dict[str, Plain]:
         return {"steps": 1}
 
-    def _normals(self, stream: rng.Stream, counter: int, start: int, stop: int, seed: int | None = None) -> Tensor:
-        return rng.normal((self.latent,), self.seed if seed is None else seed, stream, counter, start, stop)
-
     def _at(self, index: Tensor, seed: int, draw: int = 0) -> Tensor:
         """The draws that measure data of these consecutive indices."""
-        return self._like(self._normals("evaluation", draw, int(index[0]), int(index[-1]) + 1, seed))
+        return self._like(rng.normal((self.latent,), seed, "evaluation", draw, int(index[0]), int(index[-1]) + 1))
 
     def _like(self, numbers: Tensor) -> Tensor:
         return like(numbers, next(self.net.parameters()))
