@@ -32,7 +32,7 @@ def energy(weights: Tensor, s: Tensor) -> Tensor:
 
 
 def aligned(field: Tensor, s: Tensor) -> Tensor:
-    """Units take the sign of their field; without one they stay (Hopfield 1982 Eq. 1). Below 1e-5, Hebb's fields are rounding."""
+    """Units take the sign of their field; without one they stay (Hopfield 1982 Eq. 1). Below 1e-5 a field is rounding."""
     return torch.where(field.abs() < 1e-5, s, field.sign())
 
 

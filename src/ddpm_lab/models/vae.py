@@ -56,11 +56,10 @@ class VAE(Model):
     ) -> None:
         super().__init__(shape=shape, levels=levels, seed=seed, config=config)
         self.latent, self.draws, self.dims = latent, draws, math.prod(shape)
-        outputs = 2 if scale == "output" else 1
 
         def coders() -> Coders:
             log_var = nn.Parameter(torch.zeros(())) if scale == "shared" else None
-            there, back = (shape, 2 * latent, width), (latent, shape, outputs, width)
+            there, back = (shape, 2 * latent, width), (latent, shape, 2 if scale == "output" else 1, width)
             return Coders(encoder(architecture, *there), decoder(architecture, *back), log_var)
 
         self.net = seeded(coders, seed)
