@@ -6,7 +6,7 @@ from typing import cast
 from omegaconf import DictConfig, open_dict
 
 from ddpm_lab.compare.measures import NumberKind, known_measure
-from ddpm_lab.config.build import model_parts, unused_parts
+from ddpm_lab.config.build import current, model_parts, unused_parts
 from ddpm_lab.config.instantiate import resolve_target
 from ddpm_lab.config.nested import Config, at
 from ddpm_lab.domains import shown
@@ -60,7 +60,7 @@ def unmeasurable(config: Config, key: str) -> str | None:
 
 def _drop_settings(cfg: DictConfig, name: str, typed: Iterable[str]) -> None:
     """What an experiment sets of samples is no setting of every model's. Raises UserError where it was typed."""
-    model = cast(type[Model], resolve_target(cfg.model._target_, "model"))
+    model = cast(type[Model], resolve_target(current(cfg)["model"]["_target_"], "model"))
     callback = resolve_target(cfg.callbacks[name]._target_, f"callbacks.{name}")
     for setting in getattr(callback, "of_samples", ()):
         if setting not in model.sample_settings and cfg.callbacks[name].get(setting) is not None:
