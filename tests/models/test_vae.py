@@ -6,12 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import trained
 from torch import nn
 from torch.distributions import MultivariateNormal
 
 from ddpm_lab.core.grey import quantise
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.models.vae import VAE
+
+from .runs import SHORT, pictures
 
 D, K = 5, 2
 
@@ -116,3 +119,9 @@ def test_draws_are_addressed_by_index():
 def test_convolutions_are_refused_where_they_do_not_fit(shape):
     with pytest.raises(Incompatible, match="multiple of 4"):
         made(shape, architecture="conv")
+
+
+def test_a_run_without_a_validation_leaves_pictures(tmp_path):
+    words = ("model=vae", "trainer.max_steps=2", "trainer.validate_every=3", *SHORT)
+    folder = trained(tmp_path / "run", *[word for word in words if "validate_every=4" not in word])
+    assert pictures(folder) == {f"{name}_0000002.png" for name in ("reconstruction", "interpolation", "step")}

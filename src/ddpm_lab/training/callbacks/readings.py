@@ -22,6 +22,7 @@ class Readings(Callback):
 
     def __init__(self, n: Size = 8, seed: NonNegativeInt = 0) -> None:
         self.n, self.seed = n, seed
+        self._shown_at = -1
 
     def on_fit_start(self, trainer: Trainer, module: TrainingModule) -> None:
         for reading in module.model.readings(self.seed).values():
@@ -32,7 +33,9 @@ class Readings(Callback):
         self._show(trainer, module)
 
     def final(self, trainer: Trainer, module: TrainingModule) -> list[Result]:
-        """The readings once more, with their errors and records."""
+        """The readings once more, with their errors and records; pictures unless a validation at this step has drawn them."""
+        if self._shown_at != trainer.global_step:
+            self._show(trainer, module)
         data = module.data
         fields: dict[str, Any] = how_measured(module, self.seed) | module.model.numerics() | data.label_record
         of_data = f"({len(data.val_images)} validation data, {module.weights})"
@@ -62,3 +65,4 @@ class Readings(Callback):
                 log_picture(trainer, f"samples/{name}", save_progression(columns, list(picture.labels), path))
 
         ranks.on_first(write)
+        self._shown_at = trainer.global_step
