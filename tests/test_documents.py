@@ -173,7 +173,7 @@ LONG_CHAIN = [
 def desk(run_of, tmp_path_factory):
     """A folder that has what the documents name: a run, a sweep, images, options of a user's own."""
     folder = tmp_path_factory.mktemp("desk")
-    for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "RUN"):
+    for place in ("outputs/digits/RUN", "outputs/multirun/2026-01-01_12-00-00/0", "outputs/multirun/chapter/0", "RUN"):
         shutil.copytree(run_of(*LONG_CHAIN), folder / place)
     shutil.copytree(run_of(*LONG_CHAIN, "data.conditional=true"), folder / "CONDITIONAL")
     quick = ["trainer.max_steps=2", "trainer.validate_every=2", "callbacks.vlb_terms=null", f"base={folder}/outputs/digits/RUN"]

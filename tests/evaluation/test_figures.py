@@ -181,7 +181,8 @@ def test_inversion_states_its_error(run):
 @pytest.mark.slow
 def test_codes_of_digits_come_back(tmp_path, run_of):
     """Within a grey level of 255, in unit steps of a thousand."""
-    run = run_of("experiment=smoke", "trainer.max_steps=60", "schedule.T=1000", "callbacks.vlb_terms.final_stride=100")
+    words = ["trainer.max_steps=60", "trainer.validate_every=60", "schedule.T=1000", "sampler.steps=10"]
+    run = run_of("experiment=smoke", *words, "callbacks.vlb_terms.stride=100", "callbacks.vlb_terms.final_stride=100")
     content = shown("inversion", run, "sampler.steps=null", "figure.at=0.8", "figure.n=2", f"out={tmp_path / 'files'}")[-1]
     assert content["numbers"]["rmse_of_255"] < 1
 
