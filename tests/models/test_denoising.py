@@ -144,6 +144,7 @@ def test_a_run(tmp_path):
         (["model.noise=salt_and_pepper", "model.measured=[0.5,2.0]"], "2.0"),
         (["model.amount=0"], "model.amount=0"),
         (["sampler.steps=3"], "sampler"),
+        (["data.conditional=true"], "data.conditional=true"),
     ],
 )
 def test_what_it_cannot_have_is_refused_by_name(words, named):

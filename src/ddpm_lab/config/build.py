@@ -171,14 +171,26 @@ def _classes(config: Config, counts: Sequence[int] | None) -> dict[str, Classes]
     if counts is None:
         return {}
     for group, needs in (("model", "classes in its constructor"), ("net", "classes in its constructor, labels in forward()")):
-        if group in config:
-            parameters = inspect.signature(node(config, group).target).parameters
-            if not any(p.name == "classes" or p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-                name = config[group]["_target_"].rpartition(".")[2]
-                raise UserError(
-                    f"data.conditional=true: {name} takes no classes; give it {needs}, or train with data.conditional=false"
-                )
+        if group in config and not _takes_classes(node(config, group).target):
+            name = config[group]["_target_"].rpartition(".")[2]
+            raise UserError(
+                f"data.conditional=true: {name} takes no classes; give it {needs}, or train with data.conditional=false"
+            )
     return {"classes": Classes(tuple(counts), config["data"].get("label_dropout", 0.0))}
+
+
+def _takes_classes(target: Callable[..., Any]) -> bool:
+    """Whether classes reach something that names them: a constructor hands its further keywords to the next above it."""
+    above = (
+        [vars(one)["__init__"] for one in target.__mro__ if "__init__" in vars(one)] if isinstance(target, type) else [target]
+    )
+    for called in above:
+        parameters = inspect.signature(called).parameters.values()
+        if any(p.name == "classes" for p in parameters):
+            return True
+        if not any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters):
+            return False
+    return True
 
 
 def _check_kinds(config: Config, made: Mapping[str, Any]) -> None:
