@@ -30,7 +30,7 @@ RUN = [
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 SWEEP = ["-m", *RUN, "schedule=linear,cosine", "sweep.name=s", "sweep.n_jobs=2"]
 EVALUATION = ["ckpt=outputs/smoke/x", "name=e", "quality.n=600", "quality.grid=0", "nll.terms=4", "batch=32"]
-TIMED = "train/images_per_s"
+TIMED, SECONDS = "train/images_per_s", "sampling_seconds"
 
 
 def of_runs(place: Path) -> Any:
@@ -42,7 +42,8 @@ def of_runs(place: Path) -> Any:
 
 def of_evaluation(place: Path) -> Any:
     arms = json.loads((place / "outputs" / "smoke" / "x" / "eval" / "e" / "evaluation.json").read_text())["arms"]
-    return [[(result["key"], result["value"], result["standard_error"]) for result in arm["results"]] for arm in arms]
+    results = [result for arm in arms for result in arm["results"] if result["key"] != SECONDS]
+    return [(result["key"], result["value"], result["standard_error"]) for result in results]
 
 
 class Kind(NamedTuple):
@@ -113,7 +114,7 @@ def trial(kind: Kind, place: Path, whole: Any, longest: float, chance: random.Ra
         return "not killed"
     if printed := ended(kind, place):
         return f"did not go on: {printed}"
-    return "equal" if kind.result(place) == whole else "other numbers"
+    return "equal" if (result := kind.result(place)) == whole else f"other numbers: {result} instead of {whole}"
 
 
 def prepared(name: str, place: Path) -> Path:
@@ -143,7 +144,7 @@ def main() -> None:
             print(f"{number + 1} of {trials}: {name}: {outcome}", flush=True)
             shutil.rmtree(place)
     for (name, outcome), count in sorted(counts.items()):
-        print(f"{name:<14} {outcome.splitlines()[0]:<40} {count}")
+        print(f"{name:<14} {outcome.splitlines()[0][:40]:<40} {count}")
     sys.exit(any(outcome not in ("equal", "not killed") for _, outcome in counts))
 
 
