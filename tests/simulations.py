@@ -125,7 +125,7 @@ def of_components(sweep: Sweep, rng: np.random.Generator) -> dict[str, float]:
 def of_more_seeds(rng: np.random.Generator) -> dict[str, float]:
     """A pilot of 5-10 seeds, and the ordinary test on all that are needed, with the effect to resolve and with none; then looks
     after each of 3-20 seeds."""
-    n0, effect = int(rng.integers(5, 11)), rng.uniform(0.5, 2)
+    n0, effect = int(rng.integers(5, 11)), rng.uniform(0.3, 1)
     pilot = rng.normal(size=n0)
     n = seeds_needed(float(pilot.std(ddof=1)), n0, effect, LEVEL, POWER).n
     x, looked = np.append(pilot, rng.normal(size=n - n0)), rng.normal(size=20)
