@@ -156,3 +156,15 @@ def test_it_covers_the_mean_of_other_generation_seeds_and_the_interval_over_trai
             covered.append(result.low <= 7 <= result.high)
     assert np.mean(both) > 0.93
     assert np.mean(alone) < 0.9
+
+
+@pytest.mark.parametrize(("sets", "shared"), [(1, False), (3, False), (1, True), (2, True)])
+def test_the_floor_is_that_of_the_components(sets, shared):
+    parts = components(drawn(np.random.default_rng(11), seeds=5))
+    a, g, e = (part.variance for part in parts[:3])
+    result, counted = floor(parts, 0.9, sets, shared), 0 if shared else 1
+    variance = a + (counted * g + e) / sets
+    weighted = a + e / 3, counted * (g + e / 5) / sets, e * (1 / sets - 1 / 3 - counted / (5 * sets))
+    dof = variance**2 / sum(square**2 / n for square, n in zip(weighted, (4, 2, 8), strict=True))
+    assert result.dof == pytest.approx(dof)
+    assert result.difference == pytest.approx(stats.t(dof).ppf(0.95) * (2 * variance) ** 0.5)
