@@ -11,9 +11,10 @@ from compare.synthetic import sweep
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.judge import judge
+from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import report
-from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.compare.words import effect_sentence
 
 AXES = {"schedule": ["linear", "cosine", "sigmoid"], "loss": ["simple", "hybrid"], "schedule.T": ["100", "1000"]}

@@ -8,7 +8,8 @@ from scipy import stats
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
-from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.number import Number
+from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.compare.statistics import Interval, bootstrap, holm, student, t_interval, welch_interval
 
 EXPERIMENTS = 2_000

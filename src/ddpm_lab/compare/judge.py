@@ -8,8 +8,8 @@ from functools import cached_property
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of
+from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.pairing import over_images, unpaired
-from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.compare.statistics import Interval, holm, t_interval, welch_interval
 from ddpm_lab.metrics.record import Difference, Record, differences, incomparable
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ddpm_lab.compare.run_folder import Number
+from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.statistics import Floats, Interval, bootstrap, student
 
 Content = Mapping[str, np.ndarray]
