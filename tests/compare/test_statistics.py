@@ -64,13 +64,13 @@ def test_two_against_ten_that_share_nothing_cover_less_than_promised():
 
 def test_one_value_has_no_interval():
     assert t_interval([3.2], 0.95) == Interval(3.2, None, None, None, 1)
-    assert welch_interval([3.2], [3.0, 3.1], 0.95)[1:] == (None, None, None, 3)
+    assert welch_interval([3.2], [3.0, 3.1], 0.95)[1:5] == (None, None, None, 3)
 
 
 def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
-    assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2)
+    assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2, 0.0, 1)
     assert student(0.0, 0.0, 8, 0.95, 9).p == 1
-    assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4)
+    assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4, 0.0, 2)
 
 
 @pytest.mark.parametrize("strata", [1, 20])
