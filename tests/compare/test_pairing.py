@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from compare.synthetic import N, T, config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.judge import Comparison
+from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.measures import common_key
 from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.page import page_of

@@ -60,7 +60,7 @@ class Number(NamedTuple):
     per_datum: Arrays | None = None
     """The bits/dim of each datum, of a bound."""
     sets: tuple[float, ...] = ()
-    """Its values on several sets of samples, of the sampling seeds `record["seed"]`, + 1, + 2, …; empty where there is one set."""
+    """Its values on several sets of samples, of the sampling seeds `record["seed"]`, + 1, …; empty where there is one set."""
 
     @property
     def by_set(self) -> dict[int, float]:
