@@ -12,9 +12,10 @@ def anytime(values: ArrayLike, level: float, g: float = 1.0) -> Interval:
     """Interval and p of a normal mean that hold at every look, whatever decides when seeds are added or no more.
 
     With effect size μ/σ ~ N(0, g) and the right Haar measure on σ, the Bayes factor against μ = 0 of n values is
-    E_n = (1 + ng)^{−1/2} [(1 + t²/ν) / (1 + t²/(ν (1 + ng)))]^{n/2}, t Student's statistic, ν = n − 1. It is an e-process: at
-    any n it exceeds 1/α with probability at most α (Ville 1939; Hendriksen, de Heide & Grünwald 2021; Wang & Ramdas 2023). p = min(1, 1/E_n); the
-    interval has all μ with E_n(μ) < 1/α, and may be unbounded: its ends are None then.
+    E_n = (1 + ng)^{−1/2} [(1 + t²/ν) / (1 + t²/(ν (1 + ng)))]^{n/2}, t Student's statistic, ν = n − 1 (Hendriksen, de Heide &
+    Grünwald 2021; Wang & Ramdas 2023). It is an e-process: it ever exceeds 1/α with probability at most α (Ville 1939).
+    p = min(1, 1/E_n). The interval has all μ with E_n(μ) < 1/α. Where that is every μ, as for g = 1 and 95% below five values,
+    its ends are None; p > α then. g = 1: effects of the size of their standard deviation, Cohen's "large".
     """
     x = np.asarray(values, dtype=np.float64)
     mean, n = float(x.mean()), len(x)

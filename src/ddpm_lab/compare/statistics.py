@@ -1,4 +1,7 @@
-"""Intervals over seeds and over images, and p-values corrected for the number of comparisons."""
+"""Intervals over seeds and over images, and p-values corrected for the number of comparisons.
+
+scipy.stats and statsmodels have Student's and Welch's intervals and Holm's correction too, but cost 0.6 and 0.9 s to load.
+"""
 
 import math
 from collections.abc import Sequence
