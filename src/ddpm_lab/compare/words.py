@@ -196,7 +196,9 @@ def _why_open(comparison: Comparison) -> str:
     over = f"over {n} seeds" if n > 1 else f"{_over_images(comparison)}; one seed, not replicated"
     over = _unpaired(comparison) if comparison.apart else over
     digits = _digits(comparison)
-    text = f"difference {decimal(deciding.value, digits, True)} {interval(deciding, digits, True)} {over}"
+    text = f"difference {with_interval(deciding.value, deciding, digits, True)} {over}"
+    if deciding.low is None:
+        return f"{text}, as yet without a bounded interval."
     if comparison.holds and images is not None:
         return f"{text}, but over other images it might vanish: {interval(images, digits, True)} over {images.n:,}."
     if deciding.excludes_zero:
