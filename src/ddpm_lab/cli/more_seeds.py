@@ -40,7 +40,7 @@ def planned(report: ComparisonReport, names: OptionNames, dirs: Sequence[Path]) 
     for c in too_many:
         lines.append(f"# {c.choice.label} on {c.measure.label}: left out, it needs more than {MOST} further seeds")
     if not lines:
-        return ["nothing to train: no open comparison with two paired seeds needs more"]
+        return ["# nothing to train: no open comparison with two paired seeds needs more"]
     some = " for those that were timed" if untimed else ""
     total = f"# about {seconds / 3600:.2g} h of training and sampling in all{some}"
     return [*lines, f"{total}; evaluate the new runs as those before"]
