@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.components import components, floor
+from ddpm_lab.compare.components import components, floor, over_both
 from ddpm_lab.compare.needed import seeds_needed
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
@@ -65,6 +65,21 @@ def test_sets_of_samples_tell_training_from_sampling(tmp_path):
     assert chance.shares["training"] > 0.9
     assert sum(chance.shares.values()) == pytest.approx(1)
     assert chance.floor == floor(chance.parts, 0.95, 4, shared=True)
+    (entry,) = study.comparisons
+    baseline, other = np.reshape(numbers, (2, 3, 4))
+    assert entry.over_both == over_both(components(other - baseline, 0.95), 0.95)
+
+
+def test_what_other_sampling_seeds_might_undo_is_said(tmp_path):
+    """cosine is better in every seed, by what one of two sets has of it."""
+    for schedule, sets, slope in (("linear", [10.0, 10.0], 0.01), ("cosine", [9.99, 8.0], 0.0)):
+        for seed in (1, 2, 3):
+            run = write_run(tmp_path / f"{schedule}{seed}", config(seed, schedule))
+            write_evaluation(run, {("ancestral", 8, "beta"): (None, [each + slope * seed for each in sets])})
+    entry = comparison(study_of(tmp_path), "linear", "pixels_fd")
+    assert entry.verdict == "worse"
+    assert "sampling seeds" in sentence(entry)
+    assert "might vanish" in sentence(entry)
 
 
 def test_the_variance_over_images_is_that_of_their_mean(tmp_path):

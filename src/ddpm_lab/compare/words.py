@@ -185,6 +185,9 @@ def _how_sure(comparison: Comparison) -> str:
     if not comparison.replicated:
         return f": {distance} One seed, not replicated: the interval is {_over_images(comparison)}."
     alone = "" if images is None else f" Over the {images.n:,} images alone: {interval(images.size, digits)}."
+    if (both := comparison.over_both) is not None:
+        vanish = "" if both.excludes_zero else ", so it might vanish"
+        alone += f" Over other sampling seeds too: {interval(both.size, digits)}{vanish}."
     count = comparison.wins if comparison.verdict is Verdict.BETTER else n - comparison.wins
     how = f", {_unpaired(comparison)}" if comparison.apart else f" in {count} of {n} seeds"
     return f"{how}: {distance}{alone}"
