@@ -9,7 +9,8 @@ from statsmodels.stats.multitest import multipletests
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
-from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.number import Number
+from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.compare.statistics import Interval, bootstrap, holm, student, superiority, t_interval, welch_interval
 
 EXPERIMENTS = 2_000

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ from ddpm_lab.files import SUMS, write_text
 from ddpm_lab.plain import visible
 
 if TYPE_CHECKING:
+    from ddpm_lab.compare.questions import Questions
     from ddpm_lab.compare.report import ComparisonReport
     from ddpm_lab.compare.run_folder import Skipped
 
@@ -26,6 +27,10 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py wandb:PROJECT/GROUP                    runs on Weights & Biases, by group; or ENTITY/PROJECT/GROUP
   python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
+  python compare.py FOLDER same_within=0.01,fd:2%          which differences are nothing in practice: bits/dim, or NAME:SIZE
+  python compare.py FOLDER resolve=0.01 power=0.8          which differences further seeds should show: how many are needed
+  python compare.py FOLDER plan resolve=0.01               the command lines that train these seeds, and their hours
+  python compare.py FOLDER looks=any                       intervals that hold while seeds are added until something shows
   python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg or png
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
@@ -33,7 +38,8 @@ What differs between the configurations is found; runs that differ by their seed
 table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to Weights and
 Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only where it has changed.
 """
-KEYS = ("baseline", "out", "level", "figures")
+KEYS = ("baseline", "out", "level", "figures", "same_within", "resolve", "power", "looks")
+PLAN = "plan"
 FORMATS = ("pdf", "svg", "png")
 
 
@@ -45,6 +51,9 @@ class Arguments(NamedTuple):
     level: float
     figures: str | None = None
     """The format of the plots as files."""
+    questions: "Questions | None" = None
+    plan: bool = False
+    """Print what would train the seeds that are needed, and nothing else."""
 
 
 def main() -> None:
@@ -59,7 +68,13 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.compare.report import report
 
     folders, skipped = _folders(asked.sources)
-    compared = report(folders, asked.baseline, asked.level, _option_names([conf_dir()]), skipped)
+    names = _option_names([conf_dir()])
+    compared = report(folders, asked.baseline, asked.level, names, skipped, asked.questions)
+    if asked.plan:
+        from ddpm_lab.cli.more_seeds import planned
+
+        print("\n".join(map(visible, planned(compared, names, [conf_dir()]))))
+        return
     page = page_of(compared, list(map(str, asked.sources)))  # first: it adds to the problems that are printed
     try:
         write_tables(compared, asked.out)
@@ -117,7 +132,7 @@ def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
 
 def parsed(argv: list[str]) -> Arguments:
     """Folders, groups, and key=value. Raises UserError for anything else."""
-    others, given = read(argv, KEYS)
+    others, given = read([word for word in argv if word != PLAN or there(PLAN)], KEYS)
     wrong = [argument for argument in others if not there(argument) and not argument.startswith(PREFIX)]
     if wrong:
         raise UserError(f"{wrong[0]}: no such folder; allowed are run folders, and folders above them")
@@ -134,7 +149,22 @@ def parsed(argv: list[str]) -> Arguments:
         close = nearest(kind, FORMATS)
         meant = f"; did you mean figures={close}?" if close else ""
         raise UserError(f"figures={kind}: allowed is {', '.join(FORMATS)}{meant}")
-    return Arguments(sources, given.get("baseline"), out, float(text), kind)
+    plan = PLAN in argv and not there(PLAN)
+    return Arguments(sources, given.get("baseline"), out, float(text), kind, _questions(given, plan), plan)
+
+
+def _questions(given: Mapping[str, str], plan: bool) -> "Questions":
+    from ddpm_lab.compare.questions import Questions, sizes
+
+    power, looks = given.get("power", "0.8"), given.get("looks", "one")
+    if not re.fullmatch(r"0?\.\d+", power) or not 0.5 <= float(power) <= 0.99:
+        raise UserError(f"power={power}: allowed is a number from 0.5 to 0.99, as 0.8")
+    if looks not in ("one", "any"):
+        raise UserError(f"looks={looks}: allowed is one, any")
+    if looks == "any" and (plan or given.keys() & {"resolve", "power"}):
+        raise UserError(f"looks=any: {'plan' if plan else 'resolve, power'}: a number of seeds is planned for looks=one")
+    margins, resolve = (sizes(key, given[key]) if key in given else () for key in ("same_within", "resolve"))
+    return Questions(margins, resolve, float(power), looks == "any")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ BOUND = "val/bound_bpd"
 LOSS = "train/loss"
 Values = Sequence[float] | np.ndarray
 LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
-HOLLOW = (Verdict.OPEN, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
+HOLLOW = (Verdict.OPEN, Verdict.SAME, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
 Entry = dict[str, Any]
 """What a figure shows of one choice."""
 
