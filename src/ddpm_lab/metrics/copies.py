@@ -36,28 +36,37 @@ def copies(
     n, m, k = map(len, (samples, held_out, training))
     if min(n, m) < 1 or k < 2:
         raise UserError(f"copies: {n} samples, {m} held-out and {k} training data: at least 1, 1 and 2 are needed.")
-    of_each = [nearest(features, training, 1, block, device) for features in (samples, held_out)]
-    distances, places = (torch.cat(parts)[:, 0].cpu() for parts in zip(*of_each, strict=True))
+    of_each = [nearest(features, training, block, device) for features in (samples, held_out)]
+    distances, places = (torch.cat(parts) for parts in zip(*of_each, strict=True))
     neighbours, which = places.unique(return_inverse=True)
-    own = [nearest(training[some], training, 2, block, device)[0][:, 1].cpu() for some in neighbours.split(block)]
+    own = [nearest(training[some.cpu()], training, block, device, some).distances for some in neighbours.split(block)]
     authentic = (distances > torch.cat(own)[which]).double()
-    c_t = ranksums(distances[:n].numpy(), distances[n:].numpy()).statistic
+    c_t = ranksums(*(part.cpu().numpy() for part in distances.split([n, m]))).statistic
     shares = (share_of(float(part.mean()), len(part)) for part in authentic.split([n, m]))
     return CopyScores(Score(float(c_t), None), *shares)
 
 
+class Nearest(NamedTuple):
+    """Of each of n features the squared distance to the nearest training feature, and its place; the first of equals."""
+
+    distances: Float64[Tensor, " n"]
+    places: Int[Tensor, " n"]
+
+
 def nearest(
-    features: Tensor, training: Tensor, k: int, block: int, device: torch.device | str
-) -> tuple[Float64[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Squared distances to the k nearest training features in rising order, and their places."""
-    distances, places = [], []
-    for _, x in blocks(features, block, device):
-        least = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=device)
-        where = torch.zeros(len(x), k, dtype=torch.int64, device=device)
+    features: Tensor, training: Tensor, block: int, device: torch.device | str, but: Int[Tensor, " n"] | None = None
+) -> Nearest:
+    """`but`: places of training features that do not count, one for each feature."""
+    found = []
+    for i, x in blocks(features, block, device):
+        least = torch.full((len(x),), torch.inf, dtype=torch.float64, device=device)
+        places = torch.zeros(len(x), dtype=torch.int64, device=device)
         for j, y in blocks(training, block, device):
-            found, at = squared_distances(x, y).topk(min(k, len(y)), largest=False)
-            least, order = torch.cat([least, found], 1).topk(k, largest=False)
-            where = torch.cat([where, at + j.start], 1).gather(1, order)
-        distances.append(least)
-        places.append(where)
-    return torch.cat(distances), torch.cat(places)
+            distance = squared_distances(x, y)
+            if but is not None:
+                distance.masked_fill_(but[i, None] == torch.arange(j.start, j.stop, device=device), torch.inf)
+            here, at = distance.min(1)
+            places = places.where(here >= least, at + j.start)
+            least = least.minimum(here)
+        found.append((least, places))
+    return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
