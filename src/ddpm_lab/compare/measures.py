@@ -58,9 +58,9 @@ SCORES = {
     "is": ("Inception Score", 1, False),
     "precision": ("precision", 1, False),
     "recall": ("recall", 1, False),
-    "mind": ("sliced Wasserstein distance (MIND)", -1, False),
+    "mind": ("MIND", -1, False),
     "c_t": ("C_T", 0, False),
-    "authenticity": ("authenticity (AuthPct)", 0, False),
+    "authenticity": ("authenticity", 0, False),
     "recognised": ("recognised", 1, False),
 }
 """Label, direction, and whether a verdict is given."""

@@ -164,11 +164,9 @@ class _Scored(NamedTuple):
         """Whether samples are copies of training data; left out where the reference is not the training data."""
         if held_out is None or self.split != "train" or self.real.n < 2:
             return
-        found, words = (
-            copies(self.samples.rows, held_out.rows, self.real.rows),
-            f", below 0 nearer than {held_out.n:,} held-out data",
-        )
-        yield self.result("c_t", found.c_t, f"{words} ({self.n:,} samples)", n_held_out=held_out.n)
+        found = copies(self.samples.rows, held_out.rows, self.real.rows)
+        words = f" against {held_out.n:,} held-out data, below 0 for copies ({self.n:,} samples)"
+        yield self.result("c_t", found.c_t, words, n_held_out=held_out.n)
         yield self.result("authenticity", found.authenticity, f" ({self.n:,} samples)")
         yield self.of_real("authenticity", found.of_held_out, held_out.n, split)
 
