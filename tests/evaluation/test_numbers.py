@@ -22,6 +22,7 @@ from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.record import FIELDS
 from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
+from ddpm_lab.models.diffusion_measurements import gap_quarters
 
 from .support import DIGITS, T, columns, copied, evaluate, kept, scored
 
@@ -76,6 +77,7 @@ def test_the_gap_is_to_the_bound_of_training_data(measured, data):
         expected = sum(terms[places]) - float(train.terms_bpd[places].sum())
         found = told.results()[f"bound_gap_q{quarter + 1}"]
         assert (found["value"], found["level"]) == (pytest.approx(expected, abs=1e-6), 2)
+    assert [gap_quarters(train, train, 7), len(gap_quarters(train, train, 8))] == [[], 4]
     divergences = sum(told.value(f"bound_gap_q{quarter}") for quarter in (1, 2, 3, 4))
     assert divergences == pytest.approx(told.value("bound_kl") - train.kl_bpd, abs=1e-6)
 

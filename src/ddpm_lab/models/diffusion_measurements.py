@@ -72,7 +72,10 @@ def estimate_parts(estimate: Estimate, steps: int) -> list[Part]:
 
 
 def gap_quarters(held_out: Bound | Estimate, train: Bound | Estimate, steps: int) -> list[Part]:
-    """Of the divergences' part of the gap what lies in each quarter of t; standard errors where both are estimates."""
+    """Of the divergences' part of the gap what lies in each quarter of t; standard errors where both are estimates. None of
+    chains whose first quarter has no divergence."""
+    if steps < 8:
+        return []
     parts, ends = [], [steps * quarter // 4 for quarter in range(5)]
     for i, value in enumerate((held_out.quarters_bpd - train.quarters_bpd).tolist()):
         estimated = isinstance(held_out, Estimate) and isinstance(train, Estimate)
@@ -207,7 +210,7 @@ class OnChain:
             return [
                 Part("bound_train", f"bound of {train.n} training data, {how}", train.total_bpd, train.total_se),
                 Part("bound_gap", "held-out above training data", held_out.total_bpd - train.total_bpd, error),
-                *(gap_quarters(held_out, train, len(self.chain)) if len(self.chain) >= 8 else []),
+                *gap_quarters(held_out, train, len(self.chain)),
             ]
 
         return replace(
