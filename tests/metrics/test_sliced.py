@@ -51,6 +51,13 @@ def test_equal_sets_in_any_order_have_none_and_both_ways_are_one():
     assert mind(x, y, 100) == there != mind(x, y, 100, seed=1)
 
 
+def test_of_sets_that_are_points_the_error_is_that_of_the_projections():
+    m, x, K = normal(1, 4, 1), 1e-7 * normal(30, 4, 0), 50
+    u = torch.randn(K, 4, dtype=torch.float64, generator=rng.generator(2, "evaluation", MIND_DRAWS))
+    cost = 12 * (u @ m[0]) ** 2 / (u**2).sum(1)
+    assert mind(x, x + m, K, 2) == (pytest.approx(float(cost.mean())), pytest.approx(float(cost.std()) / K**0.5), None)
+
+
 def variance_of_order_statistics(n: int) -> float:
     """Mean over i of the variance of the i-th of n standard normal numbers, by quadrature of E x_(i)."""
     chances = [

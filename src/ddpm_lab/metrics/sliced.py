@@ -33,8 +33,8 @@ def mind(samples: Tensor, real: Tensor, projections: int = 1000, seed: int = 0, 
         apart = x - y
         squares.append((apart**2).mean(1))
         slopes = apart[:, 1:] + apart[:, :-1]
-        for total, order, steps in zip(potentials, (of_x, of_y), (slopes * x.diff(), -slopes * y.diff()), strict=True):
-            total.index_add_(0, order[:, 1:].flatten(), steps.cumsum(1).flatten())
+        for total, order, along in zip(potentials, (of_x, of_y), (x, y), strict=True):
+            total.index_add_(0, order[:, 1:].flatten(), (slopes * along.diff()).cumsum(1).flatten())
     each = torch.cat(squares)
     variance = (potentials / projections).var(1).sum() / n + each.var() / projections
     return Score(3 * dim * float(each.mean()), 3 * dim * float(variance.sqrt()))
