@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.compare.measures import known_measure, measure_of
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import Stage, report
@@ -287,6 +287,10 @@ def test_words_and_digits():
     assert measure_of("fid@10000")[:4] == ("fid@10000", "FID @10000", -1, True)
     assert measure_of("classifier_recognised@256").better == 1
     assert not measure_of("pixels_fd_real").judged
+    for key, better in (("mind@1000", -1), ("pixels_c_t", 0), ("classifier_authenticity@1000", 0), ("bound_gap_q4", 0)):
+        assert (measure_of(key).better, measure_of(key).judged) == (better, False)
+    assert measure_of("bound_gap_q1").label != measure_of("bound_gap_q2").label != "bound gap q2"
+    assert known_measure("bound_gap_q5") is known_measure("bound_q1") is None
     assert not measure_of("bound_chain_kl").judged
     assert (decimals([3.14], [0.025]), decimals([312.0]), decimals([0.0])) == (3, 1, 3)
     assert (decimals_of_differences([0.0123], []), decimals_of_differences([1234.0], [])) == (4, 0)

@@ -59,6 +59,7 @@ def test_means_and_errors_by_hand(seed, stride):
     assert_close(bound.prior_bpd, prior.mean())
     assert_close(bound.total_bpd, bound.prior_bpd + bound.decoder_bpd + bound.kl_bpd)
     assert_close(bound.decoder_bpd, bound.terms_bpd[0])
+    assert_close(bound.quarters_bpd, [0, *(sum(bound.terms_bpd[i] for i in quarter) for quarter in ((1, 2), (3,), (4, 5)))])
     assert (bound.n, bound.stride, bound.times) == (14, stride, tuple(range(1, T + 1)))
 
 

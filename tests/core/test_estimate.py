@@ -51,14 +51,20 @@ def test_bound_and_estimate_lie_about_the_closed_form(wrong, variance, times):
     assert abs(estimate.decoder_bpd - decoder) < 3 * estimate.decoder_se
     assert abs(estimate.kl_bpd - (wanted - decoder - model.prior_bpd(on[-1]))) < 3 * estimate.kl_se
     assert_close(estimate.total_bpd, estimate.prior_bpd + estimate.decoder_bpd + estimate.kl_bpd)
+    steps = list(zip(on[:-1], on[1:], model.variance_of(variance, on)[1:], strict=True))
+    for i in range(4):
+        wanted = sum(model.term_bpd(s, t, var) for s, t, var in steps if 25 * i < t <= 25 * (i + 1))
+        assert abs(estimate.quarters_bpd[i] - wanted) <= 3 * estimate.quarters_se[i]
+        assert bound.quarters_bpd[i] == pytest.approx(wanted, rel=0.1)
 
 
 def by_hand(x0: torch.Tensor, p: torch.Tensor, k: int, seed: int, times: tuple[int, ...], net) -> torch.Tensor:
-    """Each datum's total from the reference's tables, its draws addressed one by one, p inverted by counting."""
+    """Each datum's L_T, and what it adds at each of `times`, from the reference's tables, its draws addressed one by one, p
+    inverted by counting."""
     sub, setting = reference.Tables(reference.linear_betas(6, 1e-4, 0.4)).respaced(list(times)), Setting("eps", "beta", 17)
-    totals = []
+    found = torch.zeros(len(x0), 1 + len(times), dtype=F64)
     for i, x in enumerate(x0):
-        total = float(sub.prior_bpd(x))
+        found[i, 0] = sub.prior_bpd(x)
         for j in range(k + 1):
             eps = rng.normal(x.shape, seed, "estimate", j, i, i + 1)[0].double()
             at, weight = 1, 1.0
@@ -67,9 +73,8 @@ def by_hand(x0: torch.Tensor, p: torch.Tensor, k: int, seed: int, times: tuple[i
                 at = 1 + sum(bool(u >= p[: r + 1].sum()) for r in range(len(p)))
                 weight = 1 / (k * float(p[at - 1]))
             out = net(sub.diffuse(x, eps, at)[None], torch.tensor([times[at - 1]]))[0]
-            total += weight * float(sub.term_bpd(setting, x, eps, at, out, None))
-        totals.append(total)
-    return torch.tensor(totals, dtype=F64)
+            found[i, at] += weight * float(sub.term_bpd(setting, x, eps, at, out, None))
+    return found
 
 
 @pytest.mark.parametrize("times", [tuple(range(1, 7)), (2, 3, 6), (1, 6), (6,)])
@@ -87,7 +92,13 @@ def test_totals_by_hand(times, k):
     estimator.add(net, x0, first=0)
     estimate = estimator.result()
     if len(times) > 1:
-        assert_close(estimate.per_datum_bpd, by_hand(x0, p, k, 3, times, net), rtol=1e-6)
+        expected = by_hand(x0, p, k, 3, times, net)
+        assert_close(estimate.per_datum_bpd, expected.sum(1), rtol=1e-6)
+        for quarter in range(4):  # T = 6: times 1, 2 to 3, 4, 5 to 6
+            places = [place for place, t in enumerate(times, 1) if place > 1 and quarter < 4 * t / 6 <= quarter + 1]
+            each = expected[:, places].sum(1)
+            assert_close(estimate.quarters_bpd[quarter], each.mean(), rtol=1e-6)
+            assert_close(estimate.quarters_se[quarter], each.std() / math.sqrt(5), rtol=1e-6)
     else:
         priors = prior_bpd(estimator.chain, x0)
         assert_close(estimate.per_datum_bpd, priors + estimator.tally.decoder)

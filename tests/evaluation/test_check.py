@@ -99,6 +99,7 @@ def test_a_number_that_cannot_be_is_told_before_anything_is_measured(text, allow
 
 def test_parts_of_numbers_may_be_expected(run, capsys):
     parts = ["bound_prior", "bound_kl", "bound_gap", "bound_train", "pixels_fd_real", "pixels_kid", "pixels_precision"]
+    parts += ["bound_gap_q4", "pixels_mind", "pixels_c_t", "pixels_authenticity", "pixels_authenticity_real"]
     with pytest.raises(SystemExit):
         evaluate(run, f"expected={[f'{part}: -9 to -8' for part in parts]}")
     assert "not measured" not in capsys.readouterr().out

@@ -17,9 +17,12 @@ from ddpm_lab.cli.compare import main as compare
 from ddpm_lab.config.build import instantiate
 from ddpm_lab.core.grey import scale
 from ddpm_lab.core.sampler import DDIM
+from ddpm_lab.metrics.copies import copies
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.record import FIELDS
+from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
+from ddpm_lab.models.diffusion_measurements import gap_quarters
 
 from .support import DIGITS, T, columns, copied, evaluate, kept, scored
 
@@ -68,6 +71,15 @@ def test_the_gap_is_to_the_bound_of_training_data(measured, data):
     assert told.value("bound_train") == pytest.approx(train.total_bpd, abs=1e-6)
     assert told.value("bound_gap") == pytest.approx(told.value("bound") - train.total_bpd, abs=1e-6)
     assert told.record("bound_train")["split"] == told.record("bound_gap")["split"] == "train"
+    terms = columns(told.folder / f"bound_{T}_beta.csv")["bits_per_dim"]
+    for quarter, first in enumerate((1, 5, 10, 15)):  # times 2 to 5, 6 to 10, 11 to 15, 16 to 20
+        places = slice(first, 5 * (quarter + 1))
+        expected = sum(terms[places]) - float(train.terms_bpd[places].sum())
+        found = told.results()[f"bound_gap_q{quarter + 1}"]
+        assert (found["value"], found["level"]) == (pytest.approx(expected, abs=1e-6), 2)
+    assert [gap_quarters(train, train, 7), len(gap_quarters(train, train, 8))] == [[], 4]
+    divergences = sum(told.value(f"bound_gap_q{quarter}") for quarter in (1, 2, 3, 4))
+    assert divergences == pytest.approx(told.value("bound_kl") - train.kl_bpd, abs=1e-6)
 
 
 def test_the_estimate_holds_the_bound_within_its_error(measured):
@@ -92,6 +104,10 @@ def test_by_itself_a_long_chain_is_estimated_and_its_gap_too(measured, monkeypat
     assert 0 < abs(train["value"] - told.value("bound_train")) < 3 * error
     assert (train["record"]["split"], train["record"]["calls"]) == ("train", 11)
     assert auto.value("bound_gap") == pytest.approx(estimate["value"] - train["value"], abs=1e-9)
+    for key in (f"bound_gap_q{quarter}" for quarter in (1, 2, 3, 4)):
+        found = auto.results()[key]
+        assert found["value"] == pytest.approx(told.value(key), abs=5 * found["standard_error"])
+        assert found["standard_error"] > 0
     assert evaluate(run, *asked, "nll.terms=null", "name=all").value("bound") == told.value("bound")
     assert "bound" in evaluate(run, *asked, "nll.stride=2", "name=stride").results()
 
@@ -125,6 +141,12 @@ def test_samples_are_those_of_the_run_in_python(measured, data):
     features = (scale(images, 17).double().flatten(1) for images in (levels, data.train_images))
     samples, real = (stats_of([found]) for found in features)
     assert told.value("pixels_fd") == pytest.approx(frechet_distance(samples, real), rel=1e-6)
+    rows = [scale(images, 17).double().flatten(1) for images in (levels, data.val_images[:30], data.train_images)]
+    found = copies(*rows)
+    assert told.value("pixels_c_t") == pytest.approx(found.c_t.value, rel=1e-6)
+    assert told.value("pixels_authenticity") == pytest.approx(found.authenticity.value)
+    assert told.value("pixels_authenticity_real") == pytest.approx(found.of_held_out.value)
+    assert told.value("pixels_mind") == pytest.approx(mind(rows[0], rows[2][:30]).value, rel=1e-6)
     with Image.open(told.folder / told.arms[0]["picture"]) as picture:
         assert picture.size[0] > 8
 
@@ -183,6 +205,9 @@ def test_the_record_beside_a_score_is_complete(measured, data):
     assert told.record("pixels_fd_real")["split"] == "val"
     assert told.record("pixels_fd_real")["sampler"] is None
     assert told.record("pixels_kid")["kid_subset_size"] == 30
+    assert [told.record("pixels_mind")[field] for field in ("n_reference", "mind_projections")] == [30, 1000]
+    assert [told.record("pixels_c_t")[field] for field in ("n_reference", "n_held_out")] == [1437, 30]
+    assert told.record("pixels_authenticity_real")["split"] == "val"
 
 
 def test_ancestral_samples_say_their_variance(run):
@@ -207,10 +232,17 @@ def test_published_statistics_take_the_place_of_data(run, data, tmp_path):
     told = evaluate(run, f"quality.statistics={tmp_path / 'stats.npz'}")
     against_val = evaluate(run, "quality.reference=val", "name=val")
     assert told.value("pixels_fd") == pytest.approx(against_val.value("pixels_fd"), rel=1e-6)
+    assert "pixels_c_t" in told.results()
+    assert not {"pixels_c_t", "pixels_authenticity"} & against_val.results().keys()  # held-out data are no training data
     record = told.record("pixels_fd")
     assert record["reference"] == "published"
     assert record["reference_sha256"] == hashlib.sha256((tmp_path / "stats.npz").read_bytes()).hexdigest()
-    for key, n_reference in (("pixels_kid", len(data.train_images)), ("pixels_precision", 12), ("pixels_recall", 12)):
+    for key, n_reference in (
+        ("pixels_kid", len(data.train_images)),
+        ("pixels_precision", 12),
+        ("pixels_recall", 12),
+        ("pixels_mind", 12),
+    ):
         record = told.record(key)  # of features: moments are no use
         assert (record["reference"], record["n_reference"]) == ("train", n_reference)
         assert record["reference_sha256"] == data.fingerprint()

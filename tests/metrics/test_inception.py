@@ -91,7 +91,7 @@ def test_the_name_says_how_many_samples_and_which_weights(extractor, inception_w
 
 def test_other_numbers_follow_the_same_rule(extractor, inception_weights, monkeypatch):
     monkeypatch.setattr(module, "SHA256", extractor.sha256[:8])
-    names = ["fid", "fid_class", "fid_inf", "kid", "is", "precision", "recall"]
+    names = ["fid", "fid_class", "fid_inf", "kid", "is", "precision", "recall", "mind", "c_t", "authenticity"]
     assert [extractor.key(8, metric) for metric in WORDS] == [f"{name}@8" for name in names]
     assert [extractor.key(50_000, metric) for metric in WORDS] == names
     assert [extractor.label(8, metric) for metric in ("kid", "recall")] == ["KID@8", "recall@8"]

@@ -13,16 +13,18 @@ from torchmetrics import Metric, MetricCollection
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall
+from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.metrics.states import (
     FrechetDistance,
     FrechetDistanceAtInfinity,
     InceptionScore,
     KernelDistance,
     PrecisionRecall,
+    SlicedWasserstein,
 )
 
 DIM, SPLITS, BATCH = 4, 5, 30
-NAMES = ("fd", "fd_inf", "kid", "precision", "is")
+NAMES = ("fd", "fd_inf", "kid", "mind", "precision", "is")
 
 
 def rows(n: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -37,6 +39,7 @@ def metric(name: str) -> Metric:
         "fd": lambda: FrechetDistance(DIM),
         "fd_inf": lambda: FrechetDistanceAtInfinity(DIM),
         "kid": lambda: KernelDistance(subsets=7, size=20),
+        "mind": lambda: SlicedWasserstein(projections=9, seed=2),
         "precision": lambda: PrecisionRecall(),
         "is": lambda: InceptionScore(DIM, splits=SPLITS),
     }
@@ -60,6 +63,8 @@ def expected(name: str) -> Score | tuple[Score, Score]:
         return fd_infinity(SAMPLES, reference)
     if name == "kid":
         return kid(SAMPLES, REAL, 7, 20)
+    if name == "mind":
+        return mind(SAMPLES[: len(REAL)], REAL, 9, 2)
     if name == "precision":
         return precision_recall(SAMPLES, REAL)
     sums = ClassSums.empty(DIM, SPLITS)
@@ -130,7 +135,7 @@ def test_no_conversion_rounds_the_states(name):
     assert full.score() == expected(name)
 
 
-@pytest.mark.parametrize("name", ["fd", "fd_inf", "kid", "precision"])
+@pytest.mark.parametrize("name", ["fd", "fd_inf", "kid", "mind", "precision"])
 def test_an_extractor_sees_each_batch(name):
     images, real = (x.reshape(-1, 1, 2, 2) for x in (SAMPLES, REAL))
     plain, extracted = metric(name), metric(name)

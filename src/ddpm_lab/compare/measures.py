@@ -45,6 +45,7 @@ BOUND_PARTS = {
     "known": "true density",
     "train": "on training data",
     "gap": "above training data",
+    **{f"gap_q{i}": f"above training data, quarter {i} of t" for i in (1, 2, 3, 4)},
 }
 SCORES = {
     "fd": ("Fréchet distance", -1, True),
@@ -57,6 +58,9 @@ SCORES = {
     "is": ("Inception Score", 1, False),
     "precision": ("precision", 1, False),
     "recall": ("recall", 1, False),
+    "mind": ("MIND", -1, False),
+    "c_t": ("C_T", 0, False),
+    "authenticity": ("authenticity", 0, False),
     "recognised": ("recognised", 1, False),
 }
 """Label, direction, and whether a verdict is given."""
@@ -76,7 +80,7 @@ def known_measure(key: str) -> Measure | None:
         return Measure(key, label, -1, True, kind)
     if key == SECONDS:
         return Measure(key, "sampling, s per 1,000", 0, False, NumberKind.DURATION)
-    part = re.fullmatch(r"(?:(bound|bound_chain)_)?([a-z]+?)(?:_bpd)?", key)
+    part = re.fullmatch(r"(?:(bound|bound_chain)_)?([a-z]+?(?:_q[1-4])?)(?:_bpd)?", key)
     if part and part[2] in BOUND_PARTS:
         chain = ", the sampler's steps" if part[1] == "bound_chain" else ""
         return Measure(key, f"{BOUND_PARTS[part[2]]}{chain}", 0, False, NumberKind.OTHER)

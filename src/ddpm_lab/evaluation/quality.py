@@ -13,14 +13,17 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.samples import Features, of_data, of_samples
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics.classifier import Classifier, class_shares
+from ddpm_lab.metrics.copies import copies
 from ddpm_lab.metrics.extractors import Extractor, Metric
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
 from ddpm_lab.metrics.record import Record, Result, record
 from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall, share_of
+from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.models.measurement import SPLITS
 
 KID_SIZE = 1000
+PROJECTIONS = 1000
 IS_SPLITS = 10
 ENOUGH = 50
 """Samples, and data, of a class whose distance is measured."""
@@ -61,6 +64,7 @@ def scores(
         return []
     scored = _Scored(subject, choice, extractor, samples, split, real, stats)
     parts = [scored.frechet(), scored.floor(floor, other), scored.extrapolated(), scored.kernel(), scored.manifolds()]
+    parts += [scored.sliced(), scored.copied(floor, other)]
     return [result for part in [*parts, scored.within_classes(), scored.by_class(), scored.asked()] for result in part]
 
 
@@ -90,12 +94,12 @@ class _Scored(NamedTuple):
 
     def reference(self, metric: Metric, n: int) -> Record:
         """The fields of the record that name what the first n samples are compared with. Published statistics are moments, and
-        stand in for the data where moments are compared alone; precision and recall take as many data as samples."""
+        stand in for the data where moments are compared alone; precision, recall and MIND take as many data as samples."""
         if metric == "is":
             return {}
         if self.stats is not None and metric in ("fd", "fd_inf"):
             return {"reference": "published", "n_reference": self.stats.n, "reference_sha256": self.stats.sha256}
-        n_data = n if metric in ("precision", "recall") else self.real.n
+        n_data = n if metric in ("precision", "recall", "mind") else self.real.n
         return {"reference": self.split, "n_reference": n_data, "reference_sha256": self.subject.identity["data"]}
 
     def record(self, n: int, **settings: Any) -> Record:
@@ -119,14 +123,18 @@ class _Scored(NamedTuple):
         """The distance of real data; where there are fewer of them, that of as many samples too."""
         if floor is None:
             return
-        n, key, data = floor.n, self.extractor.key(floor.n), self.subject.data
-        fields = self.reference("fd", n) | {"levels": data.levels, "data_sha256": self.subject.identity["data"]}
-        distance, label = frechet_distance(floor.stats, self.moments), f"the same of {n:,} real {SPLITS[split]} data"
-        yield Result(f"{key}_real", label, distance, None, record(self.extractor, n=n, split=split, **fields), 1)
+        n, key = floor.n, self.extractor.key(floor.n)
+        yield self.of_real("fd", Score(frechet_distance(floor.stats, self.moments), None), n, split)
         if n < self.n:
             fewer = frechet_distance(stats_of(self.samples.rows[:n].split(4096)), self.moments)
             label, how = f"the same of the first {n:,} samples", self.record(n, **self.reference("fd", n))
             yield Result(f"{key}_first_{n}", label, fewer, None, how, 1)
+
+    def of_real(self, metric: Metric, score: Score, n: int, split: str) -> Result:
+        """The score of n real data of a split in place of samples."""
+        fields = self.reference(metric, n) | {"levels": self.subject.data.levels, "data_sha256": self.subject.identity["data"]}
+        key, label = f"{self.extractor.key(n, metric)}_real", f"the same of {n:,} real {SPLITS[split]} data"
+        return Result(key, label, score.value, score.se, record(self.extractor, n=n, split=split, **fields), 1)
 
     def extrapolated(self) -> Iterator[Result]:
         with suppress(UserError):  # too few samples for a line
@@ -145,6 +153,22 @@ class _Scored(NamedTuple):
             both = precision_recall(self.samples.rows[:n], self.real.rows[:n])
             yield self.result("precision", both.precision, f" ({n:,} samples, as many data)", n, neighbours=3)
             yield self.result("recall", both.recall, "", n, neighbours=3)
+
+    def sliced(self) -> Iterator[Result]:
+        n = min(self.n, self.real.n)
+        if n > 1:
+            score = mind(self.samples.rows[:n], self.real.rows[:n], PROJECTIONS)
+            yield self.result("mind", score, f" ({n:,} samples, as many data)", n, mind_projections=PROJECTIONS)
+
+    def copied(self, held_out: Features | None, split: str) -> Iterator[Result]:
+        """Whether samples are copies of training data; left out where the reference is not the training data."""
+        if held_out is None or self.split != "train" or self.real.n < 2:
+            return
+        found = copies(self.samples.rows, held_out.rows, self.real.rows)
+        words = f" against {held_out.n:,} held-out data, below 0 for copies ({self.n:,} samples)"
+        yield self.result("c_t", found.c_t, words, n_held_out=held_out.n)
+        yield self.result("authenticity", found.authenticity, f" ({self.n:,} samples)")
+        yield self.of_real("authenticity", found.of_held_out, held_out.n, split)
 
     def within_classes(self) -> Iterator[Result]:
         """Of a conditional model the distance of each class's samples to the data of that class, where there are enough of

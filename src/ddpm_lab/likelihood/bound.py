@@ -16,7 +16,7 @@ from ddpm_lab.core.path import Chain
 from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.transfer import OnItsWay, to_device
 from ddpm_lab.core.types import Data
-from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, standard_error
+from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, quarters, standard_error
 
 GREY = 127.5
 """Grey levels of 0..255 per unit of data in [−1, 1]."""
@@ -60,6 +60,11 @@ class Bound:
     def kl_bpd(self) -> float:
         """Σ_{t≥2} L_{t−1}."""
         return float(self.terms_bpd[1:].sum())
+
+    @property
+    def quarters_bpd(self) -> Float64[Tensor, " 4"]:
+        """The summands of `kl_bpd` by quarter of t."""
+        return torch.zeros(4, dtype=torch.float64).index_add_(0, quarters(self.times)[1:], self.terms_bpd[1:])
 
     @property
     def mismatch_bpd(self) -> float:

@@ -21,7 +21,7 @@ from ddpm_lab.core.terms import measure, prior_bpd
 from ddpm_lab.core.transfer import OnItsWay, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.bound import Bound
-from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, summary
+from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, quarters, standard_error, summary
 
 
 def pilot(bound: Bound, floor: float = 0.01, pool: int = 32) -> Float64[Tensor, " N"]:
@@ -68,6 +68,9 @@ class Estimate:
     kl_bpd: float
     """Σ_{t≥2} L_{t−1}."""
     kl_se: float
+    quarters_bpd: Float64[Tensor, " 4"]
+    """The summands of `kl_bpd` by quarter of t: each an unbiased estimate too."""
+    quarters_se: Float64[Tensor, " 4"]
     per_datum_bpd: Float64[Tensor, " n"]
     """In order of the data's indices: each an unbiased estimate of its datum's bound."""
     n: int
@@ -85,12 +88,14 @@ class Estimate:
 
 
 class EstimateTally(NamedTuple):
-    """Lists of data."""
+    """Lists of data, and sums over data."""
 
     index: Int[Tensor, " n"] = NO_INDEX
     priors: Float64[Tensor, " n"] = NO_DATA
     decoder: Float64[Tensor, " n"] = NO_DATA
     kl: Float64[Tensor, " n"] = NO_DATA
+    quarters: Float64[Tensor, "2 4"] = torch.zeros(2, 4, dtype=torch.float64)
+    """By quarter of t, of the sum of a datum's terms there, and of its square."""
     plus = plus
 
 
@@ -144,7 +149,10 @@ class BoundEstimator(Meter):
 
         def tally() -> EstimateTally:
             terms = results.arrived().reshape(self.calls, -1) * weight
-            return EstimateTally(torch.arange(start, stop), priors.arrived(), terms[0], terms[1:].sum(0))
+            parts = torch.zeros(len(x0), 4, dtype=torch.float64)
+            parts.scatter_add_(1, quarters(self.chain.times)[step[1:]].T, terms[1:].T)
+            sums = torch.stack([parts.sum(0), (parts**2).sum(0)])
+            return EstimateTally(torch.arange(start, stop), priors.arrived(), terms[0], terms[1:].sum(0), sums)
 
         return tally
 
@@ -173,9 +181,10 @@ class BoundEstimator(Meter):
     def result(self) -> Estimate:
         """The estimate so far. Raises ValueError for fewer than two data."""
         tally: EstimateTally = self.tally
-        index, *parts = tally
+        index, *parts, (sums, squares) = tally
         totals = sum(parts[1:], parts[0])[index.argsort()]
         prior, decoder, kl = map(summary, parts)
+        n, by_quarter = len(index), sums / len(index)
         return Estimate(
             total_bpd=prior.mean + decoder.mean + kl.mean,
             total_se=summary(totals).se,
@@ -184,7 +193,9 @@ class BoundEstimator(Meter):
             decoder_se=decoder.se,
             kl_bpd=kl.mean,
             kl_se=kl.se,
+            quarters_bpd=by_quarter,
+            quarters_se=standard_error(by_quarter, squares / n, n),
             per_datum_bpd=totals,
-            n=len(index),
+            n=n,
             calls=self.calls,
         )

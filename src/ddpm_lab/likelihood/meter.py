@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ddpm_lab.core import rng
@@ -84,6 +85,11 @@ def summary(values: Tensor) -> Summary:
     if len(values) < 2:
         raise ValueError(f"a standard error needs at least 2 data, and there are {len(values)}")
     return Summary(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
+
+
+def quarters(times: tuple[int, ...]) -> Int[Tensor, " N"]:
+    """The quarter of (0, T] in which each time of a chain to T lies: 0 to 3."""
+    return (4 * torch.tensor(times) - 1) // times[-1]
 
 
 def standard_error(mean: Tensor, square: Tensor, n: Tensor | int) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ddpm_lab.domains import checked
 
-Metric = Literal["fd", "fd_class", "fd_inf", "kid", "is", "precision", "recall"]
+Metric = Literal["fd", "fd_class", "fd_inf", "kid", "is", "precision", "recall", "mind", "c_t", "authenticity"]
 WORDS: dict[Metric, str] = {
     "fd": "Fréchet distance",
     "fd_class": "Fréchet distance within classes",
@@ -15,6 +15,9 @@ WORDS: dict[Metric, str] = {
     "is": "Inception Score",
     "precision": "precision",
     "recall": "recall",
+    "mind": "sliced Wasserstein distance",
+    "c_t": "C_T",
+    "authenticity": "authenticity",
 }
 FULL = 50_000
 """Samples of a published FID. The value depends on their number, so below it the number is part of the name."""

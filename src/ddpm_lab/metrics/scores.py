@@ -11,8 +11,8 @@ from ddpm_lab.core import rng
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of, symmetric_sqrt
 
-KID_DRAWS, FD_INF_DRAWS = 1, 2
-"""Counters under which features are drawn."""
+KID_DRAWS, FD_INF_DRAWS, MIND_DRAWS = 1, 2, 3
+"""Counters under which features are drawn, and projections of them."""
 
 
 class Score(NamedTuple):
@@ -157,8 +157,8 @@ def precision_recall(
         raise UserError(f"precision and recall: {fewest} features have no {k}-th neighbour each: at least {k + 1} are needed.")
     of_samples, of_real = (squared_radii(x, k, block, device) for x in (samples, real))
     precise, recalled = (torch.zeros(len(x), dtype=torch.bool, device=device) for x in (samples, real))
-    for i, x in _blocks(samples, block, device):
-        for j, y in _blocks(real, block, device):
+    for i, x in blocks(samples, block, device):
+        for j, y in blocks(real, block, device):
             distance = squared_distances(x, y)
             precise[i] |= (distance <= of_real[j]).any(1)
             recalled[j] |= (distance <= of_samples[i, None]).any(0)
@@ -168,9 +168,9 @@ def precision_recall(
 def squared_radii(features: Tensor, k: int, block: int, device: torch.device | str) -> Float64[Tensor, " n"]:
     """Kynkäänniemi et al. 2019 Eq. 1, squared: from each feature to its k-th neighbour other than itself."""
     radii = []
-    for i, x in _blocks(features, block, device):
+    for i, x in blocks(features, block, device):
         nearest = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=device)
-        for j, y in _blocks(features, block, device):
+        for j, y in blocks(features, block, device):
             distance = squared_distances(x, y)
             if i == j:
                 distance.fill_diagonal_(torch.inf)
@@ -186,7 +186,8 @@ def squared_distances(x: Float64[Tensor, "m dim"], y: Float64[Tensor, "n dim"]) 
     return distance.masked_fill_(distance < 1e-14 * norms, 0)
 
 
-def _blocks(features: Tensor, block: int, device: torch.device | str) -> Iterator[tuple[slice, Float64[Tensor, "rows dim"]]]:
+def blocks(features: Tensor, block: int, device: torch.device | str) -> Iterator[tuple[slice, Float64[Tensor, "rows dim"]]]:
+    """Features N×dim in float64, `block` at a time, with their places."""
     for start in range(0, len(features), block):
         rows = slice(start, min(start + block, len(features)))
         yield rows, features[rows].to(device).double()

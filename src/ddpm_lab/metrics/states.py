@@ -38,6 +38,7 @@ from ddpm_lab.metrics.scores import (
     kid,
     precision_recall,
 )
+from ddpm_lab.metrics.sliced import mind
 
 Extract = Callable[[Tensor], Tensor]
 
@@ -174,6 +175,22 @@ class KernelDistance(_Kept):
 
     def _score(self) -> Score:
         return kid(self._all("samples"), self._all("real"), self.subsets, self.size, self.seed)
+
+
+class SlicedWasserstein(_Kept):
+    """MIND, of as many samples as real data: the first ones of the larger set."""
+
+    higher_is_better = False
+
+    def __init__(self, extractor: Extract | None = None, projections: int = 1000, seed: int = 0, **settings: Any) -> None:
+        super().__init__(extractor, **settings)
+        self.projections, self.seed = projections, seed
+        self._add_features("samples", "real")
+
+    def _score(self) -> Score:
+        samples, real = self._all("samples"), self._all("real")
+        n = min(len(samples), len(real))
+        return mind(samples[:n], real[:n], self.projections, self.seed)
 
 
 class PrecisionRecall(_Kept):

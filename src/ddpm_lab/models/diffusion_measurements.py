@@ -71,6 +71,20 @@ def estimate_parts(estimate: Estimate, steps: int) -> list[Part]:
     ]
 
 
+def gap_quarters(held_out: Bound | Estimate, train: Bound | Estimate, steps: int) -> list[Part]:
+    """Of the divergences' part of the gap what lies in each quarter of t; standard errors where both are estimates. None of
+    chains whose first quarter has no divergence."""
+    if steps < 8:
+        return []
+    parts, ends = [], [steps * quarter // 4 for quarter in range(5)]
+    for i, value in enumerate((held_out.quarters_bpd - train.quarters_bpd).tolist()):
+        estimated = isinstance(held_out, Estimate) and isinstance(train, Estimate)
+        error = float(torch.hypot(held_out.quarters_se[i], train.quarters_se[i])) if estimated else None
+        label = f"of it, divergences at t = {max(ends[i] + 1, 2)} .. {ends[i + 1]}"
+        parts.append(Part(f"bound_gap_q{i + 1}", label, value, error, level=2))
+    return parts
+
+
 def of_diffusion(model: "Diffusion", conditions: Conditions) -> list[Measurement]:
     """Every likelihood that the conditions ask for. Raises ValueError for a stride beyond the chains or the data."""
     asked, sizes = conditions.likelihood, conditions.sizes
@@ -196,6 +210,7 @@ class OnChain:
             return [
                 Part("bound_train", f"bound of {train.n} training data, {how}", train.total_bpd, train.total_se),
                 Part("bound_gap", "held-out above training data", held_out.total_bpd - train.total_bpd, error),
+                *gap_quarters(held_out, train, len(self.chain)),
             ]
 
         return replace(
@@ -236,7 +251,7 @@ class OnChain:
             "estimate",
             key,
             by=f" by {terms} terms",
-            identity=self.identity | {"terms": terms, "pilot": of_pilot},
+            identity=self.identity | {"terms": terms, "pilot": of_pilot, "quarters": 4},
             meter=meter,
             numbers=numbers,
             fields=fields,
