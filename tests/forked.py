@@ -25,12 +25,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("train", "evaluate", "sample", "figures", "compare", "convert", "dashboard")
-SCRIPTS = [[str(ROOT / f"{name}.py")] for name in COMMANDS]
+SCRIPTS = [[str(place / f"{name}.py")] for name in COMMANDS for place in (ROOT, ROOT / "src" / "ddpm_lab" / "cli")]
 MODULES = [["-m", f"ddpm_lab.cli.{name}"] for name in COMMANDS]
-PR_SET_CHILD_SUBREAPER = 36
+LINUX, PR_SET_CHILD_SUBREAPER = sys.platform == "linux", 36
 LONGEST = 1 << 18
 """Bytes of a request: the arguments and the environment."""
 
+_given = os.environ | {"OMP_NUM_THREADS": "1"}
+"""The environment before any test has changed it."""
 _line: socket.socket | None = None
 """To the process that is copied, a child of this one."""
 _copied: subprocess.Popen | None = None
@@ -48,7 +50,7 @@ class Process(subprocess.Popen):
         words = [os.fspath(word) for word in args] if isinstance(args, list | tuple) else []
         environment = dict(os.environ if env is None else env)
         threads = environment.get("OMP_NUM_THREADS")
-        ours = words[:1] == [sys.executable] and (words[1:2] in SCRIPTS or words[1:3] in MODULES)
+        ours = LINUX and words[:1] == [sys.executable] and (words[1:2] in SCRIPTS or words[1:3] in MODULES)
         if not ours or preexec_fn or pass_fds or threads != "1":
             super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest)
             return
@@ -74,7 +76,9 @@ def _forked(request: list[Any], streams: list[int]) -> int:
         with theirs:
             pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             atexit.register(_part)
-            _copied = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], **pipes)
+            _copied = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=_given, **pipes
+            )
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # the child of one that has ended becomes this process's own
     try:
@@ -137,11 +141,15 @@ def _become(words: list[str], folder: str, environment: dict[str, str], session:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    module = words[:1] == ["-m"]
-    _as_started(folder if module else str(Path(words[0]).parent), environment)
+    _as_started(folder if words[0] == "-m" else str(Path(words[0]).parent), environment)
+    _run(words)
+
+
+def _run(words: list[str]) -> None:
+    """Exits as Python does. Any exception but SystemExit is left to Python."""
     code = 0
     try:
-        if module:
+        if words[0] == "-m":
             sys.argv = words[1:]
             del sys.modules[words[1]]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
