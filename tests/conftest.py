@@ -1,10 +1,14 @@
 """One thread per process: tests run side by side, and sums are the same on every machine. And what several files share."""
 
+import fcntl
+import hashlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,32 +36,42 @@ def inception_weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory):
+def once(tmp_path_factory) -> Callable[..., str]:
+    """once(kind, overrides, make) is the text that `make` gives. It is made by one worker, and the others read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(kind: str, overrides: tuple[str, ...], make: Callable[[], str]) -> str:
+        place = shared / f"{kind}_{hashlib.sha256(repr(overrides).encode()).hexdigest()}"
+        with place.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if not (text := file.read()):
+                file.write(text := make())
+        return text
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory, once):
     """Digest of everything a run gave, by its overrides; each set of overrides is trained once. Few data are
     held out, and both plots are one pixel: else they take half of such a run's time."""
     from helpers import FEW_HELD_OUT, digest, one_pixel, trained
 
-    known: dict[tuple[str, ...], str] = {}
-
     def result(*overrides: str) -> str:
-        if overrides not in known:
-            with patch("ddpm_lab.training.callbacks.samples.save_progression", one_pixel):
-                known[overrides] = digest(trained(tmp_path_factory.mktemp("run"), *FEW_HELD_OUT, *overrides))
-        return known[overrides]
+        with patch("ddpm_lab.training.callbacks.samples.save_progression", one_pixel):
+            return digest(trained(tmp_path_factory.mktemp("run"), *FEW_HELD_OUT, *overrides))
 
-    return result
+    return lambda *overrides: once("result", overrides, partial(result, *overrides))
 
 
 @pytest.fixture(scope="session")
-def run_of(tmp_path_factory):
-    """The folder of a run by its overrides; each is trained once."""
+def run_of(tmp_path_factory, once):
+    """The folder of a run by its overrides; each is trained once. Tests that change it take a copy."""
     from helpers import trained
 
-    known: dict[tuple[str, ...], Path] = {}
+    def run(*overrides: str) -> str:
+        return str(trained(tmp_path_factory.mktemp("trained") / "run", *overrides))
 
-    def run(*overrides: str) -> Path:
-        if overrides not in known:
-            known[overrides] = trained(tmp_path_factory.mktemp("trained") / "run", *overrides)
-        return known[overrides]
-
-    return run
+    return lambda *overrides: Path(once("run", overrides, partial(run, *overrides)))

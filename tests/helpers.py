@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import forked
 import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -73,9 +74,14 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def command(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.CompletedProcess[str]:
-    """`python train.py ARGUMENTS`, as a user types it, in another folder."""
-    arguments = (sys.executable, str(ROOT / "train.py"), *arguments)
-    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, env=environment(threads))
+    """`python train.py ARGUMENTS`, as a user types it, in another folder: a process of its own, but see `forked`."""
+    return forked.run(ROOT / "train.py", *arguments, cwd=cwd, env=environment(threads))
+
+
+def command_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a process that imports everything."""
+    words = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=environment())
 
 
 def command_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -1,14 +1,18 @@
 """The command as a user meets it: mistakes are one message, exit code 2, nothing left behind; runs leave what they say."""
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
 from unittest.mock import patch
 
 import pytest
-from helpers import ROOT, TINY, command, command_here, environment
+from forked import Process
+from helpers import ROOT, TINY, command, command_anew, command_here, digest, environment
 from omegaconf import OmegaConf
 
 from ddpm_lab import pictures
@@ -78,7 +82,7 @@ def test_what_only_the_objects_know_is_one_message_too(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    done = command(*TINY, "run.name=one", cwd=folder)
+    done = command_anew(*TINY, "run.name=one", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, folder / "outputs" / "smoke" / "one", done.stdout
 
@@ -105,6 +109,40 @@ def test_a_run_leaves_what_it_says(finished):
     assert {"n", "seed", "weights", "sampler", "steps", "variance", "extractor"} <= summary["metrics"]["pixels_fd"].keys()
     assert {"n", "split", "seed", "weights", "unit", "stride"} <= summary["metrics"]["bound_bpd"].keys()
     assert {"versions", "git_revision", "device", "wall_seconds", "python"} <= summary.keys()
+
+
+def test_a_forked_command_is_one_that_imports_everything(finished, tmp_path):
+    """What it prints but for times, the files it leaves, and every number."""
+    _, run, printed = finished
+    done = command(*TINY, "run.name=one", cwd=tmp_path)
+    forked = tmp_path / "outputs" / "smoke" / "one"
+    assert done.returncode == 0, done.stderr
+    texts = [[line for line in text.splitlines() if not re.search(" time |/s", line)] for text in (printed, done.stdout)]
+    assert texts[0] == texts[1]
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in (run, forked)]
+    assert files[0] == files[1]
+    assert digest(run) == digest(forked)
+
+
+SAYS = """
+import json, os, sys, time
+print(json.dumps([os.getppid(), os.getsid(0), os.getcwd(), os.environ["MINE"], sys.argv]), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_forked_command_is_a_child_with_streams_environment_and_folder_of_its_own(tmp_path):
+    """As an option of the user's own sees it, which is found by PYTHONPATH and a relative folder. A signal ends it alone."""
+    (tmp_path / "mine.py").write_text(SAYS)
+    (tmp_path / "conf" / "net").mkdir(parents=True)
+    (tmp_path / "conf" / "net" / "mine.yaml").write_text("_target_: mine.Net\ndropout: 0.0\n")
+    words = [sys.executable, str(ROOT / "train.py"), "net=mine", "--config-dir=conf"]
+    env = environment() | {"MINE": "here", "PYTHONPATH": str(tmp_path)}
+    with Process(words, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline()) == [os.getpid(), process.pid, str(tmp_path), "here", words[1:]]
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_nothing_is_overwritten(finished):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Process
 from helpers import FEW_HELD_OUT, ROOT, TINY, command_here, digest, environment
 
 from ddpm_lab.cli.arguments import run as run_command
@@ -175,9 +176,7 @@ def test_a_signal_at_any_moment_is_no_traceback(number, program, run, tmp_path):
 
 def test_sighup_saves_the_step_and_ends_with_129(tmp_path):
     words = [*LONG, "trainer.max_steps=100000", "callbacks.checkpoints.last_every=5", "run.name=hung"]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *words], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-    )
+    process = Process([sys.executable, ROOT / "train.py", *words], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     folder = tmp_path / "outputs" / "smoke" / "hung"
     while process.poll() is None and not (folder / "checkpoints" / "last.ckpt").exists():
         time.sleep(0.05)

@@ -2,9 +2,11 @@
 
 import json
 import re
+import subprocess
 
 import matplotlib.pyplot as plt
 import pytest
+from forked import Process
 from helpers import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -38,6 +40,7 @@ def test_stored_outputs_are_complete_and_name_no_machine(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_runs_in_an_empty_folder(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", Process)
     shown = []
     monkeypatch.setattr(plt, "show", lambda: (shown.append(len(plt.get_fignums())), plt.close("all")))
     namespace = {"__name__": "__main__"}

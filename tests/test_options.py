@@ -109,7 +109,8 @@ def overrides_for(group: str, option: str) -> list[str]:
     needs = NEEDS.get((group, option), [])
     if group in CONTEXT:
         return [*TINY, *FEW_HELD_OUT, *CONTEXT[group], f"{group}={option}", *needs]
-    base = ["experiment=gaussian_mixture", *EXPERIMENT_SIZE] if needs is VECTORS else TINY
+    digits = TINY if group == "data" else [*TINY, *FEW_HELD_OUT]
+    base = ["experiment=gaussian_mixture", *EXPERIMENT_SIZE] if needs is VECTORS else digits
     return [*base, f"{group}={option}", *needs]
 
 

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import FEW_HELD_OUT, ROOT, TINY, command_here, environment
+from forked import Process
+from helpers import FEW_HELD_OUT, ROOT, TINY, command, command_here, environment
 
 from ddpm_lab import processes, ranks
 from ddpm_lab.cli.evaluate import main as evaluate
@@ -129,9 +130,7 @@ def test_evaluation_tells_which_option_failed(place, whole, flag, monkeypatch, c
 def test_a_sweep_tells_which_option_failed(flag, monkeypatch, tmp_path):
     monkeypatch.setenv("FAILS", "loss")
     words = ["-m", *RUN, "seed=1,2", "sweep.name=s", flag]
-    done = subprocess.run(
-        [sys.executable, ROOT / "train.py", *words], cwd=tmp_path, env=environment(), capture_output=True, text=True
-    )
+    done = command(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert without_tail(done.stdout + done.stderr)
     lines = [line for line in done.stdout.splitlines() if "failed: " in line]
@@ -143,7 +142,7 @@ def test_a_sweep_tells_which_option_failed(flag, monkeypatch, tmp_path):
 def of_two(flag: str, cwd: Path, *words: str) -> subprocess.Popen:
     values = dict(word.split("=", 1) for word in (*RUN, *TWO, "run.name=x", *words))  # the later one wins
     arguments = [sys.executable, ROOT / "train.py", *(f"{key}={value}" for key, value in values.items()), flag]
-    return subprocess.Popen(arguments, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return Process(arguments, cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -166,7 +165,7 @@ def test_a_process_that_was_killed_is_named(flag, tmp_path):
     while not rows.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    (child,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    *_, child = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())  # the last that began
     os.kill(child, signal.SIGKILL)
     told = process.communicate()[1]
     assert "Traceback" not in told

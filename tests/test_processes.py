@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Process
 from helpers import ROOT, arrays, command, command_here, environment
 from PIL import Image
 
@@ -113,7 +114,7 @@ def srun(cwd: Path, *arguments: str, restarts: int = 0) -> list[subprocess.Popen
     env = environment() | {f"SLURM_{key}": str(value) for key, value in job.items()}
     env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
-        subprocess.Popen(
+        Process(
             [sys.executable, ROOT / "train.py", *arguments],
             cwd=cwd,
             text=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Process
 from helpers import ROOT, command, command_here, environment
 
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -31,7 +32,7 @@ TIMED = ("train/images_per_s",)
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
+    return Process(
         [sys.executable, ROOT / "train.py", *arguments],
         cwd=cwd,
         env=environment(),

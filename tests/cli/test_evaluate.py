@@ -1,8 +1,8 @@
 """A mistake on the command line of evaluate.py is one line, at once, and leaves nothing behind."""
 
-import subprocess
 import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -176,8 +176,7 @@ def test_one_bad_choice_stops_a_sweep_before_its_first(run, capsys):
 
 
 def test_the_command_ends_as_it_should_and_shows_no_traceback(run):
-    command = [sys.executable, str(ROOT / "evaluate.py"), f"ckpt={run}", "nll.terms=3", "nll.stride=2"]
-    refused = subprocess.run(command, capture_output=True, text=True, env=environment())
+    refused = forked.run(ROOT / "evaluate.py", f"ckpt={run}", "nll.terms=3", "nll.stride=2", env=environment())
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: nll.stride=2")
     assert refused.stderr.count("\n") == 1

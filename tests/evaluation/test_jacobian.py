@@ -12,7 +12,7 @@ from ddpm_lab.core import jacobian
 from ddpm_lab.core.grey import scale
 from ddpm_lab.core.jacobian import MOST
 
-from .support import DIGITS, VECTORS, evaluate, kept, refusal
+from .support import DIGITS, VECTORS, copied, evaluate, kept, refusal
 
 CHAIN = ["sampler.steps=4", "nll.chain=sampler", "nll.terms=null", "nll.train_stride=0"]
 RUNGS = {
@@ -23,9 +23,10 @@ RUNGS = {
 
 
 @pytest.fixture(scope="module")
-def run(run_of):
+def run(run_of, tmp_path_factory):
     """A network whose Jacobian is not isotropic: that of x̂_0 itself, far from its start."""
-    return run_of(*DIGITS, "prediction=x0", "optim.lr=0.02", "optim.warmup=0", "schedule.T=200")
+    trained = run_of(*DIGITS, "prediction=x0", "optim.lr=0.02", "optim.warmup=0", "schedule.T=200")
+    return copied(trained, tmp_path_factory.mktemp("jacobian") / "run")
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
@@ -92,8 +93,8 @@ def test_a_matrix_that_is_too_large_is_refused_before_any_work(run_of, tmp_path,
     assert math.isfinite(told.value("bound_4"))
 
 
-def test_vectors_have_densities_under_every_rung(run_of):
-    run = run_of(*VECTORS)
+def test_vectors_have_densities_under_every_rung(run_of, tmp_path):
+    run = copied(run_of(*VECTORS), tmp_path / "run")
     for rung in RUNGS:
         told = evaluate(run, *CHAIN, f"variance={rung}", "nll.n=6")
         assert math.isfinite(told.value("bound_4"))

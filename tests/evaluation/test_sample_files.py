@@ -147,8 +147,8 @@ def test_films_show_every_picture_for_its_time(tmp_path, channels):
     assert np.abs(np.subtract(shown, expected)).max() < 4  # compressed
 
 
-def test_vectors_have_floats_and_a_plot(run_of, capsys):
-    run = run_of(*VECTORS)
+def test_vectors_have_floats_and_a_plot(run_of, tmp_path, capsys):
+    run = copied(run_of(*VECTORS), tmp_path / "run")
     folder = sample(run, "n=5")
     assert {path.name for path in folder.iterdir() if path.name[0] != "."} == {
         "config.yaml", "grid.png", "samples.pt", "samples.json", "SHA256SUMS",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, TINY, environment
+from helpers import TINY, command
 from pretend_sweep import PRETENDS, only, starts, states
 
 from ddpm_lab.errors import UserError
@@ -236,9 +236,7 @@ def test_arms_of_one_and_of_two_processes_train(queue):
     for name, words in (("one", one), ("two", [*TINY, *two])):
         for place in ("slurm", "local"):
             arguments = ["-m", *words, "net.dropout=0", f"launcher={place}", f"sweep.name={place}_{name}"]
-            done = subprocess.run(
-                [sys.executable, ROOT / "train.py", *arguments], env=environment(), capture_output=True, text=True
-            )
+            done = command(*arguments, cwd=Path.cwd())
             assert done.returncode == 0, done.stdout + done.stderr
         ours, theirs = (Path(f"outputs/multirun/{place}_{name}/0") for place in ("slurm", "local"))
         x, y = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (ours, theirs))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Process
 from helpers import ROOT, TINY, command, digest, environment, trained
 
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -72,9 +73,7 @@ def until_line(process: subprocess.Popen, text: str) -> str:
 
 
 def start(cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *SWEEP], cwd=cwd, env=environment(), stdout=subprocess.PIPE, text=True
-    )
+    return Process([sys.executable, ROOT / "train.py", *SWEEP], cwd=cwd, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
