@@ -99,11 +99,14 @@ def several_calls(group: Sequence[Evaluated], score: str) -> str:
 
 
 def title(group: Sequence[Evaluated], score: str) -> str:
-    """With the spacing of chains that are not full."""
-    result = group[0].scores[score]
+    """With the spacing of chains that are not full. Of choices that differ in their sets of samples it names none."""
+    result = min((arm.scores[score] for arm in group), key=lambda result: result.record.get("sets") or 1)
     if score == SECONDS:
         where = {name: result.record[name] for name in ("device", "cpu", "threads", "batch", "processes")}
-        return f"{LABEL} ({result.record['n']:,} samples; {', '.join(f'{name} {value}' for name, value in where.items())})"
+        sets = f"{result.record['sets']} sets of " if "sets" in result.record else ""
+        return (
+            f"{LABEL} ({sets}{result.record['n']:,} samples; {', '.join(f'{name} {value}' for name, value in where.items())})"
+        )
     spacings = {arm.scores[score].record.get("spacing") for arm in group if few_steps([arm], score)}
     spacing = f", {' and '.join(sorted(map(str, spacings)))} spacing" if spacings else ""
     if score == DISTANCE or "sampler" not in group[0].choice.names:

@@ -47,7 +47,7 @@ an import does not say which. `steps`: of the chain that was sampled or measured
 does not use it. `levels`: grey levels of the data, to which samples are quantised. `reference`: the part of the data, or the
 file, that `reference_sha256` is the hash of.
 """
-OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std"), MAY_DIFFER)
+OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std", "sets"), MAY_DIFFER)
 OF_SOME |= {"trained": MAY_DIFFER, "log_z": MUST_AGREE}
 OF_SOME |= dict.fromkeys(("gamma_n", "gamma_times", "clip_cov", "max_last_noise"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("head", "head_sha256", "head_step"), MAY_DIFFER)
@@ -135,6 +135,8 @@ class Result(NamedTuple):
     record: Record
     level: int = 0
     """How deep the row stands below the one that it is a part of."""
+    sets: tuple[float, ...] = ()
+    """Of a mean over sets of samples, the value on each, in the order of their sampling seeds."""
 
     @property
     def known(self) -> float | None:
