@@ -71,6 +71,17 @@ def test_a_later_set_is_the_first_of_the_next_seed_and_is_drawn_once(fresh, monk
         assert counted.n == calls
 
 
+def test_stopped_in_a_later_set_it_goes_on_there(alone, fresh, monkeypatch):
+    with monkeypatch.context() as patch:
+        Counted(patch, 1 + 4 + 2)
+        with pytest.raises(SystemExit):
+            evaluate(fresh, *ASK, "quality.sets=2")
+    counted = Counted(monkeypatch)
+    told = evaluate(fresh, *ASK, "quality.sets=2")
+    assert counted.n == 4
+    assert told.results()["pixels_fd"]["sets"] == [one.value("pixels_fd") for one in alone[1][:2]]
+
+
 def test_sets_of_a_variance_that_is_estimated_are_evaluations_of_their_own(fresh):
     """Γ of a later set is measured with the seed of that set."""
     ask = [*ASK, "variance=analytic"]
