@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import statistics
 from pathlib import Path
 from unittest.mock import patch
@@ -51,7 +52,7 @@ def test_scores_are_the_means_of_evaluations_alone_to_the_bit(alone, three):
         s = statistics.stdev(values)
         assert found["sets"] == values
         assert found["value"] == statistics.fmean(values)
-        assert found["standard_error"] == pytest.approx(s / 3**0.5, rel=1e-15)
+        assert found["standard_error"] == (s / math.sqrt(3) if s else None)
         assert found["record"] == each[0].record(key) | {"sets": 3, "std": s}
         assert found["label"] == f"{each[0].results()[key]['label']}, mean of 3 sets"
     others = [r for r in scored(told.arms)[0]["results"] if r["key"] not in of_samples]
@@ -179,6 +180,11 @@ def test_a_score_that_some_set_lacks_has_no_mean():
 def test_a_mean_over_what_is_not_finite_is_unknown(broken):
     (mean,) = mean_of_sets([results(1.0), results(broken)])
     assert (mean.known, mean.known_se, mean.record["std"], mean.sets[0]) == (None, None, None, 1.0)
+
+
+def test_equal_values_say_nothing_of_the_error():
+    (mean,) = mean_of_sets([results(1.0), results(1.0)])
+    assert (mean.value, mean.se, mean.record["std"]) == (1.0, None, 0.0)
 
 
 def test_real_data_are_those_of_the_first_set():

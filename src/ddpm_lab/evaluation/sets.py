@@ -18,8 +18,8 @@ class SampleSet(NamedTuple):
 
 def mean_of_sets(each: Sequence[Sequence[Result]]) -> list[Result]:
     """Of each score that every set has, the mean over the k sets, with the standard error s/√k, where s is the sample standard
-    deviation over sets; the record has `sets`: k and `std`: s. All else is that of the first set, as are scores of real data.
-    One set is returned as it is."""
+    deviation over sets, or none where all values are equal, which says nothing of the error; the record has `sets`: k and
+    `std`: s. All else is that of the first set, as are scores of real data. One set is returned as it is."""
     first, *others = each
     if not others:
         return [*first]
@@ -41,7 +41,7 @@ def _mean(results: Sequence[Result]) -> Result:
     return results[0]._replace(
         label=f"{results[0].label}, mean of {k} sets",
         value=fmean(values) if known else math.nan,
-        se=s / math.sqrt(k),
+        se=s / math.sqrt(k) if s else None,
         record=results[0].record | {"sets": k, "std": s if known else None},
         sets=values,
     )
