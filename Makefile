@@ -31,8 +31,9 @@ oldest newest:  ## the fast tests with the oldest, or the newest, versions that 
 	uv pip install --quiet --python .venv-$@ $(choice) -e ".[test]"
 	PATH="$(CURDIR)/.venv-$@/bin:$$PATH" $(MAKE) test
 
-tables:  ## the numbers of docs/variances.md, over hours and several sittings; PHOTOGRAPHS=FILE.npz for the second half
+tables:  ## the numbers of docs/variances.md and the runs of studies/chance.py, over hours and several sittings; PHOTOGRAPHS=FILE.npz for the second half
 	python studies/gaussian.py
+	python studies/chance.py
 	python studies/variance.py digits
 	$(if $(PHOTOGRAPHS),python studies/variance.py photographs $(PHOTOGRAPHS))
 

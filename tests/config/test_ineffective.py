@@ -28,7 +28,7 @@ EVALUATE: dict[str, Any] = {
     "nll": {
         "chain": "both", "split": "val", "terms": None, "train_stride": 10, "ode_n": 64, "ode_probes": 1, "ode_tolerance": 1e-5,
     },
-    "quality": {"n": 100, "reference": "train", "statistics": None, "grid": 64},
+    "quality": {"n": 100, "reference": "train", "statistics": None, "grid": 64, "sets": 2},
     "gamma": {"n": 256},
 }  # fmt: skip
 
@@ -54,6 +54,7 @@ CASES = [
     (EVALUATE, "gamma.n", {"variance._target_": BETA}, "variance=analytic"),
     (EVALUATE, "quality.reference", {"quality.n": 0}, "quality.n=0"),
     (EVALUATE, "quality.grid", {"quality.n": 0}, "quality.n=0"),
+    (EVALUATE, "quality.sets", {"quality.n": 0}, "quality.n=0"),
     (EVALUATE, "metrics", {"quality.n": 0}, "quality.n=0"),
     (EVALUATE, "metrics.batch", {"quality.n": 0}, "quality.n=0"),
     (EVALUATE, "quality.grid", {"quality.grid": 101}, "quality.n=100"),

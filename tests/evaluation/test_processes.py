@@ -12,7 +12,9 @@ from .support import BROKEN, copied, evaluate, kept, scored
 ASK = ["variance=beta,analytic", "gamma.n=4"]
 MORE = [
     pytest.param([], id="bound"),
-    pytest.param(["nll.terms=2", "metrics=classifier", "metrics.epochs=1"], id="estimate", marks=pytest.mark.slow),
+    pytest.param(
+        ["nll.terms=2", "metrics=classifier", "metrics.epochs=1", "quality.sets=2"], id="estimate", marks=pytest.mark.slow
+    ),
 ]
 
 

@@ -1,12 +1,19 @@
 """The tables over choices: each has its place, and only what may be compared stands together."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from .support import VECTORS, copied, evaluate, found, scored
+from ddpm_lab.evaluation.evaluate import DISTANCE
+from ddpm_lab.evaluation.tables import settings
+from ddpm_lab.evaluation.tables import tables as made
+from ddpm_lab.metrics.record import Result
+
+from .support import VECTORS, copied, evaluate, found, kept, scored
 
 
 def tables(text: str) -> list[tuple[str, list[list[str]]]]:
@@ -48,11 +55,10 @@ SETTINGS = {
         ["sampler.spacing=leading", "sampler.spacing=trailing"],
     ),
     "clip": ("nll.clip=true,false", ["nll.clip=true", "nll.clip=false"]),
-    "metrics": ("metrics=pixels,classifier", ["metrics=pixels", "metrics=classifier"]),
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "metrics" else []) for name in SETTINGS])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_what_else_varies_stands_beside_its_numbers(name, run):
     arguments, settings = SETTINGS[name]
     told = evaluate(run, "-m", *arguments.split())
@@ -65,6 +71,52 @@ def test_what_else_varies_stands_beside_its_numbers(name, run):
     pictures = [arm["picture"] for arm in told.arms]
     assert len(set(pictures)) == 2
     assert all((told.folder / picture).exists() for picture in pictures)
+
+
+@pytest.mark.slow
+def test_two_feature_spaces_judge_the_same_samples_side_by_side(run, capsys):
+    told = evaluate(run, "-m", "metrics=pixels,classifier", "sampler=ddim", "sampler.steps=4,5", "nll.chain=sampler")
+    assert [arm["setting"] for arm in told.arms] == [""] * 4
+    assert len(kept(run, "samples")) == 2  # of the two chains
+    assert "equal by construction" not in capsys.readouterr().out
+    spaces = ["pixels", told.record("classifier_fd@12", 2)["extractor"]]
+    (_, bounds), (distance, distances), (_, seconds) = tables((told.folder / "table.md").read_text())
+    assert all(space in distance for space in spaces)
+    assert distances[0] == ["sampler", "variance", *(f"{space} {steps}" for space in spaces for steps in (4, 5))]
+    found = [told.value(key, arm) for arm, key in enumerate(["pixels_fd"] * 2 + ["classifier_fd@12"] * 2)]
+    assert distances[1:] == [["ddim", "any", *(f"{value:.4f}" for value in found)]]
+    assert [len(bounds), len(seconds)] == [2, 2]  # measured once, they stand once
+
+
+def test_metrics_of_another_class_make_no_setting_and_those_of_one_class_do():
+    """Whose numbers have the same keys."""
+    names = ("pixels", "deep", "wide")
+    configs = [{"names.metrics": name, "metrics._target_": "Pixels" if name == "pixels" else "Net"} for name in names]
+    assert settings(configs) == ["", "metrics=deep", "metrics=wide"]
+    assert settings(configs[:2]) == ["", ""]
+    assert settings([config | {"seed": seed} for config in configs[:2] for seed in (0, 1)]) == ["seed=0", "seed=1"] * 2
+    assert settings([configs[1] | {"metrics.epochs": n} for n in (1, 2)]) == ["metrics.epochs=1", "metrics.epochs=2"]
+
+
+def test_feature_spaces_stand_side_by_side_where_all_else_is_equal():
+    def arm(space: str, steps: int, value: float, setting: str = "") -> Any:
+        record = {"extractor": space, "n": 12, "steps": steps, "T": steps}
+        names = {"sampler": "ddim", "variance": "beta"}
+        choice = SimpleNamespace(names=names, names_of_samples=names)
+        result = Result(space, f"{space} distance", value, None, record)
+        return SimpleNamespace(scores={DISTANCE: result}, choice=choice, setting=setting, steps=steps)
+
+    head, line, row = (
+        "| sampler | variance | a 2    | a 3    | b 2    | b 3    |",
+        "a distance; b distance",
+        "1.0000 | 2.0000 | 3.0000 | 4.0000",
+    )
+    (table,) = made([arm("a", 2, 1), arm("a", 3, 2), arm("b", 2, 3), arm("b", 3, 4)])
+    assert (table[0], table[2], len(table)) == (line, head, 5)
+    assert row in table[4]
+    assert len(made([arm("a", 2, 1), arm("b", 3, 1)])) == 2  # other choices
+    assert len(made([arm("a", 2, 1), arm("b", 2, 1, "seed=1")])) == 2
+    assert len(made([arm("a", 2, 1), arm("a", 3, 1)])) == 1
 
 
 def test_each_seed_of_a_sweep_is_measured_with_that_seed(run):

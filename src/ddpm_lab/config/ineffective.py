@@ -130,7 +130,7 @@ RULES = (
     ),
     Rule(("gamma.n",), _no_gamma, "use variance=analytic or sampler.spacing=optimal, or leave {key} out"),
     Rule(
-        ("quality.reference", "quality.statistics", "quality.grid", "metrics."),
+        ("quality.reference", "quality.statistics", "quality.grid", "quality.sets", "metrics."),
         _has("quality.n", 0),
         "set quality.n to 2 or more, or leave {key} out",
     ),

@@ -46,13 +46,16 @@ def cpu_name() -> str:
     return next(iter(named), platform.processor() or platform.machine())
 
 
-def sampling_seconds(subject: Subject, choice: Choice, pieces: Sequence[Piece], n: int) -> Result:
-    """Seconds per 1,000 samples: the sum over the pieces, whoever drew them and whenever. NaN where some piece is of a version
-    that took no time; the label and `untimed_pieces` of the record say so."""
+def sampling_seconds(subject: Subject, choice: Choice, pieces: Sequence[Piece], n: int, sets: int = 1) -> Result:
+    """Seconds per 1,000 samples: the sum over the pieces of all sets of n samples, whoever drew them and whenever. NaN where
+    some piece is of a version that took no time; the label and `untimed_pieces` of the record say so."""
     costs = [json.loads(bytes(piece["cost"].tolist())) for piece in pieces if "cost" in piece]
     seconds = math.fsum(cost["seconds"] for cost in costs)
     waited = math.fsum(cost["seconds"] * cost["waited"] for cost in costs)
-    label, work = LABEL, {"calls": choice.steps, "products": 0, **choice.record_of_samples}
+    label, work = (
+        LABEL,
+        {"calls": choice.steps, "products": 0, **choice.record_of_samples, **({"sets": sets} if sets > 1 else {})},
+    )
     if untimed := len(pieces) - len(costs):
         work["untimed_pieces"], seconds = untimed, math.nan
         label += f" ({untimed} of {len(pieces)} pieces were drawn by a version that took no time)"
@@ -60,7 +63,7 @@ def sampling_seconds(subject: Subject, choice: Choice, pieces: Sequence[Piece], 
         work |= {"seconds": seconds, "waited": round(waited / seconds, 4), **_where(costs)}
         label += f" (threads waited {waited / seconds:.0%} of it for a core)" if waited > BUSY * seconds else ""
     how = record(n=n, split="samples", unit="s per 1,000 samples", **{**subject.record, **work})
-    return Result(KEY, label, 1000 * seconds / n, None, how)
+    return Result(KEY, label, 1000 * seconds / (n * sets), None, how)
 
 
 def _where(costs: Sequence[dict[str, Any]]) -> dict[str, Plain]:

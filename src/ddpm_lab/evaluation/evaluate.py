@@ -13,6 +13,7 @@ from ddpm_lab.evaluation.check import Band
 from ddpm_lab.evaluation.cost import sampling_seconds
 from ddpm_lab.evaluation.quality import Quality, scores
 from ddpm_lab.evaluation.samples import drawn
+from ddpm_lab.evaluation.sets import SampleSet
 from ddpm_lab.evaluation.store import Piece
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.likelihood.bound import Bound
@@ -91,30 +92,39 @@ def evaluate(arm: Arm, subject: Subject, folder: Path, scored: Scored) -> Evalua
     if choice.model.guided and ranks.rank() == 0:
         log.info("bits/dim are left out: guided samples are of no model whose likelihood is known (guidance=none measures it)")
     if quality.n:
-        evaluated.results += (of_samples := _scores(arm, subject, choice, scored))
-        if of_samples:
-            evaluated.scores[DISTANCE] = of_samples[0]
-        samples = drawn(subject, choice, quality.n)  # by all processes
-        if ranks.rank() == 0:
-            evaluated.results.append(seconds := sampling_seconds(subject, choice, samples, quality.n))
-            if seconds.known is not None:
-                evaluated.scores[SECONDS] = seconds
-            if shown := min(quality.grid, quality.n):
-                names = [*choice.names_of_samples.values()]
-                name = evaluated.file_name("_".join(["samples", *names[:1], str(evaluated.steps), *names[1:]])) + ".png"
-                evaluated.grid = save_grid(scale(samples[0]["x"][:shown], choice.model.levels), folder / name)
+        later = map(subject.of_set, range(1, quality.sets))
+        sets = [SampleSet(subject, choice), *(SampleSet(one, arm.choice(one)) for one in later)]
+        _add_samples(evaluated, arm, sets, folder, scored)
     return evaluated
 
 
-def _scores(arm: Arm, subject: Subject, choice: Choice, scored: Scored) -> list[Result]:
+def _add_samples(evaluated: Evaluated, arm: Arm, sets: Sequence[SampleSet], folder: Path, scored: Scored) -> None:
+    """Their scores, what they cost, and the picture of the first set."""
+    (subject, choice), n = sets[0], arm.quality.n
+    evaluated.results += (of_samples := _scores(arm, sets, scored))
+    if of_samples:
+        evaluated.scores[DISTANCE] = of_samples[0]
+    samples = [piece for one in sets for piece in drawn(*one, n)]  # by all processes
+    if ranks.rank() == 0:
+        evaluated.results.append(seconds := sampling_seconds(subject, choice, samples, n, len(sets)))
+        if seconds.known is not None:
+            evaluated.scores[SECONDS] = seconds
+        if shown := min(arm.quality.grid, n):
+            names = [*choice.names_of_samples.values()]
+            name = evaluated.file_name("_".join(["samples", *names[:1], str(evaluated.steps), *names[1:]])) + ".png"
+            evaluated.grid = save_grid(scale(samples[0]["x"][:shown], choice.model.levels), folder / name)
+
+
+def _scores(arm: Arm, sets: Sequence[SampleSet], scored: Scored) -> list[Result]:
     """Of samples; those of an arm that cannot differ are not measured again."""
+    subject, choice = sets[0]
     key = f"{subject.identity} {choice.of_samples} {arm.quality} {id(arm.extractor)}"
     if key in scored:
         if ranks.rank() == 0:
             log.info("the samples, and their scores, are those of %s: equal by construction", scored[key][0])
         return scored[key][1]
     with TemporaryDirectory(dir=subject.store.folder) as scratch:
-        of_samples = scores(subject, choice, arm.quality, arm.extractor, arm.stats, Path(scratch))
+        of_samples = scores(sets, arm.quality, arm.extractor, arm.stats, Path(scratch))
     scored[key] = arm.line, of_samples
     return of_samples
 

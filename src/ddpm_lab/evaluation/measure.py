@@ -73,7 +73,8 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
             previous = subject.line
             _print([f"  {previous}", *(f"  {note}" for note in subject.data.notes)])
         if len(arms) > 1:
-            _print([f"{i + 1} of {len(arms)}: {arm.line}"])
+            metrics = f", metrics {arm.names['metrics']}" if len({arm.names.get("metrics") for arm in arms}) > 1 else ""
+            _print([f"{i + 1} of {len(arms)}: {arm.line}{metrics}"])
         trained = subject.run.config
         evaluated.append(evaluate(arm, subject, folder, scored))
         if ranks.rank() == 0:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_lab.evaluation.evaluate import BOUND, DISTANCE, SECONDS, Evaluated
-from ddpm_lab.evaluation.tables import comparable
+from ddpm_lab.evaluation.tables import comparable, feature_space
 from ddpm_lab.likelihood.bound import Bound
 
 SIZE = (9.2, 3.6)
@@ -39,9 +39,12 @@ def plot_bound(bound: Bound, title: str, path: Path) -> Path:
 
 def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     """Bound and Fréchet distance against steps, and the distance against seconds where these are known, a line per choice; None
-    where nothing varies. Seconds that may not be compared with those of the first choice are left out."""
+    where nothing varies. Of several feature spaces it shows the first. Seconds that may not be compared with those of the first
+    choice are left out."""
     if len({arm.steps for arm in arms}) < 2:
         return None
+    first = next((feature_space(arm, DISTANCE) for arm in arms if DISTANCE in arm.scores), "")
+    arms = [arm for arm in arms if DISTANCE not in arm.scores or feature_space(arm, DISTANCE) == first]
     timed = next(iter(comparable([arm for arm in arms if DISTANCE in arm.scores], SECONDS)), [])
     figure = Figure(figsize=(SIZE[0] * (1.5 if timed else 1) + 3, SIZE[1]), layout="constrained")
     left, middle, *right = figure.subplots(1, 3 if timed else 2)
@@ -77,8 +80,9 @@ def _plot_scores(
     colours: Mapping[str, str],
     place: Callable[[Evaluated], float] = lambda arm: arm.steps,
 ) -> None:
-    """The score of each arm at its place on a logarithmic axis, joined in the order of steps; samplers by their dashes."""
-    lines: dict[str, dict[int, tuple[float, float]]] = {}
+    """The score of each arm at its place on a logarithmic axis, joined in the order of steps; samplers by their dashes. Means
+    over sets of samples have bars of one standard error."""
+    lines: dict[str, dict[int, tuple[float, float, float]]] = {}
     styles: dict[str, tuple[str, str]] = {}
     samplers = list(dict.fromkeys(arm.choice.names.get("sampler", "") for arm in arms))
     for arm in arms:
@@ -89,12 +93,14 @@ def _plot_scores(
             name = f"{', '.join(shown)} {arm.setting}".strip()
             dash = "-" if score == BOUND else DASHES[samplers.index(choice.names.get("sampler", "")) % len(DASHES)]
             styles[name] = colours.get(_coloured(names, arm), "black"), dash
-            lines.setdefault(name, {})[arm.steps] = place(arm), result.value
+            lines.setdefault(name, {})[arm.steps] = place(arm), result.value, (result.known_se or 0) if result.sets else 0
     for name, points in lines.items():
         colour, dash = styles[name]
-        x, y = np.array([points[n] for n in sorted(points)]).T
+        x, y, se = np.array([points[n] for n in sorted(points)]).T
         ax.plot(x, y, color=colour, linestyle=dash, marker="o", markersize=3, label=name)
-    values = [value for points in lines.values() for _, value in points.values()]
+        if se.any():
+            ax.errorbar(x, y, se, fmt="none", ecolor=colour)
+    values = [value for points in lines.values() for _, value, _ in points.values()]
     if values and max(values) > 5 * min(values):  # they differ by more than a few times
         ax.set_yscale("log")
     ax.set(xscale="log", ylabel=label)

@@ -1,6 +1,6 @@
 """Quality of samples by every score that the extractor allows, each with its record, and of real data at the same n."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from ddpm_lab import ranks
-from ddpm_lab.domains import File, NonNegativeInt
+from ddpm_lab.domains import File, NonNegativeInt, PositiveInt
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.samples import Features, of_data, of_samples
+from ddpm_lab.evaluation.samples import Features, finite, of_data, of_samples
+from ddpm_lab.evaluation.sets import SampleSet, mean_of_sets
 from ddpm_lab.evaluation.subject import Choice, Subject
 from ddpm_lab.metrics.classifier import Classifier, class_shares
 from ddpm_lab.metrics.copies import copies
@@ -37,6 +38,7 @@ class Quality(NamedTuple):
     reference: Literal["train", "val"] = "train"
     statistics: File | None = None
     grid: NonNegativeInt = 64
+    sets: PositiveInt = 1
 
 
 def published(statistics: str | None, subject: Subject, extractor: Extractor) -> PublishedStats | None:
@@ -50,22 +52,25 @@ def published(statistics: str | None, subject: Subject, extractor: Extractor) ->
 
 
 def scores(
-    subject: Subject, choice: Choice, quality: Quality, extractor: Extractor, stats: PublishedStats | None, scratch: Path
+    sets: Sequence[SampleSet], quality: Quality, extractor: Extractor, stats: PublishedStats | None, scratch: Path
 ) -> list[Result]:
-    """Every score of n samples, the Fréchet distance first. Empty where samples are not finite, and on processes but 0."""
-    n, split, other = quality.n, quality.reference, OTHER[quality.reference]
-    samples = of_samples(subject, choice, n, extractor, scratch)
-    if samples is None:
+    """Every score of n samples, the Fréchet distance first; of several sets of n their means. Empty where samples of a set are
+    not finite, and on processes but 0."""
+    n, split, other, subject = quality.n, quality.reference, OTHER[quality.reference], sets[0].subject
+    which = [f"set {j} (sampling seed {one.subject.seed}): " if len(sets) > 1 else "" for j, one in enumerate(sets)]
+    usable = [finite(*one, n, words) for one, words in zip(sets, which, strict=True)]
+    if not all(usable):
         return []
     real = of_data(subject, split, subject.size(split), extractor, scratch)
     n_floor = min(n, subject.size(other))
     floor = of_data(subject, other, n_floor, extractor, scratch) if n_floor > 1 else None
-    if ranks.rank() > 0:
-        return []
-    scored = _Scored(subject, choice, extractor, samples, split, real, stats)
-    parts = [scored.frechet(), scored.floor(floor, other), scored.extrapolated(), scored.kernel(), scored.manifolds()]
-    parts += [scored.sliced(), scored.copied(floor, other)]
-    return [result for part in [*parts, scored.within_classes(), scored.by_class(), scored.asked()] for result in part]
+    each = []
+    for j, one in enumerate(sets):
+        samples = of_samples(*one, n, extractor, scratch / str(j))
+        if ranks.rank() == 0:
+            scored = _Scored(*one, extractor, samples, split, real, stats)
+            each.append([result for part in scored.parts(floor, other, j == 0) for result in part])
+    return mean_of_sets(each) if each else []
 
 
 class _Scored(NamedTuple):
@@ -114,21 +119,34 @@ class _Scored(NamedTuple):
         key, label = self.extractor.key(n, metric), f"{self.extractor.label(n, metric)}{suffix}"
         return Result(key, label, score.value, score.se, how)
 
+    def parts(self, held_out: Features | None, other: str, floor: bool) -> list[Iterator[Result]]:
+        """All scores in order. `held_out`: real data of the `other` split, None where there are none; `floor`: whether their own
+        distance is measured."""
+        distances = [
+            self.frechet(),
+            *([self.floor(held_out, other)] if floor else []),
+            self.of_first(held_out),
+            self.extrapolated(),
+        ]
+        of_features = [self.kernel(), self.manifolds(), self.sliced(), self.copied(held_out, other)]
+        return [*distances, *of_features, self.within_classes(), self.by_class(), self.asked()]
+
     def frechet(self) -> Iterator[Result]:
         to = "published statistics" if self.stats else f"{self.real.n:,} {SPLITS[self.split]} data"
         distance = frechet_distance(self.samples.stats, self.moments)
         yield self.result("fd", Score(distance, None), f" to {to} ({self.n:,} samples)")
 
-    def floor(self, floor: Features | None, split: str) -> Iterator[Result]:
-        """The distance of real data; where there are fewer of them, that of as many samples too."""
-        if floor is None:
-            return
-        n, key = floor.n, self.extractor.key(floor.n)
-        yield self.of_real("fd", Score(frechet_distance(floor.stats, self.moments), None), n, split)
-        if n < self.n:
+    def floor(self, held_out: Features | None, split: str) -> Iterator[Result]:
+        """The distance of real data."""
+        if held_out is not None:
+            yield self.of_real("fd", Score(frechet_distance(held_out.stats, self.moments), None), held_out.n, split)
+
+    def of_first(self, held_out: Features | None) -> Iterator[Result]:
+        """Where there are fewer held-out data than samples, the distance of as many samples."""
+        if held_out is not None and (n := held_out.n) < self.n:
             fewer = frechet_distance(stats_of(self.samples.rows[:n].split(4096)), self.moments)
             label, how = f"the same of the first {n:,} samples", self.record(n, **self.reference("fd", n))
-            yield Result(f"{key}_first_{n}", label, fewer, None, how, 1)
+            yield Result(f"{self.extractor.key(n)}_first_{n}", label, fewer, None, how, 1)
 
     def of_real(self, metric: Metric, score: Score, n: int, split: str) -> Result:
         """The score of n real data of a split in place of samples."""

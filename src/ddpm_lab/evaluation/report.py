@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def plain(arm: Evaluated, number: int) -> dict[str, Any]:
                 "value": r.known,
                 "standard_error": r.known_se,
                 "record": r.record,
+                **({"sets": [value if math.isfinite(value) else None for value in r.sets]} if r.sets else {}),
             }
             for r in arm.results
         ],

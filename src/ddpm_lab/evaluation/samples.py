@@ -65,13 +65,17 @@ def drawn(subject: Subject, choice: Choice, n: int, exact: bool = False) -> Piec
     return subject.store.pieces(kind, identity, n, PIECE, work, f"{n} samples, {choice.steps} steps")
 
 
-def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, scratch: Path) -> Features | None:
-    """Features of n samples; those of a slow extractor are kept. None where not all samples are finite."""
+def finite(subject: Subject, choice: Choice, n: int, which: str = "") -> bool:
+    """Whether n samples are finite; `which` stands before the line that says that they are not."""
+    broken = sum(int(piece["not_finite"]) for piece in drawn(subject, choice, n))
+    if broken and ranks.rank() == 0:
+        log.warning("%s%s", which, diverged(broken, n, choice.model.levels))
+    return not broken
+
+
+def of_samples(subject: Subject, choice: Choice, n: int, extractor: Extractor, scratch: Path) -> Features:
+    """Features of n finite samples; those of a slow extractor are kept."""
     samples, levels = drawn(subject, choice, n), choice.model.levels
-    if broken := sum(int(piece["not_finite"]) for piece in samples):
-        if ranks.rank() == 0:
-            log.warning(diverged(broken, n, levels))
-        return None
 
     def x(start: int, stop: int) -> Tensor:
         return scale(samples[start // PIECE]["x"], levels).to(subject.device)

@@ -1,7 +1,7 @@
 """What is measured: a trained model with its data, and the choices it is measured under."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,10 @@ class Subject:
         small = x.T @ x if x.shape[1] <= len(x) else x @ x.T  # they have the same eigenvalues but for zeros
         largest = float(torch.linalg.eigvalsh(small)[-1]) / (len(x) - 1)
         return float(f"{largest:.6g}")  # its last digits depend on the number of threads
+
+    def of_set(self, number: int) -> "Subject":
+        """The same with the sampling seed of the set of samples of this number, from 1 on."""
+        return replace(self, seed=self.seed + number, load_data=lambda: self.data)
 
     def size(self, split: str) -> int:
         return len(self.data.raw(split))

@@ -18,7 +18,7 @@ SPACING = (
 
 def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """For each configuration, where it differs from those with the same sampler, steps, variance and guidance, as "seed=1".
-    They come as values by dotted key."""
+    They come as values by dotted key. Another class of metrics gives numbers other keys, so it stands in none."""
     guidance = ("names.guidance", "guidance._target_", "guidance.scale", "guidance.interval")
     named = ("names.sampler", "sampler.steps", "names.variance", *guidance)
     names = [tuple(config.get(key) for key in named) for config in configs]
@@ -28,6 +28,11 @@ def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         keys = [key for key in dict.fromkeys(key for peer in peers for key in peer) if key not in ("ckpt", "folder")]
         different = {key: configs[i].get(key) for key in keys if any(peer.get(key) != configs[i].get(key) for peer in peers)}
         different = {key: value for key, value in different.items() if f"names.{key.partition('.')[0]}" not in different}
+        features = {
+            peer.get("names.metrics") for peer in peers if peer.get("metrics._target_") == configs[i].get("metrics._target_")
+        }
+        if len(features) == 1:
+            different.pop("names.metrics", None)
         if "checkpoint" in different:
             different["checkpoint"] = Path(str(different["checkpoint"])).stem
         return " ".join(f"{key.removeprefix('names.')}={domains.shown(value)}" for key, value in different.items())
@@ -39,7 +44,7 @@ def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
     """The lines of each table, as markdown that reads as text too: bounds, Fréchet distances, seconds."""
     made = []
     for score in (BOUND, DISTANCE, SECONDS):
-        groups = comparable(arms, score)
+        groups = side_by_side(comparable(arms, score), score)
         for group in groups:
             notes = [SPACING] if few_steps(group, score) else []
             notes += [line for line in (any_of(group, score), several_calls(group, score), products(group, score)) if line]
@@ -48,6 +53,19 @@ def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
                 notes.append(f"(not comparable with the first of these tables: {'; '.join(map(str, differences))})")
             made.append([title(group, score), "", *aligned(cells(group, score)), *(["", *notes] if notes else [])])
     return made
+
+
+def feature_space(arm: Evaluated, score: str) -> str:
+    """That in which samples are judged; empty of other scores than distances."""
+    return str(arm.scores[score].record.get("extractor")) if score == DISTANCE else ""
+
+
+def side_by_side(groups: list[list[Evaluated]], score: str) -> list[list[Evaluated]]:
+    """As one group, where all are distances of the same choices, each group in another feature space."""
+    choices = [[(arm.choice.names_of_samples, arm.setting, arm.steps) for arm in group] for group in groups]
+    spaces = {feature_space(group[0], score) for group in groups}
+    one = len(spaces) == len(groups) and all(of_group == choices[0] for of_group in choices)
+    return [[arm for group in groups for arm in group]] if one and groups else groups
 
 
 def comparable(arms: Sequence[Evaluated], score: str) -> list[list[Evaluated]]:
@@ -99,32 +117,40 @@ def several_calls(group: Sequence[Evaluated], score: str) -> str:
 
 
 def title(group: Sequence[Evaluated], score: str) -> str:
-    """With the spacing of chains that are not full."""
-    result = group[0].scores[score]
+    """With the spacing of chains that are not full. Of choices that differ in their sets of samples it names none."""
+    fewest_sets = sorted(group, key=lambda arm: int(arm.scores[score].record.get("sets") or 1))
+    result, labels = fewest_sets[0].scores[score], dict[str, str]()
+    for arm in fewest_sets:
+        labels.setdefault(feature_space(arm, score), arm.scores[score].label)
     if score == SECONDS:
         where = {name: result.record[name] for name in ("device", "cpu", "threads", "batch", "processes")}
-        return f"{LABEL} ({result.record['n']:,} samples; {', '.join(f'{name} {value}' for name, value in where.items())})"
+        sets = f"{result.record['sets']} sets of " if "sets" in result.record else ""
+        return (
+            f"{LABEL} ({sets}{result.record['n']:,} samples; {', '.join(f'{name} {value}' for name, value in where.items())})"
+        )
     spacings = {arm.scores[score].record.get("spacing") for arm in group if few_steps([arm], score)}
     spacing = f", {' and '.join(sorted(map(str, spacings)))} spacing" if spacings else ""
     if score == DISTANCE or "sampler" not in group[0].choice.names:
-        return f"{result.label}{spacing}"
+        return f"{'; '.join(labels.values())}{spacing}"
     data = f"{result.record['n']} {SPLITS[str(result.record['split'])]} data"
     return f"bits/dim, bound on the sampler's chain ({data}{spacing})"
 
 
 def cells(arms: Sequence[Evaluated], score: str) -> list[list[str]]:
-    """Head first: the variance (and for samples sampler and guidance) down, steps across. Parts that the model lacks, and
-    settings where there are none, have no column."""
-    steps, with_setting = sorted({arm.steps for arm in arms}), any(arm.setting for arm in arms)
+    """Head first: the variance (and for samples sampler and guidance) down, steps across, in each feature space where there are
+    several. Parts that the model lacks, and settings where there are none, have no column."""
+    with_setting, spaces = any(arm.setting for arm in arms), dict.fromkeys(feature_space(arm, score) for arm in arms)
+    columns = [(space, n) for space in spaces for n in sorted({arm.steps for arm in arms})]
     groups = ("variance",) if score == BOUND else ("sampler", "variance", "guidance")
     groups = [group for group in groups if group in arms[0].choice.names]
-    rows: dict[tuple[str, ...], dict[int, str]] = {}
+    rows: dict[tuple[str, ...], dict[tuple[str, int], str]] = {}
     for arm in sorted(arms, key=lambda arm: arm.choice.names.get("sampler", "")):
         result, names = arm.scores[score], arm.choice.names if score == BOUND else arm.choice.names_of_samples
         row = (*(names.get(group, "") for group in groups), *([arm.setting] if with_setting else []))
-        rows.setdefault(row, {})[arm.steps] = result.shown
-    head = [*groups, *(["setting"] if with_setting else []), *map(str, steps)]
-    return [head, *([*row, *(values.get(n, "") for n in steps)] for row, values in rows.items())]
+        rows.setdefault(row, {})[feature_space(arm, score), arm.steps] = result.shown
+    heads = [f"{space} {n}" if len(spaces) > 1 else str(n) for space, n in columns]
+    head = [*groups, *(["setting"] if with_setting else []), *heads]
+    return [head, *([*row, *(values.get(column, "") for column in columns)] for row, values in rows.items())]
 
 
 def aligned(cells: list[list[str]]) -> list[str]:

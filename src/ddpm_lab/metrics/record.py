@@ -135,6 +135,8 @@ class Result(NamedTuple):
     record: Record
     level: int = 0
     """How deep the row stands below the one that it is a part of."""
+    sets: tuple[float, ...] = ()
+    """Of a mean over sets of samples, the value on each, in the order of their sampling seeds."""
 
     @property
     def known(self) -> float | None:
