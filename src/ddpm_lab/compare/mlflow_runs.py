@@ -1,5 +1,7 @@
 """Runs of MLflow, at the server or database of MLFLOW_TRACKING_URI."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,5 +49,12 @@ def _files(client: Any, run: Any, folder: str | None = None) -> Iterator[RemoteF
             entry.file_size,
             version,
             None if ended is None else ended / 1000,
-            lambda root, path=entry.path: client.download_artifacts(run.info.run_id, path, str(root)),
+            lambda root, path=entry.path: _load(client, run.info.run_id, path, root),
         )
+
+
+def _load(client: Any, id: str, name: str, root: Path) -> None:
+    """Where MLflow puts it depends on the server."""
+    (root / name).parent.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        shutil.copyfile(client.download_artifacts(id, name, folder), root / name)

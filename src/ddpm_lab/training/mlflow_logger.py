@@ -81,11 +81,11 @@ class MLflow(Tracker):
         self._send(lambda mlflow, client: client.log_dict(self._id, content, f"tables/{_name(key)}.json"))
 
     def log_files(self, files: list[Path], step: int | None) -> None:
-        """Copies of files of the run folder, in a folder of its name."""
+        """Copies of files of the run folder, in a folder of its name: # and % would be part of an address."""
 
         def send(mlflow: Any, client: Any) -> None:
             for file in files:
-                client.log_artifact(self._id, str(file), self._place(file).parent.as_posix())
+                client.log_artifact(self._id, str(file), _name(self._place(file).parent.as_posix()))
 
         self._send(send)
 
