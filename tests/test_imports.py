@@ -25,14 +25,15 @@ MAY_ENTER = {
     "ranks": set(),
     "cores": set(),
     "processes": {"ranks"},
+    "tracking": set(),
     "likelihood": {"core"},
     "pictures": {"core.grey"},
     "data": {"core.batch", "core.rng", "core.grey", "core.transfer"},
     "metrics": {"core.rng", "core.grey", "ranks"},
     "models": {"core", "likelihood", "nets", "ranks"},
-    "training": {"core", "models", "metrics", "pictures", "ranks", "cores"},
+    "training": {"core", "models", "metrics", "pictures", "ranks", "cores", "tracking"},
     "evaluation": {"core", "likelihood", "models", "metrics", "data", "pictures", "ranks", "cores"},
-    "compare": {"metrics.record"},
+    "compare": {"metrics.record", "tracking"},
     "sweeps": {"processes"},
     "interop": {"nets"},
 }
@@ -137,7 +138,7 @@ def test_the_command_answers_before_torch_is_loaded():
     assert not loaded_by(f"import {modules}") & {"torch", "lightning", "sklearn", "matplotlib"}
 
 
-OPTIONAL = ("wandb", "tensorboard", "torch_fidelity", "torchvision")
+OPTIONAL = ("wandb", "mlflow", "trackio", "tensorboard", "torch_fidelity", "torchvision")
 DEFAULT_RUN = """
 import builtins, sys
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_default_run_asks_for_no_package_of_other_options(tmp_path):
     asked, loaded = (set(line.split()) for line in done.stdout.splitlines()[-2:])
     assert "matplotlib" in asked
     assert not asked & set(OPTIONAL)
-    assert not loaded & {"wandb", "tensorboard"}
+    assert not loaded & {"wandb", "mlflow", "trackio", "tensorboard"}
 
 
 def test_no_module_imports_itself_through_others():

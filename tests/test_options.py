@@ -70,6 +70,8 @@ HEADS = {("experiment", "head"), ("model", "variance_head"), *(("head", option) 
 ELSEWHERE = {
     ("trainer", "ddp"),  # several processes: test_processes.py
     ("trainer", "ddp_multinode"),
+    ("logger", "mlflow"),  # training/test_trackers.py
+    ("logger", "trackio"),
     ("callbacks", "none"),  # measures nothing: training/test_trainer.py
     *HEADS,  # test_variance_heads.py
     *(("model", option) for option in options("model", [CONF]) if option != "diffusion"),  # models/test_each_model.py

@@ -48,6 +48,7 @@ def cases() -> list[Any]:
     pairs = [
         (group, option) for group in groups(DIRS) for option in options(group, DIRS) if option not in (*LEARNED, *OF_HEADS)
     ]
+    pairs = [pair for pair in pairs if pair not in (("logger", "mlflow"), ("logger", "trackio"))]  # compare/test_trackers.py
     pairs = [pair for pair in pairs if pair[0] != "guidance"]  # of conditional models: test_conditional.py
     slow = {pair for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
     return [pytest.param(*pair, marks=[pytest.mark.slow] if pair in slow else []) for pair in pairs]

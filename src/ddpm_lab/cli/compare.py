@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run, there
-from ddpm_lab.compare.group import PREFIX, Group, parse_group
+from ddpm_lab.compare.group import Group, is_group, parse_group
 from ddpm_lab.config.options import conf_dir, groups, nearest, options, target
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS, write_text
@@ -25,6 +25,8 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py outputs/multirun/2026-01-01_12-00-00   every run below a folder
   python compare.py outputs/digits outputs/multirun        below several
   python compare.py wandb:PROJECT/GROUP                    runs on Weights & Biases, by group; or ENTITY/PROJECT/GROUP
+  python compare.py mlflow:EXPERIMENT                      runs of MLflow at MLFLOW_TRACKING_URI; or EXPERIMENT/GROUP
+  python compare.py trackio:PROJECT                        runs of trackio on this machine; or PROJECT/GROUP
   python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
   python compare.py FOLDER same_within=0.01,fd:2%          which differences are nothing in practice: bits/dim, or NAME:SIZE
@@ -35,8 +37,8 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
 (eval/*/evaluation.json) are compared as well. Written are index.html (one file that needs no network), table.csv, table.md and
-table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to Weights and
-Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only where it has changed.
+table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to a
+tracker is fetched to ~/.cache/ddpm-lab (or DDPM_LAB_CACHE), and again only where it has changed.
 """
 KEYS = ("baseline", "out", "level", "figures", "same_within", "resolve", "power", "looks")
 PLAN = "plan"
@@ -133,14 +135,14 @@ def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
 def parsed(argv: list[str]) -> Arguments:
     """Folders, groups, and key=value. Raises UserError for anything else."""
     others, given = read([word for word in argv if word != PLAN or there(PLAN)], KEYS)
-    wrong = [argument for argument in others if not there(argument) and not argument.startswith(PREFIX)]
+    wrong = [argument for argument in others if not there(argument) and not is_group(argument)]
     if wrong:
         raise UserError(f"{wrong[0]}: no such folder; allowed are run folders, and folders above them")
     if not others:
         raise UserError("which runs? Name a folder, as in: python compare.py outputs/multirun")
     sources = [Path(os.path.expanduser(argument)) if there(argument) else parse_group(argument) for argument in others]
     places = [source / "compare" for source in sources if isinstance(source, Path)]
-    places += [Path("outputs/compare", source.name) for source in sources if isinstance(source, Group)]
+    places += [Path("outputs/compare", source.parts[-1]) for source in sources if isinstance(source, Group)]
     out = Path(os.path.expanduser(given["out"])) if given.get("out") else places[0]
     text = given.get("level", "0.95")
     if not re.fullmatch(r"0?\.\d+", text) or not 0.5 <= float(text) <= 0.999:  # beyond it the bootstrap has too few draws

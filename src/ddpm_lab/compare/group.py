@@ -1,34 +1,55 @@
-"""A group of runs on Weights & Biases: its name, the connection, and errors as one line."""
+"""A group of runs that a tracker keeps: its name; of Weights & Biases the connection too, and errors as one line."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from ddpm_lab.compare.remote import reason
 from ddpm_lab.errors import UserError
 
 PREFIX = "wandb:"
+FORMS = {
+    "wandb": ("wandb:PROJECT/GROUP", "wandb:ENTITY/PROJECT/GROUP"),
+    "mlflow": ("mlflow:EXPERIMENT", "mlflow:EXPERIMENT/GROUP"),
+    "trackio": ("trackio:PROJECT", "trackio:PROJECT/GROUP"),
+}
+"""How groups are typed, by tracker: the shorter form first."""
 ANSWER_TIMEOUT = 20
 """Seconds to wait for an answer of the server."""
 
 
 class Group(NamedTuple):
-    """Of a sweep, the name of its folder. Without an entity, it is the user's default."""
+    """Of a sweep, the name of its folder; without a name, all runs of the project. Without an entity, it is the user's default;
+    only wandb has any."""
 
     entity: str | None
     project: str
     name: str
+    tracker: str = "wandb"
+
+    @property
+    def parts(self) -> list[str]:
+        return [part for part in (self.entity, self.project, self.name) if part]
 
     def __str__(self) -> str:
-        return PREFIX + "/".join(part for part in self if part)
+        return f"{self.tracker}:{'/'.join(self.parts)}"
+
+
+def is_group(text: str) -> bool:
+    """Whether it begins as the name of a group does."""
+    return text.startswith(tuple(f"{tracker}:" for tracker in FORMS))
 
 
 def parse_group(text: str) -> Group:
-    """From wandb:ENTITY/PROJECT/GROUP or wandb:PROJECT/GROUP. Raises UserError for anything else."""
-    parts = text.removeprefix(PREFIX).split("/")
-    if len(parts) not in (2, 3) or not all(part.strip() and part.isprintable() and part not in (".", "..") for part in parts):
-        raise UserError(f"{text}: allowed is {PREFIX}PROJECT/GROUP or {PREFIX}ENTITY/PROJECT/GROUP")
-    return Group(parts[0] if len(parts) == 3 else None, parts[-2], parts[-1])
+    """From one of `FORMS`. Raises UserError for anything else."""
+    tracker, _, named = text.partition(":")
+    parts, forms = named.split("/"), FORMS[tracker]
+    lengths = [form.count("/") + 1 for form in forms]
+    if len(parts) not in lengths or not all(part.strip() and part.isprintable() and part not in (".", "..") for part in parts):
+        raise UserError(f"{text}: allowed is {' or '.join(forms)}")
+    if tracker == "wandb":
+        return Group(parts[0] if len(parts) == 3 else None, parts[-2], parts[-1])
+    return Group(None, parts[0], "".join(parts[1:]), tracker)
 
 
 @contextmanager
@@ -48,9 +69,9 @@ def one_line_errors(subject: str, alternative: str = "") -> Iterator[None]:
             Exception: "check the network",
         }
         advice = next(text for kind, text in advices.items() if isinstance(error, kind))
-        reason = re.sub(r"\s+", " ", str(error)).strip(" .") or type(error).__name__
-        advice = "" if "`wandb login`" in reason else f"; {advice}"
-        raise UserError(f"{subject}: {reason}{advice}{alternative}") from error
+        why = reason(error)
+        advice = "" if "`wandb login`" in why else f"; {advice}"
+        raise UserError(f"{subject}: {why}{advice}{alternative}") from error
 
 
 def connected(subject: str, alternative: str = "") -> Any:

@@ -260,6 +260,7 @@ def logger_of(cfg: Config, folder: Path, trained: Mapping[str, Any]) -> Any:
     they were typed, and its name contains that of the run."""
     of_run, chosen, run_dir = trained.get("logger") or {}, dict(cfg["logger"]), Path(cfg["folder"])
     if "group" in chosen:
-        chosen |= {key: chosen[key] or of_run.get(key, chosen[key]) for key in ("project", "entity", "group", "tags")}
+        kept = [key for key in ("project", "entity", "group", "tags") if key in chosen]
+        chosen |= {key: chosen[key] or of_run.get(key, chosen[key]) for key in kept}
         chosen["name"] = chosen["name"] or f"{of_run.get('name') or run_dir.absolute().name} eval/{folder.name}"
     return instantiate({"logger": chosen}, "logger", run_dir=run_dir, evaluation=True)

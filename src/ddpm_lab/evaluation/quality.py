@@ -120,8 +120,8 @@ class _Scored(NamedTuple):
         return Result(key, label, score.value, score.se, how)
 
     def parts(self, held_out: Features | None, other: str, floor: bool) -> list[Iterator[Result]]:
-        """All scores in order. `held_out`: real data of the `other` split, None where there are none; `floor`: whether their own
-        distance is measured."""
+        """All scores in order. `held_out`: real data of the `other` split, None where there are none; `floor`: whether their
+        own distance is measured."""
         distances = [
             self.frechet(),
             *([self.floor(held_out, other)] if floor else []),

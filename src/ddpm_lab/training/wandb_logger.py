@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ddpm_lab.domains import Given, Text, checked
 from ddpm_lab.models.checkpoint import write_weights
-from ddpm_lab.training.run_logger import RunLogger
+from ddpm_lab.tracking import PROJECT, first_line
+from ddpm_lab.training.run_logger import Tracker
 
 log = logging.getLogger("ddpm_lab")
 
 INIT_TIMEOUT = 30.0
 """Seconds to wait for the network when a run begins."""
-PROJECT = "ddpm-lab"
 LAST = "checkpoints/last.ckpt"
 LONGEST_NAME = 128
 """Characters of the name of a run or of a group. Longer names are cut: the server may refuse them."""
@@ -30,12 +30,12 @@ Artifact = Literal["none", "weights", "checkpoint"]
 
 
 @checked
-class Wandb(RunLogger):
-    """Online, or offline where there is no key or no network. An error of wandb is logged as one line and never ends a run.
+class Wandb(Tracker):
+    """Online, or offline where there is no key or no network.
 
-    The step is the optimiser's: wandb ignores steps that it has, so a resumed run continues its curves. The id is made once
-    and kept in the run folder; under `wandb agent` it is the agent's. An evaluation is a run with an id of its own: sent later
-    under the id of the training run, it would replace that run's summary. There are no prompts, and no other run is touched.
+    The step is the optimiser's: wandb ignores steps that it has, so a resumed run continues its curves. Under `wandb agent` the
+    id is the agent's. An evaluation sent later under the id of the training run would replace that run's summary. There are no
+    prompts, and no other run is touched.
     """
 
     kind = "wandb"
@@ -53,8 +53,8 @@ class Wandb(RunLogger):
         run_dir: Given[str | Path],
         evaluation: Given[bool] = False,
     ) -> None:
-        super().__init__(os.path.abspath(run_dir))  # its last part is a name, also of "."
-        self.mode, self.folder, self.artifact, self.evaluation = mode, self.run_dir / "wandb", artifact, evaluation
+        super().__init__(run_dir, evaluation)
+        self.mode, self.off, self.artifact = mode, mode == "disabled", artifact
         self._named = name is not None
         self._identity = {
             "project": project or PROJECT,
@@ -64,7 +64,6 @@ class Wandb(RunLogger):
             "name": (name or self.run_dir.name)[:LONGEST_NAME],
             "job_type": "evaluation" if evaluation else "training",
         }
-        self._run: Any = None
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any], *_: Any, **__: Any) -> None:
@@ -89,7 +88,7 @@ class Wandb(RunLogger):
 
         def send(wandb: Any, run: Any) -> None:
             for file in files:
-                name = Path(self.run_dir.name) / os.path.relpath(file, self.run_dir)
+                name = self._place(file)
                 (run.dir / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, run.dir / name)  # wandb would make a link
                 run.save(os.path.join(run.dir, glob.escape(str(name))), base_path=run.dir, policy="now")
@@ -130,29 +129,16 @@ class Wandb(RunLogger):
             self._send(lambda wandb, run: run.finish(exit_code=code))
             self._run = None
 
-    def _send(self, send: Callable[[Any, Any], object]) -> None:
-        """Calls `send` with the package and the run, which the first call begins. An error ends the logging only."""
-        if self.mode == "disabled":
-            return
-        import wandb
-
+    def _begin(self, package: Any) -> Any:
         try:
-            self._run = self._run or self._begin(wandb)
-            send(wandb, self._run)
-        except Exception as error:  # wandb raises many kinds; none may end a run
-            self.mode = "disabled"
-            log.warning("wandb: %s; the run goes on without it", _first_line(error))
-
-    def _begin(self, wandb: Any) -> Any:
-        try:
-            return self._open(wandb)
+            return self._open(package)
         except Exception as error:
             if self.mode == "offline":
                 raise
             self.mode, way = "offline", f"offline instead, to be sent with: wandb sync {self.folder}/offline-run-*"
-            log.warning("wandb: %s; %s", _first_line(error), way)
-        wandb.teardown()  # its service still holds the id of the run that did not begin
-        return self._open(wandb)
+            log.warning("wandb: %s; %s", first_line(error), way)
+        package.teardown()  # its service still holds the id of the run that did not begin
+        return self._open(package)
 
     def _open(self, wandb: Any) -> Any:
         online = self.mode == "online"
@@ -174,16 +160,5 @@ class Wandb(RunLogger):
         return run
 
     def _id(self) -> str:
-        path = self.folder / "run_id"
         of_agent = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-        new = of_agent or uuid.uuid4().hex[:12]
-        if self.evaluation:
-            return new
-        if of_agent or not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(new)
-        return path.read_text()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
+        return self._keep_id(of_agent or self._kept_id() or uuid.uuid4().hex[:12])
