@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run, there
 from ddpm_lab.compare.group import PREFIX, Group, parse_group
-from ddpm_lab.config.options import conf_dir, groups, nearest, options, target
+from ddpm_lab.config.options import conf_dir, nearest, option_names
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS, write_text
 from ddpm_lab.plain import visible
@@ -27,6 +27,7 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
   python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg or png
+  python compare.py explain RUN published=ddpm_cifar10     which knob it is: a run against a published result
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
 (eval/*/evaluation.json) are compared as well. Written are index.html (one file that needs no network), table.csv, table.md and
@@ -35,6 +36,8 @@ Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only
 """
 KEYS = ("baseline", "out", "level", "figures")
 FORMATS = ("pdf", "svg", "png")
+EXPLAIN = "explain"
+"""The first word of a command that explains one run. A folder of that name is ./explain."""
 
 
 class Arguments(NamedTuple):
@@ -52,6 +55,10 @@ def main() -> None:
 
 
 def _main(argv: list[str]) -> None:
+    if argv[0] == EXPLAIN:
+        from ddpm_lab.cli import explain
+
+        return explain.explain_run(argv[1:])
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
     from ddpm_lab.compare.page import page_of
@@ -59,7 +66,7 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.compare.report import report
 
     folders, skipped = _folders(asked.sources)
-    compared = report(folders, asked.baseline, asked.level, _option_names([conf_dir()]), skipped)
+    compared = report(folders, asked.baseline, asked.level, option_names([conf_dir()]), skipped)
     page = page_of(compared, list(map(str, asked.sources)))  # first: it adds to the problems that are printed
     try:
         write_tables(compared, asked.out)
@@ -104,15 +111,6 @@ def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped
         count = f"{len(fetched.folders)} run folders, {fetched.loaded} of {fetched.files} files fetched"
         print(f"{group}: {count}\n", flush=True)
     return folders, skipped
-
-
-def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
-    """(group, _target_) to the option: of several the shortest name, which the others build on."""
-    files = [(name, group, path) for group in groups(dirs) for name, path in options(group, dirs).items()]
-    names: dict[tuple[str, str], str] = {}
-    for name, group, path in sorted(files, key=lambda file: len(file[0])):
-        names.setdefault((group, target(path) or ""), name)
-    return names
 
 
 def parsed(argv: list[str]) -> Arguments:
