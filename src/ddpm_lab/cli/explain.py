@@ -161,8 +161,11 @@ def _conclusion(found: Explanation, quantity: Quantity) -> Iterator[str]:
         yield f"{of} not explained by known effects." if found.known else f"{of} the difference of the two numbers."
         if quantity.key == "fid":
             within = "within" if abs(rest) <= floor else "beyond"
-            yield f"That is {within} the floor of retraining: at a standard deviation of {FLOOR:.1%} between training seeds (of SiT;"
-            yield f"The FID Lottery, arXiv 2606.20536) two runs differ by less than {floor:.2f} in 95% of pairs."
+            spread = (
+                f"with a standard deviation of {FLOOR:.1%} between training seeds (of SiT; The FID Lottery, arXiv 2606.20536)"
+            )
+            yield f"That is {within} the floor of retraining: {spread}"
+            yield f"two runs differ by less than {floor:.2f} in 95% of pairs."
 
 
 def _advice(found: Explanation, run: Path, quantity: Quantity) -> Iterator[str]:

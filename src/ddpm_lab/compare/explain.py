@@ -119,6 +119,7 @@ def facts(run: RunFolder, record: Record | None, options: OptionNames) -> Facts:
     known |= {knob: record.get(knob) for knob in OMITTED if "sampler" in record}
     if "steps" in known and known["steps"] == record.get("T", flat.get("schedule.T")):
         known["steps"] = ALL
+        known.pop("spacing", None)  # none selects among them
     return known
 
 

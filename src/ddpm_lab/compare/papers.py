@@ -3,6 +3,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
@@ -81,7 +82,7 @@ class Paper(NamedTuple):
     evaluate: str
     """What measures a run so: arguments of evaluate.py."""
     experiment: str
-    """What trains a network so: an option of train.py."""
+    """What trains a network so: an option of train.py, and further arguments."""
 
 
 def names() -> list[str]:
@@ -102,7 +103,10 @@ def papers(name: str, quantity: str) -> list[Paper]:
     for steps, value in values.items():
         facts = {knob: plain(fact) for knob, fact in {**number["measured"], **content["trained"]}.items()}
         facts |= {} if steps is None else {"steps": steps}
-        command = content["evaluate"].replace("STEPS", "null" if steps == ALL else str(steps))
+        command = content["evaluate"].replace("STEPS", str(steps))
+        if steps == ALL:  # no spacing selects among them
+            facts.pop("spacing", None)
+            command = re.sub(r" sampler\.spacing=\w+", "", command).replace(f"={ALL}", "=null")
         unverified = steps in number.get("unverified", ())
         made.append(Paper(name, content["source"], value, unverified, facts, content["notes"], command, content["experiment"]))
     return made
