@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,27 @@ def test_other_data_and_another_extractor_are_said_first(tmp_path):
     assert "explained by" not in table
 
 
+def test_another_extractor_comes_before_any_effect(tmp_path):
+    found = explained(write(tmp_path / "run", 9.0, weights="raw", extractor_weights_sha256="f" * 64))
+    assert [d.knobs[0] for d in found.differences] == ["extractor_weights_sha256", "weights"]
+
+
+def test_unverified_numbers_are_called_so(tmp_path):
+    found = explained(write(tmp_path / "run", step=500_000), "iddpm_cifar10")
+    assert {d.knobs[0] for d in found.known if d.effect and d.effect.unverified} == {"schedule.T"}
+    assert "unverified" in said("explain", tmp_path / "run", "published=iddpm_cifar10")
+
+
+def test_settings_of_another_option_are_not_missed(tmp_path):
+    """A linear schedule has no offset; and of a run without dropout on record that is said."""
+    run = write(tmp_path / "run")
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    del content["net"]["dropout"]
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    assert explained(run, "iddpm_cifar10").unstated == ["net.dropout"]
+    assert "net.dropout" in said("explain", run, "published=ddpm_cifar10")
+
+
 def test_bits_are_explained_by_the_record_of_the_bound(tmp_path):
     run = write(tmp_path / "run")
     content = json.loads((run / "summary.json").read_text())
@@ -263,6 +285,17 @@ def test_the_nearest_number_is_explained_or_the_one_that_is_named(tmp_path):
     assert "3.30" in said(*words, "arm=trained")
     assert "7.00" in said(*words, "arm=quick,steps=50")
     assert "7.00" in said("explain", quick, "published=ddim_cifar10")
+
+
+def test_of_equal_numbers_the_later_counts_and_one_that_may_not_be_compared_counts_last(tmp_path):
+    run = write(tmp_path / "run", 3.3)
+    for i, name in enumerate(("b", "a")):
+        folder = evaluate(run, name, (3.4 + i, {}))
+        os.utime(folder / "evaluation.json", (i, i))
+    assert explained(run).arm.number.value == 4.4  # type: ignore[union-attr]
+    other = write(tmp_path / "other", 3.3, extractor_weights_sha256="f" * 64)
+    evaluate(other, "far", (60.0, {"n": 1000, "weights": "raw", "reference": "val"}))
+    assert explained(other).arm.number.value == 60.0  # type: ignore[union-attr]
 
 
 def test_of_a_table_the_row_with_as_many_steps_is_taken(tmp_path):

@@ -119,18 +119,17 @@ def facts(run: RunFolder, record: Record | None, options: OptionNames) -> Facts:
     known |= {knob: record.get(knob) for knob in OMITTED if "sampler" in record}
     if "steps" in known and known["steps"] == record.get("T", flat.get("schedule.T")):
         known["steps"] = ALL
-        known.pop("spacing", None)  # none selects among them
     return known
 
 
 def explain(candidates: Sequence[Arm], papers: Sequence[Paper], quantity: str) -> Explanation:
-    """Of the pair that differs in fewest knobs; of equal ones the later number, under the earlier row of the paper."""
+    """Of the pair that may be compared and differs in fewest knobs; of equal ones the later number."""
     tables, remarks = known_effects()
 
-    def distance(pair: tuple[Arm, Paper]) -> tuple[bool, int, int]:
+    def distance(pair: tuple[Arm, Paper]) -> tuple[int, int]:
         arm, paper = pair
         differing = [knob for knob in paper.facts if knob in arm.facts and not _agree(knob, arm, paper)]
-        return arm.number is None, sum(KINDS[knob] is Kind.OTHER for knob in differing), len(differing)
+        return sum(KINDS[knob] is Kind.OTHER for knob in differing), len(differing)
 
     arm, paper = min(((arm, paper) for arm in reversed(candidates) for paper in papers), key=distance)
     return _explained(arm, paper, quantity, tables, remarks)
