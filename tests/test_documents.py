@@ -195,7 +195,7 @@ def parse(program: str, argv: list[str]) -> None:
     """All that happens before anything is trained, measured or fetched; small networks of others do come in."""
     if program == "convert":
         return bring(*argv)
-    from ddpm_lab.cli import compare, dashboard, evaluate
+    from ddpm_lab.cli import compare, dashboard, evaluate, explain
     from ddpm_lab.config.evaluated import completed, completed_for_figures, completed_for_samples
     from ddpm_lab.config.flags import config_dirs
     from ddpm_lab.config.grammar import canonical
@@ -203,6 +203,9 @@ def parse(program: str, argv: list[str]) -> None:
     from ddpm_lab.config.options import conf_dir
     from ddpm_lab.config.preflight import preflight
 
+    if program == "compare" and argv[0] == compare.EXPLAIN:
+        explain.parsed(argv[1:])
+        return
     if program in ("compare", "dashboard"):
         {"compare": compare, "dashboard": dashboard}[program].parsed(argv)
         return

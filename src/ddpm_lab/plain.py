@@ -41,7 +41,7 @@ def brief(value: object) -> str:
 
 def visible(text: str) -> str:
     """With what no printer shows escaped: a terminal would obey it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 OF_CLASSES = ("conditional", "label_dropout", "label_key", "val_label_key")

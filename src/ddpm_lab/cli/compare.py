@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddpm_lab.cli.arguments import read, run, there
 from ddpm_lab.compare.group import Group, is_group, parse_group
-from ddpm_lab.config.options import conf_dir, groups, nearest, options, target
+from ddpm_lab.config.options import conf_dir, nearest, option_names
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS, write_text
 from ddpm_lab.plain import visible
@@ -34,6 +34,7 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py FOLDER plan resolve=0.01               the command lines that train these seeds, and their hours
   python compare.py FOLDER looks=any                       intervals that hold while seeds are added until something shows
   python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg or png
+  python compare.py explain RUN published=ddpm_cifar10     which knob it is: a run against a published result
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
 (eval/*/evaluation.json) are compared as well. Written are index.html (one file that needs no network), table.csv, table.md and
@@ -43,6 +44,8 @@ tracker is fetched to ~/.cache/ddpm-lab (or DDPM_LAB_CACHE), and again only wher
 KEYS = ("baseline", "out", "level", "figures", "same_within", "resolve", "power", "looks")
 PLAN = "plan"
 FORMATS = ("pdf", "svg", "png")
+EXPLAIN = "explain"
+"""The first word of a command that explains one run. A folder of that name is ./explain."""
 
 
 class Arguments(NamedTuple):
@@ -63,6 +66,10 @@ def main() -> None:
 
 
 def _main(argv: list[str]) -> None:
+    if argv[0] == EXPLAIN:
+        from ddpm_lab.cli import explain
+
+        return explain.explain_run(argv[1:])
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
     from ddpm_lab.compare.page import page_of
@@ -70,7 +77,7 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.compare.report import report
 
     folders, skipped = _folders(asked.sources)
-    names = _option_names([conf_dir()])
+    names = option_names([conf_dir()])
     compared = report(folders, asked.baseline, asked.level, names, skipped, asked.questions)
     if asked.plan:
         from ddpm_lab.cli.more_seeds import planned
@@ -121,15 +128,6 @@ def _folders(sources: Sequence[Path | Group]) -> "tuple[list[Path], list[Skipped
         count = f"{len(fetched.folders)} run folders, {fetched.loaded} of {fetched.files} files fetched"
         print(f"{group}: {count}\n", flush=True)
     return folders, skipped
-
-
-def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
-    """(group, _target_) to the option: of several the shortest name, which the others build on."""
-    files = [(name, group, path) for group in groups(dirs) for name, path in options(group, dirs).items()]
-    names: dict[tuple[str, str], str] = {}
-    for name, group, path in sorted(files, key=lambda file: len(file[0])):
-        names.setdefault((group, target(path) or ""), name)
-    return names
 
 
 def parsed(argv: list[str]) -> Arguments:

@@ -134,7 +134,7 @@ def _flattened(config: Mapping[str, Any], group: str = "") -> Iterator[tuple[str
     for key, value in config.items():
         key = visible(str(key))
         name = f"{group}.{key}" if group else key
-        if any(name == ignored.rstrip(".") or name.startswith(ignored) for ignored in NOT_COMPARED):
+        if f"{name}.".startswith(NOT_COMPARED):
             continue
         if isinstance(value, Mapping):
             yield from _flattened(value, name)

@@ -50,7 +50,7 @@ class RunFolder:
     evaluated: list[EvaluatedArm] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def network(self) -> Path:
         """The folder of the run that trained the weights: of arms that share their training, another arm of the sweep."""
         trained_in = self.summary.get("trained_in")

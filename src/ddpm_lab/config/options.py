@@ -76,6 +76,15 @@ def options(group: str, dirs: Sequence[Path]) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
+    """(group, _target_) to the option: of several the shortest name, which the others build on."""
+    files = [(name, group, path) for group in groups(dirs) for name, path in options(group, dirs).items()]
+    names: dict[tuple[str, str], str] = {}
+    for name, group, path in sorted(files, key=lambda file: len(file[0])):
+        names.setdefault((group, target(path) or ""), name)
+    return names
+
+
 def parents(group: str, option: str, path: Path) -> list[str]:
     """Options of the same group that a file builds upon in its defaults list."""
     listed = [entry for entry in defaults_list(path) if isinstance(entry, str) and entry != "_self_"]
