@@ -148,7 +148,7 @@ def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> 
     for column in columns:
         if column.measure.judged and baseline in column.numbers:
             others = [choice for choice in compared.choices if choice is not baseline and choice in column.numbers]
-            column.comparisons = {choice: _comparison(column, choice, baseline, level) for choice in others}
+            column.comparisons = {choice: compare(column, choice, baseline, level) for choice in others}
     family = [c for column in columns for c in column.comparisons.values() if c.uncorrected_p is not None]
     for comparison, p in zip(family, holm([c.uncorrected_p for c in family if c.uncorrected_p is not None]), strict=True):
         comparison.p, comparison.holds = p, p <= 1 - level
@@ -208,7 +208,7 @@ def _column(
     return column
 
 
-def _comparison(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
+def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
     """Paired by the seeds of both; of two that share none, unpaired where each has two or more."""
     ours, theirs = column.numbers[choice], column.numbers[baseline]
     made = Comparison(column.measure, choice, baseline, sorted(ours.keys() & theirs.keys()))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from ddpm_lab.compare.answer import Answer, answers
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.equal_cost import EqualCost, equal_cost
@@ -31,6 +32,8 @@ class Study:
     level: float
     effects: list[Effect] = field(default_factory=list)
     equal_cost: list[EqualCost] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    """Of each judged measure."""
 
     @property
     def judged(self) -> list[Column]:
@@ -105,6 +108,7 @@ def report(
 
 def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float) -> Study:
     made = Study(stage, compared, baseline, judge(compared, baseline, level), level)
+    made.answers = answers(made.judged, level)
     made.effects = effects(compared, made.judged, baseline, level)
     made.equal_cost = equal_cost(compared, made.columns, level)
     return made
