@@ -94,8 +94,8 @@ def _worse(column: Column, choice: ComparedChoice, best: ComparedChoice, level: 
 
 
 def pairwise_p(values: Floats) -> Floats:
-    """Two-sided p-values of the differences of rows, of shape (choices, choices), from `values` of shape (choices, seeds) with NaN
-    where a choice has not that seed. Student's paired test over the seeds of both; Welch's (1947) of rows that share none.
+    """Two-sided p-values of differences of rows, of shape (choices, choices). `values`: of shape (choices, seeds), NaN where
+    a choice has not that seed. Student's paired test over the seeds of both; Welch's (1947) of rows that share none.
     NaN where neither can be made (fewer than two seeds), and where no seed differs."""
     known, (a, b) = np.isfinite(values), np.triu_indices(len(values), 1)
     with np.errstate(divide="ignore", invalid="ignore"):

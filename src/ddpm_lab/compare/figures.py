@@ -79,8 +79,8 @@ def _ends(estimate: Interval, lowest: float | None = None) -> dict[str, float | 
 
 
 def _scale(column: Column, values: Iterable[float]) -> tuple[dict[str, Any], float | None]:
-    """The axis of a measure, and where intervals end at the lowest. None of a distance is below 0; on a log scale they end at half
-    of the smallest value."""
+    """The axis of a measure, and where intervals end at the lowest. None of a distance is below 0; on a log scale they end at
+    half of the smallest value."""
     label, shown = column.measure.label, list(values)
     if not column.measure.distance:
         return axis(label), None

@@ -7,6 +7,8 @@ least distance in OKLab (Ottosson 2020), also as seen without red or green recep
 LIGHT = ("#0072b2", "#d55e00", "#008f68", "#c2559a", "#5d240e", "#3d1487", "#8082f7", "#744470", "#5b5c15", "#1e3d46")
 DARK = ("#56b4e9", "#f0883e", "#2fc08f", "#e08bbf", "#ecee55", "#765dcf", "#e4e1fe", "#7e745a", "#57f9b0", "#b24393")
 """On a dark background."""
+NEUTRAL = ("#767d86", "#8b939d")
+"""Of what is no choice, or not supported: in the light and in the dark scheme."""
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 """Of plotly, with those of matplotlib."""
 SYMBOLS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}

@@ -54,15 +54,17 @@ def choice_table(study: Study, columns: Sequence[Column], costs: bool = True, on
         by_key[key] = [mean_cell(choice, column) for choice in choices]
         by_key[f"{key}_difference"] = [_difference_cell(study, choice, column) for choice in choices]
     by_key |= {key: [_cost_cell(choice, key) for choice in choices] for key in heads if key in COSTS}
-    judged = {
-        key for column in columns if column.measure.judged for key in (column.measure.key, f"{column.measure.key}_difference")
-    }
-    same = [
-        key for key in heads if not only and key not in judged and len({cell.text for cell in by_key[key]}) == 1 < len(choices)
-    ]
-    shown = [key for key in only or heads if key in heads and key not in same]
+    left = [key for key in heads if len({cell.text for cell in by_key[key]}) == 1 < len(choices)]
+    left = [key for key in left if not only and key not in _judged(columns)]
+    shown = [key for key in only or heads if key in heads and key not in left]
     rows = [(choice.label, [by_key[key][i] for key in shown]) for i, choice in enumerate(choices)]
-    return Table(["choice", *(heads[key] for key in shown)], rows, tuple(f"{heads[key]}: {by_key[key][0].text}" for key in same))
+    same = tuple(f"{heads[key]}: {by_key[key][0].text}" for key in left)
+    return Table(["choice", *(heads[key] for key in shown)], rows, same)
+
+
+def _judged(columns: Sequence[Column]) -> set[str]:
+    keys = [column.measure.key for column in columns if column.measure.judged]
+    return {*keys, *(f"{key}_difference" for key in keys)}
 
 
 def column_heads(study: Study, columns: Sequence[Column], costs: bool = True) -> dict[str, str]:
