@@ -1,7 +1,6 @@
 """`compare.py figures=pdf`: the plots of the page as files."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +8,11 @@ from matplotlib.figure import Figure as Drawn
 
 from compare.synthetic import sweep, write_evaluation
 from compare.test_command import command, two
-from ddpm_lab.compare import drawn as module
-from ddpm_lab.compare.drawn import COLOURS, DASHES, NEUTRAL, SYMBOLS, drawn
+from ddpm_lab.compare.drawn import drawn
 from ddpm_lab.compare.figures import Figure
 from ddpm_lab.compare.page import figures_of
 from ddpm_lab.compare.report import report
 from ddpm_lab.files import SUMS, write_sums
-
-JS = (Path(module.__file__).parent / "page.js").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +24,6 @@ def figures(tmp_path_factory) -> list[Figure]:
     found = [figure for figures in figures_of(study).values() for figure in figures]
     assert {figure.kind for figure in found} == {"rows", "lines", "plane"}
     return found
-
-
-def test_colours_are_those_of_the_page():
-    assert re.search(r"const COLOURS = \[([^\]]*)\]", JS)[1].replace('"', "").split(", ") == list(COLOURS)
-    assert re.search(r'const NEUTRAL = "(.*)"', JS)[1] == NEUTRAL
-    assert len(re.search(r"const DASHES = \[([^\]]*)\]", JS)[1].split(",")) == len(DASHES)
-    assert len(re.search(r"const SYMBOLS = \[([^\]]*)\]", JS)[1].split(",")) == len(SYMBOLS)
 
 
 def points(made: Drawn) -> set[tuple[float, float]]:
