@@ -13,8 +13,8 @@ from ddpm_lab.compare.answer_words import MOST, answer_lines
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.report import report
-from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.compare.statistics import t_interval
 
 

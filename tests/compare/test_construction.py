@@ -9,7 +9,7 @@ import pytest
 
 from compare.synthetic import N, T, config, write_evaluation, write_run
 from compare.test_report import comparison
-from ddpm_lab.compare.judge import Verdict
+from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study, report

@@ -11,9 +11,10 @@ from compare.synthetic import sweep
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.judge import judge
+from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import report
-from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.compare.words import effect_sentence
 
 AXES = {"schedule": ["linear", "cosine", "sigmoid"], "loss": ["simple", "hybrid"], "schedule.T": ["100", "1000"]}
@@ -107,7 +108,7 @@ def test_settings_are_averaged_over_the_seeds_that_all_of_them_have():
         for seed in (1, 2):
             one.runs.pop(seed, None)
     single = effects_of(compared)["schedule", "cosine"]
-    assert single.estimate == (-0.5, None, None, None, 1)
+    assert single.estimate[:5] == (-0.5, None, None, None, 1)
     assert "one seed, so without an interval" in effect_sentence(single)
 
 

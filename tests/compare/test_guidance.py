@@ -8,7 +8,7 @@ from compare.synthetic import DATA, config, write_evaluation, write_run
 from compare.test_construction import write_scored
 from compare.test_report import comparison
 from ddpm_lab.compare.choices import flat_config
-from ddpm_lab.compare.judge import Verdict
+from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.compare.report import Stage, report
 from ddpm_lab.metrics.record import incomparable, record

@@ -5,12 +5,12 @@ import pytest
 from scipy import stats
 
 from compare.synthetic import N, T, config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.judge import Comparison
+from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.measures import common_key
+from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console
 from ddpm_lab.compare.report import ComparisonReport, Stage, report
-from ddpm_lab.compare.run_folder import Number
 from ddpm_lab.compare.words import sentence
 
 FULL, SHORT, OTHER = ("ancestral", T, "beta"), ("ancestral", 4, "beta"), ("ancestral", 4, "beta_tilde")

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.judge import judge
-from ddpm_lab.compare.run_folder import Number, RunFolder
-from ddpm_lab.compare.statistics import Interval, bootstrap, holm, student, t_interval, welch_interval
+from ddpm_lab.compare.number import Number
+from ddpm_lab.compare.run_folder import RunFolder
+from ddpm_lab.compare.statistics import Interval, bootstrap, holm, student, superiority, t_interval, welch_interval
 
 EXPERIMENTS = 2_000
 
@@ -24,21 +26,35 @@ def test_intervals_over_seeds_cover_the_truth(n):
     assert 0.93 < covered([t_interval(x, 0.95) for x in draws], 3.7) < 0.97
 
 
-def test_intervals_over_seeds_are_scipys():
-    a, b = np.random.default_rng(0).normal(size=(2, 6))
-    result, expected = t_interval(a - b, 0.9), stats.ttest_rel(a, b)
-    assert result.p == pytest.approx(expected.pvalue)
-    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+def same(result, expected, level):
+    """p relative to itself, however small; the ends relative to the width."""
+    ends = expected.confidence_interval(level)
+    assert result.p == pytest.approx(expected.pvalue, rel=1e-12, abs=0)
+    assert (result.low, result.high) == pytest.approx(tuple(ends), abs=1e-12 * (ends.high - ends.low))
+    assert result.dof == pytest.approx(expected.df, rel=1e-12)
 
 
+@pytest.mark.parametrize("effect", [0, 1, 1e4])
+@pytest.mark.parametrize("n", [2, 6, 40])
+@pytest.mark.parametrize("level", [0.9, 0.9999])
+def test_intervals_over_seeds_are_scipys(n, effect, level):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(effect, 1, n), rng.normal(size=n)
+    same(t_interval(a - b, level), stats.ttest_rel(a, b), level)
+    same(t_interval(a, level), stats.ttest_1samp(a, 0), level)
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+@pytest.mark.parametrize("effect", [0, 1, 1e4])
 @pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 5), (10, 4)])
-def test_intervals_of_samples_that_share_nothing_are_scipys(m, n):
+def test_intervals_of_samples_that_share_nothing_are_scipys(m, n, effect):
     rng = np.random.default_rng(m)
-    a, b = rng.normal(1, 1, m), rng.normal(0, 3, n)
-    result, expected = welch_interval(a, b, 0.9), stats.ttest_ind(a, b, equal_var=False)
+    a, b = rng.normal(effect, 1, m), rng.normal(0, 3, n)
+    result = welch_interval(a, b, 0.9)
     assert (result.value, result.n) == (pytest.approx(a.mean() - b.mean()), m + n)
-    assert result.p == pytest.approx(expected.pvalue)
-    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+    same(result, stats.ttest_ind(a, b, equal_var=False), 0.9)
+    without_spread = np.full(m, 0.25)
+    same(welch_interval(without_spread, b, 0.9), stats.ttest_ind(without_spread, b, equal_var=False), 0.9)
 
 
 @pytest.mark.parametrize("spread", [1, 3])
@@ -63,13 +79,13 @@ def test_two_against_ten_that_share_nothing_cover_less_than_promised():
 
 def test_one_value_has_no_interval():
     assert t_interval([3.2], 0.95) == Interval(3.2, None, None, None, 1)
-    assert welch_interval([3.2], [3.0, 3.1], 0.95)[1:] == (None, None, None, 3)
+    assert welch_interval([3.2], [3.0, 3.1], 0.95)[1:5] == (None, None, None, 3)
 
 
 def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
-    assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2)
+    assert t_interval([0.5, 0.5], 0.95) == Interval(0.5, 0.5, 0.5, 0.0, 2, 0.0, 1)
     assert student(0.0, 0.0, 8, 0.95, 9).p == 1
-    assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4)
+    assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4, 0.0, 2)
 
 
 @pytest.mark.parametrize("strata", [1, 20])
@@ -112,6 +128,14 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_holm_is_statsmodels(n):
+    p = np.random.default_rng(n).uniform(size=n) ** 4
+    p[n // 2 :: 5] = p[0]
+    p[n // 3 :: 7] = 0
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], rel=1e-12, abs=0)
+
+
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_equal_arms_are_rarely_told_apart(seeds):
     """Six arms that are all alike, against one baseline: in 5% of such sweeps, no more, Holm lets one difference stand."""
@@ -145,3 +169,31 @@ def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seed
 
 def numbers(values):
     return {key: Number(float(value), None, {}) for key, value in zip(("bound_bpd", "pixels_fd"), values, strict=True)}
+
+
+def test_the_probability_of_improvement_is_mann_and_whitneys():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 6, 9), rng.integers(0, 5, 7)
+    result = superiority(a, b, 0.95)
+    assert result.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / 63, rel=1e-12)
+    assert (superiority(b, a, 0.95).low, superiority(b, a, 0.95).value) == pytest.approx((1 - result.high, 1 - result.value))
+    assert superiority([1.0], [0.0], 0.95)[:3] == (1, None, None)
+
+
+def test_its_interval_ends_where_the_estimate_is_z_standard_errors_away():
+    """Variance of the estimate at θ by Newcombe 2006, method 5."""
+    for a, b in (np.random.default_rng(1).normal(size=(2, 5)), (np.arange(4.0, 8), np.arange(3.0))):
+        result = superiority(a, b, 0.9)
+        for theta in {result.low, result.high} - {1.0}:
+            others = ((len(a) + len(b)) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+            variance = theta * (1 - theta) * (1 + others) / (len(a) * len(b))
+            assert abs(theta - result.value) == pytest.approx(stats.norm.ppf(0.95) * variance**0.5)
+        assert result.low < result.value <= result.high
+
+
+@pytest.mark.parametrize("shift", [0, 1.5])
+@pytest.mark.parametrize(("m", "n"), [(3, 3), (5, 5), (4, 10)])
+def test_its_interval_covers_the_truth(m, n, shift):
+    rng, truth = np.random.default_rng(m), stats.norm.cdf(shift / 2**0.5)
+    results = [superiority(rng.normal(shift, 1, m), rng.normal(0, 1, n), 0.95) for _ in range(1_000)]
+    assert covered(results, truth) > (0.93 if m + n > 6 else 0.89)

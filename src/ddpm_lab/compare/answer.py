@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from ddpm_lab.compare.choices import ComparedChoice
-from ddpm_lab.compare.judge import Column, Verdict, compare
+from ddpm_lab.compare.comparison import Verdict
+from ddpm_lab.compare.judge import Column, compare
 from ddpm_lab.compare.measures import Measure
+from ddpm_lab.compare.sequential import anytime
 from ddpm_lab.compare.statistics import Floats, holm
 
 Places = NDArray[np.intp]
@@ -46,16 +48,17 @@ class Answer:
         return self.column.estimates[self.best[0]].value
 
 
-def answers(columns: Sequence[Column], level: float) -> list[Answer]:
-    """One for each column, which must be judged. "Worse" needs, as "beats" does, images that do not object."""
+def answers(columns: Sequence[Column], level: float, any_look: bool = False) -> list[Answer]:
+    """One for each column, which must be judged. "Worse" needs, as "beats" does, images that do not object. `any_look`: it
+    holds whenever one looks, see `anytime`; choices that share no seed are not told apart then."""
     made = [_unanswered(column) for column in columns]
-    tables = [pairwise_p(_values(answer)) for answer in made]
+    tables = [(anytime_p if any_look else pairwise_p)(_values(answer)) for answer in made]
     places = [np.argwhere(np.triu(np.isfinite(table), 1)) for table in tables]
     adjusted = iter(holm([float(table[i, j]) for table, pairs in zip(tables, places, strict=True) for i, j in pairs]))
     for answer, pairs in zip(made, places, strict=True):
         standing = {frozenset((int(i), int(j))) for i, j in pairs if next(adjusted) <= 1 - level}
         answer.replicated, answer.family = len(pairs) > 0, sum(map(len, places))
-        _sort(answer, standing, level)
+        _sort(answer, standing, level, any_look)
     return made
 
 
@@ -74,22 +77,22 @@ def _values(answer: Answer) -> Floats:
     )
 
 
-def _sort(answer: Answer, standing: set[frozenset[int]], level: float) -> None:
+def _sort(answer: Answer, standing: set[frozenset[int]], level: float, any_look: bool) -> None:
     """Every other choice is worse than the best, or open, the next best first. `standing`: pairs of places in `ranked` that
     differ over seeds."""
     means = {choice: answer.column.estimates[choice].value * -answer.measure.better for choice in answer.ranked}
     for choice in sorted(answer.ranked, key=means.__getitem__):
         if choice not in answer.best:
             differs = frozenset(map(answer.ranked.index, (choice, answer.best[0]))) in standing
-            worse = differs and _worse(answer.column, choice, answer.best[0], level)
+            worse = differs and _worse(answer.column, choice, answer.best[0], level, any_look)
             (answer.worse if worse else answer.open).append(choice)
 
 
-def _worse(column: Column, choice: ComparedChoice, best: ComparedChoice, level: float) -> bool:
+def _worse(column: Column, choice: ComparedChoice, best: ComparedChoice, level: float, any_look: bool) -> bool:
     """Of a difference over seeds that stands: whether it is for the worse, and images do not object."""
     made = column.comparisons.get(choice)
     if made is None or made.baseline is not best:
-        made = compare(column, choice, best, level)
+        made = compare(column, choice, best, level, any_look)
     return replace(made, p=0.0, holds=True).verdict is Verdict.WORSE
 
 
@@ -105,6 +108,17 @@ def pairwise_p(values: Floats) -> Floats:
         p = np.where(dof > 0, 2 * stdtr(dof, -abs(mean) / se), np.nan)
     table = np.full((len(values), len(values)), np.nan)
     table[a, b] = table[b, a] = p
+    return table
+
+
+def anytime_p(values: Floats) -> Floats:
+    """As `pairwise_p`, over the seeds of both alone, at every look."""
+    table = np.full((len(values), len(values)), np.nan)
+    for a, b in zip(*np.triu_indices(len(values), 1), strict=True):
+        differences = values[a] - values[b]
+        differences = differences[np.isfinite(differences)]
+        if len(differences) > 1 and differences.any():
+            table[a, b] = table[b, a] = anytime(differences, 0.95).p  # which does not depend on the level
     return table
 
 

@@ -5,11 +5,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_lab.compare.run_folder import Number, RunFolder
+from ddpm_lab.compare.measures import common_key
+from ddpm_lab.compare.number import Number
+from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
 from ddpm_lab.plain import visible, with_later
@@ -171,11 +173,26 @@ def _replicates(runs: Sequence[ComparedRun]) -> tuple[list[dict[int, ComparedRun
     for run in runs:
         seeds = groups.setdefault(json.dumps({key: as_yaml(value) for key, value in run.flat.items()}, sort_keys=True), {})
         seed = run.run.config["seed"]
-        if (before := seeds.get(seed)) is not None:
-            again = "measured again" if before.run is run.run else f"trained again in {run.run.path}"
-            notes[f"{before.run.path}, seed {seed}: {again}; the later one counts"] = None
+        if (before := seeds.get(seed)) is not None and before.run is run.run:
+            run, again = _with_earlier(before, run)
+            if again:
+                notes[f"{before.run.path}, seed {seed}: {', '.join(again)} measured again; the later one counts"] = None
+        elif before is not None:
+            notes[f"{before.run.path}, seed {seed}: trained again in {run.run.path}; the later one counts"] = None
         seeds[seed] = run
     return [dict(sorted(seeds.items())) for seeds in groups.values()], list(notes)
+
+
+def _with_earlier(before: ComparedRun, run: ComparedRun) -> tuple[ComparedRun, list[str]]:
+    """`run` with the numbers of an earlier evaluation of the same choice that it did not measure; and the keys of those that
+    were measured twice, with another result."""
+    later = {common_key(key, number): number for key, number in run.numbers.items()}
+    twice = {key: later[common] for key, number in before.numbers.items() if (common := common_key(key, number)) in later}
+    again = [key for key, number in twice.items() if number[:3] != before.numbers[key][:3]]
+    earlier = {key: number for key, number in before.numbers.items() if key not in twice}
+    has_bound = any(key.startswith("bound") for key in run.numbers)
+    place = run.evaluation if has_bound or before.evaluation is None else before.evaluation
+    return replace(run, numbers=earlier | run.numbers, picture=run.picture or before.picture, evaluation=place), again
 
 
 def differing_keys(a: Flat, b: Flat) -> list[str]:

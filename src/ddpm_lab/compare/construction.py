@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ddpm_lab.compare.choices import EVALUATED, ComparedChoice, ComparedRun, OptionNames, as_yaml, differing_keys
 from ddpm_lab.compare.measures import Measure, NumberKind
-from ddpm_lab.compare.run_folder import Number
+from ddpm_lab.compare.number import Number
 from ddpm_lab.metrics.record import Record
 
 VARIANCE, SAMPLER, STEPS, GUIDANCE = "variance", "sampler", "steps", "guidance"

@@ -64,6 +64,10 @@ def _rows(axes: Axes, shown: Figure) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(shown.data)), [_text(entry["name"]) for entry in shown.data])
     axes.set_ylim(len(shown.data) - 0.4, -0.6)
+    if shown.mark:
+        axes.axvline(shown.mark[0], color=NEUTRAL[0], linestyle="--", label=_text(shown.mark[1]))
+    if shown.x.get("rangemode") == "tozero":
+        axes.set_xlim(left=0)
     if shown.x.get("zeroline"):
         axes.axvline(0, color="#333", linewidth=1)
 

@@ -13,6 +13,7 @@ import numpy as np
 from ddpm_lab.compare.choices import EVALUATED, SEPARATOR, ComparedChoice, ComparedChoices, as_yaml
 from ddpm_lab.compare.judge import Column, Verdict
 from ddpm_lab.compare.measures import NumberKind
+from ddpm_lab.compare.sequential import anytime
 from ddpm_lab.compare.statistics import Interval, holm, t_interval
 
 REPEATED = 0.05
@@ -93,7 +94,7 @@ def _points(choice: ComparedChoice, seconds: Column, distance: Column) -> Points
     return {seed: (float(np.log(s)), float(np.log(d))) for seed, (s, d) in both.items() if s > 0 and d > 0}
 
 
-def equal_cost(compared: ComparedChoices, columns: Sequence[Column], level: float) -> list[EqualCost]:
+def equal_cost(compared: ComparedChoices, columns: Sequence[Column], level: float, any_look: bool = False) -> list[EqualCost]:
     """Every choice against every other curve of another variance, with p-values corrected over all of them."""
     all_curves = curves(compared, columns)
     made = [
@@ -102,7 +103,7 @@ def equal_cost(compared: ComparedChoices, columns: Sequence[Column], level: floa
         for other in all_curves
         if other is not curve and other.others == curve.others
         for choice, points in curve.points.items()
-        if (compared_at := _against(choice, points, other, level)) is not None
+        if (compared_at := _against(choice, points, other, level, any_look)) is not None
     ]
     family = [(each, each.log_ratio.p) for each in made if each.log_ratio is not None and each.log_ratio.p is not None]
     for (each, _), p in zip(family, holm([p for _, p in family]), strict=True):
@@ -110,7 +111,7 @@ def equal_cost(compared: ComparedChoices, columns: Sequence[Column], level: floa
     return made
 
 
-def _against(choice: ComparedChoice, points: Points, other: Curve, level: float) -> EqualCost | None:
+def _against(choice: ComparedChoice, points: Points, other: Curve, level: float, any_look: bool) -> EqualCost | None:
     """None where they share no seed."""
     seeds = [seed for seed in points if all(seed in each for each in other.points.values())]
     if not seeds:
@@ -120,5 +121,6 @@ def _against(choice: ComparedChoice, points: Points, other: Curve, level: float)
     at = np.array([points[seed][0] for seed in seeds])
     made = EqualCost(choice, other, float(np.exp(at.mean())), (float(np.exp(span[0])), float(np.exp(span[1]))), None)
     if all(known[seed][0][0] - REPEATED <= points[seed][0] <= known[seed][0][-1] + REPEATED for seed in seeds):
-        made.log_ratio = t_interval([points[seed][1] - np.interp(points[seed][0], *known[seed]) for seed in seeds], level)
+        interval = anytime if any_look else t_interval
+        made.log_ratio = interval([points[seed][1] - np.interp(points[seed][0], *known[seed]) for seed in seeds], level)
     return made

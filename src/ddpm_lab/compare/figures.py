@@ -1,14 +1,18 @@
 """Figures of means, differences and the Pareto front. page.js makes plotly's traces of them, drawn.py matplotlib's."""
 
 import html
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddpm_lab.compare.chance import Chance
+from ddpm_lab.compare.chance_words import sources
 from ddpm_lab.compare.choices import ComparedChoice
-from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.comparison import Verdict
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.palette import looks
 from ddpm_lab.compare.report import Study
@@ -21,7 +25,7 @@ FEW = 12
 SPAN = 3
 """Distances whose largest is more than so many times the smallest are on a log scale."""
 LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
-HOLLOW = (Verdict.OPEN, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
+HOLLOW = (Verdict.OPEN, Verdict.SAME, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
 Entry = dict[str, Any]
 """What a figure shows of one choice."""
 
@@ -43,6 +47,8 @@ class Figure:
     legend: bool = False
     front: list[tuple[float, float]] = field(default_factory=list)
     """The points of a plane that no other beats on both axes."""
+    mark: tuple[float, str] | None = None
+    """A value of x that rows are compared with, and what it is."""
 
 
 def file_name(place: int, figure: Figure) -> str:
@@ -132,6 +138,28 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
     named = f": {'; '.join(supported[:FEW])}" if supported else ""
     alt = f"{len(supported)} of {len(data)} choices differ from {study.baseline.label} in {label}{named}."
     return _rows(title, alt, data, axis("difference", zeroline=True))
+
+
+def chance_figure(chance: Chance) -> Figure:
+    """Standard deviations by source, with intervals, and the floor."""
+    data, label, seen = [], chance.measure.label, []
+    for name, part in sources(chance).items():
+        estimate = Interval(*(math.sqrt(max(0.0, end)) for end in part), None, 0)
+        seen.append(f"{name} {estimate.value:.2g}")
+        text = f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+        data.append({**looks(len(data)), "name": name, "text": text, "mean": _ends(estimate)})
+    if chance.images is not None:
+        value = math.sqrt(chance.images)
+        seen.append(f"images {value:.2g}")
+        data.append(
+            {**looks(len(data)), "name": "images", "text": f"{value:.3g}", "mean": {"value": value, "low": None, "high": None}}
+        )
+    made = _rows(f"{label}: standard deviation by source", "", data, axis(label, rangemode="tozero"))
+    if chance.floor is not None:
+        made.mark = chance.floor.difference, f"floor {chance.floor.difference:.2g}"
+        seen.append(f"least difference of two single runs that is not chance {chance.floor.difference:.2g}")
+    made.alt = f"Standard deviations of {label}: {'; '.join(seen)}."
+    return made
 
 
 def pareto(study: Study) -> Figure | None:

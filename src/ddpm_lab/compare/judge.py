@@ -2,101 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
+from ddpm_lab.compare.comparison import Comparison
+from ddpm_lab.compare.comparison import Verdict as Verdict
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of
-from ddpm_lab.compare.pairing import over_images, unpaired
-from ddpm_lab.compare.run_folder import Number
-from ddpm_lab.compare.statistics import Interval, holm, t_interval, welch_interval
+from ddpm_lab.compare.number import Number
+from ddpm_lab.compare.pairing import over_images, over_sets, unpaired
+from ddpm_lab.compare.sequential import anytime
+from ddpm_lab.compare.sets import Numbers, on_common_sets
+from ddpm_lab.compare.statistics import Interval, holm, superiority, t_interval, welch_interval
 from ddpm_lab.metrics.record import Difference, Record, differences, incomparable
 
 REPORTED = ("seed", "weights", "stride", "precision", "step", "clip", "split")
 """Fields of a record that may differ, and are reported where they do."""
 OF_TRAINING = ("data.batch_size", "data.flip", "data.workers")
 """Keys of data about training on it, which do not change the data set."""
-
-
-class Verdict(StrEnum):
-    """In the order in which sentences are shown."""
-
-    BETTER = "better"
-    AHEAD = "ahead"
-    """Better at the one seed there is."""
-    WORSE = "worse"
-    BEHIND = "behind"
-    OPEN = "open"
-    """Not distinguishable."""
-    CONSTRUCTION = "equal_by_construction"
-    IDENTICAL = "identical"
-    """Equal in every seed, for no reason that the records state."""
-    NONE = "none"
-    """Nothing is supported."""
-    REFUSED = "refused"
-
-
-@dataclass
-class Comparison:
-    """One choice against the baseline, on one measure. Differences are choice − baseline."""
-
-    measure: Measure
-    choice: ComparedChoice
-    baseline: ComparedChoice
-    seeds: list[int]
-    """Those of both."""
-    wins: int = 0
-    """Seeds in which the choice is the better one."""
-    over_seeds: Interval | None = None
-    over_images: Interval | None = None
-    """Paired where `paired`; else, at one seed, from both standard errors."""
-    paired: bool = False
-    apart: tuple[list[int], list[int]] | None = None
-    """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
-    lacking: dict[ComparedChoice, list[int]] = field(default_factory=dict)
-    """Of either choice, the seeds without the number. Nothing is supported then: samples may have diverged."""
-    copy: Copy | None = None
-    p: float | None = None
-    """After Holm's correction over all comparisons that can differ."""
-    holds: bool = False
-    """Whether `p` is at most 1 − level."""
-
-    @property
-    def replicated(self) -> bool:
-        return len(self.seeds) > 1 or self.apart is not None
-
-    @property
-    def deciding(self) -> Interval | None:
-        """What the p-value is of: seeds where replicated, else images."""
-        return self.over_seeds if self.replicated else self.over_images
-
-    @property
-    def identical(self) -> bool:
-        """No seed differs at all."""
-        seeds = self.over_seeds
-        return seeds is not None and seeds.value == 0 and (seeds.n == 1 or seeds.low == seeds.high)
-
-    @property
-    def uncorrected_p(self) -> float | None:
-        """None where the comparison is outside the family that is corrected: there is no interval, or nothing can differ."""
-        return None if self.deciding is None or self.identical or self.copy is not None else self.deciding.p
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.copy is not None:
-            return Verdict.CONSTRUCTION
-        if self.identical and not self.lacking:
-            return Verdict.IDENTICAL
-        if self.deciding is None or self.p is None or self.lacking:
-            return Verdict.NONE
-        images_object = self.over_images is not None and not self.over_images.excludes_zero
-        if not self.holds or (self.replicated and images_object):
-            return Verdict.OPEN
-        better = self.deciding.value * self.measure.better > 0
-        if self.replicated:
-            return Verdict.BETTER if better else Verdict.WORSE
-        return Verdict.AHEAD if better else Verdict.BEHIND
 
 
 @dataclass
@@ -111,6 +34,10 @@ class Column:
     """Why the number of a choice may not be compared with the others."""
     apart: dict[ComparedChoice, Interval] = field(default_factory=dict)
     """What it is, of seeds that may be compared with each other."""
+    sets: tuple[int, ...] = ()
+    """Sampling seeds of the sets of samples that all numbers have; empty where none has several."""
+    sets_left_out: tuple[int, ...] = ()
+    """Sampling seeds of sets that some lack."""
     reported: list[Difference] = field(default_factory=list)
     copies: dict[ComparedChoice, Copy] = field(default_factory=dict)
     """Choices whose number equals that of another choice by construction."""
@@ -138,17 +65,18 @@ class Column:
         return [choice for choice, mean in free.items() if mean == best]
 
 
-def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float) -> list[Column]:
-    """All columns; of those that are judged, each other choice against the baseline, with p-values corrected over all."""
+def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float, any_look: bool = False) -> list[Column]:
+    """All columns; of those that are judged, each other choice against the baseline, with p-values corrected over all.
+    `any_look`: intervals over seeds hold whenever one looks, see `anytime`; else for a fixed number of seeds."""
     measured = {c: {seed: _numbers(run) for seed, run in c.runs.items()} for c in [baseline, *compared.choices]}
     keys = dict.fromkeys(key for choice in compared.choices for numbers in measured[choice].values() for key in numbers)
-    columns = [_column(key, measured, compared, level) for key in keys]
+    columns = [_column(key, measured, compared, level, any_look) for key in keys]
     order = list(BITS_PER_DIM)
     columns.sort(key=lambda c: (not c.measure.judged, c.measure.better == 0, [*order, c.measure.key].index(c.measure.key)))
     for column in columns:
         if column.measure.judged and baseline in column.numbers:
             others = [choice for choice in compared.choices if choice is not baseline and choice in column.numbers]
-            column.comparisons = {choice: compare(column, choice, baseline, level) for choice in others}
+            column.comparisons = {choice: compare(column, choice, baseline, level, any_look) for choice in others}
     family = [c for column in columns for c in column.comparisons.values() if c.uncorrected_p is not None]
     for comparison, p in zip(family, holm([c.uncorrected_p for c in family if c.uncorrected_p is not None]), strict=True):
         comparison.p, comparison.holds = p, p <= 1 - level
@@ -180,35 +108,51 @@ def _record(run: ComparedRun, number: Number) -> Record:
 
 
 def _column(
-    key: str, measured: dict[ComparedChoice, dict[int, dict[str, Number]]], compared: ComparedChoices, level: float
+    key: str,
+    measured: dict[ComparedChoice, dict[int, dict[str, Number]]],
+    compared: ComparedChoices,
+    level: float,
+    any_look: bool,
 ) -> Column:
     """Records are compared with that of the baseline, or of the first choice that has the number."""
     reference, column = None, Column(measure_of(key))
-    reported = [field for field in REPORTED if field != "step" or "trainer.max_steps" not in compared.axes]
+    several = any(numbers[key].sets for by_seed in measured.values() for numbers in by_seed.values() if key in numbers)
+    told = {"seed"} if several else set()
+    told |= {"step"} if "trainer.max_steps" in compared.axes else set()
+    kept: Numbers = {}
+    apart: dict[ComparedChoice, list[tuple[float, Record]]] = {}
     for choice, by_seed in measured.items():
-        kept: dict[int, Number] = {}
-        apart: list[tuple[float, Record]] = []
         for seed, number in ((seed, numbers[key]) for seed, numbers in by_seed.items() if key in numbers):
             record = _record(choice.runs[seed], number)
             reference = reference or record
             if wrong := incomparable(reference, record):
                 column.refused[choice] = wrong
-                apart.append((number.value, record))
+                apart.setdefault(choice, []).append((number.value, record))
                 continue
-            kept[seed] = number
-            differing = [d for d in differences(reference, record) if d.field in reported]
+            kept.setdefault(choice, {})[seed] = number
+            differing = [d for d in differences(reference, record) if d.field in REPORTED and d.field not in told]
             column.reported += [d for d in differing if d not in column.reported]
-        if kept:
-            column.numbers[choice] = kept
-            column.estimates[choice] = t_interval([n.value for n in kept.values()], level)
-        elif apart:
-            alike = [value for value, record in apart if not incomparable(apart[0][1], record)]
-            column.apart[choice] = t_interval(alike, level)
+    for choice, number, without in _align(column, kept):
+        column.refused.setdefault(choice, []).append(without)
+        apart.setdefault(choice, []).append((number.value, number.record))
+    interval = anytime if any_look else t_interval
+    column.estimates = {c: interval([n.value for n in numbers.values()], level) for c, numbers in column.numbers.items()}
+    for choice, values in apart.items():
+        if choice not in column.numbers:
+            alike = [value for value, record in values if not incomparable(values[0][1], record)]
+            column.apart[choice] = interval(alike, level)
     column.copies = copies(column.measure, column.numbers, compared.options)
     return column
 
 
-def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float) -> Comparison:
+def _align(column: Column, numbers: Numbers) -> tuple[tuple[ComparedChoice, Number, Difference], ...]:
+    """Puts the numbers into the column, on the sets of samples that all have. Returns those that share none, and why."""
+    aligned = on_common_sets(numbers)
+    column.numbers, column.sets, column.sets_left_out = aligned.numbers, aligned.seeds, aligned.left_out
+    return aligned.refused
+
+
+def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float, any_look: bool) -> Comparison:
     """Paired by the seeds of both; of two that share none, unpaired where each has two or more."""
     ours, theirs = column.numbers[choice], column.numbers[baseline]
     made = Comparison(column.measure, choice, baseline, sorted(ours.keys() & theirs.keys()))
@@ -217,17 +161,24 @@ def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, le
         made.copy = copy
     if made.seeds:
         a, b = ([numbers[seed] for seed in made.seeds] for numbers in (ours, theirs))
-        differences = [x.value - y.value for x, y in zip(a, b, strict=True)]
-        made.wins = sum(difference * column.measure.better > 0 for difference in differences)
-        made.over_seeds = t_interval(differences, level)
+        made.differences = [x.value - y.value for x, y in zip(a, b, strict=True)]
+        made.wins = sum(difference * column.measure.better > 0 for difference in made.differences)
+        made.over_seeds = (anytime if any_look else t_interval)(made.differences, level)
     elif min(len(ours), len(theirs)) > 1:
         a, b = [*ours.values()], [*theirs.values()]
         made.apart = sorted(ours), sorted(theirs)
         made.over_seeds = welch_interval([n.value for n in a], [n.value for n in b], level)
+        if any_look:  # Welch's holds for a fixed number of seeds alone
+            made.over_seeds = made.over_seeds._replace(low=None, high=None, p=None)
     else:
         return made
+    if made.replicated and column.measure.better:
+        x, y = ([n.value * column.measure.better for n in numbers.values()] for numbers in (ours, theirs))
+        made.improvement = superiority(x, y, level)
     made.over_images = over_images(a, b, level)
     made.paired = made.over_images is not None
     if not made.paired and len(made.seeds) == 1:
-        made.over_images = unpaired(a[0], b[0], level)
+        made.over_images, made.sets = over_sets(a[0], b[0], level), len(a[0].sets)
+        made.paired = made.over_images is not None
+        made.over_images = made.over_images or unpaired(a[0], b[0], level)
     return made

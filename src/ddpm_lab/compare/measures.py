@@ -4,7 +4,7 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from ddpm_lab.compare.run_folder import Number
+from ddpm_lab.compare.number import Number
 
 
 class NumberKind(Enum):

@@ -44,6 +44,11 @@ function rows(figure) {
       },
     ];
   });
+  if (figure.mark) {
+    const [x, text] = figure.mark;
+    const line = { color: css("ink"), dash: "dash", width: 1.5 };
+    traces.push({ x: [x, x], y: [figure.data[0].name, figure.data.at(-1).name], mode: "lines", line, name: text, hovertemplate: hover(text) });
+  }
   const names = figure.data.map((entry) => entry.name).reverse();
   const places = { categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4] };
   const shown = figure.height / names.length < 30 ? names : names.map(broken); // rows of many are too low for two lines

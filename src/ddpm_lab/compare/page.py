@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from ddpm_lab.compare import lines
 from ddpm_lab.compare.answer_words import answer_lines
+from ddpm_lab.compare.chance_words import chance_lines, needed_lines
 from ddpm_lab.compare.choices import MISSING, ComparedChoice
-from ddpm_lab.compare.figures import Figure, differences_figure, file_name, means_figure, pareto
-from ddpm_lab.compare.judge import Verdict
+from ddpm_lab.compare.comparison import Verdict
+from ddpm_lab.compare.figures import Figure, chance_figure, differences_figure, file_name, means_figure, pareto
 from ddpm_lab.compare.palette import DARK, LIGHT, NEUTRAL
 from ddpm_lab.compare.printed import MANY
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study
@@ -45,6 +46,7 @@ def page_of(
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     called = (
         cautions,
+        chance_lines,
         choice_table,
         effect_table,
         equal_cost_table,
@@ -54,6 +56,7 @@ def page_of(
         line,
         matrix,
         mean_cell,
+        needed_lines,
         same_noise,
         train_commands,
     )
@@ -123,8 +126,9 @@ def figures_of(study: Study) -> dict[str, list[Figure]]:
         curves = [lines.terms(study), *lines.learning(study), *lines.described(study)]
     columns = [column for column in study.main if column.estimates]
     intervals = [draw(study, column) for column in columns for draw in (means_figure, differences_figure)]
+    chance = [chance_figure(each) for each in study.chance]
     plots = [pareto(study), lines.distance_over_seconds(study), *curves]
-    return {"Intervals": list(filter(None, intervals)), "Plots": list(filter(None, plots))}
+    return {"Intervals": list(filter(None, intervals)), "Chance": chance, "Plots": list(filter(None, plots))}
 
 
 def matrix(study: Study) -> dict[str, dict[str, ComparedChoice | None]]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ddpm_lab.compare.run_folder import Number
-from ddpm_lab.compare.statistics import Floats, Interval, bootstrap, student
+from ddpm_lab.compare.number import Number
+from ddpm_lab.compare.statistics import Floats, Interval, bootstrap, student, t_interval
 
 Content = Mapping[str, np.ndarray]
 SAME = ("index", "stride", "data_sha256", "split")
@@ -61,6 +61,11 @@ def over_images(numbers: Sequence[Number], others: Sequence[Number], level: floa
 
 def _alike(files: Sequence[Content]) -> bool:
     return all(np.array_equal(one.get(key, ""), files[0].get(key, "")) for one in files[1:] for key in SAME)
+
+
+def over_sets(a: Number, b: Number, level: float) -> Interval | None:
+    """a − b over the sets of samples of both, paired by sampling seed, given the two networks. None where there is one set."""
+    return t_interval(np.subtract(a.sets, b.sets), level) if len(a.sets) == len(b.sets) > 1 else None
 
 
 def unpaired(a: Number, b: Number, level: float) -> Interval | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 from ddpm_lab.compare import words
 from ddpm_lab.compare.answer_words import answer_lines
+from ddpm_lab.compare.chance_words import chance_fields, chance_lines, further_fields, needed_lines, rule
 from ddpm_lab.compare.choices import ComparedChoice
-from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.comparison import Verdict
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.report import ComparisonReport, Study
 from ddpm_lab.compare.tables import Cell, Table, choice_table, column_heads, cost_keys, costs_of, equal_cost_table
 from ddpm_lab.errors import UserError
@@ -46,6 +48,7 @@ def console(report: ComparisonReport, width: int | None = None, every: bool = Fa
             lines += ["", f"{words.EQUAL_COST}:", "", *_lines(equal_cost_table(study), width), ""]
         if study.effects:
             lines += [f"  {words.AVERAGED}", *(f"    {words.effect_sentence(effect)}" for effect in study.effects)]
+        lines += [f"  {line}" for line in (*chance_lines(study), *needed_lines(study))]
         lines += [f"  note: {text}" for text in words.cautions(study)]
     return lines + [""] * bool(report.problems) + [f"note: {text}" for text in report.problems]
 
@@ -97,7 +100,8 @@ def shortened(labels: Sequence[str], width: int) -> Sequence[str]:
 
 def _legend(study: Study, best: str = "* best mean") -> str:
     paired = "paired by seed" + " where they share one" * any(comparison.apart for comparison in study.comparisons)
-    over = f"means with {100 * study.level:g}% intervals over seeds; differences to {study.baseline.label}, {paired}; {best}"
+    over = f"means with {100 * study.level:g}% intervals over seeds, {rule(study)}; differences to {study.baseline.label}"
+    over += f", {paired}; {best}"
     return over + f"; {COPIED} equal to another row by construction" * any(column.copies for column in study.main)
 
 
@@ -150,6 +154,8 @@ def _record(study: Study, choice: ComparedChoice) -> dict[str, Any]:
     fields |= {"seeds": len(choice.runs), "baseline": choice is study.baseline}
     for column in study.columns:
         fields |= {f"{column.measure.key}{suffix}": value for suffix, value in _numbers(choice, column).items()}
+    for chance in study.chance:
+        fields |= {f"{chance.measure.key}{suffix}": value for suffix, value in chance_fields(chance).items()}
     costs = {key: costs_of(choice, key) for key in cost_keys(study)}
     return fields | {key: sum(values) / len(values) if values else None for key, values in costs.items()}
 
@@ -170,7 +176,7 @@ def _numbers(choice: ComparedChoice, column: Column) -> dict[str, Any]:
             fields |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
     if against.apart:
         fields["_difference_unpaired"] = True
-    return fields | {"_p_holm": against.p, "_verdict": against.verdict.value}
+    return fields | {"_p_holm": against.p, "_verdict": against.verdict.value} | further_fields(against)
 
 
 def _no_formula(value: Any) -> Any:

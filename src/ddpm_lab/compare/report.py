@@ -6,11 +6,15 @@ from enum import Enum
 from pathlib import Path
 
 from ddpm_lab.compare.answer import Answer, answers
+from ddpm_lab.compare.chance import Chance, chance_of
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
+from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.effects import Effect, effects
 from ddpm_lab.compare.equal_cost import EqualCost, equal_cost
-from ddpm_lab.compare.judge import Column, Comparison, judge, most_judged
+from ddpm_lab.compare.judge import Column, judge, most_judged
 from ddpm_lab.compare.measures import NumberKind
+from ddpm_lab.compare.practical import answer
+from ddpm_lab.compare.questions import Questions, check_names
 from ddpm_lab.compare.run_folder import RunFolder, Skipped, read_runs
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS
@@ -34,6 +38,8 @@ class Study:
     equal_cost: list[EqualCost] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     """Of each judged measure."""
+    chance: list[Chance] = field(default_factory=list)
+    questions: Questions = field(default_factory=Questions)
 
     @property
     def judged(self) -> list[Column]:
@@ -89,9 +95,15 @@ class ComparisonReport:
 
 
 def report(
-    folders: Sequence[Path], baseline: str | None, level: float, options: OptionNames, skipped: Sequence[Skipped] = ()
+    folders: Sequence[Path],
+    baseline: str | None,
+    level: float,
+    options: OptionNames,
+    skipped: Sequence[Skipped] = (),
+    questions: Questions | None = None,
 ) -> ComparisonReport:
     """Raises UserError where there is nothing to compare. `skipped`: runs that could not be fetched."""
+    questions = questions or Questions()
     runs, here = read_runs(folders)
     made = ComparisonReport(runs, [*skipped, *here])
     if not runs:
@@ -102,13 +114,16 @@ def report(
             choices = grouped(compared, options)
             first = most_judged(choices.choices)
             against = baseline_of(choices, first, baseline, required=not made.studies)  # it names a choice of the first study
-            made.studies.append(_study(stage, choices, against, level))
+            made.studies.append(_study(stage, choices, against, level, questions))
+    check_names(questions, [column.measure for study in made.studies for column in study.columns])
     return made
 
 
-def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float) -> Study:
-    made = Study(stage, compared, baseline, judge(compared, baseline, level), level)
-    made.answers = answers(made.judged, level)
+def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float, questions: Questions) -> Study:
+    made = Study(stage, compared, baseline, judge(compared, baseline, level, questions.any_look), level, questions=questions)
+    made.answers = answers(made.judged, level, questions.any_look)
     made.effects = effects(compared, made.judged, baseline, level)
-    made.equal_cost = equal_cost(compared, made.columns, level)
+    made.equal_cost = equal_cost(compared, made.columns, level, questions.any_look)
+    made.chance = chance_of(made.judged, level)
+    answer(made.columns, baseline, made.chance, level, questions)
     return made

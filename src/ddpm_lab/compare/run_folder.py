@@ -3,68 +3,20 @@ with the reason."""
 
 import csv
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
+from ddpm_lab.compare.number import Arrays, Number, finite, leaving_out, nested, number_of
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import check_as_written, read_json, read_yaml
-from ddpm_lab.metrics.record import Plain, Record
-
-
-@contextmanager
-def leaving_out(path: Path, problems: list[str], malformed: str = "") -> Iterator[None]:
-    """What cannot be read is left out, and said once in `problems`; that a file is missing is not said. `malformed`: what is
-    said where the content has another form than expected."""
-    try:
-        yield
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # zipfile, zlib, struct, csv and numpy each raise their own for a truncated file
-        why = f"not readable ({type(error).__name__}), so left out"
-        if isinstance(error, UserError):
-            why = f"{error}, so left out"
-        elif malformed and not isinstance(error, OSError):
-            why = malformed
-        problems += [f"{path}: {why}"] * (f"{path}: {why}" not in problems)
-
-
-@dataclass
-class Arrays:
-    """An .npz file, read on demand."""
-
-    path: Path
-    problems: list[str]
-
-    @cached_property
-    def content(self) -> dict[str, np.ndarray]:
-        return self.read()
-
-    def read(self) -> dict[str, np.ndarray]:
-        """Not kept. Empty where the file is missing or cannot be read."""
-        with leaving_out(self.path, self.problems), self.path.open("rb") as opened:  # numpy closes none that it cannot read
-            check_as_written(self.path)
-            return dict(np.load(opened))
-        return {}
-
-
-class Number(NamedTuple):
-    """A measured value with its record."""
-
-    value: float
-    se: float | None
-    record: Record
-    per_datum: Arrays | None = None
-    """The bits/dim of each datum, of a bound."""
+from ddpm_lab.metrics.record import Plain
 
 
 @dataclass
@@ -126,13 +78,6 @@ class RunFolder:
         return []
 
 
-def nested(content: Any, *keys: str) -> Any:
-    """The value under the keys, or None."""
-    for key in keys:
-        content = content.get(key) if isinstance(content, dict) else None
-    return content
-
-
 def columns(path: Path, by: str, problems: list[str]) -> dict[str, dict[int, float]]:
     """The finite numbers of a CSV file, by column and by the whole number in the column `by`, as far as it can be read."""
     found: dict[str, dict[int, float]] = {}
@@ -151,15 +96,6 @@ def _described(entry: Any) -> DescribedCurve:
     x, y = (map(finite, entry[axis]["values"]) for axis in "xy")
     points = tuple((a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None)  # log-SNR may be infinite
     return DescribedCurve(str(entry["title"]), str(entry["alt"]), str(entry["x"]["label"]), str(entry["y"]["label"]), points)
-
-
-def finite(value: object) -> float | None:
-    """As a finite number whose square is finite too, or None."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and abs(number) < 1e100 else None
 
 
 class Skipped(NamedTuple):
@@ -289,10 +225,10 @@ def _evaluations(run: Path, problems: list[str]) -> list[EvaluatedArm]:
 def _evaluated_arm(arm: dict[str, Any], weights: str, folder: Path, problems: list[str]) -> EvaluatedArm:
     numbers = {}
     for result in arm["results"]:
-        if (value := finite(result["value"])) is not None:
-            file = nested(arm, "per_datum", result["key"])
-            arrays = Arrays(folder / Path(file).name, problems) if isinstance(file, str) else None
-            numbers[str(result["key"])] = Number(value, finite(result.get("standard_error")), dict(result["record"]), arrays)
+        file, key = nested(arm, "per_datum", result["key"]), str(result["key"])
+        arrays = Arrays(folder / Path(file).name, problems) if isinstance(file, str) else None
+        if (number := number_of(result, arrays, f"{folder / 'evaluation.json'}: {key}", problems)) is not None:
+            numbers[key] = number
     choice = {key: arm[key] for key in ("sampler", "steps", "variance")} | {"weights": weights}
     choice |= {key: str(arm[key]) for key in ("guidance", "setting") if arm.get(key)}
     picture = folder / Path(arm["picture"]).name if arm.get("picture") else None

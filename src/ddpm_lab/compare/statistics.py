@@ -1,4 +1,7 @@
-"""Intervals over seeds and over images, and p-values corrected for the number of comparisons."""
+"""Intervals over seeds and over images, and p-values corrected for the number of comparisons.
+
+scipy.stats and statsmodels have Student's and Welch's intervals and Holm's correction too, but cost 0.6 and 0.9 s to load.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
@@ -20,6 +23,10 @@ class Interval(NamedTuple):
     p: float | None
     """Two-sided, for a mean of 0."""
     n: int
+    se: float | None = None
+    """Standard error, where there is an interval."""
+    dof: float | None = None
+    """Its degrees of freedom."""
 
     @property
     def excludes_zero(self) -> bool:
@@ -59,7 +66,7 @@ def student(value: float, se: float, dof: float, level: float, n: int) -> Interv
     """Of a mean with a standard error, over n data."""
     half = se * float(stdtrit(dof, (1 + level) / 2))
     p = (1.0 if value == 0 else 0.0) if se == 0 else float(2 * stdtr(dof, -abs(value) / se))
-    return Interval(value, value - half, value + half, p, n)
+    return Interval(value, value - half, value + half, p, n, se, dof)
 
 
 def bootstrap(
@@ -103,3 +110,29 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def superiority(a: ArrayLike, b: ArrayLike, level: float) -> Interval:
+    """P(X > Y) of independent samples, ties one half: share of all pairs (Mann & Whitney 1947), its value without an effect ½.
+
+    Interval: method 5 of Newcombe (2006), the θ that differ from the estimate by no more than z standard errors at θ. It has no
+    p. Called probability of improvement by Agarwal et al. 2021.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    value, n = float((np.sign(x[:, None] - y).mean() + 1) / 2), len(x) + len(y)
+    if min(len(x), len(y)) < 2:
+        return Interval(value, None, None, None, n)
+    z2 = float(ndtri((1 + level) / 2)) ** 2
+
+    def excess(theta: float) -> float:
+        spread = 1 + (n / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (theta - value) ** 2 - z2 * theta * (1 - theta) * spread / (len(x) * len(y))
+
+    def end(outside: float) -> float:
+        inside = value
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if excess(middle) > 0 else (middle, outside)
+        return inside
+
+    return Interval(value, end(0.0), end(1.0), None, n)

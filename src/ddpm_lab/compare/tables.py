@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from ddpm_lab.compare import words
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
+from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.equal_cost import VARIANCE, EqualCost
-from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import SECONDS
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval

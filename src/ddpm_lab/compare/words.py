@@ -1,22 +1,22 @@
 """All text about results: numbers, verdicts as sentences, cautions."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ddpm_lab.compare.cautions import about_seconds, about_sets, listed
 from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.comparison import Comparison, Verdict
 from ddpm_lab.compare.construction import Copy
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.judge import Column, Comparison, Verdict
-from ddpm_lab.compare.measures import Measure, NumberKind
+from ddpm_lab.compare.judge import Column
+from ddpm_lab.compare.measures import Measure
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.statistics import Interval
 from ddpm_lab.metrics.record import Difference
 
 MINUS = "−"
 NONE = "–"
-BUSY = 0.1
-"""The share of waiting from which it is said."""
 AVERAGED = "Each axis, averaged over the others (described, not judged: the intervals are not corrected for their number):"
 VERDICTS = {
     Verdict.BETTER: "better",
@@ -26,6 +26,7 @@ VERDICTS = {
     Verdict.CONSTRUCTION: "equal by construction",
     Verdict.IDENTICAL: "identical values",
     Verdict.OPEN: "not distinguishable",
+    Verdict.SAME: "the same within the margin",
     Verdict.NONE: "nothing is supported",
     Verdict.REFUSED: "not comparable",
 }
@@ -146,6 +147,10 @@ def sentence(comparison: Comparison) -> str:
             return f"{a} and {b} have identical values of {measure} in {seeds_of_both}."
         case Verdict.NONE:
             return f"{a} against {b} on {measure}: {_why_nothing(comparison)}"
+        case Verdict.OPEN if comparison.below_floor and comparison.floor is not None:
+            return f"{a} against {b} on {measure}: {_inconclusive(comparison, comparison.floor)}"
+        case Verdict.SAME if comparison.margin is not None:
+            return f"{a} and {b} are the same within {comparison.margin:.3g} on {measure}: {_why_open(comparison)}"
         case Verdict.OPEN:
             return f"{a} and {b} are not distinguishable on {measure}: {_why_open(comparison)}"
     return f"{a} {VERBS[verdict]} {b} on {measure}{_how_sure(comparison)}"
@@ -157,9 +162,17 @@ def _why_nothing(comparison: Comparison) -> str:
     distance = _distance(comparison.over_seeds, _digits(comparison))
     if not comparison.lacking:
         return f"{distance}, but nothing is supported: one seed, not replicated, and no error over images is known."
-    missing = ", nor for ".join(_lacking(*each) for each in comparison.lacking.items())
+    missing = ", nor for ".join(lacking(*each) for each in comparison.lacking.items())
     where = f"there is no such number for {missing}, as where samples are not finite."
     return f"{distance} where both have it, but nothing is supported: {where}"
+
+
+def _inconclusive(comparison: Comparison, floor: float) -> str:
+    (difference,), digits = comparison.differences, _digits(comparison)
+    text = (
+        f"difference {decimal(difference, digits, True)} at one seed, inconclusive: below the floor of {decimal(floor, digits)}"
+    )
+    return f"{text}, by which two single runs of one choice may differ."
 
 
 def _how_sure(comparison: Comparison) -> str:
@@ -193,18 +206,20 @@ def _why_open(comparison: Comparison) -> str:
 
 def _over_images(comparison: Comparison) -> str:
     n = comparison.over_images.n if comparison.over_images else 0
+    if comparison.sets > 1:
+        return f"over {n} sets of samples only"
     return f"over {n:,} images only{'' if comparison.paired else ', unpaired'}"
 
 
 def _unpaired(comparison: Comparison) -> str:
-    return f"unpaired, seeds {' against '.join(map(_seeds, comparison.apart or ()))}"
+    return f"unpaired, seeds {' against '.join(map(listed_seeds, comparison.apart or ()))}"
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def listed_seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
 
 
-def _lacking(choice: ComparedChoice, seeds: Sequence[int]) -> str:
+def lacking(choice: ComparedChoice, seeds: Sequence[int]) -> str:
     return f"{choice.label} of seed {', '.join(map(str, seeds))}"
 
 
@@ -253,43 +268,24 @@ def cautions(study: Study) -> list[str]:
         if follows is not None
     ]
     texts += [
-        f"{_listed([c.label for c in shared])} share their training: each was measured on the same networks, so their bits/dim "
+        f"{listed([c.label for c in shared])} share their training: each was measured on the same networks, so their bits/dim "
         "and samples are paired on the network as well."
         for shared in study.shared_training
     ]
     if single := [choice.label for choice in compared.choices if len(choice.runs) == 1]:
         all_of_them = len(single) == len(compared.choices)
-        alone = f"One seed only, so no interval over seeds: {_listed(single)}."
+        alone = f"One seed only, so no interval over seeds: {listed(single)}."
         texts.append("No choice has more than one seed, so there is no interval over seeds." if all_of_them else alone)
     if lopsided := list(dict.fromkeys(c.choice.label for c in study.comparisons if c.apart and _lopsided(*map(len, c.apart)))):
-        texts.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {_listed(lopsided)}.")
+        texts.append(f"Unpaired intervals fall short where one side has few seeds and the other many: {listed(lopsided)}.")
     for column in study.judged:
         label = column.measure.label
-        if gaps := [_lacking(choice, seeds) for choice in compared.choices if (seeds := column.lacking(choice))]:
-            texts.append(f"{label}: there is none for {_listed(gaps)}; means are of the other seeds, and so may flatter.")
+        if gaps := [lacking(choice, seeds) for choice in compared.choices if (seeds := column.lacking(choice))]:
+            texts.append(f"{label}: there is none for {listed(gaps)}; means are of the other seeds, and so may flatter.")
         if column.reported:
             texts.append(f"{label}: numbers were measured with different {'; '.join(map(str, column.reported[:4]))}.")
-    return [*texts, *_about_seconds(study), *compared.notes]
-
-
-def _about_seconds(study: Study) -> Iterator[str]:
-    """Of sampling: which may not be compared, and whether other work took the cores."""
-    for column in study.columns:
-        if column.measure.kind is NumberKind.DURATION:
-            by_reason: dict[str, list[str]] = {}
-            for choice, why in column.refused.items():
-                by_reason.setdefault("; ".join(map(str, why)), []).append(choice.label)
-            for why, labels in by_reason.items():
-                named = _listed(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-                yield f"{named}: their seconds are not compared with those of the others: {why}."
-            shares = [number.record.get("waited") for numbers in column.numbers.values() for number in numbers.values()]
-            if (most := max((share for share in shares if isinstance(share, float)), default=0.0)) > BUSY:
-                yield f"Sampling seconds: threads waited up to {most:.0%} of the time for a core, which other work had."
+    return [*texts, *about_sets(study), *about_seconds(study), *compared.notes]
 
 
 def _lopsided(a: int, b: int) -> bool:
     return min(a, b) < 5 and max(a, b) >= 2 * min(a, b)
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return "; ".join(labels) if len(labels) <= 4 else f"{len(labels)} of the choices"

@@ -47,7 +47,7 @@ an import does not say which. `steps`: of the chain that was sampled or measured
 does not use it. `levels`: grey levels of the data, to which samples are quantised. `reference`: the part of the data, or the
 file, that `reference_sha256` is the hash of.
 """
-OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std"), MAY_DIFFER)
+OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std", "sets"), MAY_DIFFER)
 OF_SOME |= {"trained": MAY_DIFFER, "log_z": MUST_AGREE}
 OF_SOME |= dict.fromkeys(("gamma_n", "gamma_times", "clip_cov", "max_last_noise"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("head", "head_sha256", "head_step"), MAY_DIFFER)

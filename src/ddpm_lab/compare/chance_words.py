@@ -1,0 +1,117 @@
+"""Text about chance: where it comes from, how it was judged, and how many seeds would settle what is open."""
+
+import math
+
+from ddpm_lab.compare.chance import Chance
+from ddpm_lab.compare.comparison import Comparison
+from ddpm_lab.compare.components import Component
+from ddpm_lab.compare.measures import NumberKind
+from ddpm_lab.compare.report import Study
+from ddpm_lab.compare.words import decimal, decimals
+
+MOST = 8
+"""Comparisons of which is said how many seeds they need."""
+SOURCES = {"training": "training seed", "generation": "sampling seed", "residual": "both together"}
+
+
+def rule(study: Study) -> str:
+    """How intervals over seeds were made."""
+    if study.questions.any_look:
+        return "which hold at every look (looks=any)"
+    return "their number taken as fixed beforehand"
+
+
+def chance_lines(study: Study) -> list[str]:
+    """Empty where no choice has two seeds."""
+    if not study.chance:
+        return []
+    floor = f"floor: least difference of two single, unpaired runs that is not chance at {100 * study.level:g}%"
+    return [f"where chance comes from (standard deviations; {floor}):", *(f"  {_chance(each)}" for each in study.chance)]
+
+
+def _chance(chance: Chance) -> str:
+    spreads = {name: _root(part.variance) for name, part in sources(chance).items()}
+    images = [] if chance.images is None else [math.sqrt(chance.images)]
+    digits = decimals([], [*spreads.values(), *images])
+    parts = []
+    for (name, spread), share in zip(spreads.items(), chance.shares.values() or [0.0] * len(spreads), strict=True):
+        of_variance = f" ({share:.0%} of the variance)" if len(spreads) > 1 and chance.shares else ""
+        parts.append(f"{name} {decimal(spread, digits)}{of_variance}")
+    parts += [f"images {decimal(spread, digits)}" for spread in images]
+    if chance.floor is not None:
+        percent = "" if chance.floor.percent is None else f" ({chance.floor.percent:.2g}% of the mean)"
+        parts.append(f"floor {decimal(chance.floor.difference, digits)}{percent}")
+    sets = f" by {len(chance.sets)} sets" if chance.sets else ""
+    where = f"{len(chance.choices)} choices, {len(chance.seeds)} seeds{sets}"
+    return f"{chance.measure.label} ({where}): {'; '.join(parts)}{_pairing(chance)}."
+
+
+def sources(chance: Chance) -> dict[str, Component]:
+    """The components that are known, by what they are of."""
+    known = {words: part for name, words in SOURCES.items() if (part := getattr(chance.parts, name)) is not None}
+    if chance.measure.kind is NumberKind.SAMPLES and not chance.sets:
+        return dict(zip(["training seed and samples, not told apart"], known.values(), strict=True))
+    return known
+
+
+def _pairing(chance: Chance) -> str:
+    """What pairing saves: seeds in proportion to the variance of a difference."""
+    if chance.paired is None:
+        return ""
+    median, low, high = chance.paired
+    span = f", from {low:.2f} to {high:.2f}" if len(chance.pairings) > 1 else ""
+    return f"; paired by seed, a difference has {median:.2f} of its unpaired standard deviation{span}"
+
+
+def _root(variance: float) -> float:
+    return math.sqrt(max(0.0, variance))
+
+
+def needed_lines(study: Study) -> list[str]:
+    """Of open comparisons, how many more seeds would settle them."""
+    open_ones = [(needed.seeds.n - len(c.seeds), c) for c in study.comparisons if (needed := c.needed) is not None]
+    if not open_ones:
+        return []
+    shown = sorted(open_ones, key=lambda pair: pair[0])[:MOST]
+    more = len(open_ones) - len(shown)
+    family = sum(comparison.p is not None for comparison in study.comparisons)
+    share = f"at Bonferroni's share of {100 * (1 - study.level):g}% for each of {family} comparisons"
+    head = f"more paired seeds to tell a difference with probability {study.questions.power:g}, {share}:"
+    return [
+        head,
+        *(f"  {_needed(c)}" for _, c in shown),
+        *[f"  and {more} comparisons that need as many or more (table.csv)"] * bool(more),
+    ]
+
+
+def _needed(comparison: Comparison) -> str:
+    assert comparison.needed is not None
+    size, observed, seeds = comparison.needed
+    more, low, high = (f"{n - len(comparison.seeds):,}" for n in seeds)
+    of = f"the observed {size:.2g}, which flatters" if observed else f"{size:.3g}"
+    who = f"{comparison.choice.label} against {comparison.baseline.label} on {comparison.measure.label}"
+    return f"{who}: for {of}, about {more} ({low} to {high})."
+
+
+def chance_fields(chance: Chance) -> dict[str, float | None]:
+    """Of table.csv, by what is put behind the key of the measure."""
+    variances = {"training": chance.parts.training, "sampling": chance.parts.generation, "both": chance.parts.residual}
+    fields: dict[str, float | None] = {"_floor": chance.floor and chance.floor.difference}
+    fields |= {"_floor_percent": chance.floor and chance.floor.percent}
+    fields |= {f"_variance_{name}": part.variance for name, part in variances.items() if part is not None}
+    return fields | {"_variance_images": chance.images, "_paired_over_unpaired_sd": chance.paired and chance.paired[0]}
+
+
+def further_fields(comparison: Comparison) -> dict[str, float | None]:
+    """The same of a comparison."""
+    fields: dict[str, float | None] = {}
+    if comparison.improvement is not None:
+        value, low, high = comparison.improvement[:3]
+        fields |= {"_p_better": value, "_p_better_low": low, "_p_better_high": high}
+    if comparison.margin is not None:
+        fields |= {"_margin": comparison.margin, "_margin_p_holm": comparison.same_p}
+    if comparison.needed is not None:
+        size, observed, seeds = comparison.needed
+        fields |= {"_resolve": size, "_resolve_observed": observed, "_seeds_needed": seeds.n}
+        fields |= {"_seeds_needed_low": seeds.low, "_seeds_needed_high": seeds.high}
+    return fields

@@ -1,0 +1,70 @@
+"""What a comparison that is not decided comes to: the same in practice, below the floor, or so many seeds from a decision."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ddpm_lab.compare.chance import Chance
+from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.comparison import Comparison, NeededSeeds, Verdict
+from ddpm_lab.compare.equivalence import tost
+from ddpm_lab.compare.judge import Column
+from ddpm_lab.compare.needed import seeds_needed
+from ddpm_lab.compare.questions import Questions, size_on
+from ddpm_lab.compare.sequential import anytime
+from ddpm_lab.compare.statistics import holm
+
+
+def answer(
+    columns: Sequence[Column], baseline: ComparedChoice, chance: Iterable[Chance], level: float, asked: Questions
+) -> None:
+    """Completes the comparisons of all columns."""
+    floors = {each.measure: each.floor.difference for each in chance if each.floor is not None}
+    judged = [(c, column.estimates[baseline].value) for column in columns for c in column.comparisons.values()]
+    for c, mean in judged:
+        c.floor = floors.get(c.measure)
+        c.margin = size_on(asked.same_within, c.measure, mean)
+    _equivalence([c for c, _ in judged], level, asked.any_look)
+    share = 1 - (1 - level) / max(1, sum(c.p is not None for c, _ in judged))
+    for c, mean in judged:
+        if c.verdict is Verdict.OPEN and not asked.any_look:
+            c.needed = _needed(c, mean, share, asked)
+
+
+def _equivalence(comparisons: Iterable[Comparison], level: float, any_look: bool) -> None:
+    """Of all replicated differences for which a margin was asked, with p-values corrected over all of them."""
+    tested = [(c, p) for c in comparisons if (p := _p_of_margin(c, level, any_look)) is not None]
+    for (c, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
+        c.same_p, c.same = p, p <= 1 - level and _images_within(c)
+
+
+def _p_of_margin(c: Comparison, level: float, any_look: bool) -> float | None:
+    """Of a difference of the margin or more; None where there is no interval over seeds."""
+    if c.margin is None or not c.replicated or c.over_seeds is None or c.uncorrected_p is None:
+        return None
+    if not any_look:
+        tested = tost(c.over_seeds, c.margin, level)
+        return None if tested is None else tested.p
+    if abs(c.over_seeds.value) >= c.margin:
+        return 1.0
+    return max(anytime([d + side for d in c.differences], level).p or 0.0 for side in (-c.margin, c.margin))
+
+
+def _images_within(c: Comparison) -> bool:
+    """Whether nothing is known over images, or that interval lies within the margin."""
+    images, margin = c.over_images, c.margin or 0.0
+    if images is None:
+        return True
+    return images.low is not None and images.high is not None and -margin < images.low <= images.high < margin
+
+
+def _needed(c: Comparison, mean: float, level: float, asked: Questions) -> NeededSeeds | None:
+    """None where fewer than two seeds are paired, or no size was asked for on this measure. `level`: Bonferroni's share of one
+    comparison of the family."""
+    n, size = len(c.seeds), size_on(asked.resolve, c.measure, mean)
+    if not asked.resolve:
+        size = abs(float(np.mean(c.differences))) if n else 0.0
+    if n < 2 or not size:
+        return None
+    spread = float(np.std(c.differences, ddof=1))
+    return NeededSeeds(size, not asked.resolve, seeds_needed(spread, n, size, level, asked.power))
