@@ -56,25 +56,32 @@ def test_intervals_bands_and_scales_are_those_of_the_page(figures):
         assert sum("low" in entry for entry in figure.data) == (len(axes.collections) if figure.kind == "lines" else 0)
 
 
-@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
-def test_files_take_the_place_of_earlier_ones(kind, tmp_path):
+HEADS = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}
+
+
+@pytest.mark.parametrize("kinds", [("pdf",), ("svg", "png")])
+def test_files_take_the_place_of_earlier_ones_and_the_page_links_them(kinds, tmp_path):
     two(tmp_path)
     folder = tmp_path / "compare" / "figures"
     folder.mkdir(parents=True)
-    for name in (f"99_earlier.{kind}", f"01_mine.{kind}"):
-        (folder / name).write_text(name)
-    write_sums(folder, [f"99_earlier.{kind}"])
-    code, out, _ = command(tmp_path, f"figures={kind}")
-    (folder / f"01_mine.{kind}").unlink()  # of the user's own
-    again = command(tmp_path, f"figures={kind}")[1]
+    for kind in kinds:
+        for name in (f"99_earlier.{kind}", f"01_mine.{kind}"):
+            (folder / name).write_text(name)
+    write_sums(folder, [f"99_earlier.{kind}" for kind in kinds])
+    code, out, _ = command(tmp_path, f"figures={','.join(kinds)}")
+    for kind in kinds:
+        (folder / f"01_mine.{kind}").unlink()  # of the user's own
+    again = command(tmp_path, f"figures={','.join(kinds)}")[1]
     assert out.rpartition("(")[2] == again.rpartition("(")[2]
     paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
-    head = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind]
     assert (code, bool(paths)) == (0, True)
-    assert [path.name for path in paths if not re.fullmatch(rf"\d\d_[a-z0-9_]+\.{kind}", path.name)] == []
-    assert [path.name for path in paths if not path.read_bytes().startswith(head)] == []
-    assert f"{len(paths)} of {kind}" in out
+    assert {path.suffix.lstrip(".") for path in paths} == set(kinds)
+    assert [path.name for path in paths if not re.fullmatch(r"\d\d_[a-z0-9_]+\.\w+", path.name)] == []
+    assert [path.name for path in paths if not path.read_bytes().startswith(HEADS[path.suffix[1:]])] == []
+    assert f"{len(paths)} of {', '.join(kinds)}" in out
     assert not any("earlier" in path.name for path in paths)
+    links = re.findall(r'<a href="(figures/[^"]*)"', (tmp_path / "compare" / "index.html").read_text())
+    assert sorted(links) == [f"figures/{path.name}" for path in paths]
 
 
 def test_another_format_is_refused(tmp_path):

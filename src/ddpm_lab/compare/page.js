@@ -19,13 +19,13 @@ function marked(entry, symbol) {
   return { mode: "markers", name: entry.name, marker: { size: 9, symbol, color, line: { width: 2, color } } };
 }
 
-// A long label on two lines, broken between the values nearest to its middle.
+// A long label on two lines, broken behind the dot or comma nearest to its middle.
 function broken(label) {
-  const dots = [...label.matchAll(/ · /g)].map((match) => match.index);
-  if (label.length <= 22 || !dots.length) return label;
+  const ends = [...label.matchAll(/( ·|,) /g)].map((match) => match.index + match[1].length);
+  if (label.length <= 22 || !ends.length) return label;
   const off = (i) => Math.abs(i - label.length / 2);
-  const place = dots.reduce((best, i) => off(i) < off(best) ? i : best);
-  return `${label.slice(0, place)} ·<br>${label.slice(place + 3)}`;
+  const place = ends.reduce((best, i) => off(i) < off(best) ? i : best);
+  return `${label.slice(0, place)}<br>${label.slice(place + 1)}`;
 }
 
 // A row for each choice: its mean with the interval, and a tick for each seed.
@@ -44,11 +44,6 @@ function rows(figure) {
       },
     ];
   });
-  if (figure.mark) {
-    const [x, text] = figure.mark;
-    const line = { color: css("ink"), dash: "dash", width: 1.5 };
-    traces.push({ x: [x, x], y: [figure.data[0].name, figure.data.at(-1).name], mode: "lines", line, name: text, hovertemplate: hover(text) });
-  }
   const names = figure.data.map((entry) => entry.name).reverse();
   const places = { categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4] };
   const shown = figure.height / names.length < 30 ? names : names.map(broken); // rows of many are too low for two lines
@@ -86,6 +81,13 @@ function titled({ title, ...settings }) {
   return { ...lines, ticks: "outside", automargin: true, nticks: settings.type === "log" ? 6 : 0, ...settings, title: { text: title, font: { size: 13 }, standoff: 8 } };
 }
 
+// A line across all rows, with what it is.
+function marks(x, text) {
+  const line = { color: css("ink"), dash: "dash", width: 1.5 };
+  const label = { text, font: { color: css("ink") }, textposition: "end", textangle: 0, xanchor: "right", yanchor: "top" };
+  return { shapes: [{ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line, label }] };
+}
+
 function drawn(figure) {
   const { traces, yaxis = {} } = { rows, lines, plane }[figure.kind](figure);
   const [paper, ink] = [css("paper"), css("ink")];
@@ -95,7 +97,7 @@ function drawn(figure) {
     showlegend: figure.legend,
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
     hoverlabel: { align: "left", namelength: -1 },
-    xaxis: titled(figure.x), yaxis: { ...titled(figure.y), ...yaxis },
+    ...figure.mark ? marks(...figure.mark) : {}, xaxis: titled(figure.x), yaxis: { ...titled(figure.y), ...yaxis },
   };
   return { traces, layout };
 }
