@@ -8,13 +8,14 @@ import pytest
 from scipy import stats
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
-from ddpm_lab.compare.answer import Answer, answers, pairwise_p
+from ddpm_lab.compare.answer import Answer, answers, anytime_p, pairwise_p
 from ddpm_lab.compare.answer_words import MOST, answer_lines
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import measure_of
 from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.report import report
+from ddpm_lab.compare.sequential import anytime
 from ddpm_lab.compare.statistics import t_interval
 
 
@@ -51,6 +52,19 @@ def test_p_values_of_all_pairs_are_those_of_scipy():
         seen.add(kind)
         np.testing.assert_allclose([p[i, j], p[j, i]], expected, rtol=1e-10)
     assert seen == {"none", "paired", "apart"}
+
+
+def test_at_every_look_fewer_choices_are_called_worse():
+    """By the p of each pair over the seeds of both; choices that share none are not told apart."""
+    values = np.array([[2.0], [2.0], [2.3], [3.0]]) + np.random.default_rng(2).normal(0, 0.02, (4, 4))
+    (fixed,), (always,) = (answers([column(values)], 0.95, any_look) for any_look in (False, True))
+    assert labels(always.best) == labels(fixed.best)
+    assert set(labels(always.worse)) < set(labels(fixed.worse)) == {"2", "3"}
+    values[0, :2] = values[1, 2:] = np.nan
+    p = anytime_p(values)
+    assert p[2, 3] == anytime(values[2] - values[3], 0.9).p
+    assert p[0, 2] == anytime(values[0, 2:] - values[2, 2:], 0.9).p
+    assert np.isnan(p[0, 1])
 
 
 def test_the_best_is_not_called_better_by_chance():
