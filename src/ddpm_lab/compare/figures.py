@@ -141,19 +141,17 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
 
 
 def chance_figure(chance: Chance) -> Figure:
-    """Standard deviations by source, with intervals, and the floor."""
-    data, label, seen = [], chance.measure.label, []
-    for name, part in sources(chance).items():
-        estimate = Interval(*(math.sqrt(max(0.0, end)) for end in part), None, 0)
-        seen.append(f"{name} {estimate.value:.2g}")
-        text = f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
-        data.append({**looks(len(data)), "name": name, "text": text, "mean": _ends(estimate)})
+    """Standard deviations by source, with intervals where both ends are known, and the floor."""
+    roots = {name: [math.sqrt(max(0.0, end)) for end in part] for name, part in sources(chance).items()}
     if chance.images is not None:
-        value = math.sqrt(chance.images)
-        seen.append(f"images {value:.2g}")
-        data.append(
-            {**looks(len(data)), "name": "images", "text": f"{value:.3g}", "mean": {"value": value, "low": None, "high": None}}
-        )
+        roots["images"] = [math.sqrt(chance.images), math.inf, math.inf]
+    data, label, seen = [], chance.measure.label, []
+    for name, (value, low, high) in roots.items():
+        known = math.isfinite(low) and math.isfinite(high)
+        mean = {"value": value, "low": low if known else None, "high": high if known else None}
+        text = f"{value:.3g} [{low:.3g}, {high:.3g}]" if known else f"{value:.3g}"
+        data.append({**looks(len(data)), "name": name, "text": text, "mean": mean})
+        seen.append(f"{name} {value:.2g}")
     made = _rows(f"{label}: standard deviation by source", "", data, axis(label, rangemode="tozero"))
     if chance.floor is not None:
         made.mark = chance.floor.difference, f"floor {chance.floor.difference:.2g}"
