@@ -115,12 +115,12 @@ def test_copies_of_another_row_than_the_baseline_are_marked_and_get_no_star(tmp_
     (study,) = made.studies
     copies = column(study, "pixels_fd").copies
     assert {choice.label: copy.original.label for choice, copy in copies.items()} == {
-        "linear, beta_tilde": "linear, beta",
-        "cosine, beta_tilde": "cosine, beta",
+        "linear · beta_tilde": "linear · beta",
+        "cosine · beta_tilde": "cosine · beta",
     }
-    assert [choice.label for choice in column(study, "pixels_fd").winners] == ["cosine, beta"]
+    assert [choice.label for choice in column(study, "pixels_fd").winners] == ["cosine · beta"]
     text = "\n".join(console(made))
-    assert f"cosine, beta_tilde and cosine, beta on Fréchet distance (pixels): {WHY}." in text
+    assert f"cosine · beta_tilde and cosine · beta on Fréchet distance (pixels): {WHY}." in text
     assert f"variance, beta_tilde instead of beta: Fréchet distance (pixels) {WHY}." in text
 
 

@@ -1,7 +1,6 @@
 """`compare.py figures=pdf`: the plots of the page as files."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +8,11 @@ from matplotlib.figure import Figure as Drawn
 
 from compare.synthetic import sweep, write_evaluation
 from compare.test_command import command, two
-from ddpm_lab.compare import drawn as module
-from ddpm_lab.compare.drawn import COLOURS, DASHES, NEUTRAL, SYMBOLS, drawn
+from ddpm_lab.compare.drawn import drawn
 from ddpm_lab.compare.figures import Figure
 from ddpm_lab.compare.page import figures_of
 from ddpm_lab.compare.report import report
 from ddpm_lab.files import SUMS, write_sums
-
-JS = (Path(module.__file__).parent / "page.js").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +24,6 @@ def figures(tmp_path_factory) -> list[Figure]:
     found = [figure for figures in figures_of(study).values() for figure in figures]
     assert {figure.kind for figure in found} == {"rows", "lines", "plane"}
     return found
-
-
-def test_colours_are_those_of_the_page():
-    assert re.search(r"const COLOURS = \[([^\]]*)\]", JS)[1].replace('"', "").split(", ") == list(COLOURS)
-    assert re.search(r'const NEUTRAL = "(.*)"', JS)[1] == NEUTRAL
-    assert len(re.search(r"const DASHES = \[([^\]]*)\]", JS)[1].split(",")) == len(DASHES)
-    assert len(re.search(r"const SYMBOLS = \[([^\]]*)\]", JS)[1].split(",")) == len(SYMBOLS)
 
 
 def points(made: Drawn) -> set[tuple[float, float]]:
@@ -67,25 +56,32 @@ def test_intervals_bands_and_scales_are_those_of_the_page(figures):
         assert sum("low" in entry for entry in figure.data) == (len(axes.collections) if figure.kind == "lines" else 0)
 
 
-@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
-def test_files_take_the_place_of_earlier_ones(kind, tmp_path):
+HEADS = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}
+
+
+@pytest.mark.parametrize("kinds", [("pdf",), ("svg", "png")])
+def test_files_take_the_place_of_earlier_ones_and_the_page_links_them(kinds, tmp_path):
     two(tmp_path)
     folder = tmp_path / "compare" / "figures"
     folder.mkdir(parents=True)
-    for name in (f"99_earlier.{kind}", f"01_mine.{kind}"):
-        (folder / name).write_text(name)
-    write_sums(folder, [f"99_earlier.{kind}"])
-    code, out, _ = command(tmp_path, f"figures={kind}")
-    (folder / f"01_mine.{kind}").unlink()  # of the user's own
-    again = command(tmp_path, f"figures={kind}")[1]
+    for kind in kinds:
+        for name in (f"99_earlier.{kind}", f"01_mine.{kind}"):
+            (folder / name).write_text(name)
+    write_sums(folder, [f"99_earlier.{kind}" for kind in kinds])
+    code, out, _ = command(tmp_path, f"figures={','.join(kinds)}")
+    for kind in kinds:
+        (folder / f"01_mine.{kind}").unlink()  # of the user's own
+    again = command(tmp_path, f"figures={','.join(kinds)}")[1]
     assert out.rpartition("(")[2] == again.rpartition("(")[2]
     paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
-    head = {"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind]
     assert (code, bool(paths)) == (0, True)
-    assert [path.name for path in paths if not re.fullmatch(rf"\d\d_[a-z0-9_]+\.{kind}", path.name)] == []
-    assert [path.name for path in paths if not path.read_bytes().startswith(head)] == []
-    assert f"{len(paths)} of {kind}" in out
+    assert {path.suffix.lstrip(".") for path in paths} == set(kinds)
+    assert [path.name for path in paths if not re.fullmatch(r"\d\d_[a-z0-9_]+\.\w+", path.name)] == []
+    assert [path.name for path in paths if not path.read_bytes().startswith(HEADS[path.suffix[1:]])] == []
+    assert f"{len(paths)} of {', '.join(kinds)}" in out
     assert not any("earlier" in path.name for path in paths)
+    links = re.findall(r'<a href="(figures/[^"]*)"', (tmp_path / "compare" / "index.html").read_text())
+    assert sorted(links) == [f"figures/{path.name}" for path in paths]
 
 
 def test_another_format_is_refused(tmp_path):

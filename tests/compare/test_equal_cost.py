@@ -10,7 +10,7 @@ from compare.synthetic import config, write_evaluation, write_run
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.equal_cost import EqualCost
-from ddpm_lab.compare.figures import distance_over_seconds
+from ddpm_lab.compare.lines import distance_over_seconds
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.report import Study, report

@@ -162,7 +162,7 @@ def test_runs_without_the_files_are_named_and_skipped_among_folders(tmp_path, se
     third = shutil.move(root / "3", tmp_path / "3")
     server.runs = [Run("c", "crashed", "g", {"output.log": (b"", BEFORE)}), sent(going, "d"), sent(Path(third), "e")]
     rows = compare_to(tmp_path / "out", str(root), "wandb:me/lab/g")
-    assert [row["choice"] for row in rows] == ["linear, simple", "linear, hybrid", "cosine, simple", "cosine, hybrid"]
+    assert [row["choice"] for row in rows] == ["linear · simple", "linear · hybrid", "cosine · simple", "cosine · hybrid"]
     output = capsys.readouterr().out
     assert "note: wandb:me/lab/g/crashed: it has no files of a run folder (config.yaml, summary.json)" in output
     assert f"{tmp_path}/cache/wandb/me/lab/g/d/going: has no summary.json: its training has not ended; skipped" in output

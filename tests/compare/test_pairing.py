@@ -112,8 +112,8 @@ def test_few_seeds_against_many_are_cautioned_about(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("linear", "baseline=linear: 2 evaluated choices have that; here it is the first of them: linear, steps=8"),
-        ("{}/2", "2 evaluated choices have that; here it is the first of them: cosine, steps=8"),
+        ("linear", "baseline=linear: 2 evaluated choices have that; here it is the first of them: linear · steps=8"),
+        ("{}/2", "2 evaluated choices have that; here it is the first of them: cosine · steps=8"),
     ],
 )
 def test_a_baseline_that_names_several_evaluated_choices_is_comparison(tmp_path, asked, message):

@@ -38,10 +38,10 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
     result = compared(sweep(tmp_path))
     (study,) = result.studies
     assert [choice.label for choice in study.compared.choices] == [
-        "linear, simple",
-        "linear, hybrid",
-        "cosine, simple",
-        "cosine, hybrid",
+        "linear · simple",
+        "linear · hybrid",
+        "cosine · simple",
+        "cosine · hybrid",
     ]
     assert list(study.compared.axes.items()) == [
         ("schedule", None),
@@ -49,23 +49,23 @@ def test_a_sweep_is_grouped_by_what_differs_and_judged(tmp_path):
         ("variance", "loss"),
     ]
     assert [sorted(choice.runs) for choice in study.compared.choices] == [[1, 2, 3]] * 4
-    better = comparison(study, "cosine, simple")
+    better = comparison(study, "cosine · simple")
     assert better.verdict == "better"
     assert better.over_seeds.value == pytest.approx(-0.4, abs=0.05)
     assert better.over_images.low < better.over_seeds.value < better.over_images.high
-    assert comparison(study, "linear, hybrid").verdict == "open"
+    assert comparison(study, "linear · hybrid").verdict == "open"
     text = "\n".join(console(result))
-    assert "cosine, simple beats linear, simple on bits/dim in 3 of 3 seeds: lower by 0.4" in text
+    assert "cosine · simple beats linear · simple on bits/dim in 3 of 3 seeds: lower by 0.4" in text
     assert re.search("note: variance .* loss", text)
     worse = compared(tmp_path, baseline="cosine,simple").studies[0]
-    assert comparison(worse, "linear, simple").verdict == "worse"
+    assert comparison(worse, "linear · simple").verdict == "worse"
 
 
 def test_pairing_by_seed_shrinks_the_interval(tmp_path):
     (study,) = compared(sweep(tmp_path)).studies
     column = study.columns[0]
-    one = next(e for choice, e in column.estimates.items() if choice.label == "cosine, simple")
-    apart = comparison(study, "cosine, simple").over_seeds
+    one = next(e for choice, e in column.estimates.items() if choice.label == "cosine · simple")
+    apart = comparison(study, "cosine · simple").over_seeds
     assert apart.high - apart.low < 0.3 * (one.high - one.low)
 
 
@@ -76,7 +76,7 @@ def test_one_seed_is_said_to_be_one(tmp_path):
     assert "is ahead of" in ahead
     assert f"One seed, not replicated: the interval is over {N} images only." in ahead
     assert not any("beats" in text for text in message)
-    fd = next(text for text in message if "cosine, simple" in text and "Fréchet" in text)
+    fd = next(text for text in message if "cosine · simple" in text and "Fréchet" in text)
     assert "one seed" in fd
 
 
@@ -253,15 +253,15 @@ def test_nothing_to_compare_is_one_plain_error(tmp_path):
         compared(tmp_path / "none")
 
 
-@pytest.mark.parametrize("asked", ["cosine, hybrid", "schedule=cosine,loss=hybrid", "cosine,hybrid", "{}/9"])
+@pytest.mark.parametrize("asked", ["cosine · hybrid", "cosine, hybrid", "schedule=cosine,loss=hybrid", "cosine,hybrid", "{}/9"])
 def test_the_baseline_is_named_in_any_way(tmp_path, asked):
     (study,) = compared(sweep(tmp_path), baseline=asked.format(tmp_path)).studies
-    assert study.baseline.label == "cosine, hybrid"
+    assert study.baseline.label == "cosine · hybrid"
 
 
 def test_a_baseline_that_is_none_or_several_is_refused(tmp_path):
     sweep(tmp_path)
-    with pytest.raises(UserError, match="2 choices have that; name one of: cosine, simple; cosine, hybrid"):
+    with pytest.raises(UserError, match="2 choices have that; name one of: cosine · simple; cosine · hybrid"):
         compared(tmp_path, baseline="cosine")
     with pytest.raises(UserError, match="no choice has that"):
         compared(tmp_path, baseline="jsd")
@@ -273,14 +273,14 @@ def test_tables_hold_every_choice(tmp_path):
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["choice"] for row in rows] == [choice.label for choice in result.studies[0].compared.choices]
-    entry = comparison(result.studies[0], "cosine, hybrid")
+    entry = comparison(result.studies[0], "cosine · hybrid")
     assert float(rows[3]["bound_bpd_difference"]) == entry.over_seeds.value
     assert float(rows[3]["bound_bpd_images_low"]) == entry.over_images.low
     assert rows[3]["bound_bpd_verdict"] == "better"
     tex = (tmp_path / "table.tex").read_text()
     assert tex.count(r"\\") == 5
     assert r"\textbf{" in tex
-    assert "linear, simple" in (tmp_path / "table.md").read_text()
+    assert "linear · simple" in (tmp_path / "table.md").read_text()
 
 
 def test_words_and_digits():

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +35,9 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py FOLDER resolve=0.01 power=0.8          which differences further seeds should show: how many are needed
   python compare.py FOLDER plan resolve=0.01               the command lines that train these seeds, and their hours
   python compare.py FOLDER looks=any                       intervals that hold while seeds are added until something shows
-  python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg or png
+  python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg, png
+  python compare.py FOLDER columns=bound_bpd,parameters    columns of table.tex, by the names in table.csv
+  python compare.py FOLDER all=true                        print every comparison, also of more than eight choices
   python compare.py explain RUN published=ddpm_cifar10     which knob it is: a run against a published result
 
 What differs between the configurations is found; runs that differ by their seed alone are replicates. Evaluations of runs
@@ -41,7 +45,7 @@ What differs between the configurations is found; runs that differ by their seed
 table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to a
 tracker is fetched to ~/.cache/ddpm-lab (or DDPM_LAB_CACHE), and again only where it has changed.
 """
-KEYS = ("baseline", "out", "level", "figures", "same_within", "resolve", "power", "looks")
+KEYS = ("baseline", "out", "level", "figures", "columns", "all", "same_within", "resolve", "power", "looks")
 PLAN = "plan"
 FORMATS = ("pdf", "svg", "png")
 EXPLAIN = "explain"
@@ -54,8 +58,12 @@ class Arguments(NamedTuple):
     baseline: str | None
     out: Path
     level: float
-    figures: str | None = None
-    """The format of the plots as files."""
+    figures: tuple[str, ...] = ()
+    """Formats of the plots as files."""
+    columns: tuple[str, ...] = ()
+    """Of the LaTeX table; all where none is named."""
+    all: bool = False
+    """Print every comparison."""
     questions: "Questions | None" = None
     plan: bool = False
     """Print what would train the seeds that are needed, and nothing else."""
@@ -73,7 +81,7 @@ def _main(argv: list[str]) -> None:
     asked, started = parsed(argv), time.time()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not speed up any step
     from ddpm_lab.compare.page import page_of
-    from ddpm_lab.compare.printed import console, write_tables
+    from ddpm_lab.compare.printed import check_columns, console, write_tables
     from ddpm_lab.compare.report import report
 
     folders, skipped = _folders(asked.sources)
@@ -84,32 +92,38 @@ def _main(argv: list[str]) -> None:
 
         print("\n".join(map(visible, planned(compared, names, [conf_dir()]))))
         return
-    page = page_of(compared, list(map(str, asked.sources)))  # first: it adds to the problems that are printed
+    check_columns(compared, asked.columns)
+    command = ["python", "compare.py", *argv]
+    page = page_of(compared, list(map(str, asked.sources)), command, asked.figures)  # first: adds to the problems printed
     try:
-        write_tables(compared, asked.out)
+        write_tables(compared, asked.out, asked.columns)
+        drawn = _draw(compared, asked.figures, asked.out) if asked.figures else 0
         write_text(asked.out / "index.html", page)
-        drawn = _draw(compared, asked.figures, asked.out / "figures") if asked.figures else 0
     except OSError as error:
         raise UserError(f"out={asked.out}: cannot be written ({error.strerror})") from error
     finally:
-        print("\n".join(map(visible, console(compared))), flush=True)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print("\n".join(map(visible, console(compared, width, asked.all))), flush=True)
     if unverified := compared.unverified:
         others = f" and {len(unverified) - 1} more" if len(unverified) > 1 else ""
-        print(visible(f"\n{unverified[0].path}{others}: without {SUMS}, so a file that was changed since is not recognised"))
-    more = f", figures/ ({drawn} of {asked.figures})" if drawn else ""
+        print(
+            f"\n{visible(str(unverified[0].path))}{others}: without {SUMS}, so a file that was changed since is not recognised"
+        )
+    more = f", figures/ ({drawn} of {', '.join(asked.figures)})" if drawn else ""
     runs = f"{len(compared.runs)} run{'s' * (len(compared.runs) != 1)}"
     print(f"\n{runs}, {time.time() - started:.1f} s; written: {asked.out / 'index.html'}, table.csv, table.md, table.tex{more}")
 
 
-def _draw(compared: "ComparisonReport", kind: str, folder: Path) -> int:
-    """Writes the plots of the page to `folder`, one below it for each study if there are several. Returns how many."""
+def _draw(compared: "ComparisonReport", kinds: Sequence[str], out: Path) -> int:
+    """Writes the plots of the page below `out`, in each format. Returns how many."""
     from ddpm_lab.compare.drawn import write_figures
-    from ddpm_lab.compare.page import figures_of
+    from ddpm_lab.compare.page import figures_folder, figures_of
 
     written = []
     for study in compared.studies:
-        place = folder / study.stage.name.lower() if len(compared.studies) > 1 else folder
-        written += write_figures([figure for of_kind in figures_of(study).values() for figure in of_kind], kind, place)
+        figures = [figure for of_kind in figures_of(study).values() for figure in of_kind]
+        for kind in kinds:
+            written += write_figures(figures, kind, out / figures_folder(compared, study))
     return len(written)
 
 
@@ -145,12 +159,21 @@ def parsed(argv: list[str]) -> Arguments:
     text = given.get("level", "0.95")
     if not re.fullmatch(r"0?\.\d+", text) or not 0.5 <= float(text) <= 0.999:  # beyond it the bootstrap has too few draws
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
-    if (kind := given.get("figures")) is not None and kind not in FORMATS:
-        close = nearest(kind, FORMATS)
+    kinds, columns = (_list(given.get(key, "")) for key in ("figures", "columns"))
+    if "figures" in given and (wrong := [kind for kind in kinds or [""] if kind not in FORMATS]):
+        close = nearest(wrong[0], FORMATS)
         meant = f"; did you mean figures={close}?" if close else ""
-        raise UserError(f"figures={kind}: allowed is {', '.join(FORMATS)}{meant}")
+        raise UserError(f"figures={given['figures']}: allowed is {', '.join(FORMATS)}, one or several{meant}")
+    if (every := given.get("all", "false")) not in ("true", "false"):
+        raise UserError(f"all={every}: allowed is true, false")
     plan = PLAN in argv and not there(PLAN)
-    return Arguments(sources, given.get("baseline"), out, float(text), kind, _questions(given, plan), plan)
+    questions = _questions(given, plan)
+    return Arguments(sources, given.get("baseline"), out, float(text), kinds, columns, every == "true", questions, plan)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    """The words between commas, each once."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def _questions(given: Mapping[str, str], plan: bool) -> "Questions":

@@ -4,6 +4,7 @@ import math
 
 from ddpm_lab.compare.chance import Chance
 from ddpm_lab.compare.comparison import Comparison
+from ddpm_lab.compare.components import Component
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.words import decimal, decimals
@@ -29,15 +30,13 @@ def chance_lines(study: Study) -> list[str]:
 
 
 def _chance(chance: Chance) -> str:
-    spreads = {name: _root(part.variance) for name in SOURCES if (part := getattr(chance.parts, name)) is not None}
+    spreads = {name: _root(part.variance) for name, part in sources(chance).items()}
     images = [] if chance.images is None else [math.sqrt(chance.images)]
     digits = decimals([], [*spreads.values(), *images])
-    one_set = chance.measure.kind is NumberKind.SAMPLES and not chance.sets
     parts = []
-    for name, spread in spreads.items():
-        source = "training seed and samples, not told apart" if one_set else SOURCES[name]
-        share = f" ({chance.shares[name]:.0%} of the variance)" if len(spreads) > 1 and chance.shares else ""
-        parts.append(f"{source} {decimal(spread, digits)}{share}")
+    for (name, spread), share in zip(spreads.items(), chance.shares.values() or [0.0] * len(spreads), strict=True):
+        of_variance = f" ({share:.0%} of the variance)" if len(spreads) > 1 and chance.shares else ""
+        parts.append(f"{name} {decimal(spread, digits)}{of_variance}")
     parts += [f"images {decimal(spread, digits)}" for spread in images]
     if chance.floor is not None:
         percent = "" if chance.floor.percent is None else f" ({chance.floor.percent:.2g}% of the mean)"
@@ -45,6 +44,14 @@ def _chance(chance: Chance) -> str:
     sets = f" by {len(chance.sets)} sets" if chance.sets else ""
     where = f"{len(chance.choices)} choices, {len(chance.seeds)} seeds{sets}"
     return f"{chance.measure.label} ({where}): {'; '.join(parts)}{_pairing(chance)}."
+
+
+def sources(chance: Chance) -> dict[str, Component]:
+    """The components that are known, by what they are of."""
+    known = {words: part for name, words in SOURCES.items() if (part := getattr(chance.parts, name)) is not None}
+    if chance.measure.kind is NumberKind.SAMPLES and not chance.sets:
+        return dict(zip(["training seed and samples, not told apart"], known.values(), strict=True))
+    return known
 
 
 def _pairing(chance: Chance) -> str:

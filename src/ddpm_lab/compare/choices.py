@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
 MISSING = "–"
 """Stands for the value of an axis that a choice lacks."""
+SEPARATOR = " · "
+"""Between the values in the label of a choice. Lists of choices have commas."""
 SHOWN_WITHOUT_KEY = (f"{EVALUATED}sampler", f"{EVALUATED}setting")
 
 
@@ -157,7 +160,7 @@ def grouped(runs: Sequence[ComparedRun], options: OptionNames) -> ComparedChoice
     free = [axis for axis, follows in axes.items() if follows is None]
     targets = {key for key in keys if any(isinstance(flat.get(key), Target) for flat in flats)}
     parts = [_parts(each, free, targets.union(SHOWN_WITHOUT_KEY)) for each in values]
-    labels = [", ".join(each.values()) or "the only choice" for each in parts]
+    labels = [SEPARATOR.join(each.values()) or "the only choice" for each in parts]
     labels = [label if label not in labels[:i] else f"{label} ({i + 1})" for i, label in enumerate(labels)]
     choices = [ComparedChoice(*each) for each in zip(values, labels, groups, parts, strict=True)]
     return ComparedChoices(axes, choices, notes, options)
@@ -277,9 +280,9 @@ def baseline_of(compared: ComparedChoices, first: ComparedChoice, asked: str | N
 def _matches(choices: Sequence[ComparedChoice], asked: str) -> list[ComparedChoice]:
     """Those that `asked` may mean."""
     folder = Path(os.path.expanduser(asked)).resolve()
-    words = [word.strip() for word in asked.split(",")]
+    words = [word.strip() for word in re.split("[,·]", asked)]
     matching = [choice for choice in choices if any(run.run.path.resolve() == folder for run in choice.runs.values())]
-    matching = matching or [choice for choice in choices if choice.label == asked]
+    matching = matching or [choice for choice in choices if asked in (choice.label, choice.label.replace(SEPARATOR, ", "))]
     return matching or [choice for choice in choices if all(_has(choice, word) for word in words)]
 
 

@@ -1,8 +1,6 @@
 """The figures of the page as files, by matplotlib: what page.js does by plotly."""
 
 import html
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,10 @@ from matplotlib import figure as of_matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ddpm_lab.compare.figures import Entry, Figure
+from ddpm_lab.compare.figures import FEW, Entry, Figure, file_name
+from ddpm_lab.compare.palette import DASHES, LIGHT, NEUTRAL, SYMBOLS
 from ddpm_lab.files import SUMS, is_as_written, replacing, write_sums
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f")
-"""Those of page.js, and so are the dashes and symbols."""
-DASHES, SYMBOLS, NEUTRAL = ("-", "--", ":", "-."), ("o", "s", "D", "^", "P"), "#8a8f98"
 WIDTHS = {False: 5.0, True: 8.0}
 """Inches, of figures as wide as half the page and the page."""
 
@@ -31,8 +27,7 @@ def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Pa
             earlier.unlink()
     written = []
     for i, shown in enumerate(figures, 1):
-        title = unicodedata.normalize("NFKD", shown.title.partition(";")[0]).encode("ascii", "ignore").decode()
-        path = folder / f"{i:02d}_{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')[:80]}.{kind}"
+        path = folder / f"{file_name(i, shown)}.{kind}"
         stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
         with matplotlib.rc_context({"svg.hashsalt": "ddpm_lab", "axes.formatter.min_exponent": 4}), replacing(path) as partial:
             drawn(shown).savefig(partial, format=kind, dpi=200, metadata=stamp)
@@ -55,7 +50,7 @@ def drawn(shown: Figure) -> of_matplotlib.Figure:
     axes.set_axisbelow(True)
     made.suptitle(_text(shown.title), fontsize=9)
     if shown.legend:
-        made.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        made.legend(loc="outside lower center", ncols=3 if len(shown.data) > FEW else 2, frameon=False, fontsize=8)
     return made
 
 
@@ -69,6 +64,10 @@ def _rows(axes: Axes, shown: Figure) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(shown.data)), [_text(entry["name"]) for entry in shown.data])
     axes.set_ylim(len(shown.data) - 0.4, -0.6)
+    if shown.mark:
+        axes.axvline(shown.mark[0], color=NEUTRAL[0], linestyle="--", label=_text(shown.mark[1]))
+    if shown.x.get("rangemode") == "tozero":
+        axes.set_xlim(left=0)
     if shown.x.get("zeroline"):
         axes.axvline(0, color="#333", linewidth=1)
 
@@ -76,7 +75,7 @@ def _rows(axes: Axes, shown: Figure) -> None:
 def _lines(axes: Axes, shown: Figure) -> None:
     """A line for each choice, and a band from the lowest to the highest seed."""
     for entry in shown.data:
-        style = {"color": _colour(entry), "linestyle": _further(DASHES, entry), "linewidth": 1.5}
+        style = {"color": _colour(entry), "linestyle": DASHES[entry["dash"]], "linewidth": 1.5}
         x, y = entry["x"], [float("nan") if value is None else value for value in entry["y"]]
         axes.plot(x, y, label=_text(entry["name"]), marker="." if len(x) <= 12 else None, **style)
         if "low" in entry:
@@ -87,22 +86,18 @@ def _lines(axes: Axes, shown: Figure) -> None:
 def _plane(axes: Axes, shown: Figure) -> None:
     """A point for each choice, with the steps of those that no other beats."""
     if shown.front:
-        axes.step(*zip(*shown.front, strict=True), where="post", color=NEUTRAL, linestyle=":", label="Pareto front")
+        axes.step(*zip(*shown.front, strict=True), where="post", color=NEUTRAL[0], linestyle=":", label="Pareto front")
     for entry in shown.data:
         x, y = entry["x"], entry["y"]
         errors = {"xerr": _error(x), "yerr": _error(y)}
-        axes.errorbar(x["value"], y["value"], **errors, **_point(entry, _further(SYMBOLS, entry)), label=_text(entry["name"]))
+        axes.errorbar(x["value"], y["value"], **errors, **_point(entry, SYMBOLS[entry["symbol"]]), label=_text(entry["name"]))
 
 
 KINDS: dict[str, Callable[[Axes, Figure], None]] = {"rows": _rows, "lines": _lines, "plane": _plane}
 
 
 def _colour(entry: Entry) -> str:
-    return NEUTRAL if entry.get("hollow") else COLOURS[entry["choice"] % len(COLOURS)]
-
-
-def _further(styles: Sequence[str], entry: Entry) -> str:
-    return styles[int(entry["choice"]) // len(COLOURS) % len(styles)]
+    return NEUTRAL[0] if entry.get("hollow") else LIGHT[entry["colour"]]
 
 
 def _point(entry: Entry, symbol: str) -> dict[str, Any]:

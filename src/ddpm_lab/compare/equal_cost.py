@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm_lab.compare.choices import EVALUATED, ComparedChoice, ComparedChoices, as_yaml
+from ddpm_lab.compare.choices import EVALUATED, SEPARATOR, ComparedChoice, ComparedChoices, as_yaml
 from ddpm_lab.compare.judge import Column, Verdict
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.sequential import anytime
@@ -79,7 +79,7 @@ def curves(compared: ComparedChoices, columns: Sequence[Column]) -> list[Curve]:
 def _curve(points: dict[ComparedChoice, Points]) -> Curve:
     by_steps = dict(sorted(points.items(), key=lambda item: int(str(item[0].first.flat[STEPS]))))
     first = next(iter(by_steps))
-    label = ", ".join(word for axis, word in first.words.items() if axis != STEPS) or "the only variance"
+    label = SEPARATOR.join(word for axis, word in first.words.items() if axis != STEPS) or "the only variance"
     return Curve(label, as_yaml(first.first.flat[VARIANCE]), by_steps, _without(first, STEPS, VARIANCE))
 
 

@@ -1,29 +1,29 @@
-"""Figures: what is shown of means, differences, the Pareto front and curves. page.js makes plotly's traces of it."""
+"""Figures of means, differences and the Pareto front. page.js makes plotly's traces of them, drawn.py matplotlib's."""
 
 import html
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
-from ddpm_lab.compare.equal_cost import curves
-from ddpm_lab.compare.judge import Column, Verdict
-from ddpm_lab.compare.measures import NumberKind, measure_of
+from ddpm_lab.compare.chance import Chance
+from ddpm_lab.compare.chance_words import sources
+from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.comparison import Verdict
+from ddpm_lab.compare.judge import Column
+from ddpm_lab.compare.measures import NumberKind
+from ddpm_lab.compare.palette import looks
 from ddpm_lab.compare.report import Study
-from ddpm_lab.compare.run_folder import DescribedCurve, columns
 from ddpm_lab.compare.statistics import Interval
+from ddpm_lab.compare.tables import nonnegative
 from ddpm_lab.compare.words import VERDICTS, decimal, digits_of, interval
 
-MOST_LINES = 12
-POINTS = 200
-"""Of a line at most."""
-BOUND = "val/bound_bpd"
-LOSS = "train/loss"
-Values = Sequence[float] | np.ndarray
+FEW = 12
+"""Choices whose bands and whose legend fit into a figure of half the page's width."""
+SPAN = 3
+"""Distances whose largest is more than so many times the smallest are on a log scale."""
 LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
 HOLLOW = (Verdict.OPEN, Verdict.SAME, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
 Entry = dict[str, Any]
@@ -47,6 +47,14 @@ class Figure:
     legend: bool = False
     front: list[tuple[float, float]] = field(default_factory=list)
     """The points of a plane that no other beats on both axes."""
+    mark: tuple[float, str] | None = None
+    """A value of x that rows are compared with, and what it is."""
+
+
+def file_name(place: int, figure: Figure) -> str:
+    """In ASCII and without a suffix. `place`: among the figures of a study, from 1."""
+    title = unicodedata.normalize("NFKD", figure.title.partition(";")[0]).encode("ascii", "ignore").decode()
+    return f"{place:02d}_{re.sub('[^a-z0-9]+', '_', title.lower()).strip('_')[:80]}"
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
@@ -54,42 +62,65 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def entry(study: Study, choice: ComparedChoice, text: str, **shown: Any) -> Entry:
-    """A choice has one colour in all figures, by its place. `text` is shown where the pointer is."""
-    return {"choice": study.compared.choices.index(choice), "name": choice.plotted, "text": text, **shown}
+    """A choice looks the same in all figures, by its place. `text` is shown where the pointer is."""
+    return {**looks(study.compared.choices.index(choice)), "name": choice.plotted, "text": text, **shown}
 
 
 def crowded(study: Study) -> bool:
-    """More choices than a legend or bands can show; hovering still names each line."""
-    return len(study.compared.choices) > MOST_LINES
+    return len(study.compared.choices) > FEW
 
 
-def _ends(estimate: Interval) -> dict[str, float | None]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+def with_legend(figure: Figure) -> Figure:
+    """With a legend below it; of many entries as wide as the page, and higher by the rows of the legend."""
+    figure.legend = True
+    if len(figure.data) > FEW:
+        figure.wide, figure.height = True, 420 + 20 * -(-len(figure.data) // 3)
+    return figure
+
+
+def _ends(estimate: Interval, lowest: float | None = None) -> dict[str, float | None]:
+    """What is drawn of an interval: not what is below `lowest`."""
+    low = estimate.low if lowest is None or estimate.low is None else max(estimate.low, lowest)
+    return {"value": estimate.value, "low": low, "high": estimate.high}
+
+
+def _scale(column: Column, values: Iterable[float]) -> tuple[dict[str, Any], float | None]:
+    """The axis of a measure, and where intervals end at the lowest. None of a distance is below 0; on a log scale they end at
+    half of the smallest value."""
+    label, shown = column.measure.label, list(values)
+    if not column.measure.distance:
+        return axis(label), None
+    if min(shown) > 0 and max(shown) > SPAN * min(shown):
+        return axis(f"{label}, log scale", type="log"), min(shown) / 2
+    return axis(label), 0.0
 
 
 def _rows(title: str, alt: str, data: list[Entry], x: dict[str, Any]) -> Figure:
     """A row for each choice, the first on top."""
-    return Figure("rows", title, alt, data, x, axis(""), height=90 + 34 * max(len(data), 2))
+    row = 34 if len(data) <= FEW else 22
+    return Figure("rows", title, alt, data, x, axis(""), height=90 + row * max(len(data), 2))
 
 
 def means_figure(study: Study, column: Column) -> Figure:
     """Each choice's mean with its interval, and the value of each seed."""
     label, digits, data = column.measure.label, digits_of(column), []
     estimates = {choice: column.estimates[choice] for choice in study.compared.choices if choice in column.estimates}
+    x, lowest = _scale(column, [number.value for choice in estimates for number in column.numbers[choice].values()])
     for choice, estimate in estimates.items():
-        numbers = column.numbers[choice]
+        numbers, shown = column.numbers[choice], nonnegative(column, estimate)
         texts = [f"seed {seed}: {decimal(number.value, digits + 1)}" for seed, number in numbers.items()]
-        text = f"mean {decimal(estimate.value, digits)} {interval(estimate, digits)}, n = {estimate.n}"
+        text = f"mean {decimal(estimate.value, digits)} {interval(shown, digits)}, n = {estimate.n}"
         seeds = {"values": [number.value for number in numbers.values()], "texts": texts}
-        data.append(entry(study, choice, text, mean=_ends(estimate), seeds=seeds))
-    best = min(estimates, key=lambda choice: -column.measure.better * estimates[choice].value)
-    alt = f"{label} of {len(data)} choices. Best mean: {best.label}, {decimal(estimates[best].value, digits)}."
-    return _rows(f"{label} by choice", alt, data, axis(label))
+        data.append(entry(study, choice, text, mean=_ends(estimate, lowest), seeds=seeds))
+    first, *_, last = sorted(estimates, key=lambda choice: -column.measure.better * estimates[choice].value) * 2
+    ends = [f"{decimal(estimates[choice].value, digits)} ({choice.label})" for choice in (first, last)]
+    alt = f"{label}, means of {len(data)} choices: the best is {ends[0]}, the worst is {ends[1]}."
+    return _rows(f"{label} by choice", alt, data, x)
 
 
 def differences_figure(study: Study, column: Column) -> Figure | None:
     """Each choice's difference to the baseline with its interval."""
-    data, values = [], []
+    data, supported, label = [], [], column.measure.label
     for choice, c in column.comparisons.items():
         if c.over_seeds is None:
             continue
@@ -98,14 +129,35 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
         over = f"{len(c.seeds)} seeds" if c.seeds[1:] else "images of one seed" if c.deciding else "one seed"
         over = "seeds, unpaired" if c.apart else over
         value = decimal(shown.value, digits_of(column), True)
-        values.append(f"{choice.label} {value}")
+        supported += [f"{choice.label} {value}"] * (c.verdict not in HOLLOW)
         text = f"{value} {interval(shown, digits_of(column), True)} over {over}: {VERDICTS[c.verdict]}"
         data.append(entry(study, choice, text, mean=_ends(shown), hollow=c.verdict in HOLLOW))
     if not data:
         return None
-    title = f"Against {study.baseline.label}; hollow: no difference is supported"
-    alt = f"Difference to {study.baseline.label} in {column.measure.label}: {'; '.join(values[:12])}."
-    return _rows(title, alt, data, axis("difference", zeroline=True, zerolinewidth=1.5, zerolinecolor="#333"))
+    title = f"{label} minus that of {study.baseline.label}; hollow: no difference is supported"
+    named = f": {'; '.join(supported[:FEW])}" if supported else ""
+    alt = f"{len(supported)} of {len(data)} choices differ from {study.baseline.label} in {label}{named}."
+    return _rows(title, alt, data, axis("difference", zeroline=True))
+
+
+def chance_figure(chance: Chance) -> Figure:
+    """Standard deviations by source, with intervals where both ends are known, and the floor."""
+    roots = {name: [math.sqrt(max(0.0, end)) for end in part] for name, part in sources(chance).items()}
+    if chance.images is not None:
+        roots["images"] = [math.sqrt(chance.images), math.inf, math.inf]
+    data, label, seen = [], chance.measure.label, []
+    for name, (value, low, high) in roots.items():
+        known = math.isfinite(low) and math.isfinite(high)
+        mean = {"value": value, "low": low if known else None, "high": high if known else None}
+        text = f"{value:.3g} [{low:.3g}, {high:.3g}]" if known else f"{value:.3g}"
+        data.append({**looks(len(data)), "name": name, "text": text, "mean": mean})
+        seen.append(f"{name} {value:.2g}")
+    made = _rows(f"{label}: standard deviation by source", "", data, axis(label, rangemode="tozero"))
+    if chance.floor is not None:
+        made.mark = chance.floor.difference, f"floor {chance.floor.difference:.2g}"
+        seen.append(f"least difference of two single runs that is not chance {chance.floor.difference:.2g}")
+    made.alt = f"Standard deviations of {label}: {'; '.join(seen)}."
+    return made
 
 
 def pareto(study: Study) -> Figure | None:
@@ -119,161 +171,20 @@ def pareto(study: Study) -> Figure | None:
     if len(points) < 2:
         return None
     front = [choice for choice, point in points.items() if not any(_dominates(other, point) for other in points.values())]
+    scale, lowest = _scale(fd, [x for x, _ in points.values()])
     data = []
     for choice in points:
         x, y = fd.estimates[choice], bpd.estimates[choice]
         texts = [
             f"{html.escape(c.measure.label, quote=False)} {decimal(c.estimates[choice].value, digits_of(c))}" for c in (fd, bpd)
         ]
-        data.append(entry(study, choice, "<br>".join(texts), x=_ends(x), y=_ends(y)))
+        data.append(entry(study, choice, "<br>".join(texts), x=_ends(x, lowest), y=_ends(y)))
     title = f"{bpd.measure.label} against {fd.measure.label}"
     alt = f"{title}. None of these is beaten on both means: {'; '.join(choice.label for choice in front)}."
-    made = Figure("plane", f"{title}: lower left is better", alt, data, axis(fd.measure.label), axis(bpd.measure.label), 420)
-    made.wide, made.legend, made.front = True, not crowded(study), sorted(points[choice] for choice in front)
-    return made
-
-
-def distance_over_seconds(study: Study) -> Figure | None:
-    """The Fréchet distance against seconds per 1,000 samples, a line over the numbers of steps of each variance."""
-    data = []
-    for curve in curves(study.compared, study.columns):
-        first, n = next(iter(curve.points)), min(map(len, curve.points.values()))
-        seconds, distances = np.exp([np.mean(list(points.values()), axis=0) for points in curve.points.values()]).T
-        data.append(_line(study, first, seconds.tolist(), distances, f"geometric mean of {n}" if n > 1 else "one seed"))
-        data[-1]["name"] = html.escape(curve.label, quote=False)
-    title = "Fréchet distance against seconds"
-    alt = f"{title} per 1,000 samples on log scales, a line over numbers of steps for each of {len(data)} choices."
-    x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis("Fréchet distance", type="log")
-    made = _lines(study, f"{title}: a line over numbers of steps; lower left is better", alt, data, x, y, 420)
-    return made and replace(made, legend=len(data) <= MOST_LINES)
+    made = Figure("plane", f"{title}: lower left is better", alt, data, scale, axis(bpd.measure.label), 420, wide=True)
+    made.front = sorted(points[choice] for choice in front)
+    return with_legend(made)
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return a != b and a[0] <= b[0] and a[1] <= b[1]
-
-
-def learning(study: Study) -> list[Figure | None]:
-    """Validation and training loss over steps, from metrics.csv."""
-    runs = [run for choice in study.compared.choices for run in choice.runs.values()]
-    known = dict.fromkeys(name for run in runs for name in run.run.history)
-    judged = [name for name in known if measure_of(name.removeprefix("val/")).judged and name != BOUND]
-    return [_curve(study, name) for name in (BOUND, *judged, LOSS) if name in known]
-
-
-def _curve(study: Study, name: str) -> Figure | None:
-    data: list[Entry] = []
-    for choice in study.compared.choices:
-        runs = [curve for run in choice.runs.values() if (curve := run.run.history.get(name))]
-        steps = sorted(set.intersection(*map(set, runs))) if runs else []
-        if len(steps) > 1:
-            values = np.array([[run[step] for step in steps] for run in runs])
-            text = f"mean of {len(runs)}" if len(runs) > 1 else "one seed"
-            data.append(_line(study, choice, steps, values.mean(0), text))
-            if len(runs) > 1 and not crowded(study):
-                data[-1] |= {"low": _rounded(_thinned(values.min(0))), "high": _rounded(_thinned(values.max(0)))}
-    shown = [value for line in data for part in ("y", "low", "high") for value in line.get(part, ())]
-    title = "training loss" if name == LOSS else f"{measure_of(name.removeprefix('val/')).label} in validation"
-    sentence = f"{title[0].upper()}{title[1:]}"
-    alt = f"{sentence} over optimiser steps, a line per choice; bands from lowest to highest seed."
-    sentence += "; bands: lowest to highest seed" * any("low" in line for line in data)
-    log = {"type": "log"} if shown and min(shown) > 0 and max(shown) > 20 * min(shown) else {}
-    return _lines(study, sentence, alt, data, axis("optimiser steps"), axis(title, **log))
-
-
-def _lines(study: Study, title: str, alt: str, data: list[Entry], x: Any, y: Any, height: int = 360) -> Figure | None:
-    """None without a line. The high ones are as wide as the page."""
-    legend = not crowded(study)
-    return Figure("lines", title, alt, data, x, y, height, height > 360, legend) if data else None
-
-
-def _line(study: Study, choice: ComparedChoice, x: Values, y: Values, text: str, log: bool = False) -> Entry:
-    return entry(study, choice, text, x=_thinned(x, log), y=_rounded(_thinned(y, log)))
-
-
-def _thinned(values: Values, log: bool = False) -> list[Any]:
-    """At most POINTS of them, evenly on a linear or a logarithmic scale."""
-    if len(values) <= POINTS:
-        return list(values)
-    places = np.geomspace(1, len(values), POINTS) - 1 if log else np.linspace(0, len(values) - 1, POINTS)
-    return [values[i] for i in sorted({round(place) for place in places})]
-
-
-def _rounded(values: Values) -> list[float | None]:
-    """To 6 digits. What is not finite leaves a gap."""
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
-
-
-def terms(study: Study) -> Figure | None:
-    """Every term of the bound from vlb_terms.npz, the mean over seeds."""
-    data = []
-    for choice in study.compared.choices:
-        files = [terms for run in choice.runs.values() if _sound(terms := run.run.vlb_terms.content)]
-        files = [terms for terms in files if np.array_equal(terms["times"], files[0]["times"])]
-        if files:
-            mean = np.mean([terms["terms_bpd"] for terms in files], axis=0)
-            positive = np.where(mean > 0, mean, np.nan)
-            data.append(_line(study, choice, files[0]["times"].tolist(), positive, f"mean of {len(files)}, t", log=True))
-    title = "Terms of the bound: L_0 at t = 1, then L_(t−1)"
-    alt = (
-        "Terms of the bound in bits/dim against t on log scales, a line per choice: L_0 at t = 1, then the divergences L_(t−1)."
-    )
-    x, y = axis("t", type="log", dtick=1), axis("bits/dim", type="log", dtick=1, exponentformat="power")
-    return _lines(study, title, alt, data, x, y, 420)
-
-
-def _sound(terms: Mapping[str, np.ndarray]) -> bool:
-    """Whether they are two lists of numbers of one length."""
-    times, bpd = terms.get("times"), terms.get("terms_bpd")
-    if times is None or bpd is None or times.ndim != 1 or times.shape != bpd.shape or not len(times):
-        return False
-    return times.dtype.kind in "iu" and bpd.dtype.kind == "f"
-
-
-def rate_distortion(study: Study) -> Figure | None:
-    """RMSE of x̂_0 against the bits sent so far, from bound_*.csv of evaluations."""
-    lines: dict[Path, Entry] = {}
-    for choice in study.compared.choices:
-        if (path := _bound_file(choice.first)) and path not in lines:
-            by_time = columns(path, "t", choice.first.run.problems)
-            rate, rmse = by_time.get("rate_bits_per_dim", {}), by_time.get("rmse_of_255", {})
-            times = [t for t in rate if t in rmse]
-            if times:
-                lines[path] = _line(study, choice, [rate[t] for t in times], [rmse[t] for t in times], "rate")
-    alt = "Distortion (RMSE of the prediction of x_0, of 255) against rate in bits/dim, a line per choice (its first seed)."
-    x, y = axis("rate, bits/dim"), axis("RMSE of x̂_0, of 255")
-    return _lines(study, "Rate and distortion", alt, list(lines.values()), x, y, 420)
-
-
-def _bound_file(run: ComparedRun) -> Path | None:
-    """Of the longest chain that was measured under the choice's variance."""
-    if run.evaluation is None:
-        return None
-    variance = re.escape(str(run.flat["evaluated.variance"]).replace("/", "_"))
-    files = run.evaluation.glob("bound_*.csv")
-    steps = {int(name[1]): path for path in files if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name))}
-    return steps[max(steps)] if steps else None
-
-
-def described(study: Study) -> list[Figure | None]:
-    """What models say of themselves in curves.json, as schedules: by title, one line for all choices with the same curve."""
-    lines: dict[str, dict[DescribedCurve, list[ComparedChoice]]] = {}
-    for choice in study.compared.choices:
-        for curve in next((run.run.described for run in choice.runs.values() if run.run.described), []):
-            lines.setdefault(curve.title, {}).setdefault(curve, []).append(choice)
-    figures = []
-    for title, by_curve in lines.items():
-        data = []
-        for curve, choices in by_curve.items():
-            x, y = ([point[i] for point in curve.points] for i in (0, 1))
-            data.append(_line(study, choices[0], x, y, "") | {"name": html.escape(_in_common(choices), quote=False)})
-        first = next(iter(by_curve))
-        alt = f"{first.alt} {len(by_curve)} different lines over {len(study.compared.choices)} choices."
-        figures.append(_lines(study, title, alt, data, axis(first.x_label), axis(first.y_label)))
-    return figures
-
-
-def _in_common(choices: Sequence[ComparedChoice]) -> str:
-    """The part of the label that the choices share."""
-    first, *others = choices
-    shared = [word for key, word in first.words.items() if all(other.words.get(key) == word for other in others)]
-    return ", ".join(shared) or "all choices"

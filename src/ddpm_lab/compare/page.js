@@ -1,22 +1,10 @@
 "use strict";
-const BASE = {
-  font: { family: "system-ui, sans-serif", size: 13, color: "#1c2128" },
-  margin: { l: 12, r: 16, t: 10, b: 12 },
-  paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
-  legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
-  hoverlabel: { align: "left", namelength: -1 },
-};
-const AXIS = { gridcolor: "#e6e9ed", zeroline: false, linecolor: "#9aa1aa", ticks: "outside", tickcolor: "#c6cbd2", automargin: true };
+const ROOT = document.documentElement;
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-// Okabe and Ito's colours, which colour-blind readers can tell apart, and two more.
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#7f7f7f"];
-const DASHES = ["solid", "dash", "dot", "dashdot"];
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
-const NEUTRAL = "#8a8f98";
 
-// A choice looks the same in every figure: `entry.choice` is its place among all choices.
-const colour = (entry) => entry.hollow ? NEUTRAL : COLOURS[entry.choice % COLOURS.length];
-const further = (list, i) => list[Math.floor(i / COLOURS.length) % list.length];
+// Colours are the style sheet's: they follow the light or dark scheme.
+const css = (name) => getComputedStyle(ROOT).getPropertyValue(`--${name}`).trim();
+const colour = (entry) => css(entry.hollow ? "neutral" : `c${entry.colour}`);
 const translucent = (hex) => `rgba(${[1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))},0.16)`;
 const hover = (...lines) => `${lines.join("<br>")}<extra></extra>`;
 
@@ -31,13 +19,13 @@ function marked(entry, symbol) {
   return { mode: "markers", name: entry.name, marker: { size: 9, symbol, color, line: { width: 2, color } } };
 }
 
-// A long label on two lines, broken at the comma nearest to its middle.
+// A long label on two lines, broken behind the dot or comma nearest to its middle.
 function broken(label) {
-  const commas = [...label.matchAll(/, /g)].map((match) => match.index);
-  if (label.length <= 22 || !commas.length) return label;
+  const ends = [...label.matchAll(/( ·|,) /g)].map((match) => match.index + match[1].length);
+  if (label.length <= 22 || !ends.length) return label;
   const off = (i) => Math.abs(i - label.length / 2);
-  const place = commas.reduce((best, i) => off(i) < off(best) ? i : best);
-  return `${label.slice(0, place)},<br>${label.slice(place + 2)}`;
+  const place = ends.reduce((best, i) => off(i) < off(best) ? i : best);
+  return `${label.slice(0, place)}<br>${label.slice(place + 1)}`;
 }
 
 // A row for each choice: its mean with the interval, and a tick for each seed.
@@ -58,7 +46,8 @@ function rows(figure) {
   });
   const names = figure.data.map((entry) => entry.name).reverse();
   const places = { categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4] };
-  return { traces, yaxis: { ...places, tickmode: "array", tickvals: names, ticktext: names.map(broken) } };
+  const shown = figure.height / names.length < 30 ? names : names.map(broken); // rows of many are too low for two lines
+  return { traces, yaxis: { ...places, tickmode: "array", tickvals: names, ticktext: shown } };
 }
 
 // A line for each choice, and a band from the lowest to the highest seed.
@@ -68,7 +57,7 @@ function lines(figure) {
     const common = { x, name, legendgroup: name };
     const edge = { ...common, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
     const band = low ? [{ ...edge, y: low }, { ...edge, y: high, fill: "tonexty", fillcolor: translucent(colour(entry)) }] : [];
-    const line = { color: colour(entry), dash: further(DASHES, entry.choice), width: 2 };
+    const line = { color: colour(entry), dash: entry.dash, width: 2 };
     const head = entry.text ? `${name}, ${entry.text}` : name;
     const mode = x.length <= 12 ? "lines+markers" : "lines";
     return [...band, { ...common, y, mode, line, marker: { size: 5 }, hovertemplate: hover(head, "%{x}: %{y:.4g}") }];
@@ -79,46 +68,70 @@ function lines(figure) {
 // A point for each choice, with the steps of those that no other beats.
 function plane(figure) {
   const [x, y] = [0, 1].map((i) => figure.front.map((point) => point[i]));
-  const front = { x, y, mode: "lines", line: { color: NEUTRAL, dash: "dot", shape: "hv" }, name: "Pareto front", hoverinfo: "skip" };
+  const front = { x, y, mode: "lines", line: { color: css("neutral"), dash: "dot", shape: "hv" }, name: "Pareto front", hoverinfo: "skip" };
   const points = figure.data.map((entry) => ({
-    ...marked(entry, further(SYMBOLS, entry.choice)), x: [entry.x.value], y: [entry.y.value], hovertemplate: hover(entry.name, entry.text),
+    ...marked(entry, entry.symbol), x: [entry.x.value], y: [entry.y.value], hovertemplate: hover(entry.name, entry.text),
     error_x: errorBar(entry.x, colour(entry)), error_y: errorBar(entry.y, colour(entry)),
   }));
   return { traces: [front, ...points] };
 }
 
-const titled = ({ title, ...axis }) => ({ ...AXIS, ...axis, title: { text: title, font: { size: 13 }, standoff: 8 } });
+function titled({ title, ...settings }) {
+  const lines = { gridcolor: css("line"), linecolor: css("neutral"), tickcolor: css("line"), zeroline: false, zerolinecolor: css("ink") };
+  return { ...lines, ticks: "outside", automargin: true, nticks: settings.type === "log" ? 6 : 0, ...settings, title: { text: title, font: { size: 13 }, standoff: 8 } };
+}
+
+// A line across all rows, with what it is.
+function marks(x, text) {
+  const line = { color: css("ink"), dash: "dash", width: 1.5 };
+  const label = { text, font: { color: css("ink") }, textposition: "end", textangle: 0, xanchor: "right", yanchor: "top" };
+  return { shapes: [{ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line, label }] };
+}
 
 function drawn(figure) {
   const { traces, yaxis = {} } = { rows, lines, plane }[figure.kind](figure);
-  const axes = { xaxis: titled(figure.x), yaxis: { ...titled(figure.y), ...yaxis } };
-  return { traces, layout: { ...BASE, height: figure.height, showlegend: figure.legend, ...axes } };
+  const [paper, ink] = [css("paper"), css("ink")];
+  const layout = {
+    font: { family: "system-ui, sans-serif", size: 13, color: ink },
+    margin: { l: 12, r: 16, t: 10, b: 12 }, height: figure.height, paper_bgcolor: paper, plot_bgcolor: paper, hovermode: "closest",
+    showlegend: figure.legend,
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, xanchor: "left" },
+    hoverlabel: { align: "left", namelength: -1 },
+    ...figure.mark ? marks(...figure.mark) : {}, xaxis: titled(figure.x), yaxis: { ...titled(figure.y), ...yaxis },
+  };
+  return { traces, layout };
 }
 
-function draw(figure) {
-  const canvas = figure.querySelector(".canvas");
-  if (canvas.dataset.drawn) return;
-  canvas.dataset.drawn = "1";
+// Draws, or draws again. Without a width it is that of the page.
+function draw(figure, width) {
   const { traces, layout } = drawn(JSON.parse(figure.querySelector("script").textContent));
-  Plotly.newPlot(canvas, traces, layout, CONFIG);
+  Plotly.react(figure.querySelector(".canvas"), traces, { ...layout, width }, CONFIG);
+  figure.dataset.drawn = "1";
 }
 
 const figures = [...document.querySelectorAll("figure.plot")];
+const again = () => figures.filter((figure) => figure.dataset.drawn).forEach((figure) => draw(figure));
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
 }, { rootMargin: "400px" });
 figures.forEach((figure) => seen.observe(figure));
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 
 window.addEventListener("beforeprint", () => {
+  ROOT.classList.add("printing");
   document.querySelectorAll("details").forEach((part) => { part.open = true; });
-  figures.forEach((figure) => {
-    draw(figure);
-    Plotly.relayout(figure.querySelector(".canvas"), { width: figure.classList.contains("wide") ? 680 : 340 });
-  });
+  figures.forEach((figure) => draw(figure, figure.classList.contains("wide") ? 680 : 340));
 });
-window.addEventListener("afterprint", () => figures.forEach((figure) => {
-  Plotly.relayout(figure.querySelector(".canvas"), { width: null, autosize: true });
-}));
+window.addEventListener("afterprint", () => {
+  ROOT.classList.remove("printing");
+  again();
+});
+
+// Tables that are wider than the page say so.
+const sized = new ResizeObserver((entries) => {
+  for (const { target } of entries) target.toggleAttribute("data-scrolls", target.scrollWidth > target.clientWidth + 1);
+});
+document.querySelectorAll(".scroll").forEach((part) => sized.observe(part));
 
 function value(row, column) {
   const cell = row.cells[column];

@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lab.compare import words
+from ddpm_lab.compare.answer_words import answer_lines
 from ddpm_lab.compare.chance_words import chance_fields, chance_lines, further_fields, needed_lines, rule
 from ddpm_lab.compare.choices import ComparedChoice
+from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.report import ComparisonReport, Study
-from ddpm_lab.compare.tables import Cell, Table, choice_table, cost_keys, costs_of, equal_cost_table
+from ddpm_lab.compare.tables import Cell, Table, choice_table, column_heads, cost_keys, costs_of, equal_cost_table
+from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_text
 
 COPIED = "†"
+ANSWERED = "Which is best, and what cannot be told from it?"
+MANY = 8
+"""Choices up to which each comparison with the baseline is printed without being asked for."""
 TEX = {c: f"\\{c}" for c in "_%&#${}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -30,24 +36,66 @@ TEX = {c: f"\\{c}" for c in "_%&#${}"} | {
 }
 
 
-def console(report: ComparisonReport) -> list[str]:
-    """Tables, then what is supported."""
-    lines: list[str] = []
+def console(report: ComparisonReport, width: int | None = None, every: bool = False) -> list[str]:
+    """The answer, then tables and comparisons. `width`: of the terminal, in characters. `every`: each comparison with the
+    baseline, also where there are more than MANY choices."""
+    lines = [ANSWERED, *(f"  {line}" for line in answer_lines(report))]
     for study in report.studies:
-        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_lines(choice_table(study, study.main)), ""]
-        lines += [f"  {statement.text}" for statement in words.statements(study)]
+        table = choice_table(study, study.main)
+        lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_lines(table, width), *_same(table), ""]
+        lines += [f"  {text}" for text in _compared(study, every)]
         if study.equal_cost:
-            lines += ["", f"{words.EQUAL_COST}:", "", *_lines(equal_cost_table(study)), ""]
+            lines += ["", f"{words.EQUAL_COST}:", "", *_lines(equal_cost_table(study), width), ""]
         if study.effects:
             lines += [f"  {words.AVERAGED}", *(f"    {words.effect_sentence(effect)}" for effect in study.effects)]
         lines += [f"  {line}" for line in (*chance_lines(study), *needed_lines(study))]
         lines += [f"  note: {text}" for text in words.cautions(study)]
-    return lines[1:] + [""] * bool(report.problems) + [f"note: {text}" for text in report.problems]
+    return lines + [""] * bool(report.problems) + [f"note: {text}" for text in report.problems]
 
 
-def _lines(table: Table) -> list[str]:
-    heads, *rows = ["  ".join(cells) for cells in _padded(_marked(table))]
-    return [heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
+def _compared(study: Study, every: bool) -> list[str]:
+    """Of many choices what is not comparable, and where the comparisons are."""
+    statements = words.statements(study)
+    if every or len(study.compared.choices) <= MANY:
+        return [statement.text for statement in statements]
+    n = len(study.comparisons)
+    refused = [statement.text for statement in statements if statement.verdict is Verdict.REFUSED]
+    return [*refused, f"{n} comparisons with {study.baseline.label}: on the page, and here with all=true"]
+
+
+def _same(table: Table) -> list[str]:
+    return [f"the same in all: {'; '.join(table.same)}"] if table.same else []
+
+
+def _lines(table: Table, width: int | None) -> list[str]:
+    """Columns that do not fit beside the others go below them, in a block of their own with the labels."""
+    labels, *columns = zip(*_marked(table), strict=True)
+    if width is not None:
+        labels = (labels[0], *shortened(labels[1:], max(12, width // 3)))
+    blocks: list[list[Sequence[str]]] = [[labels]]
+    for column in columns:
+        wide = sum(max(map(len, each)) + 2 for each in (*blocks[-1], column)) - 2
+        if width is not None and wide > width and len(blocks[-1]) > 1:
+            blocks.append([labels])
+        blocks[-1].append(column)
+    lines = []
+    for block in blocks:
+        heads, *rows = ["  ".join(cells) for cells in _padded(list(zip(*block, strict=True)))]
+        lines += ["", heads.rstrip(), "─" * len(heads), *map(str.rstrip, rows)]
+    return lines[1:]
+
+
+def shortened(labels: Sequence[str], width: int) -> Sequence[str]:
+    """At most `width` characters of each, the end, the start or the middle left out; whole where two would be the same."""
+    half = (width - 1) // 2
+
+    def ways(label: str) -> tuple[str, ...]:
+        if len(label) <= width:
+            return (label,) * 3
+        return f"{label[: width - 1]}…", f"…{label[1 - width :]}", f"{label[: width - 1 - half]}…{label[-half:]}"
+
+    tried = zip(*map(ways, labels), strict=True)
+    return next((short for short in tried if len(set(short)) == len(labels)), labels)
 
 
 def _legend(study: Study, best: str = "* best mean") -> str:
@@ -144,25 +192,42 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def write_tables(report: ComparisonReport, folder: Path) -> None:
-    """table.csv, table.md and table.tex."""
+def check_columns(report: ComparisonReport, asked: Sequence[str]) -> None:
+    """Raises UserError for names of columns that no table of choices has."""
+    allowed = dict.fromkeys(key for study in report.studies for key in column_heads(study, study.main))
+    if wrong := [name for name in asked if name not in allowed]:
+        raise UserError(f"columns={','.join(wrong)}: allowed is {', '.join(allowed)}")
+
+
+def write_tables(report: ComparisonReport, folder: Path, columns: Sequence[str] = ()) -> None:
+    """table.csv, table.md and table.tex; of this one the `columns` that are asked for, in their order."""
     records = [_record(study, choice) for study in report.studies for choice in study.compared.choices]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(name for record in records for name in record)))
     writer.writeheader()
     writer.writerows({name: _no_formula(value) for name, value in record.items()} for record in records)
     write_text(folder / "table.csv", text.getvalue())
-    md, latex = [], ["% needs \\usepackage{booktabs}"]
+    md, latex = [f"## {ANSWERED}", "", *(f"- {line}" for line in answer_lines(report)), ""], ["% needs \\usepackage{booktabs}"]
     for study in report.studies:
         table, legend = choice_table(study, study.main), _legend(study)
-        md += [f"## {study.stage.value}", "", f"{legend[0].upper()}{legend[1:]}.", "", *_markdown(table), ""]
+        md += [
+            f"## {study.stage.value}",
+            "",
+            f"{legend[0].upper()}{legend[1:]}.",
+            "",
+            *_markdown(table),
+            *(f"\n{line}." for line in _same(table)),
+            "",
+        ]
         md += [f"- {statement.text}" for statement in words.statements(study)]
         if study.equal_cost:
             md += ["", f"{words.EQUAL_COST}:", "", *_markdown(equal_cost_table(study))]
         if study.effects:
             md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
         md.append("")
-        latex += [*_tex(table, f"{study.stage.value}: {_legend(study, 'best mean in bold')}"), ""]
+        chosen = choice_table(study, study.main, only=columns)
+        caption = "; ".join([_legend(study, "best mean in bold"), *_same(chosen)])
+        latex += [*_tex(chosen, f"{study.stage.value}: {caption}"), ""]
         latex += [*_tex(equal_cost_table(study), words.EQUAL_COST), ""] if study.equal_cost else []
     write_text(folder / "table.md", "\n".join(md).replace("<", "&lt;"))  # no HTML of a label
     write_text(folder / "table.tex", "\n".join(latex))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from ddpm_lab.compare.answer import Answer, answers
 from ddpm_lab.compare.chance import Chance, chance_of
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, OptionNames, baseline_of, compared_runs, grouped
 from ddpm_lab.compare.comparison import Comparison
@@ -35,6 +36,8 @@ class Study:
     level: float
     effects: list[Effect] = field(default_factory=list)
     equal_cost: list[EqualCost] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    """Of each judged measure."""
     chance: list[Chance] = field(default_factory=list)
     questions: Questions = field(default_factory=Questions)
 
@@ -118,6 +121,7 @@ def report(
 
 def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float, questions: Questions) -> Study:
     made = Study(stage, compared, baseline, judge(compared, baseline, level, questions.any_look), level, questions=questions)
+    made.answers = answers(made.judged, level, questions.any_look)
     made.effects = effects(compared, made.judged, baseline, level, questions.any_look)
     made.equal_cost = equal_cost(compared, made.columns, level, questions.any_look)
     made.chance = chance_of(made.judged, level)

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from ddpm_lab.compare import words
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
+from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.effects import Effect
 from ddpm_lab.compare.equal_cost import VARIANCE, EqualCost
-from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import SECONDS
 from ddpm_lab.compare.report import Study
+from ddpm_lab.compare.statistics import Interval
 
 COSTS = {
     "train_seconds": "training, s",
@@ -38,20 +40,41 @@ class Table(NamedTuple):
     """Of the labels of rows, then of their cells."""
     rows: list[tuple[str, list[Cell]]]
     """By the label of a choice, or of an effect."""
+    same: tuple[str, ...] = ()
+    """Columns that were left out, as they are the same in all rows."""
 
 
-def choice_table(study: Study, columns: Sequence[Column], costs: bool = True) -> Table:
-    """The number of seeds; each measure, with the difference to the baseline where it is judged; costs."""
-    keys, heads = cost_keys(study) if costs else [], ["choice", "seeds"]
+def choice_table(study: Study, columns: Sequence[Column], costs: bool = True, only: Sequence[str] = ()) -> Table:
+    """The number of seeds; each measure, with the difference to the baseline where it is judged; costs. What is not judged is
+    left out where it is the same for all choices. `only`: the columns, by `column_heads`."""
+    choices = study.compared.choices
+    heads = column_heads(study, columns, costs)
+    by_key: dict[str, list[Cell]] = {"seeds": [Cell(str(len(choice.runs)), len(choice.runs)) for choice in choices]}
     for column in columns:
-        heads += [head(column), *(["difference"] * column.measure.judged)]
-    rows = []
-    for choice in study.compared.choices:
-        cells = [Cell(str(len(choice.runs)), len(choice.runs))]
-        for column in columns:
-            cells += [mean_cell(choice, column), *([_difference_cell(study, choice, column)] * column.measure.judged)]
-        rows.append((choice.label, cells + [_cost_cell(choice, key) for key in keys]))
-    return Table(heads + [COSTS[key] for key in keys], rows)
+        key = column.measure.key
+        by_key[key] = [mean_cell(choice, column) for choice in choices]
+        by_key[f"{key}_difference"] = [_difference_cell(study, choice, column) for choice in choices]
+    by_key |= {key: [_cost_cell(choice, key) for choice in choices] for key in heads if key in COSTS}
+    left = [key for key in heads if len({cell.text for cell in by_key[key]}) == 1 < len(choices)]
+    left = [key for key in left if not only and key not in _judged(columns)]
+    shown = [key for key in only or heads if key in heads and key not in left]
+    rows = [(choice.label, [by_key[key][i] for key in shown]) for i, choice in enumerate(choices)]
+    same = tuple(f"{heads[key]}: {by_key[key][0].text}" for key in left)
+    return Table(["choice", *(heads[key] for key in shown)], rows, same)
+
+
+def _judged(columns: Sequence[Column]) -> set[str]:
+    keys = [column.measure.key for column in columns if column.measure.judged]
+    return {*keys, *(f"{key}_difference" for key in keys)}
+
+
+def column_heads(study: Study, columns: Sequence[Column], costs: bool = True) -> dict[str, str]:
+    """The heads of a table of choices by the names of columns in table.csv."""
+    heads = {"seeds": "seeds"}
+    for column in columns:
+        key = column.measure.key
+        heads |= {key: head(column)} | ({f"{key}_difference": "difference"} if column.measure.judged else {})
+    return heads | ({key: COSTS[key] for key in cost_keys(study)} if costs else {})
 
 
 def head(column: Column) -> str:
@@ -66,8 +89,14 @@ def mean_cell(choice: ComparedChoice, column: Column) -> Cell:
     copy = column.copies.get(choice)
     one_seed = "one seed: no interval" if estimate.low is None else ""
     note = f"equals {copy.original.label} by construction" if copy else one_seed
-    text = words.with_interval(estimate.value, estimate, words.digits_of(column))
+    text = words.with_interval(estimate.value, nonnegative(column, estimate), words.digits_of(column))
     return Cell(text, estimate.value, note, choice in column.winners, copy is not None)
+
+
+def nonnegative(column: Column, estimate: Interval) -> Interval:
+    """A distance as it is shown: Student's interval may go below 0, which none does."""
+    ends = estimate.low is not None and column.measure.distance
+    return estimate._replace(low=max(0.0, estimate.low or 0.0)) if ends else estimate
 
 
 def _apart_cell(choice: ComparedChoice, column: Column) -> Cell:
