@@ -157,8 +157,7 @@ def test_a_signal_ends_a_command_with_a_line_and_its_code(number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize(("program", "number"), [("train.py", signal.SIGHUP), ("evaluate.py", signal.SIGTERM)])
 def test_a_signal_at_any_moment_is_no_traceback(number, program, run, tmp_path):
     """While it imports, builds, trains or measures; SIGHUP with the terminal gone."""
     words = [*LONG, "trainer.max_steps=500"] if program == "train.py" else [f"ckpt={run}"]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers import CONF, ROOT, TINY, arrays, command, trained
+from helpers import CONF, ROOT, TINY, arrays, command_anew, trained
 from omegaconf import OmegaConf
 from training.logging_support import no_account, offline  # noqa: F401
 from training.support import quiet
@@ -121,7 +121,7 @@ def rows(run: Path) -> dict[str, dict[int, float]]:
 @pytest.mark.timeout(300)
 def test_the_arms_of_an_offline_sweep_are_runs_of_one_group(tmp_path):
     """As any user starts it; and one that is resumed goes on with its run."""
-    done = command("-m", *TINY, *WANDB, "logger.artifact=weights", "seed=3,4", cwd=tmp_path)
+    done = command_anew("-m", *TINY, *WANDB, "logger.artifact=weights", "seed=3,4", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (sweep,) = (tmp_path / "outputs" / "multirun").iterdir()
     sent = {}
@@ -147,7 +147,7 @@ def test_the_arms_of_an_offline_sweep_are_runs_of_one_group(tmp_path):
         assert (result.files / str(arm) / "summary.json").read_bytes() == (run / "summary.json").read_bytes()
         assert result.models
     assert len(sent) == 2
-    done = command(f"resume={sweep / '0'}", "trainer.max_steps=4", cwd=tmp_path)
+    done = command_anew(f"resume={sweep / '0'}", "trainer.max_steps=4", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = runs(sweep / "0")
     assert (second.run.run_id, second.run.run_group) == (first.run.run_id, sweep.name)
