@@ -17,7 +17,8 @@ NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6
 """Names of the same file in torch-fidelity and pytorch-fid."""
 SHA256 = "6726825d"
 """First digits of the hash of that file."""
-NAME: dict[Metric, str] = WORDS | {
+NAME: dict[Metric, str] = {
+    **WORDS,
     "fd": "FID",
     "fd_class": "FID_class",
     "fd_inf": "FID_inf",

@@ -78,8 +78,9 @@ def gap_quarters(held_out: Bound | Estimate, train: Bound | Estimate, steps: int
         return []
     parts, ends = [], [steps * quarter // 4 for quarter in range(5)]
     for i, value in enumerate((held_out.quarters_bpd - train.quarters_bpd).tolist()):
-        estimated = isinstance(held_out, Estimate) and isinstance(train, Estimate)
-        error = float(torch.hypot(held_out.quarters_se[i], train.quarters_se[i])) if estimated else None
+        error = None
+        if isinstance(held_out, Estimate) and isinstance(train, Estimate):
+            error = float(torch.hypot(held_out.quarters_se[i], train.quarters_se[i]))
         label = f"of it, divergences at t = {max(ends[i] + 1, 2)} .. {ends[i + 1]}"
         parts.append(Part(f"bound_gap_q{i + 1}", label, value, error, level=2))
     return parts
