@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lab.compare.choices import OptionNames, flat_config
+from ddpm_lab.compare.number import nested
 from ddpm_lab.compare.plan import MOST, trainings
 from ddpm_lab.compare.report import ComparisonReport
 from ddpm_lab.compare.run_folder import RunFolder
@@ -84,7 +85,7 @@ def _typed(run: RunFolder, dirs: Sequence[Path]) -> list[str]:
         words = [str(word) for word in entries[run.path.name]]
         return [word for word in words if word.lstrip("+~").partition("=")[0].partition(".")[0] not in OWN]
     except (OSError, ValueError, KeyError, TypeError):
-        experiment = str((run.config.get("run") or {}).get("experiment"))
+        experiment = str(nested(run.config, "run", "experiment"))
         return [f"experiment={experiment}"] if experiment in options("experiment", dirs) else []
 
 
@@ -103,4 +104,4 @@ def _with(words: Sequence[str], differing: Mapping[str, Any], names: OptionNames
 
 
 def _argument(key: str, value: Any) -> str:
-    return argument(key, value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
+    return argument(key, value) if isinstance(value, str) else f"{key}={json.dumps(value, default=str)}"
