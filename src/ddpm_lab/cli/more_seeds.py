@@ -11,7 +11,6 @@ from ddpm_lab.compare.number import nested
 from ddpm_lab.compare.plan import MOST, trainings
 from ddpm_lab.compare.report import ComparisonReport
 from ddpm_lab.compare.run_folder import RunFolder
-from ddpm_lab.config.combinations import resolve_auto
 from ddpm_lab.config.grammar import BASE
 from ddpm_lab.config.nested import leaves, plain
 from ddpm_lab.config.options import options
@@ -54,6 +53,8 @@ def line(words: Sequence[str], seeds: Sequence[int]) -> str:
 def words_of(run: RunFolder, names: OptionNames, dirs: Sequence[Path]) -> list[str]:
     """Arguments that make the configuration of a run but for `OWN`: those of its sweep, or its experiment; and what differs
     from it. Raises UserError where none do."""
+    from ddpm_lab.config.combinations import resolve_auto
+
     config = run.config
     if config.get("resume") or config.get("base") or "imported" in config:
         raise UserError("it goes on from other weights")
