@@ -158,7 +158,10 @@ def test_seeds_are_counted_at_the_share_of_one_comparison(tmp_path):
     assert observed.needed.observed
     assert observed.needed.size == abs(observed.over_seeds.value)
     assert comparison(study, "cosine, Simple").needed is None  # decided
-    assert "which flatters" in "\n".join(console(report([tmp_path], None, 0.95, {})))
+    text = "\n".join(console(report([tmp_path], None, 0.95, {})))
+    hours = (observed.needed.seeds.n - 3) * 2 * 12.5 / 3600
+    assert f"{label} against linear, Simple on bits/dim: for the observed" in text
+    assert f", {hours:.2g} h." in text
 
 
 def test_any_look_has_intervals_of_its_own_and_none_where_seeds_are_not_paired(tmp_path):
@@ -174,7 +177,7 @@ def test_any_look_has_intervals_of_its_own_and_none_where_seeds_are_not_paired(t
     assert comparison(study_of(tmp_path), apart.choice.label).p is not None
     text = "\n".join(console(report([tmp_path], None, 0.95, {}, (), Questions(any_look=True))))
     assert "looks=any" in text
-    assert "more paired seeds" not in text
+    assert "more seeds of both" not in text
 
 
 def test_the_table_has_every_number(tmp_path):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lab.compare.choices import OptionNames, flat_config
+from ddpm_lab.compare.number import nested
 from ddpm_lab.compare.plan import MOST, trainings
 from ddpm_lab.compare.report import ComparisonReport
 from ddpm_lab.compare.run_folder import RunFolder
-from ddpm_lab.config.combinations import resolve_auto
 from ddpm_lab.config.grammar import BASE
 from ddpm_lab.config.nested import leaves, plain
 from ddpm_lab.config.options import options
@@ -53,6 +53,8 @@ def line(words: Sequence[str], seeds: Sequence[int]) -> str:
 def words_of(run: RunFolder, names: OptionNames, dirs: Sequence[Path]) -> list[str]:
     """Arguments that make the configuration of a run but for `OWN`: those of its sweep, or its experiment; and what differs
     from it. Raises UserError where none do."""
+    from ddpm_lab.config.combinations import resolve_auto
+
     config = run.config
     if config.get("resume") or config.get("base") or "imported" in config:
         raise UserError("it goes on from other weights")
@@ -84,7 +86,7 @@ def _typed(run: RunFolder, dirs: Sequence[Path]) -> list[str]:
         words = [str(word) for word in entries[run.path.name]]
         return [word for word in words if word.lstrip("+~").partition("=")[0].partition(".")[0] not in OWN]
     except (OSError, ValueError, KeyError, TypeError):
-        experiment = str((run.config.get("run") or {}).get("experiment"))
+        experiment = str(nested(run.config, "run", "experiment"))
         return [f"experiment={experiment}"] if experiment in options("experiment", dirs) else []
 
 
@@ -103,4 +105,4 @@ def _with(words: Sequence[str], differing: Mapping[str, Any], names: OptionNames
 
 
 def _argument(key: str, value: Any) -> str:
-    return argument(key, value) if isinstance(value, str) else f"{key}={json.dumps(value)}"
+    return argument(key, value) if isinstance(value, str) else f"{key}={json.dumps(value, default=str)}"

@@ -6,6 +6,7 @@ from ddpm_lab.compare.chance import Chance
 from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.components import Component
 from ddpm_lab.compare.measures import NumberKind
+from ddpm_lab.compare.plan import seconds_of
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.words import decimal, decimals
 
@@ -76,7 +77,7 @@ def needed_lines(study: Study) -> list[str]:
     more = len(open_ones) - len(shown)
     family = sum(comparison.p is not None for comparison in study.comparisons)
     share = f"at Bonferroni's share of {100 * (1 - study.level):g}% for each of {family} comparisons"
-    head = f"more paired seeds to tell a difference with probability {study.questions.power:g}, {share}:"
+    head = f"more seeds of both to tell a difference, paired, with probability {study.questions.power:g}, {share}:"
     return [
         head,
         *(f"  {_needed(c)}" for _, c in shown),
@@ -88,9 +89,12 @@ def _needed(comparison: Comparison) -> str:
     assert comparison.needed is not None
     size, observed, seeds = comparison.needed
     more, low, high = (f"{n - len(comparison.seeds):,}" for n in seeds)
+    each = [seconds_of([choice]) for choice in (comparison.choice, comparison.baseline)]
+    known = [seconds for seconds in each if seconds is not None]
+    hours = f", {(seeds.n - len(comparison.seeds)) * sum(known) / 3600:.2g} h" if len(known) == 2 else ""
     of = f"the observed {size:.2g}, which flatters" if observed else f"{size:.3g}"
     who = f"{comparison.choice.label} against {comparison.baseline.label} on {comparison.measure.label}"
-    return f"{who}: for {of}, about {more} ({low} to {high})."
+    return f"{who}: for {of}, about {more} ({low} to {high}){hours}."
 
 
 def chance_fields(chance: Chance) -> dict[str, float | None]:

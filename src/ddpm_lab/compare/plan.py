@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ddpm_lab.compare.choices import ComparedChoice, flat_config
@@ -27,12 +27,16 @@ class Training:
 
     @property
     def seconds(self) -> float | None:
-        """Of one seed: training, and the samples of each choice that was evaluated, as the runs of the choices took on average.
-        None where the training was not timed."""
-        trained = [s for c in self.choices[:1] for r in c.runs.values() if (s := _seconds(r.run.summary.get("train_seconds")))]
-        records = [[r.numbers[SECONDS].record for r in c.runs.values() if SECONDS in r.numbers] for c in self.choices]
-        sampled = [_mean([s for record in each if (s := _seconds(record.get("seconds")))]) for each in records]
-        return _mean(trained) + sum(sampled) if trained else None
+        """Of one seed: training, and the samples of each choice that was evaluated. None where the training was not timed."""
+        return seconds_of(self.choices)
+
+
+def seconds_of(choices: Sequence[ComparedChoice]) -> float | None:
+    """What one seed of choices of one training took on average."""
+    trained = [s for c in choices[:1] for r in c.runs.values() if (s := _seconds(r.run.summary.get("train_seconds")))]
+    records = [[r.numbers[SECONDS].record for r in c.runs.values() if SECONDS in r.numbers] for c in choices]
+    sampled = [_mean([s for record in each if (s := _seconds(record.get("seconds")))]) for each in records]
+    return _mean(trained) + sum(sampled) if trained else None
 
 
 def _seconds(value: object) -> float:
