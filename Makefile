@@ -20,7 +20,8 @@ slow:  ## tests that train; then the default run, as a user runs it, beside swee
 
 test-all: test slow
 
-soak:  ## runs, sweeps and evaluations that are killed 100 times at random moments and given again
+soak:  ## 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
+	OMP_NUM_THREADS=1 python tests/simulations.py
 	OMP_NUM_THREADS=1 python tests/soak.py
 
 oldest: choice = --resolution lowest-direct

@@ -103,21 +103,27 @@ def write_run(path: Path, cfg: dict[str, Any], bpd: Any = 3.0, fd: float = 10.0,
 
 
 def write_evaluation(
-    run: Path, arms: dict[tuple[str, int, str], tuple[Any, float]], name: str = "e", stride: int = 1, sha256: str = "cd" * 32
+    run: Path,
+    arms: dict[tuple[str, int, str], tuple[Any, Any]],
+    name: str = "e",
+    stride: int = 1,
+    sha256: str = "cd" * 32,
+    seed: int = 0,
 ) -> None:
-    """Bound (that of each image, or of all without saying which) and Fréchet distance by (sampler, steps, variance)."""
+    """Bound (that of each image, or of all without saying which) and Fréchet distance (or that of each set of samples, the
+    first of sampling seed `seed`) by (sampler, steps, variance). What is None was not measured."""
     folder = run / "eval" / name
     folder.mkdir(parents=True)
     arms_written = []
     for (sampler, steps, variance), (bound, fd) in arms.items():
         key, files = "bound" if steps == T else f"bound_{steps}", {}
-        if not isinstance(bound, float):
+        if not isinstance(bound, float | None):
             files[key] = f"per_datum_{len(arms_written)}_{key}.npz"
             write_per_datum(folder / files[key], bound, stride, sha256)
             bound = float(np.mean(bound))
         of_bound = {"n": N, "data": "val", "steps": steps, "variance": variance, "seed": 0, "T": T}
-        of_samples = {"n": 256, "split": "samples", "extractor": "pixels", "sampler": sampler, "steps": steps, "seed": 0}
-        results = [(key, bound, 0.02, of_bound), ("pixels_fd", fd, None, of_samples)]
+        of_samples = {"n": 256, "split": "samples", "extractor": "pixels", "sampler": sampler, "steps": steps, "seed": seed}
+        results = [entry(key, bound, 0.02, of_bound), entry("pixels_fd", fd, None, of_samples)]
         arms_written.append(
             {
                 "sampler": sampler,
@@ -125,15 +131,25 @@ def write_evaluation(
                 "variance": variance,
                 "picture": None,
                 "per_datum": files,
-                "results": [{"key": k, "label": k, "value": v, "standard_error": e, "record": r} for k, v, e, r in results],
+                "results": [each for each in results if each["value"] is not None],
             }
         )
-        rows = [f"{t},{0.1},{bound * t / steps},{200 / t}" for t in range(1, steps + 1)]
+        rows = [f"{t},{0.1},{(bound or 0.0) * t / steps},{200 / t}" for t in range(1, steps + 1)]
         (folder / f"bound_{steps}_{variance}.csv").write_text(
             "\n".join(["t,bits_per_dim,rate_bits_per_dim,rmse_of_255", *rows])
         )
     content = {"checkpoint": "last.ckpt", "weights": "ema/0.9999", "step": 20, "seed": 0, "versions": {}, "arms": arms_written}
     (folder / "evaluation.json").write_text(json.dumps(content))
+
+
+def entry(key: str, value: Any, se: float | None, record: dict[str, Any]) -> dict[str, Any]:
+    """One of evaluation.json. Of several sets of samples `value` is the list of theirs."""
+    several: dict[str, Any] = {}
+    if isinstance(value, list):
+        known = [each for each in value if each is not None]
+        several, record = {"sets": value}, record | {"sets": len(value), "std": float(np.std(known, ddof=1))}
+        value, se = float(np.mean(known)), record["std"] / len(known) ** 0.5
+    return {"key": key, "label": key, "value": value, "standard_error": se, "record": record} | several
 
 
 def write_per_datum(path: Path, bpd: Any, stride: int, sha256: str) -> None:

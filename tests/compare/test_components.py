@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize
 
-from ddpm_lab.compare.components import components, floor
+from ddpm_lab.compare.components import components, floor, over_both
 from ddpm_lab.compare.statistics import t_interval
 
 TRUE = {"training": 1.0, "generation": 0.3, "residual": 0.5}
@@ -130,3 +130,41 @@ def test_a_negative_variance_has_no_floor_and_equal_runs_one_of_zero():
     assert floor(components(y), 0.95, sets=9, shared=True) is None
     assert floor(components(np.full((3, 2), 4.0)), 0.95)[:2] == (0, 0)
     assert floor(components(y), 0.95).percent is None
+
+
+def test_the_mean_over_both_kinds_of_seed_has_the_variance_of_its_components():
+    y = drawn(np.random.default_rng(9), seeds=5, sets=4)
+    parts = components(y)
+    a, g, e = (part.variance for part in parts[:3])
+    result = over_both(parts, 0.9)
+    variance = a / 5 + g / 4 + e / 20
+    squares = 4 * a + e, 5 * g + e, e
+    dof = (20 * variance) ** 2 / (squares[0] ** 2 / 4 + squares[1] ** 2 / 3 + squares[2] ** 2 / 12)
+    assert (result.value, result.se, result.dof) == pytest.approx((y.mean(), variance**0.5, dof))
+    assert result.high - result.value == pytest.approx(stats.t(dof).ppf(0.95) * variance**0.5)
+    assert over_both(components(drawn(np.random.default_rng(9), sets=1)), 0.9)[1:4] == (None, None, None)
+    crossing = over_both(components(np.array([[1.0, -1.0, 0.5], [-1.0, 1.0, -0.5]])), 0.9)
+    assert (crossing.se, crossing.dof) == pytest.approx((((4.5 - 1 / 6) / 2 / 6) ** 0.5, 1))
+
+
+def test_it_covers_the_mean_of_other_generation_seeds_and_the_interval_over_training_seeds_does_not():
+    rng, both, alone = np.random.default_rng(10), [], []
+    for _ in range(EXPERIMENTS):
+        y = drawn(rng, seeds=10, sets=2)
+        results = over_both(components(y), 0.95), t_interval(y[0].mean(1), 0.95)
+        for result, covered in zip(results, (both, alone), strict=True):
+            covered.append(result.low <= 7 <= result.high)
+    assert np.mean(both) > 0.93
+    assert np.mean(alone) < 0.9
+
+
+@pytest.mark.parametrize(("sets", "shared"), [(1, False), (3, False), (1, True), (2, True)])
+def test_the_floor_is_that_of_the_components(sets, shared):
+    parts = components(drawn(np.random.default_rng(11), seeds=5))
+    a, g, e = (part.variance for part in parts[:3])
+    result, counted = floor(parts, 0.9, sets, shared), 0 if shared else 1
+    variance = a + (counted * g + e) / sets
+    weighted = a + e / 3, counted * (g + e / 5) / sets, e * (1 / sets - 1 / 3 - counted / (5 * sets))
+    dof = variance**2 / sum(square**2 / n for square, n in zip(weighted, (4, 2, 8), strict=True))
+    assert result.dof == pytest.approx(dof)
+    assert result.difference == pytest.approx(stats.t(dof).ppf(0.95) * (2 * variance) ** 0.5)

@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ from ddpm_lab.files import SUMS, write_text
 from ddpm_lab.plain import visible
 
 if TYPE_CHECKING:
+    from ddpm_lab.compare.questions import Questions
     from ddpm_lab.compare.report import ComparisonReport
     from ddpm_lab.compare.run_folder import Skipped
 
@@ -28,6 +29,10 @@ Compare trained runs: which choice is better, by how much, and how sure are we?
   python compare.py wandb:PROJECT/GROUP                    runs on Weights & Biases, by group; or ENTITY/PROJECT/GROUP
   python compare.py FOLDER baseline=schedule=linear        against which choice: its label, values or run folder
   python compare.py FOLDER out=report level=0.99           where to write, and the level of intervals and verdicts
+  python compare.py FOLDER same_within=0.01,fd:2%          which differences are nothing in practice: bits/dim, or NAME:SIZE
+  python compare.py FOLDER resolve=0.01 power=0.8          which differences further seeds should show: how many are needed
+  python compare.py FOLDER plan resolve=0.01               the command lines that train these seeds, and their hours
+  python compare.py FOLDER looks=any                       intervals that hold while seeds are added until something shows
   python compare.py FOLDER figures=pdf                     the plots of the page as files too: pdf, svg, png
   python compare.py FOLDER columns=bound_bpd,parameters    columns of table.tex, by the names in table.csv
   python compare.py FOLDER all=true                        print every comparison, also of more than eight choices
@@ -37,7 +42,8 @@ What differs between the configurations is found; runs that differ by their seed
 table.tex, to FOLDER/compare (of a group alone: outputs/compare/GROUP) unless out= says where. What a run sent to Weights and
 Biases is fetched to ~/.cache/ddpm-lab/wandb (or DDPM_LAB_CACHE), and again only where it has changed.
 """
-KEYS = ("baseline", "out", "level", "figures", "columns", "all")
+KEYS = ("baseline", "out", "level", "figures", "columns", "all", "same_within", "resolve", "power", "looks")
+PLAN = "plan"
 FORMATS = ("pdf", "svg", "png")
 
 
@@ -49,6 +55,9 @@ class Arguments(NamedTuple):
     level: float
     figures: tuple[str, ...] = ()
     """Formats of the plots as files."""
+    questions: "Questions | None" = None
+    plan: bool = False
+    """Print what would train the seeds that are needed, and nothing else."""
     columns: tuple[str, ...] = ()
     """Of the LaTeX table; all where none is named."""
     all: bool = False
@@ -67,7 +76,13 @@ def _main(argv: list[str]) -> None:
     from ddpm_lab.compare.report import report
 
     folders, skipped = _folders(asked.sources)
-    compared = report(folders, asked.baseline, asked.level, _option_names([conf_dir()]), skipped)
+    names = _option_names([conf_dir()])
+    compared = report(folders, asked.baseline, asked.level, names, skipped, asked.questions)
+    if asked.plan:
+        from ddpm_lab.cli.more_seeds import planned
+
+        print("\n".join(map(visible, planned(compared, names, [conf_dir()]))))
+        return
     check_columns(compared, asked.columns)
     command = ["python", "compare.py", *argv]
     page = page_of(compared, list(map(str, asked.sources)), command, asked.figures)  # first: adds to the problems printed
@@ -131,7 +146,7 @@ def _option_names(dirs: Sequence[Path]) -> dict[tuple[str, str], str]:
 
 def parsed(argv: list[str]) -> Arguments:
     """Folders, groups, and key=value. Raises UserError for anything else."""
-    others, given = read(argv, KEYS)
+    others, given = read([word for word in argv if word != PLAN or there(PLAN)], KEYS)
     wrong = [argument for argument in others if not there(argument) and not argument.startswith(PREFIX)]
     if wrong:
         raise UserError(f"{wrong[0]}: no such folder; allowed are run folders, and folders above them")
@@ -144,19 +159,40 @@ def parsed(argv: list[str]) -> Arguments:
     text = given.get("level", "0.95")
     if not re.fullmatch(r"0?\.\d+", text) or not 0.5 <= float(text) <= 0.999:  # beyond it the bootstrap has too few draws
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
-    kinds, columns = (_list(given.get(key, "")) for key in ("figures", "columns"))
+    if (every := given.get("all", "false")) not in ("true", "false"):
+        raise UserError(f"all={every}: allowed is true, false")
+    plan, columns = PLAN in argv and not there(PLAN), _list(given.get("columns", ""))
+    asked = _questions(given, plan)
+    return Arguments(sources, given.get("baseline"), out, float(text), _formats(given), asked, plan, columns, every == "true")
+
+
+def _formats(given: Mapping[str, str]) -> tuple[str, ...]:
+    """Of figures=."""
+    kinds = _list(given.get("figures", ""))
     if "figures" in given and (wrong := [kind for kind in kinds or [""] if kind not in FORMATS]):
         close = nearest(wrong[0], FORMATS)
         meant = f"; did you mean figures={close}?" if close else ""
         raise UserError(f"figures={given['figures']}: allowed is {', '.join(FORMATS)}, one or several{meant}")
-    if (every := given.get("all", "false")) not in ("true", "false"):
-        raise UserError(f"all={every}: allowed is true, false")
-    return Arguments(sources, given.get("baseline"), out, float(text), kinds, columns, every == "true")
+    return kinds
 
 
 def _list(text: str) -> tuple[str, ...]:
     """The words between commas, each once."""
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _questions(given: Mapping[str, str], plan: bool) -> "Questions":
+    from ddpm_lab.compare.questions import Questions, sizes
+
+    power, looks = given.get("power", "0.8"), given.get("looks", "one")
+    if not re.fullmatch(r"0?\.\d+", power) or not 0.5 <= float(power) <= 0.99:
+        raise UserError(f"power={power}: allowed is a number from 0.5 to 0.99, as 0.8")
+    if looks not in ("one", "any"):
+        raise UserError(f"looks={looks}: allowed is one, any")
+    if looks == "any" and (plan or given.keys() & {"resolve", "power"}):
+        raise UserError(f"looks=any: {'plan' if plan else 'resolve, power'}: a number of seeds is planned for looks=one")
+    margins, resolve = (sizes(key, given[key]) if key in given else () for key in ("same_within", "resolve"))
+    return Questions(margins, resolve, float(power), looks == "any")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ def further_fields(comparison: Comparison) -> dict[str, float | None]:
     if comparison.improvement is not None:
         value, low, high = comparison.improvement[:3]
         fields |= {"_p_better": value, "_p_better_low": low, "_p_better_high": high}
+    if comparison.over_both is not None:
+        fields |= {"_difference_both_low": comparison.over_both.low, "_difference_both_high": comparison.over_both.high}
     if comparison.margin is not None:
         fields |= {"_margin": comparison.margin, "_margin_p_holm": comparison.same_p}
     if comparison.needed is not None:

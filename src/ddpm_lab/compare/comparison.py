@@ -56,6 +56,8 @@ class Comparison:
     """Paired where `paired`; else, at one seed, from both standard errors; at one seed, of numbers on several sets of samples,
     over those `sets`."""
     sets: int = 0
+    over_both: Interval | None = None
+    """Over training and sampling seeds, where there are several of both: of `over_seeds` the sampling seeds are given."""
     paired: bool = False
     apart: tuple[list[int], list[int]] | None = None
     """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import chdtri, fdtri, stdtrit
 
-from ddpm_lab.compare.statistics import Floats
+from ddpm_lab.compare.statistics import Floats, Interval, student
 
 
 class Component(NamedTuple):
@@ -111,17 +111,35 @@ def floor(parts: Components, level: float, sets: int = 1, shared: bool = False) 
     a, g, e = (parts.squares.get(name) for name in ("seeds", "sets", "rest"))
     if a is None:
         return None
-    if e is None or g is None:
+    if g is None or e is None:
         if sets != 1 or not shared:
             return None
-        terms = [(1.0, a)]
+        variance, dof = 2 * a.mean, a.dof
     else:
-        of_set = 0.0 if shared else 1 / (parts.seeds * sets)
-        terms = [(1 / parts.sets, a), (of_set, g), (1 / sets - 1 / parts.sets - of_set, e)]
-    variance = sum(weight * square.mean for weight, square in terms)
+        of_set = 0.0 if shared else 2 / (parts.seeds * sets)
+        variance, dof = _sum((2 / parts.sets, a), (of_set, g), (2 / sets - 2 / parts.sets - of_set, e))
     if variance < 0:
         return None
-    spread = sum((weight * square.mean) ** 2 / square.dof for weight, square in terms)
-    dof = variance**2 / spread if spread > 0 else a.dof
-    difference = float(stdtrit(dof, (1 + level) / 2)) * (2 * variance) ** 0.5
+    difference = float(stdtrit(dof, (1 + level) / 2)) * variance**0.5
     return Floor(difference, 100 * difference / abs(parts.mean) if parts.mean else None, dof)
+
+
+def over_both(parts: Components, level: float) -> Interval:
+    """Interval for the mean over all training and all generation seeds, of one arm or one paired difference.
+
+    An interval over training seeds alone holds for the generation seeds that were measured. Here the variance of the mean is
+    σ_A²/seeds + σ_G²/sets + σ_E²/(seeds · sets), by Satterthwaite (1946). Of negative σ_A² or σ_G², 0 is taken, with the
+    degrees of freedom of the fewer seeds. No ends where there is one seed or one set.
+    """
+    n, (a, g, e) = parts.seeds * parts.sets, (parts.squares.get(name) for name in ("seeds", "sets", "rest"))
+    if a is None or g is None or e is None:
+        return Interval(parts.mean, None, None, None, n)
+    positive = [square for square in (a, g) if square.mean > e.mean]
+    variance, dof = _sum(*((1 / n, square) for square in positive), ((1 - len(positive)) / n, e))
+    return student(parts.mean, variance**0.5, dof if len(positive) == 2 else min(a.dof, g.dof), level, n)
+
+
+def _sum(*terms: tuple[float, Square]) -> tuple[float, float]:
+    """Of weighted mean squares, with Satterthwaite's degrees of freedom."""
+    value, spread = (sum((w * square.mean) ** k / square.dof ** (k - 1) for w, square in terms) for k in (1, 2))
+    return value, value**2 / spread if spread > 0 else terms[0][1].dof

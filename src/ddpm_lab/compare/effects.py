@@ -12,6 +12,7 @@ from ddpm_lab.compare.choices import MISSING, ComparedChoice, ComparedChoices
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import Measure
+from ddpm_lab.compare.sequential import anytime
 from ddpm_lab.compare.statistics import Interval, t_interval
 
 
@@ -51,7 +52,9 @@ class Effect:
         return bool(self.lower and self.higher)
 
 
-def effects(compared: ComparedChoices, columns: Sequence[Column], baseline: ComparedChoice, level: float) -> list[Effect]:
+def effects(
+    compared: ComparedChoices, columns: Sequence[Column], baseline: ComparedChoice, level: float, any_look: bool = False
+) -> list[Effect]:
     """Of every value of every free axis, by axis; none where no axis was varied under two settings of the others."""
     described = [
         effect
@@ -59,13 +62,13 @@ def effects(compared: ComparedChoices, columns: Sequence[Column], baseline: Comp
         for value in dict.fromkeys(choice.values.get(axis, MISSING) for choice in compared.choices)
         if value != baseline.values.get(axis, MISSING)
         for column in columns
-        if (effect := _effect(compared, axis, value, baseline, column, level)) is not None
+        if (effect := _effect(compared, axis, value, baseline, column, level, any_look)) is not None
     ]
     return described if any(len(effect.settings) > 1 for effect in described) else []
 
 
 def _effect(
-    compared: ComparedChoices, axis: str, value: str, baseline: ComparedChoice, column: Column, level: float
+    compared: ComparedChoices, axis: str, value: str, baseline: ComparedChoice, column: Column, level: float, any_look: bool
 ) -> Effect | None:
     """None where no setting has both values with a common seed, or the settings share no seed."""
     against, numbers = baseline.values.get(axis, MISSING), column.numbers
@@ -82,5 +85,5 @@ def _effect(
     differences = np.array([[numbers[a][seed].value - numbers[b][seed].value for seed in seeds] for a, b in pairs])
     made = [copies(column.measure, {b: numbers[b], a: numbers[a]}, compared.options) for a, b in pairs]
     of_settings = [copy for each in made for copy in each.values()]
-    estimate = t_interval(differences.mean(0), level)
+    estimate = (anytime if any_look else t_interval)(differences.mean(0), level)
     return Effect(axis, value, against, column.measure, seeds, estimate, differences.mean(1).tolist(), of_settings)

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.comparison import Verdict as Verdict
+from ddpm_lab.compare.components import components, over_both
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of
 from ddpm_lab.compare.number import Number
@@ -175,6 +178,9 @@ def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, le
     if made.replicated and column.measure.better:
         x, y = ([n.value * column.measure.better for n in numbers.values()] for numbers in (ours, theirs))
         made.improvement = superiority(x, y, level)
+    if len(column.sets) > 1 and len(made.seeds) > 1 and not any_look:
+        by_set = components([np.subtract(x.sets, y.sets) for x, y in zip(a, b, strict=True)], level)
+        made.over_both = over_both(by_set, level)
     made.over_images = over_images(a, b, level)
     made.paired = made.over_images is not None
     if not made.paired and len(made.seeds) == 1:

@@ -24,7 +24,8 @@ def seeds_needed(
     Stein's two-stage rule (1945): max(n0, ⌈spread² (t_{(1+level)/2} + t_{power})² / resolve²⌉), quantiles of n0 − 1 degrees of
     freedom. `spread`: standard deviation of the n0 differences by seed. Without pairing, √(s_a² + s_b²) with Welch's `dof`; n
     is then per choice. `level` is that after correction for several comparisons. The interval is that of the variance by χ² at
-    `within`, with the quantiles as they are. Raises ValueError for arguments out of range.
+    `within`, with the quantiles as they are. The ordinary test on all n has the power, and errs more often than promised: in 7%
+    instead of 5% after 5 pilot seeds, in 5.5% after 10 (Wittes & Brittain 1990). Raises ValueError for arguments out of range.
     """
     dof = n0 - 1 if dof is None else dof
     if not (n0 >= 2 and dof > 0 and 0 < resolve < math.inf and 0 <= spread < math.inf and 0 < level < 1 and 0.5 <= power < 1):

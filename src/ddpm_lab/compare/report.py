@@ -122,7 +122,7 @@ def report(
 def _study(stage: Stage, compared: ComparedChoices, baseline: ComparedChoice, level: float, questions: Questions) -> Study:
     made = Study(stage, compared, baseline, judge(compared, baseline, level, questions.any_look), level, questions=questions)
     made.answers = answers(made.judged, level, questions.any_look)
-    made.effects = effects(compared, made.judged, baseline, level)
+    made.effects = effects(compared, made.judged, baseline, level, questions.any_look)
     made.equal_cost = equal_cost(compared, made.columns, level, questions.any_look)
     made.chance = chance_of(made.judged, level)
     answer(made.columns, baseline, made.chance, level, questions)

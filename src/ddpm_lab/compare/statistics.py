@@ -1,6 +1,6 @@
 """Intervals over seeds and over images, and p-values corrected for the number of comparisons.
 
-scipy.stats and statsmodels have Student's and Welch's intervals and Holm's correction too, but cost 0.6 and 0.9 s to load.
+scipy.stats and statsmodels have Student's and Welch's intervals and Holm's correction too, but load 0.6 and 0.9 s longer.
 """
 
 import math

@@ -185,6 +185,9 @@ def _how_sure(comparison: Comparison) -> str:
     if not comparison.replicated:
         return f": {distance} One seed, not replicated: the interval is {_over_images(comparison)}."
     alone = "" if images is None else f" Over the {images.n:,} images alone: {interval(images.size, digits)}."
+    if (both := comparison.over_both) is not None:
+        vanish = "" if both.excludes_zero else ", so it might vanish"
+        alone += f" Over other sampling seeds too: {interval(both.size, digits)}{vanish}."
     count = comparison.wins if comparison.verdict is Verdict.BETTER else n - comparison.wins
     how = f", {_unpaired(comparison)}" if comparison.apart else f" in {count} of {n} seeds"
     return f"{how}: {distance}{alone}"
@@ -196,7 +199,9 @@ def _why_open(comparison: Comparison) -> str:
     over = f"over {n} seeds" if n > 1 else f"{_over_images(comparison)}; one seed, not replicated"
     over = _unpaired(comparison) if comparison.apart else over
     digits = _digits(comparison)
-    text = f"difference {decimal(deciding.value, digits, True)} {interval(deciding, digits, True)} {over}"
+    text = f"difference {with_interval(deciding.value, deciding, digits, True)} {over}"
+    if deciding.low is None:
+        return f"{text}, as yet without a bounded interval."
     if comparison.holds and images is not None:
         return f"{text}, but over other images it might vanish: {interval(images, digits, True)} over {images.n:,}."
     if deciding.excludes_zero:
