@@ -9,7 +9,7 @@ from scipy import stats
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
 from ddpm_lab.compare.answer import Answer, answers, anytime_p, pairwise_p
-from ddpm_lab.compare.answer_words import MOST, answer_lines
+from ddpm_lab.compare.answer_words import answer_lines
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import measure_of
@@ -155,5 +155,5 @@ def test_there_are_seven_sentences_at_most(measures, tmp_path):
             more = ", ".join(f'"pixels_fd@{i}": {{"value": {i + seed + better}, "n": {i}}}' for i in range(1, measures))
             (run / "summary.json").write_text(text.replace('"metrics": {', f'"metrics": {{{more}, '))
     made = lines(tmp_path)
-    assert len(made) == min(measures + 1, MOST)
-    assert ("more measures" in made[-1]) == (measures > MOST)
+    assert len(made) == min(measures + 1, 7)
+    assert ("more measures" in made[-1]) == (measures > 7)

@@ -124,7 +124,7 @@ def test_an_open_difference_within_the_margin_is_the_same(tmp_path):
     d = np.array(entry.differences)
     one_sided = [stats.ttest_1samp(d, side * 0.05, alternative=way).pvalue for side, way in ((1, "less"), (-1, "greater"))]
     assert entry.same_p == pytest.approx(3 * max(one_sided))
-    assert comparison(study, "cosine, Simple").verdict == "better"
+    assert comparison(study, "cosine · Simple").verdict == "better"
     assert "same within the margin" in page_of(report([tmp_path], None, 0.95, {}, (), asked), [tmp_path])
 
 
@@ -157,10 +157,10 @@ def test_seeds_are_counted_at_the_share_of_one_comparison(tmp_path):
     observed = comparison(study_of(tmp_path), label)
     assert observed.needed.observed
     assert observed.needed.size == abs(observed.over_seeds.value)
-    assert comparison(study, "cosine, Simple").needed is None  # decided
+    assert comparison(study, "cosine · Simple").needed is None  # decided
     text = "\n".join(console(report([tmp_path], None, 0.95, {})))
     hours = (observed.needed.seeds.n - 3) * 2 * 12.5 / 3600
-    assert f"{label} against linear, Simple on bits/dim: for the observed" in text
+    assert f"{label} against linear · Simple on bits/dim: for the observed" in text
     assert f", {hours:.2g} h." in text
 
 

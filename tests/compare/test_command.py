@@ -91,7 +91,7 @@ def test_a_reader_who_leaves_early_is_no_failure(tmp_path):
 
 def test_options_of_the_command():
     here = str(ROOT)
-    assert parsed([here, "level=0.9"])[1:7] == (None, ROOT / "compare", 0.9, (), (), False)
+    assert parsed([here, "level=0.9"])[1:5] == (None, ROOT / "compare", 0.9, ())
     assert parsed([here, "baseline=schedule=linear,loss=vlb", "out=x"]).baseline == "schedule=linear,loss=vlb"
     for wrong, message in (
         (["levle=0.9"], "Did you mean level"),

@@ -60,6 +60,9 @@ class Arguments(NamedTuple):
     level: float
     figures: tuple[str, ...] = ()
     """Formats of the plots as files."""
+    questions: "Questions | None" = None
+    plan: bool = False
+    """Print what would train the seeds that are needed, and nothing else."""
     columns: tuple[str, ...] = ()
     """Of the LaTeX table; all where none is named."""
     all: bool = False
@@ -159,16 +162,21 @@ def parsed(argv: list[str]) -> Arguments:
     text = given.get("level", "0.95")
     if not re.fullmatch(r"0?\.\d+", text) or not 0.5 <= float(text) <= 0.999:  # beyond it the bootstrap has too few draws
         raise UserError(f"level={text}: allowed is a number from 0.5 to 0.999, as 0.95")
-    kinds, columns = (_list(given.get(key, "")) for key in ("figures", "columns"))
+    if (every := given.get("all", "false")) not in ("true", "false"):
+        raise UserError(f"all={every}: allowed is true, false")
+    plan, columns = PLAN in argv and not there(PLAN), _list(given.get("columns", ""))
+    asked = _questions(given, plan)
+    return Arguments(sources, given.get("baseline"), out, float(text), _formats(given), asked, plan, columns, every == "true")
+
+
+def _formats(given: Mapping[str, str]) -> tuple[str, ...]:
+    """Of figures=."""
+    kinds = _list(given.get("figures", ""))
     if "figures" in given and (wrong := [kind for kind in kinds or [""] if kind not in FORMATS]):
         close = nearest(wrong[0], FORMATS)
         meant = f"; did you mean figures={close}?" if close else ""
         raise UserError(f"figures={given['figures']}: allowed is {', '.join(FORMATS)}, one or several{meant}")
-    if (every := given.get("all", "false")) not in ("true", "false"):
-        raise UserError(f"all={every}: allowed is true, false")
-    plan = PLAN in argv and not there(PLAN)
-    questions = _questions(given, plan)
-    return Arguments(sources, given.get("baseline"), out, float(text), kinds, columns, every == "true", questions, plan)
+    return kinds
 
 
 def _list(text: str) -> tuple[str, ...]:
