@@ -60,7 +60,9 @@ def test_sets_of_samples_tell_training_from_sampling(tmp_path):
             write_evaluation(run, {("ancestral", 8, "beta"): (None, numbers[-1])})
     study = study_of(tmp_path)
     (chance,) = study.chance
-    assert chance.parts == components(np.reshape(numbers, (2, 3, 4)), 0.95)
+    y = np.reshape(numbers, (2, 3, 4))
+    assert chance.relative
+    assert chance.parts == components(y / y.mean((1, 2), keepdims=True), 0.95)  # of distances
     assert chance.sets == (0, 1, 2, 3)
     assert chance.shares["training"] > 0.9
     assert sum(chance.shares.values()) == pytest.approx(1)
@@ -105,10 +107,11 @@ def test_a_single_seed_is_held_to_the_floor_of_the_others(tmp_path, beyond, verd
     for seed, fd in enumerate((10.0, 10.4, 9.7, 10.1), 1):
         write_run(tmp_path / str(seed), config(seed), 3.0, fd)
     known = report([tmp_path], None, 0.95, {}).studies[-1].chance
-    least = next(each.floor.difference for each in known if each.measure.key == "pixels_fd")
+    share = next(each.floor.difference for each in known if each.measure.key == "pixels_fd")
+    least = (10.0 + 10.05) / 2 * share / (1 - share / 2)  # it is a share of the mean of 10.05 and 10 + least
     write_run(tmp_path / "9", config(1, "cosine"), 3.0, 10.0 + least * (1.01 if beyond else 0.99))
     entry = comparison(study_of(tmp_path), "cosine", "pixels_fd")
-    assert (entry.floor, entry.verdict) == (pytest.approx(least), verdict)
+    assert (entry.floor, entry.verdict) == (pytest.approx(least, rel=0.01), verdict)
     assert ("below the floor" in sentence(entry)) is not beyond
 
 
@@ -216,3 +219,14 @@ def test_a_name_that_no_number_has_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(UserError, match=r"resolve=fid:1.*pixels_fd, fd") as refused:
         study_of(sweep(tmp_path, seeds=(1,)), Questions(resolve=sizes("resolve", "fid:1")))
     assert "\n" not in str(refused.value)
+
+
+def test_distances_of_another_size_count_by_their_relative_spread(tmp_path):
+    """linear's distances are 100 times those of cosine, seed by seed: the chance is that of one of them."""
+    for seed, fd in enumerate((10.0, 10.4, 9.7), 1):
+        for schedule, times in (("linear", 100), ("cosine", 1)):
+            write_run(tmp_path / f"{schedule}{seed}", config(seed, schedule), 3.0, times * fd)
+    chance = next(each for each in study_of(tmp_path).chance if each.measure.key == "pixels_fd")
+    variance = np.var(np.array((10.0, 10.4, 9.7)) / np.mean((10.0, 10.4, 9.7)), ddof=1)
+    assert chance.parts.training.variance == pytest.approx(variance)
+    assert chance.floor_between(1000.0, 10.0) == pytest.approx(505 * chance.floor.difference)

@@ -16,7 +16,11 @@ from ddpm_lab.compare.pairing import per_datum
 
 @dataclass
 class Chance:
-    """Of one measure, from the choices that share two seeds or more. Variances are in squared units of the measure."""
+    """Of one measure, from the choices that share two seeds or more.
+
+    Variances are in squared units of the measure. Where `relative`, as of distances, the numbers of each choice were divided by
+    their mean before, since their spread grows with their size: variances and floor are then in units of that mean.
+    """
 
     measure: Measure
     choices: list[ComparedChoice]
@@ -31,10 +35,15 @@ class Chance:
     """Variance of a mean over images, the trained network given, of a bound whose data are known one by one."""
     pairings: list[Pairing] = field(default_factory=list)
     """Of each choice against the baseline, where they share two seeds or more."""
+    relative: bool = False
     left_out: list[ComparedChoice] = field(default_factory=list)
     """Choices with too few seeds in common with the others."""
     seeds_left_out: list[int] = field(default_factory=list)
     """Training seeds that some of `choices` lack."""
+
+    def floor_between(self, a: float, b: float) -> float | None:
+        """In units of the measure, for choices with these means."""
+        return None if self.floor is None else self.floor.difference * ((a + b) / 2 if self.relative else 1)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -62,9 +71,12 @@ def _chance(column: Column, level: float) -> Chance | None:
     if len(seeds) < 2:
         return None
     several = len(column.sets) > 1
-    y = [[number.sets if several else (number.value,) for number in (free[c][seed] for seed in seeds)] for c in kept]
-    parts = components(y, level)
+    y = np.array([[number.sets if several else (number.value,) for number in (free[c][seed] for seed in seeds)] for c in kept])
+    means = y.mean((1, 2), keepdims=True)
+    relative = column.measure.distance and bool((means > 0).all())
+    parts = components(y / means if relative else y, level)
     made = Chance(column.measure, kept, seeds, column.sets if several else (), parts, None, _of_images(free[kept[0]].values()))
+    made.relative = relative
     made.floor = floor(parts, level, len(column.sets) if several else 1, shared=True)
     made.left_out = [choice for choice in free if choice not in kept]
     made.seeds_left_out = sorted({seed for choice in kept for seed in free[choice]} - set(seeds))

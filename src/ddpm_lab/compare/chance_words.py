@@ -37,14 +37,21 @@ def _chance(chance: Chance) -> str:
     parts = []
     for (name, spread), share in zip(spreads.items(), chance.shares.values() or [0.0] * len(spreads), strict=True):
         of_variance = f" ({share:.0%} of the variance)" if len(spreads) > 1 and chance.shares else ""
-        parts.append(f"{name} {decimal(spread, digits)}{of_variance}")
+        parts.append(f"{name} {_percent(spread) if chance.relative else decimal(spread, digits)}{of_variance}")
     parts += [f"images {decimal(spread, digits)}" for spread in images]
-    if chance.floor is not None:
-        percent = "" if chance.floor.percent is None else f" ({chance.floor.percent:.2g}% of the mean)"
-        parts.append(f"floor {decimal(chance.floor.difference, digits)}{percent}")
+    if (floor := chance.floor) is not None:
+        share = "" if floor.percent is None else f"{_percent(floor.percent / 100)} of the mean"
+        parts.append(
+            f"floor {share}" if chance.relative else f"floor {decimal(floor.difference, digits)}{f' ({share})' * bool(share)}"
+        )
     sets = f" by {len(chance.sets)} sets" if chance.sets else ""
     where = f"{len(chance.choices)} choices, {len(chance.seeds)} seeds{sets}"
     return f"{chance.measure.label} ({where}): {'; '.join(parts)}{_pairing(chance)}."
+
+
+def _percent(share: float) -> str:
+    """With two digits."""
+    return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:,.0f}%"
 
 
 def sources(chance: Chance) -> dict[str, Component]:
@@ -100,9 +107,10 @@ def _needed(comparison: Comparison) -> str:
 def chance_fields(chance: Chance) -> dict[str, float | None]:
     """Of table.csv, by what is put behind the key of the measure."""
     variances = {"training": chance.parts.training, "sampling": chance.parts.generation, "both": chance.parts.residual}
-    fields: dict[str, float | None] = {"_floor": chance.floor and chance.floor.difference}
+    unit = "_relative" if chance.relative else ""
+    fields: dict[str, float | None] = {} if chance.relative else {"_floor": chance.floor and chance.floor.difference}
     fields |= {"_floor_percent": chance.floor and chance.floor.percent}
-    fields |= {f"_variance_{name}": part.variance for name, part in variances.items() if part is not None}
+    fields |= {f"{unit}_variance_{name}": part.variance for name, part in variances.items() if part is not None}
     return fields | {"_variance_images": chance.images, "_paired_over_unpaired_sd": chance.paired and chance.paired[0]}
 
 

@@ -142,10 +142,11 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
 
 def chance_figure(chance: Chance) -> Figure:
     """Standard deviations by source, with intervals where both ends are known, and the floor."""
-    roots = {name: [math.sqrt(max(0.0, end)) for end in part] for name, part in sources(chance).items()}
+    unit, times = (", % of the mean", 100) if chance.relative else ("", 1)
+    roots = {name: [times * math.sqrt(max(0.0, end)) for end in part] for name, part in sources(chance).items()}
     if chance.images is not None:
         roots["images"] = [math.sqrt(chance.images), math.inf, math.inf]
-    data, label, seen = [], chance.measure.label, []
+    data, label, seen = [], f"{chance.measure.label}{unit}", []
     for name, (value, low, high) in roots.items():
         known = math.isfinite(low) and math.isfinite(high)
         mean = {"value": value, "low": low if known else None, "high": high if known else None}
@@ -154,8 +155,9 @@ def chance_figure(chance: Chance) -> Figure:
         seen.append(f"{name} {value:.2g}")
     made = _rows(f"{label}: standard deviation by source", "", data, axis(label, rangemode="tozero"))
     if chance.floor is not None:
-        made.mark = chance.floor.difference, f"floor {chance.floor.difference:.2g}"
-        seen.append(f"least difference of two single runs that is not chance {chance.floor.difference:.2g}")
+        least = times * chance.floor.difference
+        made.mark = least, f"floor {least:.2g}"
+        seen.append(f"least difference of two single runs that is not chance {least:.2g}")
     made.alt = f"Standard deviations of {label}: {'; '.join(seen)}."
     return made
 

@@ -19,10 +19,14 @@ def answer(
     columns: Sequence[Column], baseline: ComparedChoice, chance: Iterable[Chance], level: float, asked: Questions
 ) -> None:
     """Completes the comparisons of all columns."""
-    floors = {each.measure: each.floor.difference for each in chance if each.floor is not None}
-    judged = [(c, column.estimates[baseline].value) for column in columns for c in column.comparisons.values()]
+    of_measure = {each.measure: each for each in chance}
+    judged = []
+    for column in columns:
+        mean, known = column.estimates[baseline].value if column.comparisons else 0.0, of_measure.get(column.measure)
+        for choice, c in column.comparisons.items():
+            c.floor = None if known is None else known.floor_between(mean, column.estimates[choice].value)
+            judged.append((c, mean))
     for c, mean in judged:
-        c.floor = floors.get(c.measure)
         c.margin = size_on(asked.same_within, c.measure, mean)
     _equivalence([c for c, _ in judged], level, asked.any_look)
     share = 1 - (1 - level) / max(1, sum(c.p is not None for c, _ in judged))
