@@ -99,7 +99,7 @@ def shortened(labels: Sequence[str], width: int) -> Sequence[str]:
 
 
 def _legend(study: Study, best: str = "* best mean") -> str:
-    paired = "paired by seed" + " where they share one" * any(comparison.apart for comparison in study.comparisons)
+    paired = "paired by seed" + " where they share two" * any(comparison.apart for comparison in study.comparisons)
     over = f"means with {100 * study.level:g}% intervals over seeds, {rule(study)}; differences to {study.baseline.label}"
     over += f", {paired}; {best}"
     return over + f"; {COPIED} equal to another row by construction" * any(column.copies for column in study.main)
