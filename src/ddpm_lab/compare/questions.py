@@ -44,7 +44,8 @@ def sizes(key: str, text: str) -> tuple[Size, ...]:
         size = read and Size((read["name"] or BOUNDS).strip(), float(read["number"]), bool(read["percent"]))
         if not size or not 0 < size.value < 1e100 or size.name in found or (size.percent and not (read and read["name"])):
             allowed = "a number (of bits/dim), NAME:NUMBER or NAME:NUMBER%, with commas between, above 0, each name once"
-            raise UserError(f"{key}={text}: {part or 'nothing'} is not understood; allowed is {allowed}")
+            hint = "; decimals have a point, as in 0.01" * bool(re.search(r"(?<![.\d])\d+,\d", text))
+            raise UserError(f"{key}={text}: {part or 'nothing'} is not understood; allowed is {allowed}{hint}")
         found[size.name] = size
     return tuple(found.values())
 
