@@ -67,9 +67,6 @@ class Arguments(NamedTuple):
     """Of the LaTeX table; all where none is named."""
     all: bool = False
     """Print every comparison."""
-    questions: "Questions | None" = None
-    plan: bool = False
-    """Print what would train the seeds that are needed, and nothing else."""
 
 
 def main() -> None:

@@ -26,12 +26,10 @@ class Answer:
     """On one judged measure. Of choices that are equal by construction one counts."""
 
     column: Column
-    ranked: list[ComparedChoice]
-    """Those with the number in every seed."""
-    best: list[ComparedChoice]
-    """The best mean; several where equal."""
     open: list[ComparedChoice] = field(default_factory=list)
     """Those that cannot be told from the best."""
+    opposite: list[ComparedChoice] = field(default_factory=list)
+    """Those that are better than the best on the seeds that both have: the best mean is over other seeds."""
     worse: list[ComparedChoice] = field(default_factory=list)
     replicated: bool = False
     """Whether any two choices can be compared over seeds."""
@@ -43,15 +41,24 @@ class Answer:
         return self.column.measure
 
     @property
+    def ranked(self) -> list[ComparedChoice]:
+        return list(self.column.ranking.means)
+
+    @property
+    def best(self) -> list[ComparedChoice]:
+        return self.column.ranking.best
+
+    @property
     def value(self) -> float:
         """Of the best mean."""
-        return self.column.estimates[self.best[0]].value
+        return self.column.ranking.means[self.best[0]]
 
 
 def answers(columns: Sequence[Column], level: float, any_look: bool = False) -> list[Answer]:
-    """One for each column, which must be judged. "Worse" needs, as "beats" does, images that do not object. `any_look`: it
-    holds whenever one looks, see `anytime`; choices that share no seed are not told apart then."""
-    made = [_unanswered(column) for column in columns]
+    """One for each column, which must be judged. "Worse" needs, as "beats" does, images that do not object, and the interval
+    over both kinds of seed, where it is known. `any_look`: it holds whenever one looks, see `anytime`; choices that share no
+    seed are not told apart then."""
+    made = [Answer(column) for column in columns]
     tables = [(anytime_p if any_look else pairwise_p)(_values(answer)) for answer in made]
     places = [np.argwhere(np.triu(np.isfinite(table), 1)) for table in tables]
     adjusted = iter(holm([float(table[i, j]) for table, pairs in zip(tables, places, strict=True) for i, j in pairs]))
@@ -60,12 +67,6 @@ def answers(columns: Sequence[Column], level: float, any_look: bool = False) -> 
         answer.replicated, answer.family = len(pairs) > 0, sum(map(len, places))
         _sort(answer, standing, level, any_look)
     return made
-
-
-def _unanswered(column: Column) -> Answer:
-    ranked = [choice for choice in column.estimates if choice not in column.copies and not column.lacking(choice)]
-    means = {choice: column.estimates[choice].value * column.measure.better for choice in ranked}
-    return Answer(column, ranked, [choice for choice in ranked if means[choice] == max(means.values())])
 
 
 def _values(answer: Answer) -> Floats:
@@ -78,22 +79,25 @@ def _values(answer: Answer) -> Floats:
 
 
 def _sort(answer: Answer, standing: set[frozenset[int]], level: float, any_look: bool) -> None:
-    """Every other choice is worse than the best, or open, the next best first. `standing`: pairs of places in `ranked` that
-    differ over seeds."""
-    means = {choice: answer.column.estimates[choice].value * -answer.measure.better for choice in answer.ranked}
+    """Every other choice is worse than the best, or open, or better on the seeds of both; the next best first. `standing`:
+    pairs of places in `ranked` that differ over seeds."""
+    means = {choice: -answer.measure.better * mean for choice, mean in answer.column.ranking.means.items()}
+    lists = {Verdict.WORSE: answer.worse, Verdict.BETTER: answer.opposite}
     for choice in sorted(answer.ranked, key=means.__getitem__):
         if choice not in answer.best:
             differs = frozenset(map(answer.ranked.index, (choice, answer.best[0]))) in standing
-            worse = differs and _worse(answer.column, choice, answer.best[0], level, any_look)
-            (answer.worse if worse else answer.open).append(choice)
+            verdict = _stands(answer.column, choice, answer.best[0], level, any_look) if differs else Verdict.OPEN
+            lists.get(verdict, answer.open).append(choice)
 
 
-def _worse(column: Column, choice: ComparedChoice, best: ComparedChoice, level: float, any_look: bool) -> bool:
-    """Of a difference over seeds that stands: whether it is for the worse, and images do not object."""
+def _stands(column: Column, choice: ComparedChoice, best: ComparedChoice, level: float, any_look: bool) -> Verdict:
+    """Of a difference over seeds that stands: better or worse, where neither images nor other sampling seeds object."""
     made = column.comparisons.get(choice)
     if made is None or made.baseline is not best:
         made = compare(column, choice, best, level, any_look)
-    return replace(made, p=0.0, holds=True).verdict is Verdict.WORSE
+    if made.over_both is not None and not made.over_both.excludes_zero:
+        return Verdict.OPEN
+    return replace(made, p=0.0, holds=True).verdict
 
 
 def pairwise_p(values: Floats) -> Floats:

@@ -1,9 +1,11 @@
 """What the reader must know of columns as a whole, as text."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.report import Study
+from ddpm_lab.compare.sequential import least_p
 
 BUSY = 0.1
 """The share of waiting from which it is said."""
@@ -20,6 +22,18 @@ def about_sets(study: Study) -> Iterator[str]:
         parts += [f"seed {', '.join(map(str, chance.seeds_left_out))}"] if chance.seeds_left_out else []
         if parts:
             yield f"{chance.measure.label}: where chance comes from is of what all have; left out: {'; '.join(parts)}."
+
+
+def about_looks(study: Study) -> Iterator[str]:
+    """Whether there are too few seeds for any difference to stand at every look, however large it is."""
+    over_seeds = [len(c.seeds) for c in study.comparisons if c.p is not None and c.replicated and c.seeds]
+    if not study.questions.any_look or not over_seeds:
+        return
+    n, least = max(over_seeds), (1 - study.level) / len(over_seeds)  # of the smallest p, by Holm
+    if least_p(n) > least:
+        needed = next(more for more in count(n) if least_p(more) <= least)
+        family = counted(len(over_seeds), "comparison")
+        yield f"looks=any: with {n} seeds nothing can be decided here ({family}); {needed} is the least."
 
 
 def about_seconds(study: Study) -> Iterator[str]:
@@ -39,3 +53,7 @@ def about_seconds(study: Study) -> Iterator[str]:
 
 def listed(labels: Sequence[str]) -> str:
     return "; ".join(labels) if len(labels) <= 4 else f"{len(labels)} of the choices"
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"

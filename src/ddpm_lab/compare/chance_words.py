@@ -2,6 +2,7 @@
 
 import math
 
+from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.chance import Chance
 from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.components import Component
@@ -98,12 +99,12 @@ def needed_lines(study: Study) -> list[str]:
     shown = sorted(open_ones, key=lambda pair: pair[0])[:MOST]
     more = len(open_ones) - len(shown)
     family = sum(comparison.p is not None for comparison in study.comparisons)
-    share = f"at Bonferroni's share of {100 * (1 - study.level):g}% for each of {family} comparisons"
+    share = f"at Bonferroni's share of {100 * (1 - study.level):g}% for each of {counted(family, 'comparison')}"
     head = f"more seeds of both to tell a difference, paired, with probability {study.questions.power:g}, {share}:"
     return [
         head,
         *(f"  {_needed(c)}" for _, c in shown),
-        *[f"  and {more} comparisons that need as many or more (table.csv)"] * bool(more),
+        *[f"  and {counted(more, 'comparison')} beyond these in table.csv, of as many seeds or more"] * bool(more),
     ]
 
 

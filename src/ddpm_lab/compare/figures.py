@@ -152,14 +152,19 @@ def chance_figure(chance: Chance) -> Figure:
         mean = {"value": value, "low": low if known else None, "high": high if known else None}
         text = f"{value:.3g} [{low:.3g}, {high:.3g}]" if known else f"{value:.3g}"
         data.append({**looks(len(data)), "name": name, "text": text, "mean": mean})
-        seen.append(f"{name} {value:.2g}")
+        seen.append(f"{name} {two_digits(value)}")
     made = _rows(f"{label}: standard deviation by source", "", data, axis(label, rangemode="tozero"))
-    if chance.floor is not None:
+    if chance.floor is not None and chance.floor.difference > 0:
         least = times * chance.floor.difference
-        made.mark = least, f"floor {least:.2g}"
-        seen.append(f"least difference of two single runs that is not chance {least:.2g}")
+        made.mark = least, f"floor {two_digits(least)}"
+        seen.append(f"least difference of two single runs that is not chance {two_digits(least)}")
     made.alt = f"Standard deviations of {label}: {'; '.join(seen)}."
     return made
+
+
+def two_digits(value: float) -> str:
+    """Rounded, without an exponent from 0.0001 up to a million."""
+    return f"{float(f'{value:.2g}'):,.6g}"
 
 
 def pareto(study: Study) -> Figure | None:

@@ -14,6 +14,7 @@ from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of
 from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.pairing import over_images, over_sets, unpaired
+from ddpm_lab.compare.ranking import Ranking, rank
 from ddpm_lab.compare.sequential import anytime
 from ddpm_lab.compare.sets import Numbers, on_common_sets
 from ddpm_lab.compare.statistics import Interval, holm, superiority, t_interval, welch_interval
@@ -58,14 +59,17 @@ class Column:
         return [seed for seed in choice.runs if seed not in numbers] if numbers else []
 
     @cached_property
+    def ranking(self) -> Ranking:
+        """Of the choices with the number in every seed. Of those that are equal by construction one counts."""
+        free = [choice for choice in self.numbers if choice not in self.copies and not self.lacking(choice)]
+        values = {choice: {seed: number.value for seed, number in self.numbers[choice].items()} for choice in free}
+        return rank(values, self.measure.better)
+
+    @property
     def winners(self) -> list[ComparedChoice]:
-        """The best mean; several where equal. Not a choice that lacks a seed, nor a copy; none where all others are copies."""
-        better = self.measure.better
-        free = {c: e.value * better for c, e in self.estimates.items() if c not in self.copies and not self.lacking(c)}
-        if not better or (len(free) == 1 and self.copies):
-            return []
-        best = max(free.values(), default=0.0)
-        return [choice for choice, mean in free.items() if mean == best]
+        """The best means, as they are marked. None where all others are copies."""
+        alone = len(self.ranking.means) == 1 and self.copies
+        return [] if alone or not self.measure.better else self.ranking.best
 
 
 def judge(compared: ComparedChoices, baseline: ComparedChoice, level: float, any_look: bool = False) -> list[Column]:

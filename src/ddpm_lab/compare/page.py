@@ -15,8 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ddpm_lab.compare import lines
-from ddpm_lab.compare.answer_words import answer_lines
-from ddpm_lab.compare.chance_words import chance_lines, needed_lines
+from ddpm_lab.compare.answer_words import answer_lines, marked_as_best
+from ddpm_lab.compare.cautions import counted
+from ddpm_lab.compare.chance_words import chance_lines, needed_lines, rule
 from ddpm_lab.compare.choices import MISSING, ComparedChoice
 from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.figures import Figure, chance_figure, differences_figure, file_name, means_figure, pareto
@@ -48,15 +49,18 @@ def page_of(
         cautions,
         chance_lines,
         choice_table,
+        counted,
         effect_table,
         equal_cost_table,
         environment,
         figure_json,
         head,
         line,
+        marked_as_best,
         matrix,
         mean_cell,
         needed_lines,
+        rule,
         same_noise,
         train_commands,
     )
@@ -67,6 +71,7 @@ def page_of(
         sections=[_section(report, study, kinds) for study in report.studies],  # first: the problems are complete then
         folders=folders,
         answers=answer_lines(report),
+        families=[f"{s.stage.value.lower()}: {counted(n, 'pair')}" for s in report.studies if (n := _pairs(s))],
         command=shlex.join(command),
         few=MANY,
         averaged=AVERAGED[:-1],
@@ -75,6 +80,11 @@ def page_of(
         script=_resource("page.js"),
         css=_resource("page.css") + _palette(),
     )
+
+
+def _pairs(study: Study) -> int:
+    """Of choices, over all judged measures."""
+    return study.answers[0].family if study.answers else 0
 
 
 def _resource(name: str) -> Markup:

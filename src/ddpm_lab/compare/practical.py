@@ -39,7 +39,7 @@ def _equivalence(comparisons: Iterable[Comparison], level: float, any_look: bool
     """Of all replicated differences for which a margin was asked, with p-values corrected over all of them."""
     tested = [(c, p) for c in comparisons if (p := _p_of_margin(c, level, any_look)) is not None]
     for (c, _), p in zip(tested, holm([p for _, p in tested]), strict=True):
-        c.same_p, c.same = p, p <= 1 - level and _images_within(c)
+        c.same_p, c.same = p, p <= 1 - level and _others_within(c)
 
 
 def _p_of_margin(c: Comparison, level: float, any_look: bool) -> float | None:
@@ -54,12 +54,13 @@ def _p_of_margin(c: Comparison, level: float, any_look: bool) -> float | None:
     return max(anytime([d + side for d in c.differences], level).p or 0.0 for side in (-c.margin, c.margin))
 
 
-def _images_within(c: Comparison) -> bool:
-    """Whether nothing is known over images, or that interval lies within the margin."""
-    images, margin = c.over_images, c.margin or 0.0
-    if images is None:
-        return True
-    return images.low is not None and images.high is not None and -margin < images.low <= images.high < margin
+def _others_within(c: Comparison) -> bool:
+    """Whether the intervals over images and over both kinds of seed, where they are known, lie within the margin."""
+    margin = c.margin or 0.0
+    for known in filter(None, (c.over_images, c.over_both)):
+        if known.low is None or known.high is None or not -margin < known.low <= known.high < margin:
+            return False
+    return True
 
 
 def _needed(c: Comparison, mean: float, level: float, asked: Questions) -> NeededSeeds | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_lab.compare import words
-from ddpm_lab.compare.answer_words import answer_lines
+from ddpm_lab.compare.answer_words import answer_lines, marked_as_best
+from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.chance_words import chance_fields, chance_lines, further_fields, needed_lines, rule
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.comparison import Verdict
@@ -60,7 +61,7 @@ def _compared(study: Study, every: bool) -> list[str]:
         return [statement.text for statement in statements]
     n = len(study.comparisons)
     refused = [statement.text for statement in statements if statement.verdict is Verdict.REFUSED]
-    return [*refused, f"{n} comparisons with {study.baseline.label}: on the page, and here with all=true"]
+    return [*refused, f"{counted(n, 'comparison')} with {study.baseline.label}: on the page, and here with all=true"]
 
 
 def _same(table: Table) -> list[str]:
@@ -98,11 +99,15 @@ def shortened(labels: Sequence[str], width: int) -> Sequence[str]:
     return next((short for short in tried if len(set(short)) == len(labels)), labels)
 
 
-def _legend(study: Study, best: str = "* best mean") -> str:
-    paired = "paired by seed" + " where they share two" * any(comparison.apart for comparison in study.comparisons)
-    over = f"means with {100 * study.level:g}% intervals over seeds, {rule(study)}; differences to {study.baseline.label}"
-    over += f", {paired}; {best}"
-    return over + f"; {COPIED} equal to another row by construction" * any(column.copies for column in study.main)
+def _legend(study: Study, best: str = "* {}") -> str:
+    """`best`: how the best means are marked."""
+    parts = [f"means with {100 * study.level:g}% intervals over seeds, {rule(study)}"]
+    if study.comparisons:
+        apart = " where they share two" * any(comparison.apart for comparison in study.comparisons)
+        parts.append(f"differences to {study.baseline.label}, paired by seed{apart}")
+    if any(column.winners for column in study.main):
+        parts.append(best.format(marked_as_best(study)))
+    return "; ".join(parts + [f"{COPIED} equal to another row by construction"] * any(column.copies for column in study.main))
 
 
 def _marked(table: Table) -> list[list[str]]:
@@ -226,7 +231,7 @@ def write_tables(report: ComparisonReport, folder: Path, columns: Sequence[str] 
             md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
         md.append("")
         chosen = choice_table(study, study.main, only=columns)
-        caption = "; ".join([_legend(study, "best mean in bold"), *_same(chosen)])
+        caption = "; ".join([_legend(study, "{} in bold"), *_same(chosen)])
         latex += [*_tex(chosen, f"{study.stage.value}: {caption}"), ""]
         latex += [*_tex(equal_cost_table(study), words.EQUAL_COST), ""] if study.equal_cost else []
     write_text(folder / "table.md", "\n".join(md).replace("<", "&lt;"))  # no HTML of a label

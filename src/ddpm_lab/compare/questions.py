@@ -44,7 +44,8 @@ def sizes(key: str, text: str) -> tuple[Size, ...]:
         twice = size is not None and size.name.casefold() in found
         if not size or not 0 < size.value < 1e100 or twice or (size.percent and not (read and read["name"])):
             allowed = "a number (of bits/dim), NAME:NUMBER or NAME:NUMBER%, with commas between, above 0, each name once"
-            raise UserError(f"{key}={text}: {part or 'nothing'} is not understood; allowed is {allowed}")
+            hint = "; decimals have a point, as in 0.01" * bool(re.search(r"(?<![.\d])\d+,\d", text))
+            raise UserError(f"{key}={text}: {part or 'nothing'} is not understood; allowed is {allowed}{hint}")
         found[size.name.casefold()] = size
     return tuple(found.values())
 

@@ -139,10 +139,11 @@ def merge_copies(runs: Sequence[RunFolder]) -> list[RunFolder]:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Folders with a config.yaml, none of which is below another; and the lowest folders that have none."""
-    waiting = [folder]
+    """Folders with a config.yaml, none of which is below another; and the lowest folders that have none, but for
+    the figures of a report."""
+    waiting = [(folder, False)]
     while waiting:
-        here = waiting.pop()
+        here, drawn = waiting.pop()
         try:
             entries = sorted(os.scandir(here), key=lambda entry: natural(entry.name), reverse=True)
         except OSError:
@@ -151,10 +152,10 @@ def _candidates(folder: Path) -> Iterator[Path]:
         names = {entry.name for entry in entries}
         below = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
         report = names >= {"table.csv", "index.html"}  # of compare.py
-        if "config.yaml" in names or not (below or report):
+        if "config.yaml" in names or not (below or report or drawn):
             yield here
         else:
-            waiting += [Path(entry.path) for entry in below]
+            waiting += [(Path(entry.path), drawn or (report and entry.name == "figures")) for entry in below]
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -29,3 +29,8 @@ def anytime(values: ArrayLike, level: float, g: float = 1.0) -> Interval:
         return Interval(mean, None, None, p, n)
     half = math.sqrt(squares * c * (k - 1) / (c - k) / n)
     return Interval(mean, mean - half, mean + half, p, n)
+
+
+def least_p(n: int, g: float = 1.0) -> float:
+    """What p of `anytime` is never below with n values: its limit as |t| → ∞."""
+    return (1 + n * g) ** -((n - 1) / 2)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ddpm_lab.compare.cautions import about_seconds, about_sets, listed
+from ddpm_lab.compare.cautions import about_looks, about_seconds, about_sets, listed
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.comparison import Comparison, Verdict
 from ddpm_lab.compare.construction import Copy
@@ -204,7 +204,7 @@ def _why_open(comparison: Comparison) -> str:
         return f"{text}, as yet without a bounded interval."
     if comparison.holds and images is not None:
         return f"{text}, but over other images it might vanish: {interval(images, digits, True)} over {images.n:,}."
-    if deciding.excludes_zero:
+    if deciding.excludes_zero and comparison.verdict is not Verdict.SAME:
         return f"{text}, which does not hold once all comparisons are counted (p = {comparison.p:.2g} by Holm)."
     return f"{text}."
 
@@ -289,7 +289,7 @@ def cautions(study: Study) -> list[str]:
             texts.append(f"{label}: there is none for {listed(gaps)}; means are of the other seeds, and so may flatter.")
         if column.reported:
             texts.append(f"{label}: numbers were measured with different {'; '.join(map(str, column.reported[:4]))}.")
-    return [*texts, *about_sets(study), *about_seconds(study), *compared.notes]
+    return [*texts, *about_looks(study), *about_sets(study), *about_seconds(study), *compared.notes]
 
 
 def _lopsided(a: int, b: int) -> bool:
