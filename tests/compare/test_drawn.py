@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure as Drawn
 
-from compare.synthetic import sweep, write_evaluation
+from compare.synthetic import config, sweep, write_evaluation, write_run
 from compare.test_command import command, two
 from ddpm_lab.compare.drawn import drawn
-from ddpm_lab.compare.figures import Figure
+from ddpm_lab.compare.figures import Figure, two_digits
 from ddpm_lab.compare.page import figures_of
 from ddpm_lab.compare.report import report
 from ddpm_lab.files import SUMS, write_sums
@@ -88,3 +88,30 @@ def test_another_format_is_refused(tmp_path):
     code, _, err = command(two(tmp_path), "figures=pfd")
     assert (code, err.count("\n")) == (2, 1)
     assert all(part in err for part in ("figures=pfd", "pdf, svg, png", "figures=pdf"))
+
+
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_long_names_leave_room_for_the_axes(tmp_path):
+    for i in range(3):
+        write_run(tmp_path / str(i), config(i % 2, extra={"_target_": "a.B", "name": f"{i // 2}{'x' * 300}"}), 3.0 + i)
+    study = report([tmp_path], None, 0.95, {}).studies[0]
+    for figure in (figure for figures in figures_of(study).values() for figure in figures):
+        made = drawn(figure)
+        made.canvas.draw()
+        assert made.axes[0].get_position().width > 0.2, figure.title
+
+
+def test_files_of_figures_are_no_runs_that_were_left_out(tmp_path):
+    two(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        _, out, _ = command(tmp_path, "figures=svg")
+    assert "figures: " not in out
+    assert f"{tmp_path / 'empty'}: empty" in out
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(138.2, "140"), (1382.0, "1,400"), (0.0123, "0.012"), (3.0, "3"), (1e-7, "1e-07"), (1e99, "1e+99")]
+)
+def test_two_digits_need_no_exponent(value, text):
+    assert two_digits(value) == text

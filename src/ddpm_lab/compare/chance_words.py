@@ -53,10 +53,6 @@ def _chance(chance: Chance) -> str:
     return f"{chance.measure.label} ({where}): {'; '.join(parts)}{_pairing(chance)}."
 
 
-def counted(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"
-
-
 def _percent(share: float) -> str:
     """With two digits."""
     return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:,.0f}%"
