@@ -45,26 +45,7 @@ def page_of(
     page. `kinds`: formats of the figures that are beside the page as files."""
     loader = PackageLoader("ddpm_lab.compare", ".")
     pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    called = (
-        cautions,
-        chance_lines,
-        choice_table,
-        counted,
-        effect_table,
-        equal_cost_table,
-        environment,
-        figure_json,
-        head,
-        line,
-        marked_as_best,
-        matrix,
-        mean_cell,
-        needed_lines,
-        rule,
-        same_noise,
-        train_commands,
-    )
-    pages.globals |= {function.__name__: function for function in called}
+    pages.globals |= {function.__name__: function for function in CALLED}
     template = pages.get_template("page.html")
     return template.render(
         report=report,
@@ -233,3 +214,10 @@ def environment(report: ComparisonReport) -> dict[str, Counter[str]]:
             if value is not None:
                 counts.setdefault(key.replace("_", " "), Counter())[str(value)] += 1
     return counts
+
+
+CALLED = (
+    *(cautions, chance_lines, choice_table, counted, effect_table, equal_cost_table, environment, figure_json, head),
+    *(line, marked_as_best, matrix, mean_cell, needed_lines, rule, same_noise, train_commands),
+)
+"""Functions that page.html calls."""

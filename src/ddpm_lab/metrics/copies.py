@@ -41,7 +41,8 @@ def copies(
     neighbours, which = places.unique(return_inverse=True)
     own = [nearest(training[some.cpu()], training, block, device, some).distances for some in neighbours.split(block)]
     authentic = (distances > torch.cat(own)[which]).double()
-    c_t = ranksums(*(part.cpu().numpy() for part in distances.split([n, m]))).statistic
+    of_samples, of_held_out = (part.cpu().numpy() for part in distances.split([n, m]))
+    c_t = ranksums(of_samples, of_held_out).statistic
     shares = (share_of(float(part.mean()), len(part)) for part in authentic.split([n, m]))
     return CopyScores(Score(float(c_t), None), *shares)
 
