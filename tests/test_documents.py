@@ -204,8 +204,7 @@ def parse(program: str, argv: list[str]) -> None:
     from ddpm_lab.config.preflight import preflight
 
     if program == "compare" and argv[0] == compare.EXPLAIN:
-        explain.parsed(argv[1:])
-        return
+        return explain.parsed(argv[1:]) if argv[1:] else None  # alone it lists what there is
     if program in ("compare", "dashboard"):
         {"compare": compare, "dashboard": dashboard}[program].parsed(argv)
         return
