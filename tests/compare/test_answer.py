@@ -20,12 +20,13 @@ from ddpm_lab.compare.statistics import t_interval
 
 
 def column(values: np.ndarray, key: str = "bound_bpd") -> Column:
-    """Of the choices in rows, by the seeds in columns."""
+    """Of the choices in rows, by the seeds in columns; NaN where a choice has not that seed."""
     made = Column(measure_of(key))
     for i, row in enumerate(values):
-        choice = ComparedChoice({}, str(i), dict.fromkeys(range(len(row))))
-        made.numbers[choice] = {seed: Number(float(value), None, {}) for seed, value in enumerate(row)}
-        made.estimates[choice] = t_interval(row, 0.95)
+        numbers = {seed: Number(float(value), None, {}) for seed, value in enumerate(row) if np.isfinite(value)}
+        choice = ComparedChoice({}, str(i), dict.fromkeys(numbers))
+        made.numbers[choice] = numbers
+        made.estimates[choice] = t_interval([number.value for number in numbers.values()], 0.95)
     return made
 
 

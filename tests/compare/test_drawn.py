@@ -1,17 +1,19 @@
 """`compare.py figures=pdf`: the plots of the page as files."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure as Drawn
 
-from compare.synthetic import sweep, write_evaluation
+from compare.synthetic import config, sweep, write_evaluation, write_run
 from compare.test_command import command, two
 from ddpm_lab.compare.drawn import drawn
-from ddpm_lab.compare.figures import Figure
+from ddpm_lab.compare.figures import Figure, two_digits
 from ddpm_lab.compare.page import figures_of
 from ddpm_lab.compare.report import report
+from ddpm_lab.compare.run_folder import read_runs
 from ddpm_lab.files import SUMS, write_sums
 
 
@@ -88,3 +90,32 @@ def test_another_format_is_refused(tmp_path):
     code, _, err = command(two(tmp_path), "figures=pfd")
     assert (code, err.count("\n")) == (2, 1)
     assert all(part in err for part in ("figures=pfd", "pdf, svg, png", "figures=pdf"))
+
+
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_long_names_leave_room_for_the_axes(tmp_path):
+    for i in range(3):
+        write_run(tmp_path / str(i), config(i % 2, extra={"_target_": "a.B", "name": f"{i // 2}{'x' * 300}"}), 3.0 + i)
+    study = report([tmp_path], None, 0.95, {}).studies[0]
+    for figure in (figure for figures in figures_of(study).values() for figure in figures):
+        made = drawn(figure)
+        made.canvas.draw()
+        assert made.axes[0].get_position().width > 0.2, figure.title
+
+
+def test_files_of_figures_are_no_runs_that_were_left_out(tmp_path):
+    folder = two(tmp_path)
+    (folder / "empty").mkdir()
+    for name in ("compare/table.csv", "compare/index.html", "compare/figures/trained/01.svg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    assert [skip.path for skip in read_runs([folder])[1]] == [folder / "empty"]
+    shutil.move(folder / "b", folder / "compare" / "figures" / "b")
+    assert len(read_runs([folder])[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(138.2, "140"), (1382.0, "1,400"), (0.0123, "0.012"), (3.0, "3"), (1e-7, "1e-07"), (1e99, "1e+99")]
+)
+def test_two_digits_need_no_exponent(value, text):
+    assert two_digits(value) == text

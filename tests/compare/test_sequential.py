@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from ddpm_lab.compare.sequential import anytime
+from ddpm_lab.compare.sequential import anytime, least_p
 from ddpm_lab.compare.statistics import t_interval
 
 
@@ -67,3 +67,9 @@ def test_an_effect_is_found():
     x = np.random.default_rng(4).normal(1, 1, (100, 30))
     assert np.mean([anytime(row, 0.95).excludes_zero for row in x]) > 0.9
     assert math.isclose(anytime(x[0], 0.95).value, x[0].mean())
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_the_least_p_is_that_of_values_that_are_all_but_equal(n):
+    assert anytime(1 + 1e-9 * np.arange(n), 0.95).p == pytest.approx(least_p(n), rel=1e-6)
+    assert anytime(1 + 0.5 * np.arange(n), 0.95).p > least_p(n)

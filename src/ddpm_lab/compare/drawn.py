@@ -1,7 +1,9 @@
 """The figures of the page as files, by matplotlib: what page.js does by plotly."""
 
 import html
+import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ from matplotlib.ticker import MaxNLocator
 
 from ddpm_lab.compare.figures import FEW, Entry, Figure, file_name
 from ddpm_lab.compare.palette import DASHES, LIGHT, NEUTRAL, SYMBOLS
+from ddpm_lab.compare.printed import shortened
 from ddpm_lab.files import SUMS, is_as_written, replacing, write_sums
 
 WIDTHS = {False: 5.0, True: 8.0}
 """Inches, of figures as wide as half the page and the page."""
+LONGEST = 40
+"""Characters of a name: more would leave no room for the axes."""
+LETTERS = 14
+"""Of a title, an inch."""
 
 
 def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Path]:
@@ -38,6 +45,9 @@ def write_figures(figures: Sequence[Figure], kind: str, folder: Path) -> list[Pa
 
 def drawn(shown: Figure) -> of_matplotlib.Figure:
     """One figure of the page, with its title and, where the page has one, its legend."""
+    names = shortened([html.unescape(entry["name"]) for entry in shown.data], LONGEST)
+    named = [entry | {"name": html.escape(name, quote=False)} for entry, name in zip(shown.data, names, strict=True)]
+    shown = replace(shown, data=named)
     made = of_matplotlib.Figure(figsize=(WIDTHS[shown.wide], shown.height / 100), layout="constrained")
     axes = made.add_subplot()
     KINDS[shown.kind](axes, shown)
@@ -48,7 +58,8 @@ def drawn(shown: Figure) -> of_matplotlib.Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e9ed")
     axes.set_axisbelow(True)
-    made.suptitle(_text(shown.title), fontsize=9)
+    title = textwrap.fill(shown.title, int(LETTERS * WIDTHS[shown.wide]), max_lines=3, placeholder=" …")
+    made.suptitle(_text(title), fontsize=9)
     if shown.legend:
         made.legend(loc="outside lower center", ncols=3 if len(shown.data) > FEW else 2, frameon=False, fontsize=8)
     return made

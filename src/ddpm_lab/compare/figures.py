@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.chance import Chance
 from ddpm_lab.compare.chance_words import sources
 from ddpm_lab.compare.choices import ComparedChoice
@@ -114,7 +115,7 @@ def means_figure(study: Study, column: Column) -> Figure:
         data.append(entry(study, choice, text, mean=_ends(estimate, lowest), seeds=seeds))
     first, *_, last = sorted(estimates, key=lambda choice: -column.measure.better * estimates[choice].value) * 2
     ends = [f"{decimal(estimates[choice].value, digits)} ({choice.label})" for choice in (first, last)]
-    alt = f"{label}, means of {len(data)} choices: the best is {ends[0]}, the worst is {ends[1]}."
+    alt = f"{label}, means of {counted(len(data), 'choice')}: the best is {ends[0]}, the worst is {ends[1]}."
     return _rows(f"{label} by choice", alt, data, x)
 
 
@@ -136,7 +137,7 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
         return None
     title = f"{label} minus that of {study.baseline.label}; hollow: no difference is supported"
     named = f": {'; '.join(supported[:FEW])}" if supported else ""
-    alt = f"{len(supported)} of {len(data)} choices differ from {study.baseline.label} in {label}{named}."
+    alt = f"{len(supported)} of {counted(len(data), 'choice')} differ from {study.baseline.label} in {label}{named}."
     return _rows(title, alt, data, axis("difference", zeroline=True))
 
 
