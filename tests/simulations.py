@@ -110,10 +110,9 @@ def of_components(sweep: Sweep, rng: np.random.Generator) -> dict[str, float]:
     """Also a floor, and two new runs of one choice, each with as many sets as before or one."""
     parts, made = components(sweep.y, LEVEL), {}
     sets = int(rng.choice([1, sweep.y.shape[2]]))
-    shared = sweep.y.shape[2] == 1 or bool(rng.integers(2))
-    if (least := floor(parts, LEVEL, sets, shared)) is not None:
-        training, generation, residual = sweep.variances
-        variance = 2 * (training + residual / sets + (0 if shared else generation / sets))
+    if (least := floor(parts, LEVEL, sets)) is not None:
+        training, _, residual = sweep.variances
+        variance = 2 * (training + residual / sets)
         made["two equal runs differ by more than the floor"] = abs(rng.normal(0, variance**0.5)) > least.difference
     if parts.residual is not None:
         for part, true, found in zip(PARTS, sweep.variances, parts[:3], strict=True):

@@ -35,7 +35,7 @@ def labels(choices: list[ComparedChoice]) -> list[str]:
 
 
 def test_p_values_of_all_pairs_are_those_of_scipy():
-    """Paired where two seeds are shared, Welch's where none is, none where one is or a side has one seed alone."""
+    """Paired where two seeds are shared, Welch's where at most one is, none where a side has one seed alone."""
     rng = np.random.default_rng(0)
     values = rng.normal(0, [[1], [2], [1], [3], [1], [1]], (6, 7)).astype(np.float64)
     values[1, :2] = values[2, 4:] = values[3, :4] = values[4, 1:] = np.nan
@@ -48,7 +48,7 @@ def test_p_values_of_all_pairs_are_those_of_scipy():
         expected, kind = np.nan, "none"
         if both.sum() > 1 and (a[both] != b[both]).any():
             expected, kind = stats.ttest_rel(a[both], b[both]).pvalue, "paired"
-        elif not both.any() and min(map(len, sides)) > 1:
+        elif both.sum() < 2 and min(map(len, sides)) > 1:
             expected, kind = stats.ttest_ind(*sides, equal_var=False).pvalue, "apart"
         seen.add(kind)
         np.testing.assert_allclose([p[i, j], p[j, i]], expected, rtol=1e-10)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from compare.synthetic import N, config, sweep, write_evaluation, write_run
 from ddpm_lab.compare.components import components, floor, over_both
-from ddpm_lab.compare.needed import seeds_needed
+from ddpm_lab.compare.needed import pairing, seeds_needed
 from ddpm_lab.compare.page import page_of
 from ddpm_lab.compare.printed import console, write_tables
 from ddpm_lab.compare.questions import Questions, Size, sizes
@@ -45,9 +45,9 @@ def test_components_are_of_what_all_choices_have(tmp_path):
     assert chance.parts.training.variance == pytest.approx((np.var(linear[:3], ddof=1) + np.var(cosine, ddof=1)) / 2)
     assert (chance.parts.generation, chance.parts.residual) == (None, None)
     parts = components([[[x] for x in each] for each in (cosine, linear[:3])], 0.95)
-    assert tuple(chance.floor) == pytest.approx(tuple(floor(parts, 0.95, shared=True)))
-    difference, alone = (np.std(each, ddof=1) for each in (np.subtract(linear[:3], cosine), linear[:3]))
-    assert chance.paired == pytest.approx((difference / np.hypot(alone, np.std(cosine, ddof=1)),) * 3)
+    assert tuple(chance.floor) == pytest.approx(tuple(floor(parts, 0.95)))
+    saved = pairing(cosine, linear[:3], 0.95)
+    assert chance.saved == pytest.approx((saved.factor, saved.low, saved.high))
     assert "left out: seed 4" in "\n".join(console(report([tmp_path], None, 0.95, {})))
 
 
@@ -66,7 +66,7 @@ def test_sets_of_samples_tell_training_from_sampling(tmp_path):
     assert chance.sets == (0, 1, 2, 3)
     assert chance.shares["training"] > 0.9
     assert sum(chance.shares.values()) == pytest.approx(1)
-    assert chance.floor == floor(chance.parts, 0.95, 4, shared=True)
+    assert chance.floor == floor(chance.parts, 0.95, 4)
     (entry,) = study.comparisons
     baseline, other = np.reshape(numbers, (2, 3, 4))
     assert entry.over_both == over_both(components(other - baseline, 0.95), 0.95)
@@ -85,11 +85,12 @@ def test_what_other_sampling_seeds_might_undo_is_said(tmp_path):
 
 
 def test_the_variance_over_images_is_that_of_their_mean(tmp_path):
-    """At stride 2 two strata, whose means add up to the bound."""
+    """At stride 2 two strata, whose means add up to the bound; on average over choices and the seeds that all have."""
     rng = np.random.default_rng(0)
-    of_runs = [rng.normal(3, 0.3, N) for _ in range(2)]
-    for seed, images in enumerate(of_runs):
-        write_run(tmp_path / str(seed), config(seed), images)
+    of_runs = [rng.normal(3, 0.3 * (1 + k), N) for k in range(4)]
+    for k, images in enumerate(of_runs):
+        write_run(tmp_path / str(k), config(k % 2, ("linear", "cosine")[k // 2]), images)
+    write_run(tmp_path / "other", config(7), rng.normal(3, 9, N))
     (chance,) = (each for each in study_of(tmp_path).chance if each.measure.key == "bound_bpd")
     by_hand = [sum(np.var(images[k::2] / 2, ddof=1) / (N / 2) for k in (0, 1)) for images in of_runs]
     assert chance.images == pytest.approx(np.mean(by_hand))
@@ -157,13 +158,13 @@ def test_seeds_are_counted_at_the_share_of_one_comparison(tmp_path):
         spread = float(np.std(entry.differences, ddof=1))
         assert entry.needed.size == pytest.approx(size)
         assert entry.needed.seeds == seeds_needed(spread, 3, size, 1 - 0.05 / m, 0.9)
-    observed = comparison(study_of(tmp_path), label)
+    observed = comparison(study_of(tmp_path), "cosine · Simple", "pixels_fd")
     assert observed.needed.observed
     assert observed.needed.size == abs(observed.over_seeds.value)
     assert comparison(study, "cosine · Simple").needed is None  # decided
     text = "\n".join(console(report([tmp_path], None, 0.95, {})))
     hours = (observed.needed.seeds.n - 3) * 2 * 12.5 / 3600
-    assert f"{label} against linear · Simple on bits/dim: for the observed" in text
+    assert "cosine · Simple against linear · Simple on Fréchet distance (pixels): for the observed" in text
     assert f", {hours:.2g} h." in text
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_told_is_none():
     assert components(drawn(rng, seeds=1, sets=1))[:3] == (None, None, None)
     assert floor(one_seed, 0.95) is None
     one_set = components(drawn(rng, sets=1))
-    assert floor(one_set, 0.95) is floor(one_set, 0.95, sets=2, shared=True) is None
+    assert floor(one_set, 0.95, sets=2) is None
 
 
 def test_a_paired_difference_has_no_part_that_both_share():
@@ -100,14 +100,14 @@ def test_a_paired_difference_has_no_part_that_both_share():
     assert components(a - b).residual.variance == pytest.approx(components((a - b)[None]).residual.variance)
 
 
-@pytest.mark.parametrize(("sets", "shared"), [(1, False), (3, False), (1, True), (5, True)])
-def test_two_runs_without_a_difference_exceed_the_floor_in_five_of_a_hundred(sets, shared):
+@pytest.mark.parametrize("sets", [1, 3, 5])
+def test_two_runs_without_a_difference_exceed_the_floor_in_five_of_a_hundred(sets):
+    """Measured from the same generation seeds."""
     rng, exceeded = np.random.default_rng(sets), 0
     for _ in range(EXPERIMENTS):
-        pilot = floor(components(drawn(rng, arms=2, seeds=5)), 0.95, sets, shared)
+        pilot = floor(components(drawn(rng, arms=2, seeds=5)), 0.95, sets)
         a, b = (2**0.5 * rng.normal(0, variance**0.5, 2) for variance in (TRUE["training"], TRUE["residual"] / sets))
-        g = 0 if shared else (2 * TRUE["generation"] / sets) ** 0.5 * rng.normal()
-        exceeded += abs(a[0] + b[0] + g) > pilot.difference
+        exceeded += abs(a[0] + b[0]) > pilot.difference
     assert 0.025 < exceeded / EXPERIMENTS < 0.07
 
 
@@ -115,10 +115,10 @@ def test_the_floor_of_what_was_measured_is_students():
     """Of runs with as many sets and the same generation seeds: t · √2 · s of the means over sets, exactly."""
     y = drawn(np.random.default_rng(8), seeds=5)
     of_run = y.mean(2)[0]
-    result = floor(components(y), 0.9, sets=3, shared=True)
+    result = floor(components(y), 0.9, sets=3)
     assert result.difference == pytest.approx(stats.t(4).ppf(0.95) * 2**0.5 * of_run.std(ddof=1), rel=1e-12)
     assert result.percent == pytest.approx(100 * result.difference / of_run.mean())
-    alone = floor(components(of_run[None, :, None]), 0.9, shared=True)
+    alone = floor(components(of_run[None, :, None]), 0.9)
     assert alone.difference == pytest.approx(result.difference)
     half = t_interval(of_run, 0.9).high - of_run.mean()
     assert result.difference == pytest.approx(half * 10**0.5)
@@ -127,7 +127,7 @@ def test_the_floor_of_what_was_measured_is_students():
 def test_a_negative_variance_has_no_floor_and_equal_runs_one_of_zero():
     y = np.array([[1.0, -1.0], [-1.0, 1.0]])
     assert components(y).training.variance < 0
-    assert floor(components(y), 0.95, sets=9, shared=True) is None
+    assert floor(components(y), 0.95, sets=9) is None
     assert floor(components(np.full((3, 2), 4.0)), 0.95)[:2] == (0, 0)
     assert floor(components(y), 0.95).percent is None
 
@@ -158,13 +158,20 @@ def test_it_covers_the_mean_of_other_generation_seeds_and_the_interval_over_trai
     assert np.mean(alone) < 0.9
 
 
-@pytest.mark.parametrize(("sets", "shared"), [(1, False), (3, False), (1, True), (2, True)])
-def test_the_floor_is_that_of_the_components(sets, shared):
+@pytest.mark.parametrize("sets", [1, 2, 3])
+def test_the_floor_is_that_of_the_components(sets):
     parts = components(drawn(np.random.default_rng(11), seeds=5))
-    a, g, e = (part.variance for part in parts[:3])
-    result, counted = floor(parts, 0.9, sets, shared), 0 if shared else 1
-    variance = a + (counted * g + e) / sets
-    weighted = a + e / 3, counted * (g + e / 5) / sets, e * (1 / sets - 1 / 3 - counted / (5 * sets))
-    dof = variance**2 / sum(square**2 / n for square, n in zip(weighted, (4, 2, 8), strict=True))
+    a, _, e = (part.variance for part in parts[:3])
+    result, variance = floor(parts, 0.9, sets), a + e / sets
+    weighted = a + e / 3, e * (1 / sets - 1 / 3)
+    dof = variance**2 / sum(square**2 / n for square, n in zip(weighted, (4, 8), strict=True))
     assert result.dof == pytest.approx(dof)
     assert result.difference == pytest.approx(stats.t(dof).ppf(0.95) * (2 * variance) ** 0.5)
+
+
+def test_degrees_of_freedom_do_not_depend_on_the_unit():
+    y = drawn(np.random.default_rng(12), arms=2)
+    one, huge = components(y), components(1e99 * y)
+    assert [each.dof for each in huge.squares.values()] == pytest.approx([each.dof for each in one.squares.values()])
+    for made in (lambda parts: floor(parts, 0.95, 2), lambda parts: over_both(parts, 0.95)):
+        assert made(huge).dof == pytest.approx(made(one).dof)

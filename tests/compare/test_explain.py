@@ -13,7 +13,7 @@ from compare.synthetic import config, write_run
 from compare.test_command import command, said
 from compare.test_papers import OPTIONS, SHA256, trained_by
 from ddpm_lab.compare.explain import FLOOR, Explanation, arms, explain
-from ddpm_lab.compare.papers import QUANTITIES, names, papers
+from ddpm_lab.compare.papers import QUANTITIES, known_effects, names, papers
 from ddpm_lab.compare.run_folder import read_run
 
 RECORD = {
@@ -181,6 +181,35 @@ def test_bits_are_explained_by_the_record_of_the_bound(tmp_path):
     assert "bits/dim" in said("explain", run, "published=ddpm_cifar10", "of=bits")
 
 
+def test_remarks_on_fid_are_not_of_bits(tmp_path):
+    """The same knobs differ from the bound's record; what is known of FID is not said of bits/dim."""
+    _, remarks = known_effects()
+    for remark in remarks:
+        assert remark.of == "fid" or "FID" not in remark.says, remark.knob
+    run = write(tmp_path / "run", 40.0, n=1000)
+    content = json.loads((run / "summary.json").read_text())
+    content["metrics"]["bound_bpd"] = {
+        "value": 3.9,
+        "n": 100,
+        "split": "val",
+        "spacing": "quadratic",
+        "T": 1000,
+        "step": 800_000,
+    }
+    (run / "summary.json").write_text(json.dumps(content))
+    (n,) = (d for d in explained(run, quantity="bits").differences if d.knobs == ("n",))
+    assert n.effect is None
+    (n,) = (d for d in explained(run).differences if d.knobs == ("n",))
+    assert n.effect is not None
+
+
+def test_the_floor_is_no_verdict_where_the_effect_of_a_knob_is_not_known(tmp_path):
+    write(tmp_path / "run", 3.9, {"optim.lr": 0.001})
+    out = said("explain", tmp_path / "run", "published=ddpm_cifar10")
+    assert "floor of retraining" in out
+    assert "beyond" not in out
+
+
 # --- which number -----------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +263,7 @@ def test_without_a_fid_it_says_what_to_type(tmp_path):
         (["RUN", "published=ddpm_cifar10", "of=is"], ["of=is", *QUANTITIES]),
         (["RUN", "published=ddim_cifar10", "of=bits"], ["of=bits", "ddim_cifar10"]),
         (["RUN", "published=ddpm_cifar10", "arm=ddim"], ["arm=ddim", "as trained"]),
+        (["RUN", "published=ddpm_cifar10", "arm=ddim", "of=bits"], ["arm=ddim", "RUN", "bits/dim"]),
         (["published=ddpm_cifar10"], ["run folder"]),
         (["RUN", "RUN", "published=ddpm_cifar10"], ["one run folder", "RUN, RUN"]),
         (["nowhere", "published=ddpm_cifar10"], ["nowhere", "no such folder"]),

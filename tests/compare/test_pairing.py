@@ -89,8 +89,32 @@ def test_choices_that_share_no_seed_are_compared_unpaired(tmp_path):
     assert entry.over_images.value == pytest.approx(2.51 - 3.05)
     message = "\n".join(console(result))
     assert "cosine beats linear on bits/dim, unpaired, seeds 3, 4 against 0, 1, 2: lower by 0.5" in message
-    assert "paired by seed where they share one" in message
+    assert "paired by seed where they share two" in message
     assert "(unpaired)" in page_of(result, [tmp_path])
+
+
+@pytest.mark.parametrize("shared", [(1, "cosine"), (2, "cosine"), (1, "linear"), (2, "linear")])
+def test_one_seed_of_both_is_no_pairing_where_each_has_two(tmp_path, shared):
+    """Of two that are shared there is a spread of differences; of one there is none."""
+    n, better = shared
+    values = {schedule: {} for schedule in ("linear", "cosine")}
+    for schedule, first in (("linear", 0), ("cosine", 3 - n)):
+        for seed in range(first, first + 3):
+            values[schedule][seed] = 3.0 - (schedule == better) / 2 + (seed * 7 % 5) / 50 + first * seed / 100
+            write_run(tmp_path / f"{schedule}{seed}", config(seed, schedule), values[schedule][seed])
+    result = report([tmp_path], None, 0.95, {})
+    entry = comparison(result, "linear", "bound_bpd", Stage.TRAINED)
+    cosine, linear = ([*values[schedule].values()] for schedule in ("cosine", "linear"))
+    if n == 1:
+        ends = stats.ttest_ind(linear, cosine, equal_var=False).confidence_interval(0.95)
+        assert (entry.apart, entry.seeds) == (([0, 1, 2], [2, 3, 4]), [])
+        assert entry.verdict == ("better" if better == "linear" else "worse")
+        (told,) = (each for each in result.studies[0].answers if each.measure.key == "bound_bpd")
+        assert [choice.label for choice in told.best + told.worse] == [better, *values.keys() - {better}]
+    else:
+        ends = stats.ttest_1samp(np.subtract(linear[1:], cosine[:2]), 0).confidence_interval(0.95)
+        assert (entry.apart, entry.seeds) == (None, [1, 2])
+    assert (entry.over_seeds.low, entry.over_seeds.high) == pytest.approx(tuple(ends))
 
 
 def test_without_two_seeds_each_nothing_is_said_of_choices_that_share_none(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 
 import pytest
 
@@ -75,6 +76,26 @@ def test_what_no_command_line_makes_is_said_and_not_planned(trained):
     assert code == 0
     assert "cannot be repeated by a command line" in out
     assert len(lines(out)) == 1
+
+
+def test_choices_that_share_one_seed_are_planned_the_others(trained):
+    """Of open comparisons alone; a line that trains nothing is no sum of hours."""
+    for path in (trained / "linear1", trained / "cosine2"):
+        shutil.rmtree(path)
+    for config in arms("-m", *CHOSEN, "schedule=cosine", "seed=3"):
+        config = {key: value for key, value in config.items() if key not in ("sweep", "launcher", "base")}
+        config["run"]["experiment"] = "digits"
+        write_run(trained / "cosine3", config, 3.31)
+    out = command(trained, "plan")[1]
+    assert {(words[-1], "schedule=linear" in words) for words in lines(out)} == {("seed=2", False), ("seed=1", True)}
+    assert "1 more seed," in out
+
+
+def test_what_is_left_out_has_no_hours(trained):
+    out = command(trained, "plan", "resolve=1e-300")[1]
+    assert "left out" in out
+    assert lines(out) == []
+    assert " h " not in out
 
 
 def test_nothing_is_planned_where_nothing_is_open(trained):

@@ -64,6 +64,24 @@ def test_numbers_without_a_common_set_are_refused(tmp_path):
     assert "sampling seeds: 0, 1, 2, 3 against 7, 8, 9, 10" in "\n".join(console(made))
 
 
+def test_one_run_with_other_sets_does_not_take_all(tmp_path):
+    """Though it is the first of the baseline, it is the one that is refused; of equal reasons one is said."""
+    for schedule in ("linear", "cosine"):
+        for seed in (1, 2, 3):
+            run = write_run(tmp_path / f"{schedule}{seed}", config(seed, schedule))
+            poor = schedule == "linear" and seed < 3
+            write_evaluation(run, {ARM: (None, [x + seed / 10 for x in ONE])}, seed=20 if poor else seed % 2)
+    made = report([tmp_path], None, 0.95, {})
+    assert column(made).sets == (1, 2, 3)
+    assert {choice.label: [*numbers] for choice, numbers in column(made).numbers.items()} == {
+        "linear": [3],
+        "cosine": [1, 2, 3],
+    }
+    assert len(column(made).refused) == 1
+    (reasons,) = column(made).refused.values()
+    assert [reason.field for reason in reasons] == ["sampling seeds"]
+
+
 @pytest.mark.parametrize("broken", ["no number", "number of sets", "seed"])
 def test_a_number_whose_sets_are_not_all_known_is_left_out_and_said(tmp_path, broken):
     write_run(tmp_path / "other", config(1, "cosine"))

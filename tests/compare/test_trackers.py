@@ -3,6 +3,7 @@
 import csv
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -13,8 +14,8 @@ from compare.synthetic import config, sweep, write_evaluation, write_run
 from ddpm_lab.cli import compare
 from ddpm_lab.cli.compare import parsed
 from ddpm_lab.cli.evaluate import main as evaluate
-from ddpm_lab.compare import online
-from ddpm_lab.compare.group import Group
+from ddpm_lab.compare import mlflow_runs, online
+from ddpm_lab.compare.group import Group, parse_group
 from ddpm_lab.compare.online import fetch_group
 from ddpm_lab.compare.remote import RemoteFile, RemoteRun, errors_of
 from ddpm_lab.errors import UserError
@@ -82,6 +83,22 @@ def test_what_is_not_there_is_said_in_one_line(tracker, tmp_path):  # noqa: F811
     assert message.startswith(f"{tracker.kind}:nothing: ")
     assert tmp_path.name in message  # what there is
     assert f"{tracker.kind}:{tmp_path.name}/h" in refused(f"{tracker.kind}:{tmp_path.name}/h")
+
+
+def test_an_experiment_whose_name_has_a_slash_is_found_before_a_group(monkeypatch):
+    here = {"a/b": "1", "a": "2"}
+    mlflow = SimpleNamespace(
+        get_tracking_uri=lambda: "http://x",
+        search_experiments=lambda: [SimpleNamespace(name=name, experiment_id=id) for name, id in here.items()],
+        search_runs=lambda ids, **_: [run] if ids == ["1"] else [],
+        MlflowClient=lambda: None,
+    )
+    run = SimpleNamespace(info=SimpleNamespace(run_id="r", run_name="n"), data=SimpleNamespace(tags={}))
+    monkeypatch.setattr(mlflow_runs, "mlflow_client", lambda: mlflow)
+    group, runs = mlflow_runs.runs_of(parse_group("mlflow:a/b"))
+    assert (str(group), group.name, [each.id for each in runs]) == ("mlflow:a/b", "", ["r"])
+    del here["a/b"]
+    assert mlflow_runs.runs_of(parse_group("mlflow:a/b")) == (Group(None, "a", "b", "mlflow"), [])
 
 
 def test_a_database_that_is_not_there_is_not_made(places, tmp_path, monkeypatch):  # noqa: F811

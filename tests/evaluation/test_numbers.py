@@ -20,6 +20,7 @@ from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.metrics.copies import copies
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 from ddpm_lab.metrics.record import FIELDS
+from ddpm_lab.metrics.scores import subset
 from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
 from ddpm_lab.models.diffusion_measurements import gap_quarters
@@ -141,12 +142,12 @@ def test_samples_are_those_of_the_run_in_python(measured, data):
     features = (scale(images, 17).double().flatten(1) for images in (levels, data.train_images))
     samples, real = (stats_of([found]) for found in features)
     assert told.value("pixels_fd") == pytest.approx(frechet_distance(samples, real), rel=1e-6)
-    rows = [scale(images, 17).double().flatten(1) for images in (levels, data.val_images[:30], data.train_images)]
-    found = copies(*rows)
+    rows = [scale(images, 17).double().flatten(1) for images in (levels, data.val_images, data.train_images)]
+    found = copies(rows[0], subset(rows[1], 30), rows[2])
     assert told.value("pixels_c_t") == pytest.approx(found.c_t.value, rel=1e-6)
     assert told.value("pixels_authenticity") == pytest.approx(found.authenticity.value)
     assert told.value("pixels_authenticity_real") == pytest.approx(found.of_held_out.value)
-    assert told.value("pixels_mind") == pytest.approx(mind(rows[0], rows[2][:30]).value, rel=1e-6)
+    assert told.value("pixels_mind") == pytest.approx(mind(rows[0], subset(rows[2], 30)).value, rel=1e-6)
     with Image.open(told.folder / told.arms[0]["picture"]) as picture:
         assert picture.size[0] > 8
 
@@ -208,6 +209,9 @@ def test_the_record_beside_a_score_is_complete(measured, data):
     assert [told.record("pixels_mind")[field] for field in ("n_reference", "mind_projections")] == [30, 1000]
     assert [told.record("pixels_c_t")[field] for field in ("n_reference", "n_held_out")] == [1437, 30]
     assert told.record("pixels_authenticity_real")["split"] == "val"
+    assert {key for key, result in told.results().items() if "reference_subset" in result["record"]} == {"pixels_mind"}
+    for key in ("pixels_c_t", "pixels_authenticity_real"):
+        assert told.record(key)["held_out_subset"] == "random"
 
 
 def test_ancestral_samples_say_their_variance(run):

@@ -94,7 +94,7 @@ def test_sets_of_a_variance_that_is_estimated_are_evaluations_of_their_own(fresh
 
 def test_real_data_are_measured_once(three):
     _, told, asked = three
-    assert asked == ["train", "val"]
+    assert asked == ["train", "val", "val"]  # of held-out data the first, and all to draw from
     real = told.results()["pixels_fd_real"]
     assert (real["standard_error"], "sets" in real, "sets" in real["record"]) == (None, False, False)
 

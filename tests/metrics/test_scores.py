@@ -23,6 +23,7 @@ from ddpm_lab.metrics.scores import (
     precision_recall,
     squared_distances,
     squared_radii,
+    subset,
     unbiased_mmd2,
 )
 
@@ -204,3 +205,13 @@ def test_distance_at_infinity_of_too_few_is_answered():
     assert fd_infinity(normal(32, 8, 1), reference).value != 0
     with pytest.raises(UserError, match=naming("2 sizes", "at least 3")):
         fd_infinity(normal(32, 8, 1), reference, points=2)
+
+
+def test_a_subset_of_sorted_data_is_of_all_classes():
+    """Data of class folders are sorted by class: the first 40 of these would be of one."""
+    classes = torch.arange(10).repeat_interleave(50)[:, None]
+    some = subset(classes, 40)
+    assert some.unique().tolist() == list(range(10))
+    assert torch.equal(some, subset(classes, 40))
+    assert len(subset(torch.arange(500), 499).unique()) == 499  # without replacement
+    assert subset(classes, 500) is subset(classes, 501) is classes

@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
-from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall
+from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall, subset
 from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.metrics.states import (
     FrechetDistance,
@@ -89,6 +89,11 @@ def test_equals_the_pure_function_to_the_bit(name):
     full = updated(metric(name))
     assert full.score() == expected(name)
     assert values(full.compute()) == expected_values(name)
+
+
+def test_of_more_data_than_samples_a_random_subset_is_taken():
+    full = updated(metric("mind"), REAL, SAMPLES)
+    assert full.score() == mind(REAL, subset(SAMPLES, len(REAL)), 9, 2) != mind(REAL, SAMPLES[: len(REAL)], 9, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -56,11 +56,12 @@ def parsed(argv: Sequence[str]) -> Arguments:
         raise UserError(f"explain: takes one run folder, and {len(others)} were named{': ' * bool(others)}{', '.join(others)}")
     if not there(others[0]):
         raise UserError(f"{others[0]}: no such folder; allowed is a run folder")
-    name = given.get("published")
+    if (name := given.get("published")) is None:
+        raise UserError(f"published= is missing; allowed is published=NAME with one of {', '.join(names())}")
     if name not in names():
-        close = nearest(name or "", names())
+        close = nearest(name, names())
         meant = f"; did you mean {close}?" if close else ""
-        raise UserError(f"published={name or ''}: no such result; allowed is {', '.join(names())}{meant}")
+        raise UserError(f"published={name}: no such result; allowed is {', '.join(names())}{meant}")
     if (of := given.get("of", "fid")) not in QUANTITIES:
         raise UserError(f"of={of}: allowed is {', '.join(QUANTITIES)}")
     return Arguments(Path(others[0]).expanduser(), name, given.get("arm"), QUANTITIES[of])
@@ -89,6 +90,8 @@ def _chosen(run: RunFolder, evaluation: str | None, asked: Arguments) -> list[Ar
     every = arms(run, asked.quantity.key, option_names([conf_dir()]))
     words = [word.strip() for word in (asked.arm or "").split(",") if word.strip()] + [evaluation] * (evaluation is not None)
     fitting = [arm for arm in every if arm.words.issuperset(words)]
+    if every[0].number is None and asked.arm is not None:
+        raise UserError(f"arm={asked.arm}: {run.path} has no {asked.quantity.label}; allowed is no arm=")
     if not fitting and every[0].number is not None:
         what = f"arm={asked.arm}" if asked.arm is not None else f"{asked.run}"
         raise UserError(f"{what}: no {asked.quantity.label} has that; allowed is one of: {'; '.join(a.label for a in every)}")
@@ -160,11 +163,10 @@ def _conclusion(found: Explanation, quantity: Quantity) -> Iterator[str]:
         of = f"{decimal(rest, quantity.digits, sign=True)} is"
         yield f"{of} not explained by known effects." if found.known else f"{of} the difference of the two numbers."
         if quantity.key == "fid":
-            within = "within" if abs(rest) <= floor else "beyond"
-            spread = (
-                f"with a standard deviation of {FLOOR:.1%} between training seeds (of SiT; The FID Lottery, arXiv 2606.20536)"
-            )
-            yield f"That is {within} the floor of retraining: {spread}"
+            beyond = "Beside it stands" if found.open else "That is beyond"  # what is open may have made the difference
+            where = "That is within" if abs(rest) <= floor else beyond
+            spread = f"a standard deviation of {FLOOR:.1%} between training seeds (of SiT; The FID Lottery, arXiv 2606.20536)"
+            yield f"{where} the floor of retraining: with {spread}"
             yield f"two runs differ by less than {floor:.2f} in 95% of pairs."
 
 

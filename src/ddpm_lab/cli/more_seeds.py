@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm_lab.compare.chance_words import counted
 from ddpm_lab.compare.choices import OptionNames, flat_config
 from ddpm_lab.compare.number import nested
 from ddpm_lab.compare.plan import MOST, trainings
@@ -26,21 +27,23 @@ OWN = ("run", "sweep", "launcher", "logger", "seed", "resume", "base")
 def planned(report: ComparisonReport, names: OptionNames, dirs: Sequence[Path]) -> list[str]:
     """What `compare.py FOLDER plan` prints: a line of train.py for each configuration, with its hours."""
     todo, too_many = trainings(report)
-    lines, seconds, untimed = [], 0.0, False
+    lines, seconds, untimed, any_line = [], 0.0, False, False
     for training in todo:
         seeds = sorted(training.seeds)
         each = training.seconds
         cost = "not timed" if each is None else f"about {each * len(seeds) / 3600:.2g} h"
-        lines.append(f"# {training.label}: {len(seeds)} more seeds, {cost}")
+        lines.append(f"# {training.label}: {counted(len(seeds), 'more seed')}, {cost}")
         try:
             lines.append(line(words_of(training.run, names, dirs), seeds))
-            seconds, untimed = seconds + (each or 0.0) * len(seeds), untimed or each is None
+            seconds, untimed, any_line = seconds + (each or 0.0) * len(seeds), untimed or each is None, True
         except UserError as error:
             lines.append(f"# {training.run.path} cannot be repeated by a command line: {error}")
     for c in too_many:
         lines.append(f"# {c.choice.label} on {c.measure.label}: left out, it needs more than {MOST} further seeds")
     if not lines:
-        return ["# nothing to train: no open comparison with two paired seeds needs more"]
+        return ["# nothing to train: no open comparison needs more seeds"]
+    if not any_line:
+        return lines
     some = " for those that were timed" if untimed else ""
     total = f"# about {seconds / 3600:.2g} h of training and sampling in all{some}"
     return [*lines, f"{total}; evaluate the new runs as those before"]

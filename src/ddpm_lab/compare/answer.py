@@ -102,11 +102,11 @@ def _stands(column: Column, choice: ComparedChoice, best: ComparedChoice, level:
 
 def pairwise_p(values: Floats) -> Floats:
     """Two-sided p-values of differences of rows, of shape (choices, choices). `values`: of shape (choices, seeds), NaN where
-    a choice has not that seed. Student's paired test over the seeds of both; Welch's (1947) of rows that share none.
+    a choice has not that seed. Student's paired test over the seeds of both; Welch's (1947) of rows that share at most one.
     NaN where neither can be made (fewer than two seeds), and where no seed differs."""
     known, (a, b) = np.isfinite(values), np.triu_indices(len(values), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shared = (known[a] & known[b]).any(1)
+        shared = (known[a] & known[b]).sum(1) > 1
         tests = _paired(values[a] - values[b]), _welch(values, a, b)
         mean, se, dof = (np.where(shared, x, y) for x, y in zip(*tests, strict=True))
         p = np.where(dof > 0, 2 * stdtr(dof, -abs(mean) / se), np.nan)
@@ -138,5 +138,6 @@ def _welch(values: Floats, a: Places, b: Places) -> tuple[Floats, Floats, Floats
     """The same of the differences between rows a and b."""
     mean, se, dof = _paired(values)
     u, v = se[a] ** 2, se[b] ** 2
-    welch = (u + v) ** 2 / (u**2 / dof[a] + v**2 / dof[b])
-    return mean[a] - mean[b], np.sqrt(u + v), np.where(u + v > 0, welch, dof[a] + dof[b])
+    s = u + v  # squares of its shares do not overflow
+    welch = 1 / ((u / s) ** 2 / dof[a] + (v / s) ** 2 / dof[b])
+    return mean[a] - mean[b], np.sqrt(s), np.where(s > 0, welch, dof[a] + dof[b])

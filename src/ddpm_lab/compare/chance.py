@@ -32,9 +32,10 @@ class Chance:
     floor: Floor | None
     """Least difference of two single, unpaired runs, measured as these were, that is not chance."""
     images: float | None
-    """Variance of a mean over images, the trained network given, of a bound whose data are known one by one."""
+    """Variance of a mean over images, the trained network given, of a bound whose data are known one by one: over all
+    `choices` and `seeds` on average."""
     pairings: list[Pairing] = field(default_factory=list)
-    """Of each choice against the baseline, where they share two seeds or more."""
+    """Of each choice against the baseline, where they share three seeds or more."""
     relative: bool = False
     left_out: list[ComparedChoice] = field(default_factory=list)
     """Choices with too few seeds in common with the others."""
@@ -54,10 +55,13 @@ class Chance:
         return {name: variance / total for name, variance in variances.items()} if total > 0 else {}
 
     @property
-    def paired(self) -> tuple[float, float, float] | None:
-        """Standard deviations of differences, paired by seed, as a multiple of unpaired ones: median, least and largest."""
-        ratios = [each.paired / each.unpaired for each in self.pairings if each.unpaired > 0]
-        return (float(np.median(ratios)), min(ratios), max(ratios)) if ratios else None
+    def saved(self) -> tuple[float, float, float] | None:
+        """How many times fewer seeds a paired comparison needs: of one comparison with its interval, of several the median with
+        the least and the largest."""
+        if len(self.pairings) == 1:
+            return self.pairings[0].saved
+        factors = [each.saved[0] for each in self.pairings if each.saved is not None]
+        return (float(np.median(factors)), min(factors), max(factors)) if factors else None
 
 
 def chance_of(columns: Iterable[Column], level: float) -> list[Chance]:
@@ -75,13 +79,21 @@ def _chance(column: Column, level: float) -> Chance | None:
     means = y.mean((1, 2), keepdims=True)
     relative = column.measure.distance and bool((means > 0).all())
     parts = components(y / means if relative else y, level)
-    made = Chance(column.measure, kept, seeds, column.sets if several else (), parts, None, _of_images(free[kept[0]].values()))
+    made = Chance(
+        column.measure,
+        kept,
+        seeds,
+        column.sets if several else (),
+        parts,
+        None,
+        _of_images(free[c][s] for c in kept for s in seeds),
+    )
     made.relative = relative
-    made.floor = floor(parts, level, len(column.sets) if several else 1, shared=True)
+    made.floor = floor(parts, level, len(column.sets) if several else 1)
     made.left_out = [choice for choice in free if choice not in kept]
     made.seeds_left_out = sorted({seed for choice in kept for seed in free[choice]} - set(seeds))
     for c in column.comparisons.values():
-        if len(c.seeds) > 1 and c.copy is None and not c.identical:
+        if len(c.seeds) > 2 and c.copy is None and not c.identical:
             a, b = ([column.numbers[choice][seed].value for seed in c.seeds] for choice in (c.choice, c.baseline))
             made.pairings.append(pairing(a, b, level))
     return made
@@ -102,7 +114,7 @@ def _of_images(numbers: Iterable[Number]) -> float | None:
     """Mean over numbers of the variance of their mean over images, data of one offset being a stratum."""
     variances = []
     for number in numbers:
-        arrays = number.per_datum.content if number.per_datum else {}
+        arrays = number.per_datum.read() if number.per_datum else {}
         if (values := per_datum(arrays, number.value)) is None:
             return None
         stratum = arrays["index"] % int(arrays["stride"])

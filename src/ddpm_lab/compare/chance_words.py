@@ -13,6 +13,8 @@ from ddpm_lab.compare.words import decimal, decimals
 
 MOST = 8
 """Comparisons of which is said how many seeds they need."""
+TOO_MANY = 1_000
+"""Further seeds above which no number is said."""
 SOURCES = {"training": "training seed", "generation": "sampling seed", "residual": "both together"}
 
 
@@ -36,9 +38,10 @@ def _chance(chance: Chance) -> str:
     images = [] if chance.images is None else [math.sqrt(chance.images)]
     digits = decimals([], [*spreads.values(), *images])
     parts = []
-    for (name, spread), share in zip(spreads.items(), chance.shares.values() or [0.0] * len(spreads), strict=True):
-        of_variance = f" ({share:.0%} of the variance)" if len(spreads) > 1 and chance.shares else ""
-        parts.append(f"{name} {_percent(spread) if chance.relative else decimal(spread, digits)}{of_variance}")
+    for (name, part), share in zip(sources(chance).items(), chance.shares.values() or [0.0] * len(spreads), strict=True):
+        of_variance = f" ({share:.0%} of the variance)" if len(spreads) > 1 and share > 0 else ""
+        size = _percent(spreads[name]) if chance.relative else decimal(spreads[name], digits)
+        parts.append(f"{name} {size if part.variance >= 0 else '≤ 0'}{of_variance}")
     parts += [f"images {decimal(spread, digits)}" for spread in images]
     if (floor := chance.floor) is not None:
         share = "" if floor.percent is None else f"{_percent(floor.percent / 100)} of the mean"
@@ -46,7 +49,7 @@ def _chance(chance: Chance) -> str:
             f"floor {share}" if chance.relative else f"floor {decimal(floor.difference, digits)}{f' ({share})' * bool(share)}"
         )
     sets = f" by {len(chance.sets)} sets" if chance.sets else ""
-    where = f"{len(chance.choices)} choices, {len(chance.seeds)} seeds{sets}"
+    where = f"{counted(len(chance.choices), 'choice')}, {len(chance.seeds)} seeds{sets}"
     return f"{chance.measure.label} ({where}): {'; '.join(parts)}{_pairing(chance)}."
 
 
@@ -65,11 +68,18 @@ def sources(chance: Chance) -> dict[str, Component]:
 
 def _pairing(chance: Chance) -> str:
     """What pairing saves: seeds in proportion to the variance of a difference."""
-    if chance.paired is None:
+    if chance.saved is None:
         return ""
-    median, low, high = chance.paired
-    span = f", from {low:.2f} to {high:.2f}" if len(chance.pairings) > 1 else ""
-    return f"; paired by seed, a difference has {median:.2f} of its unpaired standard deviation{span}"
+    factor, low, high = chance.saved
+    several = len(chance.pairings) > 1
+    ends = _times(low), _times(high)
+    span = f" (median of {len(chance.pairings)} comparisons, {' to '.join(ends)})" if several else f" [{', '.join(ends)}]"
+    return f"; paired by seed, a comparison needs {_percent(1 / factor)} of the seeds: factor {_times(factor)}{span}"
+
+
+def _times(factor: float) -> str:
+    """With two digits."""
+    return f"{factor:.2g}" if factor < 99.5 else f"{factor:,.0f}"
 
 
 def _root(variance: float) -> float:
@@ -78,7 +88,8 @@ def _root(variance: float) -> float:
 
 def needed_lines(study: Study) -> list[str]:
     """Of open comparisons, how many more seeds would settle them."""
-    open_ones = [(needed.seeds.n - len(c.seeds), c) for c in study.comparisons if (needed := c.needed) is not None]
+    known = [(needed.seeds.n - len(c.seeds), c) for c in study.comparisons if (needed := c.needed) is not None]
+    open_ones = [(more, c) for more, c in known if more > 0]
     if not open_ones:
         return []
     shown = sorted(open_ones, key=lambda pair: pair[0])[:MOST]
@@ -96,13 +107,18 @@ def needed_lines(study: Study) -> list[str]:
 def _needed(comparison: Comparison) -> str:
     assert comparison.needed is not None
     size, observed, seeds = comparison.needed
-    more, low, high = (f"{n - len(comparison.seeds):,}" for n in seeds)
+    more, low, high = (_up_to(n - len(comparison.seeds)) for n in seeds)
     each = [seconds_of([choice]) for choice in (comparison.choice, comparison.baseline)]
     known = [seconds for seconds in each if seconds is not None]
     hours = f", {(seeds.n - len(comparison.seeds)) * sum(known) / 3600:.2g} h" if len(known) == 2 else ""
     of = f"the observed {size:.2g}, which flatters" if observed else f"{size:.3g}"
     who = f"{comparison.choice.label} against {comparison.baseline.label} on {comparison.measure.label}"
-    return f"{who}: for {of}, about {more} ({low} to {high}){hours}."
+    further = seeds.n - len(comparison.seeds)
+    return f"{who}: for {of}, {more}." if further > TOO_MANY else f"{who}: for {of}, about {more} ({low} to {high}){hours}."
+
+
+def _up_to(more: int) -> str:
+    return f"{more:,}" if more <= TOO_MANY else f"more than {TOO_MANY:,}"
 
 
 def chance_fields(chance: Chance) -> dict[str, float | None]:
@@ -112,7 +128,7 @@ def chance_fields(chance: Chance) -> dict[str, float | None]:
     fields: dict[str, float | None] = {} if chance.relative else {"_floor": chance.floor and chance.floor.difference}
     fields |= {"_floor_percent": chance.floor and chance.floor.percent}
     fields |= {f"{unit}_variance_{name}": part.variance for name, part in variances.items() if part is not None}
-    return fields | {"_variance_images": chance.images, "_paired_over_unpaired_sd": chance.paired and chance.paired[0]}
+    return fields | {"_variance_images": chance.images, "_pairing_factor": chance.saved and chance.saved[0]}
 
 
 def further_fields(comparison: Comparison) -> dict[str, float | None]:

@@ -48,7 +48,7 @@ class Comparison:
     choice: ComparedChoice
     baseline: ComparedChoice
     seeds: list[int]
-    """Those of both."""
+    """Those of both, by which it is paired; empty where `apart`."""
     wins: int = 0
     """Seeds in which the choice is the better one."""
     over_seeds: Interval | None = None
@@ -60,7 +60,7 @@ class Comparison:
     """Over training and sampling seeds, where there are several of both: of `over_seeds` the sampling seeds are given."""
     paired: bool = False
     apart: tuple[list[int], list[int]] | None = None
-    """Seeds of the choice and of the baseline, two or more each, where they share none: `over_seeds` is Welch's then."""
+    """Seeds of the choice and of the baseline, two or more each, where they share at most one: `over_seeds` is Welch's then."""
     lacking: dict[ComparedChoice, list[int]] = field(default_factory=dict)
     """Of either choice, the seeds without the number. Nothing is supported then: samples may have diverged."""
     copy: Copy | None = None
@@ -100,9 +100,14 @@ class Comparison:
 
     @property
     def below_floor(self) -> bool:
-        """Of samples at one seed, whose own chance is not known: whether two runs of one choice differ by as much."""
-        single = len(self.seeds) == 1 and self.measure.kind is NumberKind.SAMPLES
+        """Of samples at one seed, without any interval: whether two runs of one choice differ by as much."""
+        single = len(self.seeds) == 1 and self.over_images is None and self.measure.kind is NumberKind.SAMPLES
         return single and self.floor is not None and abs(self.differences[0]) < self.floor
+
+    @property
+    def images_object(self) -> bool:
+        """Whether the difference over seeds might vanish over other images."""
+        return self.replicated and self.over_images is not None and not self.over_images.excludes_zero
 
     @property
     def uncorrected_p(self) -> float | None:
@@ -119,8 +124,7 @@ class Comparison:
             return Verdict.OPEN
         if self.deciding is None or self.p is None or self.lacking:
             return Verdict.NONE
-        images_object = self.over_images is not None and not self.over_images.excludes_zero
-        if not self.holds or (self.replicated and images_object):
+        if not self.holds or self.images_object:
             return Verdict.SAME if self.same else Verdict.OPEN
         better = self.deciding.value * self.measure.better > 0
         if self.replicated:

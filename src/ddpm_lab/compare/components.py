@@ -79,7 +79,7 @@ def _pooled(deviations: Floats, dof: int) -> Square:
     flat = deviations.reshape(len(deviations), -1)
     covariance = flat @ flat.T / dof
     total = float(np.trace(covariance))
-    return Square(total / len(flat), dof * total**2 / float((covariance**2).sum()) if total > 0 else dof * len(flat))
+    return Square(total / len(flat), dof / float(((covariance / total) ** 2).sum()) if total > 0 else dof * len(flat))
 
 
 def _difference(one: Square, other: Square | None, times: int, level: float) -> Component:
@@ -102,22 +102,17 @@ class Floor(NamedTuple):
     dof: float
 
 
-def floor(parts: Components, level: float, sets: int = 1, shared: bool = False) -> Floor | None:
-    """Chance alone exceeds it with probability 1 − level: t · √(2 (σ_A² + (σ_G² + σ_E²) / sets)), each run with `sets` sets.
+def floor(parts: Components, level: float, sets: int = 1) -> Floor | None:
+    """Chance alone exceeds it with probability 1 − level: t · √(2 (σ_A² + σ_E² / sets)), each run with `sets` sets of the same
+    generation seeds, so that G cancels.
 
-    `shared`: the runs have their generation seeds in common, so that G cancels. Degrees of freedom by Satterthwaite (1946).
-    None where the variance cannot be told, or its estimate is negative.
+    Degrees of freedom by Satterthwaite (1946). None where the variance cannot be told, or its estimate is negative.
     """
-    a, g, e = (parts.squares.get(name) for name in ("seeds", "sets", "rest"))
-    if a is None:
+    a, e = parts.squares.get("seeds"), parts.squares.get("rest")
+    if a is None or (e is None and sets != 1):
         return None
-    if g is None or e is None:
-        if sets != 1 or not shared:
-            return None
-        variance, dof = 2 * a.mean, a.dof
-    else:
-        of_set = 0.0 if shared else 2 / (parts.seeds * sets)
-        variance, dof = _sum((2 / parts.sets, a), (of_set, g), (2 / sets - 2 / parts.sets - of_set, e))
+    of_set = [] if e is None else [(2 / sets - 2 / parts.sets, e)]
+    variance, dof = _sum((2 / parts.sets, a), *of_set)
     if variance < 0:
         return None
     difference = float(stdtrit(dof, (1 + level) / 2)) * variance**0.5
@@ -140,6 +135,7 @@ def over_both(parts: Components, level: float) -> Interval:
 
 
 def _sum(*terms: tuple[float, Square]) -> tuple[float, float]:
-    """Of weighted mean squares, with Satterthwaite's degrees of freedom."""
-    value, spread = (sum((w * square.mean) ** k / square.dof ** (k - 1) for w, square in terms) for k in (1, 2))
-    return value, value**2 / spread if spread > 0 else terms[0][1].dof
+    """Of weighted mean squares, with Satterthwaite's degrees of freedom. Squares of their shares alone do not overflow."""
+    largest = max(abs(w * square.mean) for w, square in terms) or 1.0
+    value, spread = (sum((w * square.mean / largest) ** k / square.dof ** (k - 1) for w, square in terms) for k in (1, 2))
+    return largest * value, value**2 / spread if spread > 0 else terms[0][1].dof

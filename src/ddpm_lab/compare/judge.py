@@ -140,7 +140,8 @@ def _column(
             differing = [d for d in differences(reference, record) if d.field in REPORTED and d.field not in told]
             column.reported += [d for d in differing if d not in column.reported]
     for choice, number, without in _align(column, kept):
-        column.refused.setdefault(choice, []).append(without)
+        reasons = column.refused.setdefault(choice, [])
+        reasons += [without] * (without not in reasons)
         apart.setdefault(choice, []).append((number.value, number.record))
     interval = anytime if any_look else t_interval
     column.estimates = {c: interval([n.value for n in numbers.values()], level) for c, numbers in column.numbers.items()}
@@ -160,9 +161,12 @@ def _align(column: Column, numbers: Numbers) -> tuple[tuple[ComparedChoice, Numb
 
 
 def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, level: float, any_look: bool) -> Comparison:
-    """Paired by the seeds of both; of two that share none, unpaired where each has two or more."""
+    """Paired by the seeds of both; of two that share at most one, unpaired where each has two or more."""
     ours, theirs = column.numbers[choice], column.numbers[baseline]
-    made = Comparison(column.measure, choice, baseline, sorted(ours.keys() & theirs.keys()))
+    seeds, several = sorted(ours.keys() & theirs.keys()), min(len(ours), len(theirs)) > 1
+    if len(seeds) == 1 and several and not any_look:  # one difference has no spread; Welch's holds for a fixed number of seeds
+        seeds = []
+    made = Comparison(column.measure, choice, baseline, seeds)
     made.lacking = {each: lacking for each in (choice, baseline) if (lacking := column.lacking(each))}
     if (copy := column.copies.get(choice)) is not None and copy.original is baseline:
         made.copy = copy
@@ -171,11 +175,11 @@ def compare(column: Column, choice: ComparedChoice, baseline: ComparedChoice, le
         made.differences = [x.value - y.value for x, y in zip(a, b, strict=True)]
         made.wins = sum(difference * column.measure.better > 0 for difference in made.differences)
         made.over_seeds = (anytime if any_look else t_interval)(made.differences, level)
-    elif min(len(ours), len(theirs)) > 1:
+    elif several:
         a, b = [*ours.values()], [*theirs.values()]
         made.apart = sorted(ours), sorted(theirs)
         made.over_seeds = welch_interval([n.value for n in a], [n.value for n in b], level)
-        if any_look:  # Welch's holds for a fixed number of seeds alone
+        if any_look:
             made.over_seeds = made.over_seeds._replace(low=None, high=None, p=None)
     else:
         return made

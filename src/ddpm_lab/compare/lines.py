@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.choices import SEPARATOR, ComparedChoice, ComparedRun
 from ddpm_lab.compare.equal_cost import curves
 from ddpm_lab.compare.figures import Entry, Figure, axis, crowded, entry, with_legend
@@ -168,7 +169,7 @@ def described(study: Study) -> list[Figure | None]:
             x, y = ([point[i] for point in curve.points] for i in (0, 1))
             data.append(_line(study, choices[0], x, y, "") | {"name": html.escape(_in_common(choices), quote=False)})
         first = next(iter(by_curve))
-        alt = f"{first.alt} {len(by_curve)} different lines over {len(study.compared.choices)} choices."
+        alt = f"{first.alt} {counted(len(by_curve), 'line')} over {counted(len(study.compared.choices), 'choice')}."
         figures.append(_lines(title, alt, data, axis(first.x_label), axis(first.y_label)))
     return figures
 

@@ -16,7 +16,8 @@ one_line_errors = errors_of("check MLFLOW_TRACKING_URI and the server")
 
 
 def runs_of(group: Group) -> tuple[Group, list[RemoteRun]]:
-    """The runs of an experiment, or of a group of it, oldest first. Raises UserError where there is no such experiment."""
+    """The runs of an experiment, or of a group of it, oldest first. The whole text is an experiment where there is one of that
+    name. Raises UserError where there is no such experiment."""
     require("mlflow", "mlflow", f"{group}: ")
     mlflow = mlflow_client()
     uri = mlflow.get_tracking_uri()
@@ -24,6 +25,8 @@ def runs_of(group: Group) -> tuple[Group, list[RemoteRun]]:
         raise UserError(f"{group}: no database {uri}; MLFLOW_TRACKING_URI names that of the runs, or a server")
     with one_line_errors(str(group)):
         known = {experiment.name: experiment.experiment_id for experiment in mlflow.search_experiments()}
+        if (whole := "/".join(group.parts)) in known:
+            group = group._replace(project=whole, name="")
         if group.project not in known:
             raise refuse_unknown(str(group), "experiment", list(known))
         runs = mlflow.search_runs([known[group.project]], output_format="list", order_by=["attributes.start_time ASC"])

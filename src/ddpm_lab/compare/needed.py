@@ -25,12 +25,13 @@ def seeds_needed(
     freedom. `spread`: standard deviation of the n0 differences by seed. Without pairing, √(s_a² + s_b²) with Welch's `dof`; n
     is then per choice. `level` is that after correction for several comparisons. The interval is that of the variance by χ² at
     `within`, with the quantiles as they are. The ordinary test on all n has the power, and errs more often than promised: in 7%
-    instead of 5% after 5 pilot seeds, in 6% after 10 (Wittes & Brittain 1990). Raises ValueError for arguments out of range.
+    instead of 5% after 5 pilot seeds, in 6% after 10 (Wittes & Brittain 1990). Of a smaller `resolve` than 10⁻⁶ of the spread
+    n is that of 10⁻⁶, about 10¹². Raises ValueError for arguments out of range.
     """
     dof = n0 - 1 if dof is None else dof
     if not (n0 >= 2 and dof > 0 and 0 < resolve < math.inf and 0 <= spread < math.inf and 0 < level < 1 and 0.5 <= power < 1):
         raise ValueError(f"{spread=}, {n0=}, {resolve=}, {level=}, {power=}, {dof=}")
-    factor = (spread * float(stdtrit(dof, (1 + level) / 2) + stdtrit(dof, power)) / resolve) ** 2
+    factor = (min(spread / resolve, 1e6) * float(stdtrit(dof, (1 + level) / 2) + stdtrit(dof, power))) ** 2
     ends = [dof / float(chdtri(dof, tail)) for tail in ((1 - within) / 2, (1 + within) / 2)]
     return Needed(*(max(n0, math.ceil(factor * scale)) for scale in (1.0, *ends)))
 
@@ -45,6 +46,11 @@ class Pairing(NamedTuple):
     """(unpaired / paired)²: so many times fewer seeds. None where paired differences are all equal."""
     low: float | None
     high: float | None
+
+    @property
+    def saved(self) -> tuple[float, float, float] | None:
+        """The factor with its interval."""
+        return None if self.factor is None or self.low is None or self.high is None else (self.factor, self.low, self.high)
 
 
 def pairing(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Pairing:

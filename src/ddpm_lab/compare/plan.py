@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ddpm_lab.compare.choices import ComparedChoice, flat_config
-from ddpm_lab.compare.comparison import Comparison
+from ddpm_lab.compare.comparison import Comparison, Verdict
 from ddpm_lab.compare.measures import SECONDS
 from ddpm_lab.compare.report import ComparisonReport
 from ddpm_lab.compare.run_folder import RunFolder
@@ -48,23 +48,31 @@ def _mean(values: list[float]) -> float:
 
 
 def trainings(report: ComparisonReport) -> tuple[list[Training], list[Comparison]]:
-    """Of every comparison for which seeds are needed, the choice and the baseline; and comparisons that need more than MOST."""
+    """Of every comparison for which seeds are needed, the choice and the baseline; and comparisons that need more than MOST. Of
+    open ones that share one seed or none, the seeds that the other has: then they are paired."""
     found: dict[str, Training] = {}
     too_many = []
     for study in report.studies:
         for c in study.comparisons:
-            if c.needed is None or (more := c.needed.seeds.n - len(c.seeds)) < 1:
-                continue
+            more = _more(c)
             if more > MOST:
                 too_many.append(c)
+            if not 0 < more <= MOST:
                 continue
-            wanted = set(itertools.islice(_order(c), c.needed.seeds.n))
+            wanted = set(itertools.islice(_order(c), len(c.seeds) + more))
             for choice in (c.choice, c.baseline):
                 run = choice.first.run
                 made = found.setdefault(json.dumps(flat_config(run.config), default=str), Training(run, choice.label))
                 made.seeds |= wanted - choice.runs.keys()
                 made.choices += [choice] * (choice not in made.choices)
     return [each for each in found.values() if each.seeds], too_many
+
+
+def _more(comparison: Comparison) -> int:
+    """Seeds of both beyond those there are."""
+    if comparison.apart is not None and comparison.verdict is Verdict.OPEN:
+        return len(comparison.choice.runs.keys() | comparison.baseline.runs.keys())
+    return 0 if comparison.needed is None else comparison.needed.seeds.n - len(comparison.seeds)
 
 
 def _order(comparison: Comparison) -> Iterator[int]:

@@ -31,7 +31,7 @@ def answer(
     _equivalence([c for c, _ in judged], level, asked.any_look)
     share = 1 - (1 - level) / max(1, sum(c.p is not None for c, _ in judged))
     for c, mean in judged:
-        if c.verdict is Verdict.OPEN and not asked.any_look:
+        if c.verdict is Verdict.OPEN and not (c.holds and c.images_object) and not asked.any_look:
             c.needed = _needed(c, mean, share, asked)
 
 

@@ -103,7 +103,7 @@ def _legend(study: Study, best: str = "* {}") -> str:
     """`best`: how the best means are marked."""
     parts = [f"means with {100 * study.level:g}% intervals over seeds, {rule(study)}"]
     if study.comparisons:
-        apart = " where they share one" * any(comparison.apart for comparison in study.comparisons)
+        apart = " where they share two" * any(comparison.apart for comparison in study.comparisons)
         parts.append(f"differences to {study.baseline.label}, paired by seed{apart}")
     if any(column.winners for column in study.main):
         parts.append(best.format(marked_as_best(study)))

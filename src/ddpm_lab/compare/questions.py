@@ -10,7 +10,6 @@ from ddpm_lab.errors import UserError
 BOUNDS = "bits/dim"
 """Names every number in bits/dim."""
 PART = re.compile(r"(?:(?P<name>[^:]+):)?(?P<number>(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)(?P<percent>%?)")
-"""Names every number in bits/dim."""
 
 
 class Size(NamedTuple):
@@ -42,16 +41,17 @@ def sizes(key: str, text: str) -> tuple[Size, ...]:
     for part in map(str.strip, re.split(r"(?<=[\d.%]),", text)):
         read = PART.fullmatch(part)
         size = read and Size((read["name"] or BOUNDS).strip(), float(read["number"]), bool(read["percent"]))
-        if not size or not 0 < size.value < 1e100 or size.name in found or (size.percent and not (read and read["name"])):
+        twice = size is not None and size.name.casefold() in found
+        if not size or not 0 < size.value < 1e100 or twice or (size.percent and not (read and read["name"])):
             allowed = "a number (of bits/dim), NAME:NUMBER or NAME:NUMBER%, with commas between, above 0, each name once"
             hint = "; decimals have a point, as in 0.01" * bool(re.search(r"(?<![.\d])\d+,\d", text))
             raise UserError(f"{key}={text}: {part or 'nothing'} is not understood; allowed is {allowed}{hint}")
-        found[size.name] = size
+        found[size.name.casefold()] = size
     return tuple(found.values())
 
 
 def names(measure: Measure) -> list[str]:
-    """By which a user may mean it: its key, its label, the score alone."""
+    """By which a user may mean it, in either case: its key, its label, the score alone."""
     plain = measure.key.partition("@")[0]
     scores = [name for name in SCORES if plain == name or plain.endswith(f"_{name}")]
     return [measure.key, *([BOUNDS] if measure.key in BITS_PER_DIM else scores), measure.label]
@@ -59,8 +59,8 @@ def names(measure: Measure) -> list[str]:
 
 def size_on(asked: Sequence[Size], measure: Measure, mean: float) -> float | None:
     """In the unit of the measure; the more special name counts. None where none was asked, or it is 0 percent of nothing."""
-    by_name = {size.name: size for size in asked}
-    size = next((by_name[name] for name in names(measure) if name in by_name), None)
+    by_name = {size.name.casefold(): size for size in asked}
+    size = next((by_name[name] for name in map(str.casefold, names(measure)) if name in by_name), None)
     if size is None:
         return None
     return (abs(mean) * size.value / 100 if size.percent else size.value) or None
@@ -70,5 +70,5 @@ def check_names(questions: Questions, measures: Iterable[Measure]) -> None:
     """Raises UserError for a name that no judged measure has."""
     allowed = list(dict.fromkeys(name for measure in measures if measure.judged for name in names(measure)))
     for key, asked in (("same_within", questions.same_within), ("resolve", questions.resolve)):
-        if wrong := [size for size in asked if size.name not in allowed]:
+        if wrong := [size for size in asked if size.name.casefold() not in map(str.casefold, allowed)]:
             raise UserError(f"{key}={wrong[0].text}: no such number is judged here; allowed is {', '.join(allowed) or 'none'}")

@@ -1,6 +1,7 @@
 """Numbers on several sets of samples are compared on the sets that all of them have, by sampling seed."""
 
 import math
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -20,26 +21,31 @@ class OnCommonSets(NamedTuple):
     left_out: tuple[int, ...] = ()
     """Sampling seeds of sets that some lack."""
     refused: tuple[tuple[ComparedChoice, Number, Difference], ...] = ()
-    """Numbers that have no set in common with those before them."""
+    """Numbers that have no set in common with the others."""
 
 
 def on_common_sets(numbers: Numbers) -> OnCommonSets:
-    """As they are where none has several sets. One whose sampling seed is not known has none in common with others."""
+    """As they are where none has several sets. One whose sampling seed is not known has none in common with others.
+
+    Numbers come by how many have the most frequent of their sets, then in their order, which begins with the baseline: of two
+    that share none, the one that shares a set with more others stays.
+    """
     if not any(number.sets for by_seed in numbers.values() for number in by_seed.values()):
         return OnCommonSets(numbers)
-    common, seen, kept = set[int](), set[int](), Numbers()
-    refused: list[tuple[ComparedChoice, Number, Difference]] = []
+    every = [(choice, number) for choice, by_seed in numbers.items() for number in by_seed.values()]
+    counts = Counter(sampling_seed for _, number in every for sampling_seed in number.by_set)
+    common, seen, refused = set[int](), set[int](), list[tuple[ComparedChoice, Number, Difference]]()
+    for choice, number in sorted(every, key=lambda each: -max((counts[s] for s in each[1].by_set), default=0)):
+        sets = set(number.by_set)
+        if not sets or (common and not sets & common):
+            refused.append((choice, number, Difference("sampling seeds", _listed(common), _listed(sets))))
+            continue
+        common, seen = (sets & common) or sets, seen | sets
+    seeds, kept = tuple(sorted(common)), Numbers()
     for choice, by_seed in numbers.items():
-        for seed, number in by_seed.items():
-            sets = set(number.by_set)
-            if not sets or (common and not sets & common):
-                refused.append((choice, number, Difference("sampling seeds", _listed(common), _listed(sets))))
-                continue
-            common, seen = (sets & common) or sets, seen | sets
-            kept.setdefault(choice, {})[seed] = number
-    seeds = tuple(sorted(common))
-    means = {choice: {seed: _mean_over(number, seeds) for seed, number in each.items()} for choice, each in kept.items()}
-    return OnCommonSets(means, seeds, tuple(sorted(seen - common)), tuple(refused))
+        if means := {seed: _mean_over(n, seeds) for seed, n in by_seed.items() if common <= n.by_set.keys()}:
+            kept[choice] = means
+    return OnCommonSets(kept, seeds, tuple(sorted(seen - common)), tuple(refused))
 
 
 def _listed(seeds: set[int]) -> str:

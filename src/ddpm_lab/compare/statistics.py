@@ -58,7 +58,8 @@ def welch_interval(a: ArrayLike, b: ArrayLike, level: float) -> Interval:
     if min(len(x), len(y)) < 2:
         return Interval(value, None, None, None, n)
     u, v = (float(z.var(ddof=1)) / len(z) for z in (x, y))
-    dof = (u + v) ** 2 / (u**2 / (len(x) - 1) + v**2 / (len(y) - 1)) if u + v > 0 else n - 2
+    s = u + v  # squares of its shares do not overflow
+    dof = 1 / ((u / s) ** 2 / (len(x) - 1) + (v / s) ** 2 / (len(y) - 1)) if s > 0 else n - 2
     return student(value, math.sqrt(u + v), dof, level, n)
 
 

@@ -19,7 +19,7 @@ from ddpm_lab.metrics.extractors import Extractor, Metric
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of
 from ddpm_lab.metrics.published import PublishedStats, check_size, read_published
 from ddpm_lab.metrics.record import Record, Result, record
-from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall, share_of
+from ddpm_lab.metrics.scores import ClassSums, Score, fd_infinity, inception_score, kid, precision_recall, share_of, subset
 from ddpm_lab.metrics.sliced import mind
 from ddpm_lab.models.measurement import SPLITS
 
@@ -64,13 +64,21 @@ def scores(
     real = of_data(subject, split, subject.size(split), extractor, scratch)
     n_floor = min(n, subject.size(other))
     floor = of_data(subject, other, n_floor, extractor, scratch) if n_floor > 1 else None
+    held_out = None if floor is None else floor.rows
+    if split == "train" and held_out is not None and (whole := subject.size(other)) > n_floor:
+        held_out = subset(of_data(subject, other, whole, extractor, scratch / "all").rows, n_floor)
     each = []
     for j, one in enumerate(sets):
         samples = of_samples(*one, n, extractor, scratch / str(j))
         if ranks.rank() == 0:
             scored = _Scored(*one, extractor, samples, split, real, stats)
-            each.append([result for part in scored.parts(floor, other, j == 0) for result in part])
+            each.append([result for part in scored.parts(floor, held_out, other, j == 0) for result in part])
     return mean_of_sets(each) if each else []
+
+
+def drawn_from(what: str, n: int, size: int) -> Record:
+    """The field of a record that says that n of `size` data were drawn at random; none where all were taken."""
+    return {f"{what}_subset": "random"} if n < size else {}
 
 
 class _Scored(NamedTuple):
@@ -119,15 +127,10 @@ class _Scored(NamedTuple):
         key, label = self.extractor.key(n, metric), f"{self.extractor.label(n, metric)}{suffix}"
         return Result(key, label, score.value, score.se, how)
 
-    def parts(self, held_out: Features | None, other: str, floor: bool) -> list[Iterator[Result]]:
-        """All scores in order. `held_out`: real data of the `other` split, None where there are none; `floor`: whether their
-        own distance is measured."""
-        distances = [
-            self.frechet(),
-            *([self.floor(held_out, other)] if floor else []),
-            self.of_first(held_out),
-            self.extrapolated(),
-        ]
+    def parts(self, first: Features | None, held_out: Tensor | None, other: str, floor: bool) -> list[Iterator[Result]]:
+        """All scores in order. `first`: the first real data of the `other` split; `held_out`: as many, drawn at random; None
+        where there are none. `floor`: whether the distance of `first` is measured."""
+        distances = [self.frechet(), *([self.floor(first, other)] if floor else []), self.of_first(first), self.extrapolated()]
         of_features = [self.kernel(), self.manifolds(), self.sliced(), self.copied(held_out, other)]
         return [*distances, *of_features, self.within_classes(), self.by_class(), self.asked()]
 
@@ -175,18 +178,23 @@ class _Scored(NamedTuple):
     def sliced(self) -> Iterator[Result]:
         n = min(self.n, self.real.n)
         if n > 1:
-            score = mind(self.samples.rows[:n], self.real.rows[:n], PROJECTIONS)
-            yield self.result("mind", score, f" ({n:,} samples, as many data)", n, mind_projections=PROJECTIONS)
+            score, of = (
+                mind(self.samples.rows[:n], subset(self.real.rows, n), PROJECTIONS),
+                drawn_from("reference", n, self.real.n),
+            )
+            yield self.result("mind", score, f" ({n:,} samples, as many data)", n, mind_projections=PROJECTIONS, **of)
 
-    def copied(self, held_out: Features | None, split: str) -> Iterator[Result]:
+    def copied(self, held_out: Tensor | None, split: str) -> Iterator[Result]:
         """Whether samples are copies of training data; left out where the reference is not the training data."""
         if held_out is None or self.split != "train" or self.real.n < 2:
             return
-        found = copies(self.samples.rows, held_out.rows, self.real.rows)
-        words = f" against {held_out.n:,} held-out data, below 0 for copies ({self.n:,} samples)"
-        yield self.result("c_t", found.c_t, words, n_held_out=held_out.n)
+        n, found = len(held_out), copies(self.samples.rows, held_out, self.real.rows)
+        of = drawn_from("held_out", n, self.subject.size(split))
+        words = f" against {n:,} held-out data, below 0 for copies ({self.n:,} samples)"
+        yield self.result("c_t", found.c_t, words, None, n_held_out=n, **of)
         yield self.result("authenticity", found.authenticity, f" ({self.n:,} samples)")
-        yield self.of_real("authenticity", found.of_held_out, held_out.n, split)
+        real = self.of_real("authenticity", found.of_held_out, n, split)
+        yield real._replace(record=real.record | of)
 
     def within_classes(self) -> Iterator[Result]:
         """Of a conditional model the distance of each class's samples to the data of that class, where there are enough of

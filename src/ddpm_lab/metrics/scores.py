@@ -11,8 +11,8 @@ from ddpm_lab.core import rng
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.frechet import Moments, frechet_distance, stats_of, symmetric_sqrt
 
-KID_DRAWS, FD_INF_DRAWS, MIND_DRAWS = 1, 2, 3
-"""Counters under which features are drawn, and projections of them."""
+KID_DRAWS, FD_INF_DRAWS, MIND_DRAWS, DATA_DRAWS = 1, 2, 3, 4
+"""Counters under which features are drawn, projections of them, and data where not all count."""
 
 
 class Score(NamedTuple):
@@ -27,6 +27,12 @@ class Score(NamedTuple):
 def drawn(n: int, size: int, seed: int, *counters: int) -> Int[Tensor, " size"]:
     """Indices of `size` among n features, without replacement."""
     return torch.randperm(n, generator=rng.generator(seed, "evaluation", *counters))[:size]
+
+
+def subset(features: Tensor, n: int, seed: int = 0) -> Tensor:
+    """n of the N×dim features of real data, drawn without replacement; all of them in their order where there are no more. Data
+    may be sorted by class, so the first n may be of few classes."""
+    return features if n >= len(features) else features[drawn(len(features), n, seed, DATA_DRAWS)]
 
 
 def fd_infinity(features: Tensor, reference: Moments, points: int = 15, smallest: int | None = None, seed: int = 0) -> Score:

@@ -37,6 +37,7 @@ from ddpm_lab.metrics.scores import (
     inception_score,
     kid,
     precision_recall,
+    subset,
 )
 from ddpm_lab.metrics.sliced import mind
 
@@ -178,7 +179,7 @@ class KernelDistance(_Kept):
 
 
 class SlicedWasserstein(_Kept):
-    """MIND, of as many samples as real data: the first ones of the larger set."""
+    """MIND, of as many samples as real data: of more samples the first ones, of more data a random subset."""
 
     higher_is_better = False
 
@@ -190,7 +191,7 @@ class SlicedWasserstein(_Kept):
     def _score(self) -> Score:
         samples, real = self._all("samples"), self._all("real")
         n = min(len(samples), len(real))
-        return mind(samples[:n], real[:n], self.projections, self.seed)
+        return mind(samples[:n], subset(real, n), self.projections, self.seed)
 
 
 class PrecisionRecall(_Kept):

@@ -12,7 +12,7 @@ from ddpm_lab.domains import Given
 from ddpm_lab.errors import require_for_logger
 from ddpm_lab.training.run_logger import RunLogger
 
-LONGEST_TEXT = 50
+LONGEST_TEXT = 100
 """Rows: a longer table, as of the terms of the bound, is there as a plot."""
 
 
