@@ -65,13 +65,14 @@ def page_of(
         train_commands,
     )
     pages.globals |= {function.__name__: function for function in called}
-    template = pages.get_template("page.html")
-    return template.render(
+    return pages.get_template(
+        "page.html"
+    ).render(
         report=report,
         sections=[_section(report, study, kinds) for study in report.studies],  # first: the problems are complete then
         folders=folders,
         answers=answer_lines(report),
-        families=[f"{s.stage.value.lower()}: {counted(n, 'pair')}" for s in report.studies if (n := _pairs(s))],
+        families=_families(report),
         command=shlex.join(command),
         few=MANY,
         averaged=AVERAGED[:-1],
@@ -82,9 +83,10 @@ def page_of(
     )
 
 
-def _pairs(study: Study) -> int:
-    """Of choices, over all judged measures."""
-    return study.answers[0].family if study.answers else 0
+def _families(report: ComparisonReport) -> list[str]:
+    """How many pairs of choices, over all judged measures, each study has; nothing of one that has none."""
+    sizes = {study.stage.value.lower(): study.answers[0].family for study in report.studies if study.answers}
+    return [f"{stage}: {counted(n, 'pair')}" for stage, n in sizes.items() if n]
 
 
 def _resource(name: str) -> Markup:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ddpm_lab.compare import words
+from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
 from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.effects import Effect
@@ -148,7 +149,7 @@ def _cost_cell(choice: ComparedChoice, key: str) -> Cell:
     if not (values := costs_of(choice, key)):
         return Cell()
     mean = sum(values) / len(values)
-    note = f"{min(values):,.6g} to {max(values):,.6g} over {len(values)} runs"
+    note = f"{min(values):,.6g} to {max(values):,.6g} over {counted(len(values), 'run')}"
     return Cell(words.decimal(mean, 0 if mean >= 10 or all(map(float.is_integer, values)) else 2), mean, note)
 
 
