@@ -1,6 +1,7 @@
 """`compare.py figures=pdf`: the plots of the page as files."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ddpm_lab.compare.drawn import drawn
 from ddpm_lab.compare.figures import Figure, two_digits
 from ddpm_lab.compare.page import figures_of
 from ddpm_lab.compare.report import report
+from ddpm_lab.compare.run_folder import read_runs
 from ddpm_lab.files import SUMS, write_sums
 
 
@@ -102,12 +104,14 @@ def test_long_names_leave_room_for_the_axes(tmp_path):
 
 
 def test_files_of_figures_are_no_runs_that_were_left_out(tmp_path):
-    two(tmp_path)
-    (tmp_path / "empty").mkdir()
-    for _ in range(2):
-        _, out, _ = command(tmp_path, "figures=svg")
-    assert "figures: " not in out
-    assert f"{tmp_path / 'empty'}: empty" in out
+    folder = two(tmp_path)
+    (folder / "empty").mkdir()
+    for name in ("compare/table.csv", "compare/index.html", "compare/figures/trained/01.svg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    assert [skip.path for skip in read_runs([folder])[1]] == [folder / "empty"]
+    shutil.move(folder / "b", folder / "compare" / "figures" / "b")
+    assert len(read_runs([folder])[0]) == 2
 
 
 @pytest.mark.parametrize(

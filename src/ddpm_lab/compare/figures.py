@@ -137,7 +137,7 @@ def differences_figure(study: Study, column: Column) -> Figure | None:
         return None
     title = f"{label} minus that of {study.baseline.label}; hollow: no difference is supported"
     named = f": {'; '.join(supported[:FEW])}" if supported else ""
-    alt = f"{len(supported)} of {len(data)} choices differ from {study.baseline.label} in {label}{named}."
+    alt = f"{len(supported)} of {counted(len(data), 'choice')} differ from {study.baseline.label} in {label}{named}."
     return _rows(title, alt, data, axis("difference", zeroline=True))
 
 
