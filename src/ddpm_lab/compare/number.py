@@ -32,6 +32,10 @@ def leaving_out(path: Path, problems: list[str], malformed: str = "") -> Iterato
         problems += [f"{path}: {why}"] * (f"{path}: {why}" not in problems)
 
 
+SMALL = 100_000
+"""Bytes of a file that is kept in memory."""
+
+
 @dataclass
 class Arrays:
     """An .npz file, read on demand."""
@@ -41,10 +45,14 @@ class Arrays:
 
     @cached_property
     def content(self) -> dict[str, np.ndarray]:
-        return self.read()
+        return self._read()
 
     def read(self) -> dict[str, np.ndarray]:
-        """Not kept. Empty where the file is missing or cannot be read."""
+        """Kept only if small. Empty where the file is missing or cannot be read."""
+        small = self.path.is_file() and self.path.stat().st_size <= SMALL
+        return self.content if small or "content" in self.__dict__ else self._read()
+
+    def _read(self) -> dict[str, np.ndarray]:
         with leaving_out(self.path, self.problems), self.path.open("rb") as opened:  # numpy closes none that it cannot read
             check_as_written(self.path)
             return dict(np.load(opened))
