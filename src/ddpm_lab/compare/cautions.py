@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+from ddpm_lab.compare.comparison import Comparison, Verdict
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.sequential import least_p
 
+SEEDS_OF_A_SHARE = 5
+DECIDED_OR_OPEN = (Verdict.BETTER, Verdict.WORSE, Verdict.OPEN, Verdict.SAME)
 BUSY = 0.1
 """The share of waiting from which it is said."""
 
@@ -53,6 +56,17 @@ def about_seconds(study: Study) -> Iterator[str]:
 
 def listed(labels: Sequence[str]) -> str:
     return "; ".join(labels) if len(labels) <= 4 else f"{len(labels)} of the choices"
+
+
+def improvement(comparison: Comparison) -> str:
+    """The probability that one run of the choice is better than one of the baseline, from five seeds of each on: of fewer, runs
+    say little of it."""
+    each = tuple(map(len, comparison.apart)) if comparison.apart else (len(comparison.seeds),)
+    if comparison.improvement is None or min(each) < SEEDS_OF_A_SHARE or comparison.verdict not in DECIDED_OR_OPEN:
+        return ""
+    value, low, high = comparison.improvement[:3]
+    span = "" if low is None else f" [{low:.2f}, {high:.2f}]"
+    return f" One run is better than one of {comparison.baseline.label} with probability {value:.2f}{span}."
 
 
 def counted(n: int, noun: str) -> str:

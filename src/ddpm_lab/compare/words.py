@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ddpm_lab.compare.cautions import about_looks, about_seconds, about_sets, listed
+from ddpm_lab.compare.cautions import about_looks, about_seconds, about_sets, improvement, listed
 from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.comparison import Comparison, Verdict
 from ddpm_lab.compare.construction import Copy
@@ -96,7 +96,7 @@ def digits_of(column: Column) -> int:
 def statements(study: Study) -> list[Statement]:
     """One sentence per comparison, per other number that is equal by construction, and per reason for which numbers are
     refused."""
-    made = [Statement(comparison.verdict, sentence(comparison)) for comparison in study.comparisons]
+    made = [Statement(c.verdict, f"{sentence(c)}{improvement(c)}") for c in study.comparisons]
     for column in study.judged:
         for choice, copy in column.copies.items():
             if copy.original is not study.baseline:
