@@ -16,6 +16,7 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 from ddpm_lab.training import trainer
 from ddpm_lab.training.callbacks import progress
 from ddpm_lab.training.callbacks.progress import Throughput
+from ddpm_lab.training.fit import log_to
 from ddpm_lab.training.trainer import PASSED, make
 
 from .support import Recorder, fit, module, quiet
@@ -149,3 +150,16 @@ def test_the_same_run_whatever_is_measured(run_of, tmp_path):
     whole = run_of(*TINY)
     a, b = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (bare, whole))
     assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def test_a_run_leaves_the_log_as_it_was(tmp_path):
+    """A handler of the caller's stays, and what is said afterwards reaches it."""
+    log, handler = logging.getLogger("ddpm_lab"), logging.NullHandler()
+    log.addHandler(handler)
+    before = list(log.handlers), log.propagate
+    try:
+        with log_to(tmp_path / "train.log"):
+            assert not log.propagate
+        assert (log.handlers, log.propagate) == before
+    finally:
+        log.removeHandler(handler)

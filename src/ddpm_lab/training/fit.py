@@ -171,6 +171,7 @@ def log_to(path: Path) -> Iterator[None]:
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.setLevel(logging.INFO)
     loggers = [log, *map(logging.getLogger, OTHERS)]
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [file], False
     log.addHandler(console)
@@ -186,8 +187,8 @@ def log_to(path: Path) -> Iterator[None]:
         fail(error, path)
     finally:
         logging.captureWarnings(False)
-        for logger in loggers:
-            logger.handlers = []
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
         file.close()
 
 
