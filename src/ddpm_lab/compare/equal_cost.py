@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpm_lab.compare.choices import EVALUATED, SEPARATOR, ComparedChoice, ComparedChoices, as_yaml
-from ddpm_lab.compare.judge import Column, Verdict
+from ddpm_lab.compare.comparison import Verdict
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import NumberKind
 from ddpm_lab.compare.sequential import anytime
 from ddpm_lab.compare.statistics import Interval, holm, t_interval

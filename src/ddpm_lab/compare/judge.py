@@ -8,7 +8,6 @@ import numpy as np
 
 from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.comparison import Comparison
-from ddpm_lab.compare.comparison import Verdict as Verdict
 from ddpm_lab.compare.components import components, over_both
 from ddpm_lab.compare.construction import Copy, copies
 from ddpm_lab.compare.measures import BITS_PER_DIM, Measure, common_key, measure_of

@@ -52,10 +52,9 @@ def sampling_seconds(subject: Subject, choice: Choice, pieces: Sequence[Piece], 
     costs = [json.loads(bytes(piece["cost"].tolist())) for piece in pieces if "cost" in piece]
     seconds = math.fsum(cost["seconds"] for cost in costs)
     waited = math.fsum(cost["seconds"] * cost["waited"] for cost in costs)
-    label, work = (
-        LABEL,
-        {"calls": choice.steps, "products": 0, **choice.record_of_samples, **({"sets": sets} if sets > 1 else {})},
-    )
+    label, work = LABEL, {"calls": choice.steps, "products": 0, **choice.record_of_samples}
+    if sets > 1:
+        work["sets"] = sets
     if untimed := len(pieces) - len(costs):
         work["untimed_pieces"], seconds = untimed, math.nan
         label += f" ({untimed} of {len(pieces)} pieces were drawn by a version that took no time)"
