@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.covariance import Covariance
+from ddpm_lab.core.gamma import ByVariance, Interpolated, Path, ReadOff
 from ddpm_lab.core.gaussian import Normal
 from ddpm_lab.core.guidance import Conditional
 from ddpm_lab.core.guidance import Network as Network
@@ -27,6 +28,10 @@ class Noised(NamedTuple):
     eps: Data
     xt: Data
     step: Step
+    rate: Coefficient | None = None
+    """In continuous time, how fast γ rises there."""
+    by_variance: ByVariance | None = None
+    """In continuous time, of a learned γ."""
 
 
 class Reverse(NamedTuple):
@@ -131,6 +136,11 @@ class GaussianDiffusion:
         return self.levels is not None and self.prediction.clips if clip is None else clip
 
     @cached_property
+    def path(self) -> Path:
+        """γ in continuous time. Raises Incompatible for a schedule that has none."""
+        return self.schedule.path if isinstance(self.schedule, ReadOff) else Interpolated(self.schedule)
+
+    @cached_property
     def chain(self) -> Chain:
         """The full chain, on which training and the bound run."""
         return self.schedule.chain()
@@ -160,13 +170,17 @@ class GaussianDiffusion:
         prediction, raw = self.split(out, xt)
         return Seen(xt, step, self.prediction.x0(prediction, xt, step), raw)
 
+    def output(self, net: Network, xt: Data, t: Tensor, step: Step) -> Data:
+        """One call of the network at x_t, t on its device, in the precision of x_t."""
+        return net(*self.prediction.inputs(xt, self.schedule.told(t, step), step)).to(xt.dtype)
+
     def look(self, net: Network, xt: Data, t: Tensor, step: Step, probes: Tensor | None = None) -> Seen:
         """The same by one call of the network at (x_t, t), differentiated where the variance does so."""
         if not self.variance.differentiates:
-            return self.seen(net(xt, t).to(xt.dtype), xt, step)
+            return self.seen(self.output(net, xt, t, step), xt, step)
         with torch.inference_mode(False), torch.enable_grad():
             x = xt.detach().clone().requires_grad_()
-            out = net(x, t).to(xt.dtype)
+            out = self.output(net, x, t, step)
             pullback = self.pullback(out, x, step)
         return self.seen(out.detach(), xt, step)._replace(pullback=pullback, probes=probes)
 

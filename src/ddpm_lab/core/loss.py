@@ -1,13 +1,15 @@
 """Losses, one value per example. `parts` names the summands of a loss, so that a NaN can be traced to its part."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
-from ddpm_lab.core.terms import term_bpd
+from ddpm_lab.core.gamma import LearnedSchedule, ReadOff, marginal_of
+from ddpm_lab.core.terms import prior_at_bpd, prior_bpd, rounding_bpd, term_bpd
 from ddpm_lab.core.types import Coefficient, Data, Incompatible, PerExample
-from ddpm_lab.core.variance import Beta, LearnedRange, ReverseVariance
+from ddpm_lab.core.variance import Beta, BetaTilde, LearnedRange, ReverseVariance
 from ddpm_lab.domains import NonNegativeFloat, PositiveFloat, checked
 
 
@@ -16,6 +18,12 @@ class Loss(ABC):
 
     trains_variance: bool = False
     """Whether a variance that the network supplies gets a gradient."""
+    trains_schedule: bool = False
+    """Whether it is a bound, so that a learned schedule may follow its gradient."""
+    of_rate: bool = False
+    """Whether it needs the derivative of γ, which discrete time has not."""
+    of_steps: bool = False
+    """Whether it needs the step from t to t − 1, which continuous time has not."""
     needs_learned_variance: bool = False
     paper_variance: type[ReverseVariance] | None = None
     """The reverse variance of the paper that the loss is from."""
@@ -37,6 +45,8 @@ class Loss(ABC):
             raise Incompatible(
                 f"{loss} trains a variance that the network supplies, and {variance} is fixed", "loss", "variance"
             )
+        if isinstance(diffusion.schedule, LearnedSchedule) and not self.trains_schedule:
+            raise Incompatible(f"{loss} is no bound, and a learned schedule follows the gradient of one", "loss", "schedule")
 
 
 def target_mse(diffusion: GaussianDiffusion, out: Data, noised: Noised) -> PerExample:
@@ -132,13 +142,39 @@ class VLB(Loss):
     trains it; `scale` = T makes it the bound itself, as iDDPM does."""
 
     trains_variance = True
+    trains_schedule = True
+    of_steps = True
     paper_variance = Beta
 
     def __init__(self, scale: PositiveFloat = 1.0) -> None:
         self.scale = scale
 
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
-        return {"vlb": self.scale * term_bpd(diffusion, out, noised)}
+        terms = {"vlb": self.scale * term_bpd(diffusion, out, noised)}
+        if diffusion.schedule.trained_ends:
+            terms["prior"] = self.scale / diffusion.schedule.T * prior_bpd(diffusion.chain, noised.x0).to(out.dtype)
+        return terms
+
+
+class VDM(Loss):
+    """VDM (Kingma et al. 2021), Eq. 17: the bound in continuous time, ½ γ'(u) ‖ε − ε̂‖² in bits/dim for u uniform in [0, 1],
+    whatever the network predicts. With ends that are learned, L_T at γ_1 and the decoder at γ_0 too."""
+
+    trains_schedule = True
+    of_rate = True
+    paper_variance = BetaTilde
+
+    def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
+        assert noised.rate is not None, "of_rate"
+        weight = 0.5 * noised.rate * noised.step.at_t.snr / diffusion.prediction.x0_weight(noised.step)
+        parts = {"vdm": weight.flatten() / math.log(2) * target_mse(diffusion, out, noised)}
+        if isinstance(diffusion.schedule, ReadOff) and diffusion.schedule.trained_ends:
+            first, last = (marginal_of(gamma) for gamma in diffusion.schedule.ends)
+            parts["prior"] = prior_at_bpd(last.signal_scale**2, noised.x0).to(out.dtype)
+            parts["decoder"] = rounding_bpd(noised.x0, noised.eps, first, diffusion.levels)
+        if noised.by_variance is not None:
+            noised.by_variance.loss = parts["vdm"].detach().mean()
+        return parts
 
 
 @checked
@@ -147,6 +183,7 @@ class Hybrid(Loss):
 
     trains_variance = True
     needs_learned_variance = True
+    of_steps = True
     paper_variance = LearnedRange
 
     def __init__(self, weight: PositiveFloat = 0.001) -> None:

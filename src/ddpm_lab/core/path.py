@@ -109,6 +109,15 @@ class NoiseSchedule:
         """ᾱ_t / (1 − ᾱ_t) for t = 0..T."""
         return marginal(self.alphas_bar).snr
 
+    @property
+    def trained_ends(self) -> bool:
+        """Whether ᾱ_T depends on parameters that are being trained, and L_T with it."""
+        return False
+
+    def told(self, t: Tensor, step: Step) -> Tensor:
+        """What the network is told of the times of x_t, shape [B], at `step`: t itself."""
+        return t
+
     def chain(self, times: Sequence[int] | None = None) -> "Chain":
         """The chain over increasing `times` in 1..T; over all of them by default. Made once."""
         chosen = tuple(range(1, self.T + 1)) if times is None else tuple(times)
@@ -153,7 +162,7 @@ class Chain:
     def step(self, t: Times, like: Data) -> Step:
         """The steps that end at times t (on the CPU), cast and moved once to `like` and shaped to broadcast with it."""
         try:
-            rows = self._table.index_select(0, self._row.index_select(0, t))
+            rows = self._table.index_select(0, to_device(self._row.index_select(0, t), self._table.device))
         except IndexError:
             raise ValueError(f"t = {sorted(set(t.tolist()) - set(self.times))} not on this chain.") from None
         columns = to_device(rows.to(like.dtype), like.device)
@@ -187,7 +196,9 @@ def transition(alphas_bar: Tensor, s: Tensor, t: Tensor) -> Step:
     at_s, at_t = marginal(ab_s), marginal(ab_t)
     beta = 1 - ab_t / ab_s
     means = posterior_mean_coefs(ab_s, ab_t), posterior_mean_coefs(alphas_bar[t - 1], ab_t)
-    return Step(s.double(), t.double(), at_s, at_t, *means, beta.log(), beta_tilde(beta, at_s, at_t).log())
+    variance, last = beta_tilde(beta, at_s, at_t), s == 0
+    log_variance = torch.where(last, 1.0, variance).log()  # without log 0, whose gradient would be nan
+    return Step(s.double(), t.double(), at_s, at_t, *means, beta.log(), log_variance.masked_fill(last, -torch.inf))
 
 
 def _transitions(alphas_bar: Tensor, times: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ddpm_lab.core.path import Step
 from ddpm_lab.core.types import Coefficient, Data
@@ -19,6 +20,10 @@ class Prediction(ABC):
     needs_signal = False
     clips = True
     weighable: Sequence[str] = ("snr", "x0")
+
+    def inputs(self, xt: Data, told: Tensor, step: Step) -> tuple[Data, Tensor]:
+        """What the network gets for x_t, and for the times that the schedule tells it, shape [B]: both as they are."""
+        return xt, told
 
     @abstractmethod
     def target(self, x0: Data, eps: Data, xt: Data, step: Step) -> Data:

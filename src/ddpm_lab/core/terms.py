@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ddpm_lab.core.covariance import Covariance
 from ddpm_lab.core.diffusion import GaussianDiffusion, Network, Noised
-from ddpm_lab.core.gaussian import Normal, log_bin_nats
-from ddpm_lab.core.path import Chain
+from ddpm_lab.core.gaussian import Normal, log_bin_nats, log_density_nats
+from ddpm_lab.core.path import Chain, Marginal
 from ddpm_lab.core.transfer import like, to_device
-from ddpm_lab.core.types import Data, PerExample, Times
+from ddpm_lab.core.types import Coefficient, Data, PerExample, Times
 from ddpm_lab.core.variance import Seen
 
 
@@ -26,8 +26,24 @@ def to_bpd(nats: Data) -> PerExample:
 
 def prior_bpd(chain: Chain, x0: Data) -> PerExample:
     """DDPM Eq. 5, L_T = KL(q(x_T | x_0) ‖ N(0, 1)) at the chain's last time, in float64. It has no parameters."""
-    ab = chain.schedule.alphas_bar[chain.times[-1]]  # without a dimension: it meets tensors of any device
+    return prior_at_bpd(chain.schedule.alphas_bar[chain.times[-1]], x0)
+
+
+def prior_at_bpd(ab: Coefficient, x0: Data) -> PerExample:
+    """The same at ᾱ, which has no dimension: it meets tensors of any device."""
     return to_bpd(0.5 * (ab * x0.double() ** 2 - ab - torch.log1p(-ab)))
+
+
+def rounding_bpd(x0: Data, eps: Data, at: Marginal, levels: int | None) -> PerExample:
+    """The decoder of VDM (Kingma et al. 2021, section 3.3), without a network: −log p(x_0 | z) at z = α x_0 + σ ε, each
+    dimension alone, with p(x_0 | z) ∝ q(z | x_0) over the grey levels; where there are none, the density N(z/α, (σ/α)²)."""
+    z = at.signal_scale * x0 + at.noise_scale * eps
+    if levels is None:
+        return to_bpd(-log_density_nats(x0, Normal(z / at.signal_scale, 2 * at.sigma.log())))
+    grid = torch.linspace(-1, 1, levels, dtype=x0.dtype, device=x0.device)
+    logits = -0.5 * ((z[..., None] - at.signal_scale * grid) / at.noise_scale) ** 2
+    level = ((x0 + 1) * (levels - 1) / 2).round().long()
+    return to_bpd(-logits.log_softmax(-1).gather(-1, level[..., None])[..., 0])
 
 
 def term_bpd(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> PerExample:

@@ -1,5 +1,6 @@
 """Distributions of t in training. Each maps one uniform number per example to (t, weight) by inverse CDF, so that runs which
-differ in T or in the distribution see paired times."""
+differ in T or in the distribution see paired times. In continuous time t is real, and a place in [0, 1] says how far from 1 to
+T it is."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -8,8 +9,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.transfer import OnItsWay
-from ddpm_lab.core.types import PerExample, Times
+from ddpm_lab.core.types import Incompatible, PerExample, Times
 from ddpm_lab.domains import OpenUnit, PositiveInt, checked
 
 
@@ -20,14 +22,28 @@ class Drawn(NamedTuple):
     weight: Float64[Tensor, " B"]
 
 
+class Placed(NamedTuple):
+    """Places in [0, 1] and the weights that keep the loss unbiased for a mean over them."""
+
+    place: Float64[Tensor, " B"]
+    weight: Float64[Tensor, " B"]
+
+
 class Timesteps(ABC):
     """`u` are the uniform numbers of rows first, first + 1, … of a batch of `size` rows, over all devices."""
 
     learns: bool
     """Whether the distribution depends on past losses: then `update` must get those of every batch."""
+    shared = False
+    """Whether all rows of a batch get the u of its first."""
 
     @abstractmethod
-    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn: ...
+    def __call__(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Drawn:
+        """In discrete time."""
+
+    def placed(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Placed:
+        """In continuous time. Raises Incompatible for a distribution over whole times."""
+        raise Incompatible(f"{type(self).__name__} is a distribution over the times 1..T", "timesteps", "time")
 
     @abstractmethod
     def update(self, t: Times, losses: PerExample) -> None:
@@ -61,20 +77,42 @@ def spread(u: Float64[Tensor, " B"], T: int) -> Times:
     return (u * T).long().clamp(max=T - 1) + 1
 
 
-class Uniform(Fixed):
+class Even(Fixed):
+    """Each t as likely as any other."""
+
+    @abstractmethod
+    def place(self, u: Float64[Tensor, " B"], first: int, size: int) -> Float64[Tensor, " B"]:
+        """Of each row, uniform in [0, 1)."""
+
+    def __call__(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Drawn:
+        return Drawn(spread(self.place(u, first, size), schedule.T), torch.ones_like(u))
+
+    def placed(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Placed:
+        return Placed(self.place(u, first, size), torch.ones_like(u))
+
+
+class Uniform(Even):
     """DDPM Algorithm 1: t ~ Uniform{1, …, T}."""
 
-    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
-        return Drawn(spread(u, T), torch.ones_like(u))
+    def place(self, u: Float64[Tensor, " B"], first: int, size: int) -> Float64[Tensor, " B"]:
+        return u
 
 
-class Stratified(Fixed):
+class Stratified(Even):
     """Row i of n draws from the i-th of n equal parts of 1..T: each t as likely as before, each batch spread evenly over all
-    of them. (VDM, Kingma et al. 2021, appendix I.1, shares one offset among the parts; here each has its own.)"""
+    of them. `Antithetic` shares one offset among the parts; here each has its own."""
 
-    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
-        row = torch.arange(first, first + len(u), dtype=u.dtype)
-        return Drawn(spread((row + u) / size, T), torch.ones_like(u))
+    def place(self, u: Float64[Tensor, " B"], first: int, size: int) -> Float64[Tensor, " B"]:
+        return (torch.arange(first, first + len(u), dtype=u.dtype) + u) / size
+
+
+class Antithetic(Even):
+    """VDM (Kingma et al. 2021), appendix I.1: row i of n is at (u + i/n) mod 1, one u for the whole batch."""
+
+    shared = True
+
+    def place(self, u: Float64[Tensor, " B"], first: int, size: int) -> Float64[Tensor, " B"]:
+        return (u + torch.arange(first, first + len(u), dtype=u.dtype) / size) % 1
 
 
 @checked
@@ -100,7 +138,8 @@ class Importance(Timesteps):
         root = (self._losses**2).mean(1).sqrt()
         return (1 - self.floor) * root / root.sum() + self.floor / T
 
-    def __call__(self, u: Float64[Tensor, " B"], T: int, first: int, size: int) -> Drawn:
+    def __call__(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Drawn:
+        T = schedule.T
         if len(self._count) != T:
             self._unseen = None
             self._losses, self._count = self._losses.new_zeros(T, self.history), self._count.new_zeros(T)

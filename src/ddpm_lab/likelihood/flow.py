@@ -65,7 +65,7 @@ class Path:
         t = self.time(log_snr)
         step = self.step(log_snr, t)
         times = torch.full((len(x),), t, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        out, _ = self.diffusion.split(net(x, times).to(x.dtype), x)
+        out, _ = self.diffusion.split(self.diffusion.output(net, x, times, step), x)
         x0 = self.diffusion.prediction.x0(out, x, step)
         return 0.5 * step.at_t.signal_scale * (x0 - step.at_t.signal_scale * x)
 

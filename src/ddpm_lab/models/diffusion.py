@@ -1,6 +1,7 @@
 """Denoising diffusion as a model: network, process, loss, choice of timesteps and sampler."""
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -12,23 +13,23 @@ from torch import Tensor, nn
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
+from ddpm_lab.core.gamma import LearnedSchedule, fixed, read_off
 from ddpm_lab.core.guidance import Conditional, Guidance, Unguided
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler, draw
+from ddpm_lab.core.time import Discrete, Time
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import shown
-from ddpm_lab.likelihood.bound import BoundMeter
-from ddpm_lab.likelihood.estimate import BoundEstimator
-from ddpm_lab.likelihood.estimate import pilot as probabilities
 from ddpm_lab.models import card
 from ddpm_lab.models.compiling import compile_by
 from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Plain, Positions, State, named
-from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order, of_diffusion
-from ddpm_lab.models.measurement import Conditions, Measurement, Part
-from ddpm_lab.models.networks import in_bf16, initialised
+from ddpm_lab.models.diffusion_measurements import of_diffusion
+from ddpm_lab.models.diffusion_meters import DiffusionEstimator, DiffusionMeter
+from ddpm_lab.models.measurement import Conditions, Measurement
+from ddpm_lab.models.networks import Scheduled, given, in_bf16, initialised, path_of
 from ddpm_lab.models.optimal import times_record
 
 
@@ -48,20 +49,24 @@ class Diffusion(Model):
         sampler: Sampler,
         net: Callable[..., nn.Module],
         guidance: Guidance | None = None,
+        time: Time | None = None,
         **of_data: Any,
     ) -> None:
-        """`of_data`: what every `Model` is given. `guidance`: None for none, as configurations of earlier versions have it."""
+        """`of_data`: what every `Model` is given. `guidance`, `time`: None for none and for discrete time, as configurations of
+        earlier versions have it."""
         super().__init__(**of_data)
-        self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
-        self.loss = loss
-        loss.check(self.diffusion)
+        self._diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
+        self.loss, self.time = loss, time or Discrete()
+        loss.check(self._diffusion)
+        self.time.check(self._diffusion, loss, timesteps)
         self._take(timesteps, sampler, guidance)
-        self.net = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
+        network = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
+        self.net = Scheduled(network, schedule.path()) if isinstance(schedule, LearnedSchedule) else network
 
     def _take(self, timesteps: Timesteps, sampler: Sampler, guidance: Guidance | None) -> None:
         """The parts that need no network."""
         self.timesteps, self.sampler, self.guidance = timesteps, sampler, guidance or Unguided()
-        sampler.check(self.diffusion)
+        sampler.check(self._diffusion)
         self.guidance.check(self.classes)
         self._in_bf16: list[nn.Module] = []  # in a list, which is no submodule
 
@@ -70,6 +75,21 @@ class Diffusion(Model):
         """Sampler and guidance; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
         fixed = not parts["loss"].trains_variance and parts["variance"].n_outputs == 1
         return {"sampler", "guidance"} | ({"variance"} if fixed else set())
+
+    @property
+    def diffusion(self) -> GaussianDiffusion:
+        """The process; of a learned schedule with the table that is read off it now."""
+        if (path := path_of(self.network)) is not None:
+            now = fixed(path, self._diffusion.schedule.T)
+            if not torch.equal(now.alphas_bar, self._diffusion.schedule.alphas_bar):
+                self._diffusion = replace(self._diffusion, schedule=now)
+        return self._diffusion
+
+    def _training_diffusion(self) -> GaussianDiffusion:
+        """The process, through whose learned schedule gradients flow."""
+        if not isinstance(self.net, Scheduled):
+            return self._diffusion
+        return replace(self._diffusion, schedule=read_off(self.net.path, self._diffusion.schedule.T))
 
     @property
     def network(self) -> nn.Module:
@@ -86,17 +106,19 @@ class Diffusion(Model):
 
     def losses(self, batch: Batch) -> Losses:
         """DDPM Algorithm 1."""
-        noised, t, weight = self._noised(batch)
-        out = self.net(noised.xt, transfer.to_device(t, batch.x0.device), *batch.condition).to(batch.x0.dtype)
-        return Losses(self.loss.parts(self.diffusion, out, noised), weight, Positions("t", t, self.diffusion.schedule.T))
+        diffusion = self._training_diffusion()
+        noised, t, weight = self._noised(diffusion, batch)
+        net = functools.partial(given, self.net, batch.condition)
+        out = diffusion.output(net, noised.xt, transfer.to_device(t, batch.x0.device), noised.step)
+        return Losses(self.loss.parts(diffusion, out, noised), weight, Positions("t", t.round().long(), diffusion.schedule.T))
 
-    def _noised(self, batch: Batch) -> tuple[Noised, Tensor, Tensor]:
+    def _noised(self, diffusion: GaussianDiffusion, batch: Batch) -> tuple[Noised, Tensor, Tensor]:
         """The batch at its times t (on the CPU), with the weights of its rows."""
-        x0, rows = batch.x0, (batch.counter, batch.first, batch.first + len(batch.x0))
-        eps = transfer.like(rng.normal(x0.shape[1:], self.seed, "noise", *rows), x0)  # first: t may have to be waited for
-        u = rng.uniform(self.seed, "t", *rows)
-        t, weight = self.timesteps(u, self.diffusion.schedule.T, batch.first, batch.size)
-        return self.diffusion.noised(x0, eps, t), t, weight
+        x0, first, n = batch.x0, batch.first, len(batch.x0)
+        eps = transfer.like(rng.normal(x0.shape[1:], self.seed, "noise", batch.counter, first, first + n), x0)
+        u = rng.uniform(self.seed, "t", batch.counter, *((0, 1) if self.timesteps.shared else (first, first + n))).expand(n)
+        t, weight = self.time.drawn(self.timesteps, diffusion, u, first, batch.size)  # after ε: it may have to be waited for
+        return self.time.noised(diffusion, x0, eps, t), t, weight
 
     def update(self, positions: Tensor, per_example: Tensor) -> None:
         self.timesteps.update(positions, per_example)
@@ -169,18 +191,18 @@ class Diffusion(Model):
         """The same weights under another reverse variance. Raises ValueError for one that data of this size do not allow."""
         variance.check(math.prod(self.shape))
         other = copy.copy(self)
-        other.diffusion = replace(self.diffusion, variance=variance)
+        other._diffusion = replace(self.diffusion, variance=variance)
         return other
 
     @property
     def bound_terms(self) -> int:
         return len(self.diffusion.chain)
 
-    def bound_meter(self, stride: int = 1, seed: int = 0) -> "DiffusionMeter":
+    def bound_meter(self, stride: int = 1, seed: int = 0) -> DiffusionMeter:
         """Of every stride-th term; a stride beyond T counts as T."""
         return DiffusionMeter(self, min(stride, self.bound_terms), seed)
 
-    def bound_estimator(self, pilot: Meter, terms: int, seed: int = 0) -> "DiffusionEstimator":
+    def bound_estimator(self, pilot: Meter, terms: int, seed: int = 0) -> DiffusionEstimator:
         """From the decoder's term and `terms` divergences of each datum."""
         assert isinstance(pilot, DiffusionMeter)
         return DiffusionEstimator(self, pilot, terms, seed)
@@ -245,42 +267,3 @@ class Diffusion(Model):
             "clip": self.diffusion.clips_x0(),
             "T": self.diffusion.schedule.T,
         }
-
-
-class DiffusionMeter(Tallied, Meter):
-    """The variational bound on the full chain, by `likelihood.bound`."""
-
-    def __init__(self, model: Diffusion, stride: int, seed: int) -> None:
-        super().__init__(BoundMeter(model.diffusion, model.diffusion.chain, stride, seed), model.network)
-
-    def record(self) -> dict[str, Plain]:
-        return {"stride": self.result().stride}
-
-    def parts(self) -> list[Part]:
-        return [part._replace(key=f"{part.key}_bpd") for part in bound_parts(self.result()) if part.level == 1]
-
-    def arrays(self) -> dict[str, Any]:
-        bound, tally = self.result(), self.tally
-        along = ("times", "terms_bpd", "terms_se", "terms_n", "prior_bpd", "n", "stride")
-        per_datum = in_order(tally.per_datum, tally.priors, tally.index, bound.stride)
-        return {name: getattr(bound, name) for name in along} | per_datum._asdict()
-
-
-class DiffusionEstimator(Tallied, Meter):
-    """The same by `likelihood.estimate`. Its single terms are those of the pilot."""
-
-    def __init__(self, model: Diffusion, pilot: DiffusionMeter, terms: int, seed: int) -> None:
-        diffusion, self.pilot, self.terms = model.diffusion, pilot, terms
-        super().__init__(BoundEstimator(diffusion, diffusion.chain, probabilities(pilot.result()), terms, seed), model.network)
-        self.label = f"variational bound from {self._meter.calls} calls each"
-
-    def record(self) -> dict[str, Plain]:
-        return {"stride": None, "terms": self.terms, "calls": self._meter.calls}
-
-    def parts(self) -> list[Part]:
-        return [part._replace(key=f"{part.key}_bpd") for part in estimate_parts(self.result(), len(self._meter.chain))]
-
-    def arrays(self) -> dict[str, Any]:
-        result, tally = self.result(), self.tally
-        per_datum = in_order(tally.decoder + tally.kl, tally.priors, tally.index)
-        return self.pilot.arrays() | {"prior_bpd": result.prior_bpd, "n": result.n} | per_datum._asdict()

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Classes
+from ddpm_lab.core.gamma import Monotone
 
 Factory = Callable[..., nn.Module]
 Net = TypeVar("Net", bound=nn.Module)
@@ -36,6 +37,35 @@ def initialised(net: Factory, shape: tuple[int, ...], n_outputs: int, seed: int,
         alike = {name: plain[name] for name, value in weights.items() if name in plain and plain[name].shape == value.shape}
         whole.load_state_dict(weights | alike)
     return whole
+
+
+class Scheduled(nn.Module):
+    """A network with a learned schedule beside it: called, and asked for features, as the network alone."""
+
+    def __init__(self, network: nn.Module, path: Monotone) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.path = path
+
+    def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        return self.network(x, t, *labels)
+
+    def features(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        return self.network.features(x, t, *labels)
+
+    def leave(self, features: Tensor) -> Tensor:
+        return self.network.leave(features)
+
+
+def path_of(net: nn.Module) -> Monotone | None:
+    """The learned schedule beside a network, or beside the one that it is a head on."""
+    inner = getattr(net, "base", net)
+    return inner.path if isinstance(inner, Scheduled) else None
+
+
+def given(net: Callable[..., Tensor], condition: tuple[Tensor, ...], x: Tensor, t: Tensor) -> Tensor:
+    """The network's output at (x, t), of a conditional model given its labels."""
+    return net(x, t, *condition)
 
 
 @torch.inference_mode(False)  # in which Lightning validates: it would make weights that cannot be changed outside of it

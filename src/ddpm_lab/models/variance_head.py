@@ -1,5 +1,6 @@
 """The second stage of a diffusion model: a head on its frozen network, which learns the diagonal of Cov(x_0 | x_t)."""
 
+import functools
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from ddpm_lab.core.heads import OfHead, head_loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import Sampler
+from ddpm_lab.core.time import Discrete
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.domains import Text
 from ddpm_lab.models.compiling import Compile, compile_by
 from ddpm_lab.models.contract import Losses, Plain, Positions, named
 from ddpm_lab.models.diffusion import Diffusion
-from ddpm_lab.models.networks import Factory, made, seeded
+from ddpm_lab.models.networks import Factory, given, made, seeded
 
 
 class Headed(nn.Module):
@@ -59,7 +61,7 @@ class VarianceHead(Diffusion):
         **of_data: Any,
     ) -> None:
         super(Diffusion, self).__init__(**of_data)
-        self.diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
+        self._diffusion, self.time = GaussianDiffusion(schedule, prediction, variance, self.levels), Discrete()
         self._take(timesteps, sampler, guidance)
         base, shape = made(net, self.shape, 1, self.classes).eval(), self.shape
         width, images = feature_channels(base, shape, self.classes), len(shape) == 3
@@ -88,10 +90,11 @@ class VarianceHead(Diffusion):
         """Of the head. Of the network nothing is differentiated, but ε̂ by x_t where the target needs it."""
         diffusion, variance, v = self.diffusion, self.diffusion.variance, None
         assert isinstance(variance, OfHead)
-        noised, t, weight = self._noised(batch)
+        noised, t, weight = self._noised(diffusion, batch)
         x = noised.xt.detach().requires_grad_(variance.learns_jacobian)
         # not as compiled: that would be one function, whose derivatives by x and by the head's weights are taken together
-        out = self.network.forward(x, transfer.to_device(t, x.device), *batch.condition).to(x.dtype)
+        net = functools.partial(given, self.network.forward, batch.condition)
+        out = diffusion.output(net, x, transfer.to_device(t, x.device), noised.step)
         seen = diffusion.seen(out, noised.xt, noised.step)
         if variance.learns_jacobian:
             rows = (batch.counter, batch.first, batch.first + len(x))
