@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
-from ddpm_lab.core.gamma import LearnedSchedule, fixed, read_off
+from ddpm_lab.core.gamma import LearnedSchedule, ReadOff, fixed, read_off
 from ddpm_lab.core.guidance import Conditional, Guidance, Unguided
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
@@ -81,7 +81,8 @@ class Diffusion(Model):
         """The process; of a learned schedule with the table that is read off it now."""
         if (path := path_of(self.network)) is not None:
             now = fixed(path, self._diffusion.schedule.T)
-            if not torch.equal(now.alphas_bar, self._diffusion.schedule.alphas_bar):
+            last = self._diffusion.schedule
+            if not (isinstance(last, ReadOff) and torch.equal(now.alphas_bar, last.alphas_bar)):
                 self._diffusion = replace(self._diffusion, schedule=now)
         return self._diffusion
 
@@ -216,6 +217,9 @@ class Diffusion(Model):
 
     def card(self, x0: Tensor) -> list[str]:
         lines = card.schedule_card(self.diffusion, self.loss, x0)
+        if isinstance(self.net, Scheduled):
+            ends = "trained" if self.net.path.first.requires_grad else "held"
+            lines.append(f"the schedule is learned, its ends {ends}: this is where it starts")
         if not self.sampler.uses(self.diffusion.variance):
             settings = ", ".join(f"{key}={shown(value)}" for key, value in self.sampler.settings.items())
             name = named(self.sampler) + (settings and f" ({settings})")
