@@ -74,7 +74,8 @@ class Diffusion(Model):
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
         """Sampler and guidance; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
         fixed = not parts["loss"].trains_variance and parts["variance"].n_outputs == 1
-        return {"sampler", "guidance"} | ({"variance"} if fixed else set())
+        discrete = parts.get("time", Discrete) is Discrete  # as all was before there was a choice
+        return {"sampler", "guidance"} | ({"variance"} if fixed else set()) | ({"time"} if discrete else set())
 
     @property
     def diffusion(self) -> GaussianDiffusion:
