@@ -67,7 +67,7 @@ def test_updates_are_adams_with_every_argument():
     """Against torch's single-tensor Adam on the same gradients."""
     ours, theirs = with_gradients(1.0), with_gradients(1.0)
     choice = Adam(lr=0.1, betas=[0.5, 0.9], eps=0.01, weight_decay=0.3, warmup=0, clip=None)
-    a = choice.configure(ours)["optimizer"]
+    a = choice.configure(nn.ParameterList(ours))["optimizer"]
     b = torch.optim.Adam(theirs, lr=0.1, betas=(0.5, 0.9), eps=0.01, weight_decay=0.3, foreach=False, fused=False)
     for _ in range(3):
         a.step()
@@ -98,7 +98,7 @@ def test_a_stock_optimiser_updates_as_torchs_own(kind):
     choice = Stock(kind, lr=0.1)
     norm = choice.clip_gradients(ours)  # measures, and clips nothing
     assert float(norm) == pytest.approx(float(torch.cat([p.grad.flatten() for p in theirs[:2]]).norm()), rel=1e-6)
-    a, b = choice.configure(ours)["optimizer"], kind(theirs, lr=0.1)
+    a, b = choice.configure(nn.ParameterList(ours))["optimizer"], kind(theirs, lr=0.1)
     for _ in range(3):
         a.step()
         b.step()

@@ -14,11 +14,12 @@ from ddpm_lab import ranks
 from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.core.batch import Classes
+from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, weights_sha256
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import Run, opened
-from ddpm_lab.plain import as_earlier
+from ddpm_lab.plain import as_earlier, without_later
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -69,7 +70,12 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     data = _data(config)
     classes = data.of_classes()
     model = build_model(config, data.shape, data.levels, class_counts=classes and classes.counts)
-    module = TrainingModule(model, _optimiser(config))
+    optim = optimiser(config)
+    try:
+        optim.check(model.net)
+    except Incompatible as error:
+        raise UserError(f"optim: {error}") from error
+    module = TrainingModule(model, optim)
     extractor = instantiate(config, "metrics", data=data)
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
     names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
@@ -100,13 +106,13 @@ def _data(config: Config) -> "InMemory":
     return data
 
 
-def _optimiser(config: Config) -> "Optimiser":
-    """A choice of ours, or a class of torch.optim with its arguments."""
+def optimiser(config: Config) -> "Optimiser":
+    """A choice of ours, told how long the run is, or a class of torch.optim with its arguments. Raises UserError."""
     from ddpm_lab.training.optim import Stock
 
     target, values = node(config, "optim")
     if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
-        return instantiate(config, "optim")
+        return instantiate(config, "optim", steps=config["trainer"]["max_steps"])
     try:
         return Stock(target, **values)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -235,6 +241,7 @@ def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
     config = current(cfg)
     parts = {name: value for name, value in config.items() if name not in NOT_TRAINED}
     parts["data"] = as_earlier(config["data"])
+    parts |= {"optim": without_later(config["optim"])} if "optim" in config else {}
     parts["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACEMENT}
     named = model_parts(config)
     targets = {name: resolve_target(config[name]["_target_"], name) for name in named if name in config}
