@@ -68,8 +68,8 @@ def test_a_network_without_hidden_layers_is_refused():
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_updates_are_the_orthogonal_factor_of_the_momentum(channels_last):
-    """Liu et al. 2025: W ← (1 − η λ) W − 0.2 η √max(n, m) U Vᵀ of the Nesterov momentum. Newton–Schulz in bfloat16 leaves singular
-    values in about [0.7, 1.2] where they are 1."""
+    """Liu et al. 2025: W ← (1 − η λ) W − 0.2 η √max(n, m) U Vᵀ of the Nesterov momentum. Newton–Schulz leaves singular values
+    of about 0.7 to 1.2 where U Vᵀ has 1."""
     net = unet()
     net.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     kernels = hidden_kernels(net)
@@ -126,7 +126,7 @@ def test_a_step_that_is_not_finite_changes_nothing(steps):
         stepped(net, optimizer, seed=seed)
     twin = copy.deepcopy(net)
     other = Muon(lr=0.1, weight_decay=0.1, warmup=0).make(twin)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     before = all_of(net, optimizer)
     stepped(net, optimizer, scale=float("nan"), found_inf=1.0)
     after = all_of(net, optimizer)

@@ -7,7 +7,12 @@ from torch import nn
 from ddpm_lab.core.loss import Simple
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.optim import Adam, Stock
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.nets.unet import UNet
+from ddpm_lab.training.checkpoint import Checkpoints
+from ddpm_lab.training.ema import EMA
+from ddpm_lab.training.muon import Muon
+from ddpm_lab.training.optim import Adam, AdamW, Stock
 
 from .support import Recorder, adam, fit, module, quiet
 
@@ -75,6 +80,66 @@ def test_updates_are_adams_with_every_argument():
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q)
     assert ours[0].abs().min() > 0
+
+
+def test_adamws_updates_are_those_of_its_paper():
+    """Loshchilov & Hutter 2019, Algorithm 2, written out, down a quadratic in float64."""
+    curvature, beta1, beta2, eps, lr, weight_decay = torch.tensor([1.0, 10.0, 0.1]).double(), 0.8, 0.9, 1e-3, 0.05, 0.3
+    x = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]).double())
+    theta, m, v = x.detach().clone(), torch.zeros(3).double(), torch.zeros(3).double()
+    choice = AdamW(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, warmup=0, clip=None)
+    optimizer = choice.configure(nn.ParameterList([x]))["optimizer"]
+    for t in range(1, 31):
+        x.grad = curvature * x.detach()
+        optimizer.step()
+        gradient = curvature * theta
+        m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+        adam = m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
+        theta = theta - lr * (adam + weight_decay * theta)
+        torch.testing.assert_close(x.detach(), theta, rtol=1e-12, atol=1e-14)
+    assert float(theta.abs().max()) < 2
+
+
+def choices(steps: int) -> dict[str, Adam | AdamW | Muon]:
+    every = {"lr": 0.02, "warmup": 2, "steps": steps}
+    return {
+        "adam": Adam(**every, decay="cosine", decay_final=0.1),
+        "adamw": AdamW(**every, decay="linear", decay_start=4),
+        "muon": Muon(**every, decay="inverse_sqrt"),
+    }
+
+
+def tiny_unet() -> UNet:
+    torch.manual_seed(0)
+    return UNet(1, 1, 4, channels=8, multipliers=(1, 2), groups=4, attention=(), blocks=1, dropout=0.1)
+
+
+def last_of(folder) -> dict:
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("name", choices(9))
+def test_a_run_that_goes_on_is_the_unbroken_one_to_the_bit(name, tmp_path):
+    def go(folder: str, checkpoint=None):
+        model = module(net=tiny_unet(), optim=choices(9)[name])
+        trainer = fit(tmp_path / folder, model, [EMA(0.5), Checkpoints(1, 6)], steps=9, checkpoint=checkpoint)
+        return trainer.optimizers[0].param_groups[-1]["lr"]
+
+    rates = go("whole"), go("again", tmp_path / "whole" / "checkpoints" / "step_0000006.ckpt")
+    assert rates[0] == rates[1] == 0.02 * choices(9)[name].rate(9)
+    whole, again = last_of(tmp_path / "whole"), last_of(tmp_path / "again")
+    assert again["global_step"] == 9
+    for key in ("state_dict", "ema/0.5", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(again[key], whole[key], rtol=0, atol=0)
+
+
+def test_a_run_whose_decay_knows_no_end_may_be_longer_than_was_planned(tmp_path):
+    fit(tmp_path / "whole", module(net=tiny_unet(), optim=choices(9)["muon"]), [Checkpoints(1, None)], steps=9)
+    for steps, checkpoint in ((5, None), (9, tmp_path / "longer" / "checkpoints" / "last.ckpt")):
+        model = module(net=tiny_unet(), optim=choices(steps)["muon"])
+        fit(tmp_path / "longer", model, [Checkpoints(1, None)], steps=steps, checkpoint=checkpoint)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(last_of(tmp_path / "longer")[key], last_of(tmp_path / "whole")[key], rtol=0, atol=0)
 
 
 def test_one_beta_is_refused():

@@ -86,8 +86,8 @@ def _check_length(stored: DictConfig, steps: int) -> None:
     rate, so that no run from the start has these weights."""
     if stored.trainer.max_steps != steps and (decay := _over_run(stored)):
         raise UserError(
-            f"trainer.max_steps={stored.trainer.max_steps}: the checkpoint has {steps}, over which optim.decay={decay} lets the "
-            "learning rate fall: leave it out, or leave resume out to start anew"
+            f"trainer.max_steps={stored.trainer.max_steps}: the checkpoint has {steps}, over which optim.decay={decay} lets "
+            "the learning rate fall: leave it out, or leave resume out to start anew"
         )
 
 
