@@ -1,7 +1,7 @@
 """Muon for the matrices inside a network, AdamW for all else, as one optimiser of torch."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def hidden_kernels(net: nn.Module) -> list[nn.Parameter]:
     kernels = dict.fromkeys(layer.weight for layer in layers if layer.weight.requires_grad and _is_in_rows(layer.weight))
     if not ends or not kernels:
         raise Incompatible(f"{type(net).__name__} has no layer between a first and a last, as muon needs", "optim", "net")
-    return list(kernels)
+    return cast(list[nn.Parameter], list(kernels))
 
 
 def _is_in_rows(kernel: Tensor) -> bool:

@@ -154,7 +154,12 @@ def _check_form(stored: Any, fresh: Any, key: str) -> None:
         _check(type(stored) is type(fresh), key, stored, f"a {type(fresh).__name__}")
     elif isinstance(fresh, int | float):
         number = isinstance(stored, float if isinstance(fresh, float) else int) and not isinstance(stored, bool)
-        _check(number and 0 <= stored < 2**63, key, stored, "a number that is finite and not negative")
+        _check(
+            number and abs(stored) < 2**63 and (stored >= 0 or fresh < 0),
+            key,
+            stored,
+            "a number that is finite and not negative",
+        )
     else:
         _check(isinstance(stored, float | None), key, stored, "a number or null")
 
