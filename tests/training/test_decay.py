@@ -1,12 +1,17 @@
 """The learning rate over a run: against torch's own schedulers, and the formulas written out."""
 
+import copy
 import math
 
 import pytest
 import torch
+from helpers import TINY, composed
 from torch import nn
 from torch.optim import lr_scheduler
 
+from ddpm_lab.compare.choices import flat_config
+from ddpm_lab.config.build import training_identity
+from ddpm_lab.config.nested import plain
 from ddpm_lab.training.decay import Rate
 from ddpm_lab.training.optim import Adam, AdamW
 
@@ -115,3 +120,13 @@ def test_settings_that_reach_nothing_are_refused(settings, words):
         Adam(**{"warmup": 0, **settings})
     assert [word for word in words if word not in str(caught.value)] == []
     assert str(caught.value).startswith(words[0])
+
+
+def test_configurations_of_before_are_those_without_a_decay():
+    now = composed(*TINY)
+    earlier = copy.deepcopy(now)
+    for key in ("decay", "decay_final", "decay_start"):
+        del earlier.optim[key]
+    falling = composed(*TINY, "optim.decay=inverse_sqrt")
+    assert training_identity(earlier) == training_identity(now) != training_identity(falling)
+    assert flat_config(plain(earlier)) == flat_config(plain(now)) != flat_config(plain(falling))
