@@ -24,7 +24,7 @@ NAMES = {
     "zzz=1": ("zzz=1: ", "data, model, schedule, "),
     "=3": ("=3: ", "data, model, schedule, "),
     "+optim.lr=1": ("+optim.lr=1: ", "leave out the +"),
-    "+optim.scheduler=x": ("+optim.scheduler=x: ", "optim=adam", "betas, clip, eps"),
+    "+optim.scheduler=x": ("+optim.scheduler=x: ", "optim=adam", "betas, clip, decay, decay_final, decay_start, eps"),
     "+schedule=cosine": ("+schedule=cosine: ", "leave out the +"),
     "++schedule=cosine": ("++schedule=cosine: ", "leave out the +"),
     "~seed": ("~seed: ", "seed=..."),
