@@ -14,7 +14,6 @@ from ddpm_lab import ranks
 from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.core.batch import Classes
-from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, weights_sha256
 from ddpm_lab.models.contract import Model
@@ -70,12 +69,7 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     data = _data(config)
     classes = data.of_classes()
     model = build_model(config, data.shape, data.levels, class_counts=classes and classes.counts)
-    optim = optimiser(config)
-    try:
-        optim.check(model.net)
-    except Incompatible as error:
-        raise UserError(f"optim: {error}") from error
-    module = TrainingModule(model, optim)
+    module = TrainingModule(model, optimiser(config, model.net))
     extractor = instantiate(config, "metrics", data=data)
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
     names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
@@ -106,17 +100,22 @@ def _data(config: Config) -> "InMemory":
     return data
 
 
-def optimiser(config: Config) -> "Optimiser":
-    """A choice of ours, told how long the run is, or a class of torch.optim with its arguments. Raises UserError."""
+def optimiser(config: Config, net: torch.nn.Module | None = None) -> "Optimiser":
+    """A choice of ours, told how long the run is, or a class of torch.optim with its arguments. Raises UserError, also where it
+    cannot train `net`."""
     from ddpm_lab.training.optim import Stock
 
     target, values = node(config, "optim")
-    if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
-        return instantiate(config, "optim", steps=config["trainer"]["max_steps"])
+    stock = isinstance(target, type) and issubclass(target, torch.optim.Optimizer)
     try:
-        return Stock(target, **values)
+        made = (
+            Stock(cast(Any, target), **values) if stock else instantiate(config, "optim", steps=config["trainer"]["max_steps"])
+        )
+        if net is not None:
+            made.check(net)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"optim: {error}") from error
+    return made
 
 
 def build_model(

@@ -25,9 +25,8 @@ def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: T
     _check_form(stored["lr_schedulers"], schedulers, "lr_schedulers")
     for i, (state, fresh) in enumerate(zip(stored["lr_schedulers"], schedulers, strict=True)):
         _check(state["last_epoch"] == steps, f"lr_schedulers.{i}.last_epoch", state["last_epoch"], str(steps))
-        _check(
-            state["base_lrs"] == fresh["base_lrs"], f"lr_schedulers.{i}.base_lrs", state["base_lrs"], brief(fresh["base_lrs"])
-        )
+        rates = fresh["base_lrs"]
+        _check(state["base_lrs"] == rates, f"lr_schedulers.{i}.base_lrs", state["base_lrs"], brief(rates))
     groups, rate = stored["optimizer_states"][0]["param_groups"], module.optim.rate
     _check_rates(groups, made["optimizer"], 1.0 if rate is None else rate(steps))
     _check_form(stored["loops"], {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
