@@ -101,16 +101,13 @@ def _data(config: Config) -> "InMemory":
 
 
 def optimiser(config: Config, net: torch.nn.Module | None = None) -> "Optimiser":
-    """A choice of ours, told how long the run is, or a class of torch.optim with its arguments. Raises UserError, also where it
-    cannot train `net`."""
+    """A choice of ours, told how long the run is, or a class of torch. Raises UserError, also where it cannot train `net`."""
     from ddpm_lab.training.optim import Stock
 
     target, values = node(config, "optim")
-    stock = isinstance(target, type) and issubclass(target, torch.optim.Optimizer)
+    stock, steps = isinstance(target, type) and issubclass(target, torch.optim.Optimizer), config["trainer"]["max_steps"]
     try:
-        made = (
-            Stock(cast(Any, target), **values) if stock else instantiate(config, "optim", steps=config["trainer"]["max_steps"])
-        )
+        made = Stock(cast(Any, target), **values) if stock else instantiate(config, "optim", steps=steps)
         if net is not None:
             made.check(net)
     except (ValueError, TypeError, RuntimeError) as error:
