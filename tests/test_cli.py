@@ -180,6 +180,18 @@ def test_an_option_named_on_resume_is_that_of_its_file_and_no_other_run(copied, 
     assert (config.sampler.steps, config.sampler.eta) == (4, 0.0)
 
 
+def test_a_run_whose_learning_rate_falls_over_all_of_it_has_no_other_length(tmp_path):
+    """Complete, or stopped: only its own length goes on."""
+    run = [*TINY, "optim.warmup=0", "optim.decay=cosine", "run.name=falls"]
+    assert command_here(*run, cwd=tmp_path).returncode == 0
+    folder = tmp_path / "outputs" / "smoke" / "falls"
+    assert "Adam (learning rate falls by cosine from step 0 to step 2 and 0 of it)" in (folder / "train.log").read_text()
+    assert_refused(command_here(f"resume={folder}", cwd=tmp_path), "complete at step 2", "optim.decay=cosine", "anew")
+    for steps in (1, 3):
+        done = command_here(f"resume={folder}", f"trainer.max_steps={steps}", cwd=tmp_path)
+        assert_refused(done, f"trainer.max_steps={steps}: the checkpoint has 2", "optim.decay=cosine")
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 100])
 def test_a_damaged_checkpoint_is_named_and_a_readable_one_beside_it(damage, copied, tmp_path):
     last = copied / "checkpoints" / "last.ckpt"

@@ -28,6 +28,7 @@ EXPERIMENT_SIZE = [
 CONTEXT = {
     "schedule": ["prediction=v"], "prediction": [], "variance": ["loss=vlb"], "loss": ["prediction=v"],
     "timesteps": ["schedule.T=2"], "time": [], "sampler": ["sampler.steps=5", "prediction=v", "schedule=cosine"], "ema": [],
+    "optim": ["optim.warmup=0"],
     "guidance": ["data.conditional=true", "optim.warmup=0"],  # or no class reaches the output in so few steps
 }  # fmt: skip
 # What an option cannot do without. A new option that needs nothing needs no line here.

@@ -49,6 +49,12 @@ CHANGES = [
     ("schedule=zero_terminal_snr prediction=v", "schedule.beta_end=0.3"), ("variance=interpolated", "variance.fraction=1"),
     ("timesteps=importance timesteps.history=1 schedule.T=2 sampler.steps=null trainer.max_steps=4", "timesteps.floor=0.9"),
     ("timesteps=importance timesteps.history=1 schedule.T=2 sampler.steps=null trainer.max_steps=4", "timesteps.history=99"),
+    ("optim=adamw optim.warmup=0", "optim.weight_decay=0.5"), ("optim=muon optim.warmup=0", "optim.momentum=0.5"),
+    ("optim=muon optim.warmup=0", "optim.betas=[0.5,0.999]"), ("optim=muon optim.warmup=0", "optim.eps=0.1"),
+    ("optim=muon optim.warmup=0", "optim.weight_decay=0.5"), ("optim.warmup=0", "optim.decay=cosine"),
+    ("optim.warmup=0 optim.decay=linear", "optim.decay_final=0.9"),
+    ("optim.warmup=0 optim.decay=linear trainer.max_steps=4 trainer.validate_every=4", "optim.decay_start=3"),
+    ("optim.warmup=1 trainer.max_steps=4 trainer.validate_every=4", "optim.decay=inverse_sqrt"),
     ("sampler=ddim sampler.steps=5", "sampler.eta=1"),
     ("sampler=ddim sampler.steps=5", "sampler.spacing=leading"), ("sampler=ddim sampler.steps=5", "sampler.clip=false"),
 ]  # fmt: skip

@@ -48,18 +48,29 @@ OF_CLASSES = ("conditional", "label_dropout", "label_key", "val_label_key")
 """Keys of data that reach conditional models alone."""
 
 
-LATER = {"ddpm_lab.data.digits.Digits": {"levels": 17}}
-"""Keys that data got after they were first released, and the value of before."""
+LATER: dict[str, dict[str, Any]] = {
+    "ddpm_lab.data.digits.Digits": {"levels": 17},
+    "ddpm_lab.training.optim.Adam": {"decay": "none", "decay_final": None, "decay_start": None},
+}
+"""Keys that options got after they were first released, and the value of before."""
+
+
+def without_later(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of an option, without later keys that have the value of before: earlier versions had none."""
+    later = LATER.get(node.get("_target_", ""), {})
+    return {key: value for key, value in node.items() if key not in later or value != later[key]}
+
+
+def with_later(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with what earlier versions had without saying so."""
+    return {**LATER.get(node.get("_target_", ""), {}), **node}
 
 
 def as_earlier(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of data, without keys of classes unless they are conditional, and without later keys that have the
-    value of before: earlier versions had none."""
-    later = LATER.get(data.get("_target_", ""), {})
-    same = {key for key, value in later.items() if data.get(key) == value}
-    return {key: value for key, value in data.items() if (data.get("conditional") or key not in OF_CLASSES) and key not in same}
+    """The configuration of data `without_later` keys, and without keys of classes unless they are conditional."""
+    return {key: value for key, value in without_later(data).items() if data.get("conditional") or key not in OF_CLASSES}
 
 
-def with_later(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with what earlier versions had without saying so."""
-    return {"conditional": False, **LATER.get(data.get("_target_", ""), {}), **as_earlier(data)}
+def as_now(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of data `with_later` keys, and unconditional where it does not say."""
+    return {"conditional": False, **with_later(as_earlier(data))}

@@ -24,7 +24,7 @@ NAMES = {
     "zzz=1": ("zzz=1: ", "data, model, schedule, "),
     "=3": ("=3: ", "data, model, schedule, "),
     "+optim.lr=1": ("+optim.lr=1: ", "leave out the +"),
-    "+optim.scheduler=x": ("+optim.scheduler=x: ", "optim=adam", "betas, clip, eps"),
+    "+optim.scheduler=x": ("+optim.scheduler=x: ", "optim=adam", "betas, clip, decay, decay_final, decay_start, eps"),
     "+schedule=cosine": ("+schedule=cosine: ", "leave out the +"),
     "++schedule=cosine": ("++schedule=cosine: ", "leave out the +"),
     "~seed": ("~seed: ", "seed=..."),
@@ -78,6 +78,9 @@ VALUES = {
     "optim.lr=abc": ("float", "learning rate after warm-up"),
     "optim.lr=nan": ("float",),
     "optim.lr='0.1'": ("float",),
+    "optim.decay=cosin": ("none, cosine, linear, inverse_sqrt", "optim.decay=cosine?"),
+    "optim.decay_final=1.5": ("float in [0, 1) or null",),
+    "optim.decay_final=-0.1": ("float in [0, 1) or null",),
     "net.attention=4": ("list of int", "net.attention=[4]"),
     "sampler.spacing=leadin": ("trailing, leading, linspace, quadratic", "sampler.spacing=leading?"),
     "resume={a:1}": ("str", "null"),
@@ -95,6 +98,22 @@ VALUES = {
 @pytest.mark.parametrize("argument", VALUES, ids=lambda argument: argument[:30])
 def test_values(argument):
     refuses(argument, f"{argument}: allowed is ", *VALUES[argument])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("optim.decay=cosine optim.warmup=1900", ("optim.warmup=1900: ", "decay=cosine", "trainer.max_steps=1900")),
+        ("optim=adamw optim.decay=linear trainer.max_steps=90", ("optim.warmup=100: ", "trainer.max_steps=90")),
+        ("optim.decay=linear optim.decay_start=9", ("optim.decay_start=9: ", "warmup=100")),
+        ("optim.decay_final=0.1", ("optim.decay_final=0.1: ", "decay=none")),
+        ("optim=muon optim.decay=inverse_sqrt optim.warmup=0", ("optim.decay_start=null: ", "decay=inverse_sqrt")),
+        ("optim=muon model=vae", ("optim=muon model=vae: ", "VAE", "`ends`", "use optim=adam or optim=adamw")),
+        ("optim=muon model=rbm data.levels=2", ("optim=muon model=rbm: ", "RBM", "use optim=adam or optim=adamw")),
+    ],
+)
+def test_optimisers_that_do_not_fit_the_run(arguments, said):
+    refuses(arguments, *said)
 
 
 @pytest.mark.parametrize("argument", ["seed=${seed}", "seed=${nothing}"])

@@ -112,7 +112,7 @@ def test_a_malformed_file_that_is_not_chosen_is_in_nobodys_way(own):
 @pytest.mark.parametrize(
     ("place", "text", "word"),
     [
-        ("optim/adamw", "_target_: torch.optim.AdamW\nlr: 0.001\nweight_decay: 0.1\n", "optim.weight_decay=0.2"),
+        ("optim/torch_adamw", "_target_: torch.optim.AdamW\nlr: 0.001\nweight_decay: 0.1\n", "optim.weight_decay=0.2"),
         ("loss/mine", "_target_: own_code.Mine\n", "loss=mine"),
         ("callbacks/stopping", "defaults: [default, _self_]\nstopping:\n  _target_: "
          "lightning.pytorch.callbacks.EarlyStopping\n  monitor: val/bound_bpd\n  patience: 2\n",
@@ -129,11 +129,11 @@ def test_classes_of_torch_and_lightning_and_code_of_ones_own_are_options(place, 
 
 
 def test_values_for_classes_of_torch_are_checked(own):
-    flag = own("_target_: torch.optim.AdamW\nlr: 0.001\nbetas: [0.9, 0.99]\n", "optim/adamw")
+    flag = own("_target_: torch.optim.AdamW\nlr: 0.001\nbetas: [0.9, 0.99]\n", "optim/torch_adamw")
     with pytest.raises(UserError, match=r"^optim\.lr=fast: allowed is float"):
-        preflight([flag, "~experiment", "optim=adamw", "optim.lr=fast"])
+        preflight([flag, "~experiment", "optim=torch_adamw", "optim.lr=fast"])
     with pytest.raises(UserError, match=r"^optim\.betas=0\.5: allowed is list of 2 float"):
-        preflight([flag, "~experiment", "optim=adamw", "optim.betas=0.5"])
+        preflight([flag, "~experiment", "optim=torch_adamw", "optim.betas=0.5"])
 
 
 def test_an_experiment_of_ones_own_leads_in_no_circle(own):

@@ -16,7 +16,7 @@ from ddpm_lab.metrics.record import FIELDS
 from .support import copied, evaluate, kept, refusal
 
 CONF = Path(__file__).parents[1] / "tiny_model" / "conf"
-RUN = ["experiment=none", "model=categorical", "optim=adamw", "trainer.max_steps=20", "trainer.validate_every=20"]
+RUN = ["experiment=none", "model=categorical", "optim=torch_adamw", "trainer.max_steps=20", "trainer.validate_every=20"]
 RUN += ["data.batch_size=64", "callbacks.samples.n=4", "callbacks.frechet.n=20"]
 
 

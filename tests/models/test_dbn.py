@@ -132,7 +132,7 @@ def test_a_phase_trains_its_own_weights_and_no_others(fine_tune):
     """To the bit, by Adam, whose momentum would move weights with a gradient of 0."""
     model = DBN(hidden=(4, 3, 2), steps_per_layer=3, fine_tune=fine_tune, **OF_DATA)
     named = dict(model.net.named_parameters())
-    optimizer = Adam(lr=0.1, warmup=0).configure(list(named.values()))["optimizer"]
+    optimizer = Adam(lr=0.1, warmup=0).configure(model.net)["optimizer"]
     for counter in range(14):
         before = {name: value.detach().clone() for name, value in named.items()}
         optimizer.zero_grad()

@@ -23,7 +23,7 @@ from ddpm_lab.data.memory import InMemory
 from ddpm_lab.models.diffusion import Diffusion
 from ddpm_lab.training.csv_logger import CsvLogger
 from ddpm_lab.training.module import TrainingModule
-from ddpm_lab.training.optim import Adam
+from ddpm_lab.training.optim import Adam, Optimiser
 from ddpm_lab.training.trainer import make
 
 T = 8
@@ -82,7 +82,7 @@ def module(
     loss: Loss | None = None,
     variance: ReverseVariance | None = None,
     sampler: Sampler | None = None,
-    optim: Adam | None = None,
+    optim: Optimiser | None = None,
     net: nn.Module | None = None,
     seed: int = 0,
 ) -> TrainingModule:

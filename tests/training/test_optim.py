@@ -1,5 +1,7 @@
 """Warm-up, clipping, and that Adam's arguments arrive."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,12 @@ from torch import nn
 from ddpm_lab.core.loss import Simple
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
-from ddpm_lab.training.optim import Adam, Stock
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.nets.unet import UNet
+from ddpm_lab.training.checkpoint import Checkpoints
+from ddpm_lab.training.ema import EMA
+from ddpm_lab.training.muon import Muon
+from ddpm_lab.training.optim import Adam, AdamW, Stock
 
 from .support import Recorder, adam, fit, module, quiet
 
@@ -67,7 +74,7 @@ def test_updates_are_adams_with_every_argument():
     """Against torch's single-tensor Adam on the same gradients."""
     ours, theirs = with_gradients(1.0), with_gradients(1.0)
     choice = Adam(lr=0.1, betas=[0.5, 0.9], eps=0.01, weight_decay=0.3, warmup=0, clip=None)
-    a = choice.configure(ours)["optimizer"]
+    a = choice.configure(nn.ParameterList(ours))["optimizer"]
     b = torch.optim.Adam(theirs, lr=0.1, betas=(0.5, 0.9), eps=0.01, weight_decay=0.3, foreach=False, fused=False)
     for _ in range(3):
         a.step()
@@ -75,6 +82,67 @@ def test_updates_are_adams_with_every_argument():
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q)
     assert ours[0].abs().min() > 0
+
+
+def test_adamws_updates_are_those_of_its_paper():
+    """Loshchilov & Hutter 2019, Algorithm 2, written out, down a quadratic in float64."""
+    curvature, beta1, beta2, eps, lr, weight_decay = torch.tensor([1.0, 10.0, 0.1]).double(), 0.8, 0.9, 1e-3, 0.05, 0.3
+    x = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]).double())
+    theta, m, v = x.detach().clone(), torch.zeros(3).double(), torch.zeros(3).double()
+    choice = AdamW(lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, warmup=0, clip=None)
+    optimizer = choice.configure(nn.ParameterList([x]))["optimizer"]
+    for t in range(1, 31):
+        x.grad = curvature * x.detach()
+        optimizer.step()
+        gradient = curvature * theta
+        m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+        adam = m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
+        theta = theta - lr * (adam + weight_decay * theta)
+        torch.testing.assert_close(x.detach(), theta, rtol=1e-12, atol=1e-14)
+    assert float(theta.abs().max()) < 2
+
+
+def choices(steps: int) -> dict[str, Adam | AdamW | Muon]:
+    every = {"lr": 0.02, "warmup": 2, "steps": steps}
+    return {
+        "adam": Adam(**every, decay="cosine", decay_final=0.1),
+        "adamw": AdamW(**every, decay="linear", decay_start=4),
+        "muon": Muon(**every, decay="inverse_sqrt"),
+    }
+
+
+def tiny_unet() -> UNet:
+    torch.manual_seed(0)
+    return UNet(1, 1, 4, channels=8, multipliers=(1, 2), groups=4, attention=(), blocks=1, dropout=0.1)
+
+
+def assert_same_last(one: Path, other: Path) -> None:
+    a, b = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (one, other))
+    (states, more), (groups, others) = ([c["optimizer_states"][0][key] for c in (a, b)] for key in ("state", "param_groups"))
+    assert groups == others
+    torch.testing.assert_close(states, more, rtol=0, atol=0)
+    for key in ("global_step", "state_dict", "lr_schedulers", *(key for key in a if key.startswith("ema/"))):
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", choices(9))
+def test_a_run_that_goes_on_is_the_unbroken_one_to_the_bit(name, tmp_path):
+    def go(folder: str, checkpoint=None):
+        model = module(net=tiny_unet(), optim=choices(9)[name])
+        trainer = fit(tmp_path / folder, model, [EMA(0.5), Checkpoints(1, 6)], steps=9, checkpoint=checkpoint)
+        return trainer.optimizers[0].param_groups[-1]["lr"]
+
+    rates = go("whole"), go("again", tmp_path / "whole" / "checkpoints" / "step_0000006.ckpt")
+    assert rates[0] == rates[1] == 0.02 * choices(9)[name].rate(9)
+    assert_same_last(tmp_path / "whole", tmp_path / "again")
+
+
+def test_a_run_whose_decay_knows_no_end_may_be_longer_than_was_planned(tmp_path):
+    fit(tmp_path / "whole", module(net=tiny_unet(), optim=choices(9)["muon"]), [Checkpoints(1, None)], steps=9)
+    for steps, checkpoint in ((5, None), (9, tmp_path / "longer" / "checkpoints" / "last.ckpt")):
+        model = module(net=tiny_unet(), optim=choices(steps)["muon"])
+        fit(tmp_path / "longer", model, [Checkpoints(1, None)], steps=steps, checkpoint=checkpoint)
+    assert_same_last(tmp_path / "whole", tmp_path / "longer")
 
 
 def test_one_beta_is_refused():
@@ -98,7 +166,7 @@ def test_a_stock_optimiser_updates_as_torchs_own(kind):
     choice = Stock(kind, lr=0.1)
     norm = choice.clip_gradients(ours)  # measures, and clips nothing
     assert float(norm) == pytest.approx(float(torch.cat([p.grad.flatten() for p in theirs[:2]]).norm()), rel=1e-6)
-    a, b = choice.configure(ours)["optimizer"], kind(theirs, lr=0.1)
+    a, b = choice.configure(nn.ParameterList(ours))["optimizer"], kind(theirs, lr=0.1)
     for _ in range(3):
         a.step()
         b.step()

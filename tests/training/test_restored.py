@@ -115,6 +115,8 @@ def test_an_entry_of_another_form_is_refused_by_name(entry, content, built):
     [
         ((*GROUP, "betas"), (0.5, 0.999)),
         ((*GROUP, "weight_decay"), 0.1),
+        ((*GROUP, "lr"), 0.1),
+        ((*SCHEDULE, "base_lrs"), [0.1]),
         ((*SCHEDULE, "last_epoch"), 1),
         ((*OF_ADAM, "step"), torch.tensor(3.0)),
         ((*BATCHES, "current", "ready"), 1),
@@ -124,6 +126,41 @@ def test_an_entry_of_another_form_is_refused_by_name(entry, content, built):
 def test_a_value_that_the_run_cannot_have_is_refused(entry, value, content, built):
     told = refusal(edited(content, entry, value), built)
     assert ".".join(map(str, entry)) in told
+
+
+@pytest.fixture(scope="module")
+def by_muon(run_of) -> Path:
+    return run_of(*TINY, *FEW_HELD_OUT, "optim=muon", "optim.decay=cosine", "optim.warmup=1")
+
+
+@pytest.fixture(scope="module")
+def of_muon(by_muon, tmp_path_factory) -> tuple[dict[str, Any], Built]:
+    config = OmegaConf.load(by_muon / "config.yaml")
+    assert isinstance(config, DictConfig)
+    return read_checkpoint(by_muon / "checkpoints" / "last.ckpt"), build(config, tmp_path_factory.mktemp("by_muon"))
+
+
+def test_states_of_muon_and_adamw_are_accepted_as_saved_and_refused_by_name_as_edited(of_muon, tmp_path):
+    content, built = of_muon
+    write_archive(content, tmp_path / "same.ckpt")
+    check_start(read_start(tmp_path / "same.ckpt", False, built.module, built.trainer), *built)
+    states = ("optimizer_states", 0)
+    groups, kept = (content["optimizer_states"][0][key] for key in ("param_groups", "state"))
+    last, momentum = groups[1]["params"][-1], kept[0]["momentum_buffer"]
+    for entry, value in [
+        ((*states, "state", 1, "momentum_buffer"), GONE),
+        ((*states, "state", 1, "momentum_buffer"), torch.full_like(kept[1]["momentum_buffer"], NAN)),
+        ((*states, "state", 0, "momentum_buffer"), momentum.T if momentum.shape[0] != momentum.shape[1] else momentum[1:]),
+        ((*states, "state", last, "exp_avg"), GONE),
+        ((*states, "state", 0), GONE),
+        ((*states, "param_groups", 0, "momentum"), 0.5),
+        ((*states, "param_groups", 0, "adjust_lr_fn"), "original"),
+        ((*states, "param_groups", 0, "lr"), 0.1),
+        ((*states, "param_groups", 1, "lr"), 0.1),
+        ((*SCHEDULE, "base_lrs"), [0.1, 0.001]),
+    ]:
+        told, name = refusal(edited(content, entry, value), built), ".".join(map(str, entry[:4]))
+        assert name in told or (entry[-1] == 0 and ".".join(map(str, entry[:3])) in told), told
 
 
 @pytest.mark.parametrize("state", ["state_dict", "ema/0.9999"])

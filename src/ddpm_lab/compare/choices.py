@@ -14,7 +14,7 @@ from ddpm_lab.compare.number import Number
 from ddpm_lab.compare.run_folder import RunFolder
 from ddpm_lab.errors import UserError
 from ddpm_lab.metrics.record import Plain
-from ddpm_lab.plain import visible, with_later
+from ddpm_lab.plain import as_now, visible, with_later
 
 Flat = dict[str, Plain]
 """A configuration by dotted keys; a group itself stands for its `_target_`."""
@@ -124,7 +124,9 @@ def flat_config(config: Mapping[str, Any]) -> Flat:
     """By dotted keys, without NOT_COMPARED. Lists are values; of a path to data only its last part counts."""
     data = config.get("data")
     if isinstance(data, Mapping):
-        config = {**config, "data": with_later(data)}
+        config = {**config, "data": as_now(data)}
+    if isinstance(optim := config.get("optim"), Mapping):
+        config = {**config, "optim": with_later(optim)}
     if isinstance(imported := config.get("imported"), Mapping):
         sums = imported.get("sha256")
         first = next(iter(sums.values()), "") if isinstance(sums, Mapping) else ""

@@ -51,7 +51,7 @@ CONFIGURED = {
         *("prediction", "loss", "schedule", "schedule.beta_start", "schedule.beta_end", "schedule.offset", "schedule.max_beta"),
         *("schedule.T", "images", "timesteps", "data.validation", "data.flip", "data.batch_size", "net", "net.channels"),
         *("net.multipliers", "net.blocks", "net.attention", "net.heads", "net.scale_shift", "net.dropout"),
-        *("optim.lr", "optim.betas", "optim.weight_decay", "optim.warmup", "optim.clip"),
+        *("optim.lr", "optim.betas", "optim.weight_decay", "optim.warmup", "optim.clip", "optim.decay"),
     ),
 }
 """Knobs that are keys of a run's configuration; `images`, those seen in training, is steps times batch."""

@@ -18,7 +18,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint, weights_sha256
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import Run, opened
-from ddpm_lab.plain import as_earlier
+from ddpm_lab.plain import as_earlier, without_later
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -69,7 +69,7 @@ def build(cfg: "DictConfig", run_dir: Path) -> Built:
     data = _data(config)
     classes = data.of_classes()
     model = build_model(config, data.shape, data.levels, class_counts=classes and classes.counts)
-    module = TrainingModule(model, _optimiser(config))
+    module = TrainingModule(model, optimiser(config, model.net))
     extractor = instantiate(config, "metrics", data=data)
     logger = with_csv(instantiate(config, "logger", run_dir=run_dir), run_dir)
     names = [name for name, node in (config.get("callbacks") or {}).items() if node is not None]
@@ -100,17 +100,19 @@ def _data(config: Config) -> "InMemory":
     return data
 
 
-def _optimiser(config: Config) -> "Optimiser":
-    """A choice of ours, or a class of torch.optim with its arguments."""
+def optimiser(config: Config, net: torch.nn.Module | None = None) -> "Optimiser":
+    """A choice of ours, told how long the run is, or a class of torch. Raises UserError, also where it cannot train `net`."""
     from ddpm_lab.training.optim import Stock
 
     target, values = node(config, "optim")
-    if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
-        return instantiate(config, "optim")
+    stock, steps = isinstance(target, type) and issubclass(target, torch.optim.Optimizer), config["trainer"]["max_steps"]
     try:
-        return Stock(target, **values)
+        made = Stock(cast(Any, target), **values) if stock else instantiate(config, "optim", steps=steps)
+        if net is not None:
+            made.check(net)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"optim: {error}") from error
+    return made
 
 
 def build_model(
@@ -235,6 +237,7 @@ def training_parts(cfg: "DictConfig | Config") -> dict[str, Any]:
     config = current(cfg)
     parts = {name: value for name, value in config.items() if name not in NOT_TRAINED}
     parts["data"] = as_earlier(config["data"])
+    parts |= {"optim": without_later(config["optim"])} if "optim" in config else {}
     parts["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACEMENT}
     named = model_parts(config)
     targets = {name: resolve_target(config[name]["_target_"], name) for name in named if name in config}

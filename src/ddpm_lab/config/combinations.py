@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from ddpm_lab import processes
-from ddpm_lab.config.build import build_model, current
-from ddpm_lab.config.instantiate import instantiate, resolve_target
+from ddpm_lab.config.build import FACTORIES, build_model, current, model_parts, optimiser
+from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, at
 from ddpm_lab.config.options import conf_dir, content, options, target
 from ddpm_lab.core.types import Incompatible
@@ -19,7 +19,7 @@ from ddpm_lab.models.compiling import compile_model
 from ddpm_lab.training.trainer import check_precisions
 
 APART = ("callbacks", "launcher", "optim", "resume", "run", "seed", "sweep")
-"""What takes no part in any combination."""
+"""What takes no part in any combination of parts. (`check_optimiser` holds the optimiser against network and length.)"""
 LOCAL = "ddpm_lab.sweeps.local.Local"
 
 
@@ -43,6 +43,21 @@ def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[
         advice = f": use {', or choose '.join(fitting)}" if fitting else ""
     names = " ".join(f"{group}={option}" for group, option in chosen.items())
     raise UserError(f"{names}: {str(refusal).rstrip('.')}{advice}") from refusal
+
+
+def check_optimiser(cfg: DictConfig | Config, dirs: Sequence[Path]) -> None:
+    """Refuse an optimiser whose learning rate does not fit the length of the run, or that cannot train the chosen network."""
+    config = current(cfg)
+    made, parts = optimiser(config), model_parts(config)
+    trained = next((name for name in FACTORIES if name in parts), "model")
+    target = node(config, trained).target
+    if made.needs and not hasattr(target, made.needs):
+        option = option_of("optim", config["optim"], dirs)
+        others = [f"optim={name}" for name in options("optim", dirs) if name != option]
+        raise UserError(
+            f"optim={option} {trained}={option_of(trained, config[trained], dirs)}: {target.__name__} does not name its "
+            f"`{made.needs}`, the layers that take data and give the output: use {' or '.join(others)}"
+        )
 
 
 def _refusal(config: Config) -> Incompatible | UserError | None:

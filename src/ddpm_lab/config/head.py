@@ -44,7 +44,7 @@ def headed(cfg: DictConfig, head: str, words: Sequence[str], dirs: Sequence[Path
     """The configuration of a head's run. `cfg` is what the command line composed to, `words` are its arguments; the rest is the
     base's own. Raises UserError for a base that can have no head, and for keys that are the base's."""
     from ddpm_lab.config.build import check_parts
-    from ddpm_lab.config.combinations import check_combination
+    from ddpm_lab.config.combinations import check_combination, check_optimiser
     from ddpm_lab.config.unused import drop_unused
 
     folder, base = _base(cfg)
@@ -65,6 +65,7 @@ def headed(cfg: DictConfig, head: str, words: Sequence[str], dirs: Sequence[Path
     drop_unused(stored)
     check_parts(stored)
     check_combination(stored, dirs)
+    check_optimiser(stored, dirs)
     return stored
 
 

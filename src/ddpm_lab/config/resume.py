@@ -15,6 +15,7 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.files import check_links, is_whole, read_yaml
 from ddpm_lab.plain import check_plain
 from ddpm_lab.sweeps.state import finished
+from ddpm_lab.training.decay import OVER_RUN
 
 FREE = ("callbacks", "guidance", "logger", "metrics", "run", "sampler", "trainer")
 """What may change on resume: none of it touches the weights that come out, but for rounding and how many steps are taken."""
@@ -36,7 +37,7 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     """`cfg` is what the command line composed to; only what `overrides` mention of it counts, the rest is the run's own.
     Options are in `dirs`."""
     from ddpm_lab.config.build import check_parts
-    from ddpm_lab.config.combinations import check_combination
+    from ddpm_lab.config.combinations import check_combination, check_optimiser
     from ddpm_lab.config.signature import inspected
     from ddpm_lab.config.values import Run
 
@@ -46,6 +47,7 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
     if stored.get("imported") is not None:
         raise UserError(f"resume={cfg.resume}: was imported: there are weights, and no state of an optimiser to go on from")
     typed = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
+    steps = stored.trainer.max_steps
     choose(stored, typed, dirs, FREE)
     if "experiment" in typed:
         raise UserError(f"resume={cfg.resume} goes on with the experiment of that run: leave experiment= out.")
@@ -55,20 +57,38 @@ def resumed(cfg: DictConfig, overrides: list[str], dirs: Sequence[Path]) -> Resu
             f"resume={cfg.resume}: {listed}. Leave that out to go on with the run as it was, or leave resume out to start "
             f"anew. May change on resume: {', '.join(FREE)}."
         )
+    _check_length(stored, steps)
     check_parts(stored)
     inspected("run", Run, plain(stored)["run"])
     check_combination(stored, dirs)
+    check_optimiser(stored, dirs)
     stored.resume = str(checkpoint)
     in_place = folder is not None and (given.is_dir() or checkpoint.name == "last.ckpt") and cfg.run.name is None
     if folder is None or not in_place:
         stored.run.update({key: cfg.run[key] for key in ("root", "name")})  # where is written, the user says, and no stranger
         return Resumed(stored, checkpoint, None)
     if finished(folder, steps := stored.trainer.max_steps):
-        raise UserError(
-            f"resume={folder}: that run is complete at step {steps}; "
-            f"a larger trainer.max_steps, e.g. trainer.max_steps={2 * steps}, goes on."
-        )
+        longer = f"; a larger trainer.max_steps, e.g. trainer.max_steps={2 * steps}, goes on."
+        if decay := _over_run(stored):
+            longer = f", where optim.decay={decay} ends: train a longer run anew"
+        raise UserError(f"resume={folder}: that run is complete at step {steps}{longer}")
     return Resumed(stored, checkpoint, folder)
+
+
+def _over_run(stored: DictConfig) -> str | None:
+    """The decay of the learning rate, if it is over the whole run."""
+    decay = OmegaConf.select(stored, "optim.decay")
+    return decay if decay in OVER_RUN else None
+
+
+def _check_length(stored: DictConfig, steps: int) -> None:
+    """Refuse another length for a run whose learning rate falls over all of it: steps that were taken would have had another
+    rate, so that no run from the start has these weights."""
+    if stored.trainer.max_steps != steps and (decay := _over_run(stored)):
+        raise UserError(
+            f"trainer.max_steps={stored.trainer.max_steps}: the checkpoint has {steps}, over which optim.decay={decay} lets "
+            "the learning rate fall: leave it out, or leave resume out to start anew"
+        )
 
 
 def configuration(checkpoint: Path, folder: Path | None) -> DictConfig:

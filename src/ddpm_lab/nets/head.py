@@ -32,6 +32,11 @@ class Head(nn.Module):
             nn.init.zeros_(weight)
         self.layers = nn.Sequential(nn.GroupNorm(1, in_channels), *hidden, last)
 
+    @property
+    def ends(self) -> tuple[nn.Module, ...]:
+        """The layer that takes the features, and the one that gives the output."""
+        return self.layers[1], self.layers[-1]
+
     def forward(self, features: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, H, W], or [B, in_channels] -> [B, out_channels]."""
         # torch 2.11 crashes in the backward pass of a GroupNorm whose input is channels_last and needs no gradient

@@ -64,6 +64,11 @@ class MLP(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), zeroed(nn.Linear(width, out_channels)))
         self.classes = class_table(classes, width)
 
+    @property
+    def ends(self) -> tuple[nn.Module, ...]:
+        """The layer that takes the data, and the one that gives the output."""
+        return self.enter, self.leave[-1]
+
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """What `forward` takes -> [B, width]: what the output is made of."""
         emb = embedded(self.time, self.classes, Sinusoids(self.width).of(t, x.dtype), labels)

@@ -71,6 +71,12 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(reversed(up))
         self.classes = class_table(classes, emb)
 
+    @property
+    def ends(self) -> tuple[nn.Module, ...]:
+        """The layer that takes the data, and the one that gives the output."""
+        last = cast(nn.Sequential, cast(UpStage, self.up[-1]).leave)[-1]
+        return cast(DownStage, self.down[0]).enter, last
+
     def features(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """What `forward` takes -> [B, width of the largest size, H, W]: what the output is made of."""
         emb = embedded(self.time, self.classes, self.sinusoids.of(t, x.dtype), labels)

@@ -88,6 +88,8 @@ def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: s
     choices = {group: str(config[group]["_target_"]).rpartition(".")[2] for group in groups}
     if "variance" in choices and model.sample_record().get("variance") is None:
         choices["sampler"] += " (which does not use the variance)"
+    if (rate := module.optim.rate) is not None and (fall := rate.in_words()):
+        choices["optim"] += f" ({fall})"
     parameters, steps = sum(p.numel() for p in model.net.parameters()), config["trainer"]["max_steps"]
     shared = f" on {world} processes" if world > 1 else ""
     lines = [

@@ -13,7 +13,7 @@ from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.transfer import like
 from ddpm_lab.models.contract import Model
 from ddpm_lab.training.guard import NonFiniteGuard, Trained
-from ddpm_lab.training.optim import Optimiser
+from ddpm_lab.training.optim import Optimiser, trained
 
 
 def reseed(seed: int, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class TrainingModule(LightningModule):
         )  # parts of a model are parameters of its constructor
         self.guard = NonFiniteGuard(advice=", and so may prediction=v" if predicts else "")
         self._pieces: list[Trained] = []  # of the batch that is under way
-        self._parameters_list = [p for p in model.net.parameters() if p.requires_grad]
+        self._parameters_list = trained(model.net)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Lightning notes before and after every hook where it is, and torch looks at each attribute for what it registers:
@@ -77,7 +77,7 @@ class TrainingModule(LightningModule):
             parameter.grad = None
 
     def configure_optimizers(self) -> Any:
-        return self.optim.configure(self._parameters_list)
+        return self.optim.configure(self.model.net)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """By global norm; and no update from a loss or a gradient that is not finite."""

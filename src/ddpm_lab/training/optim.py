@@ -1,32 +1,56 @@
-"""The optimiser with its warm-up and gradient clipping, as one choice."""
+"""The optimiser with its warm-up, decay and gradient clipping, as one choice."""
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_lab.domains import HalfOpenUnit, Incompatible, NonNegativeFloat, NonNegativeInt, PositiveFloat, checked
+from ddpm_lab.domains import (
+    Given,
+    HalfOpenUnit,
+    Incompatible,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+)
+from ddpm_lab.training.decay import Decay, Rate
+
+
+def trained(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [p for p in net.parameters() if p.requires_grad]
 
 
 class Optimiser:
     """An optimiser class of torch with its arguments, in its fused form, as those heed `found_inf` (see guard)."""
 
-    warmup: int | None = None
-    """Steps in which the learning rate rises linearly from 0 (Ho's code: lr · step / warmup); None has no scheduler."""
+    needs: ClassVar[str] = ""
+    """An attribute without which a network cannot be trained so."""
+    rate: Rate | None = None
+    """The learning rate over the run; None has no scheduler."""
     clip: float | None = None
     """The global norm to which gradients are scaled where theirs is larger; None leaves them alone."""
 
     def __init__(self, kind: type[torch.optim.Optimizer], **arguments: Any) -> None:
         self.kind, self.arguments = kind, arguments | {"fused": True}
 
-    def configure(self, parameters: list[nn.Parameter]) -> dict[str, Any]:
+    def check(self, net: nn.Module) -> None:
+        """Raises Incompatible for a network that cannot be trained so."""
+
+    def make(self, net: nn.Module) -> torch.optim.Optimizer:
+        """Of the parameters that are not frozen."""
+        return self.kind(trained(net), **self.arguments)  # type: ignore[arg-type]
+
+    def configure(self, net: nn.Module) -> dict[str, Any]:
         """What LightningModule.configure_optimizers returns."""
-        optimizer = self.kind(parameters, **self.arguments)  # type: ignore[arg-type]
-        if self.warmup is None:
+        optimizer, rate = self.make(net), self.rate
+        if rate is None:
             return {"optimizer": optimizer}
-        rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / self.warmup, 1.0) if self.warmup else 1.0)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rise, "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step))  # of an object it would save settings
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def clip_gradients(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clips in place where that was asked for; returns the global norm before."""
@@ -38,7 +62,7 @@ class Optimiser:
 
 @checked
 class Adam(Optimiser):
-    """Adam (Kingma & Ba 2015) with warm-up and clipping."""
+    """Adam (Kingma & Ba 2015) with warm-up, decay of the learning rate and clipping. `steps`: of the whole run."""
 
     def __init__(
         self,
@@ -48,14 +72,42 @@ class Adam(Optimiser):
         weight_decay: NonNegativeFloat = 0.0,
         warmup: NonNegativeInt = 5000,
         clip: PositiveFloat | None = 1.0,
+        decay: Decay = "none",
+        decay_final: HalfOpenUnit | None = None,
+        decay_start: PositiveInt | None = None,
+        *,
+        steps: Given[int | None] = None,
     ) -> None:
         super().__init__(torch.optim.Adam, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
-        self.warmup, self.clip = warmup, clip
+        self.rate, self.clip = Rate(warmup, decay, decay_final, decay_start, steps), clip
+
+
+@checked
+class AdamW(Optimiser):
+    """Adam whose weight decay is no part of the gradient (Loshchilov & Hutter 2019): each update also takes the share
+    lr · weight_decay of every weight. `steps`: of the whole run."""
+
+    def __init__(
+        self,
+        lr: PositiveFloat = 2e-4,
+        betas: tuple[HalfOpenUnit, HalfOpenUnit] = (0.9, 0.999),
+        eps: PositiveFloat = 1e-8,
+        weight_decay: NonNegativeFloat = 0.01,
+        warmup: NonNegativeInt = 5000,
+        clip: PositiveFloat | None = 1.0,
+        decay: Decay = "none",
+        decay_final: HalfOpenUnit | None = None,
+        decay_start: PositiveInt | None = None,
+        *,
+        steps: Given[int | None] = None,
+    ) -> None:
+        super().__init__(torch.optim.AdamW, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+        self.rate, self.clip = Rate(warmup, decay, decay_final, decay_start, steps), clip
 
 
 class Stock(Optimiser):
-    """Another class of torch: no warm-up, no clipping. Raises Incompatible for one without a fused form, which could not skip a
-    step that is not finite."""
+    """Another class of torch: no warm-up, no decay, no clipping. Raises Incompatible for one without a fused form, which could
+    not skip a step that is not finite."""
 
     def __init__(self, kind: type[torch.optim.Optimizer], **arguments: Any) -> None:
         if "fused" not in inspect.signature(kind).parameters or arguments.get("fused") is False:
@@ -65,4 +117,4 @@ class Stock(Optimiser):
                 "optim",
             )
         super().__init__(kind, **arguments)
-        self.configure([nn.Parameter(torch.zeros(1))])  # refuses arguments that it does not take
+        self.make(nn.ParameterList([torch.zeros(1)]))  # refuses arguments that it does not take

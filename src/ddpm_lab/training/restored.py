@@ -1,6 +1,7 @@
 """What Lightning restores of a checkpoint, held against what this run would save, before any file is written."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +23,12 @@ def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: T
     trains_all = steps > 0 and not module.model.trains_in_phases and type(module.model.net).__module__.startswith("ddpm_lab.")
     _check_optimizer(stored["optimizer_states"], made["optimizer"], steps, trains_all)
     _check_form(stored["lr_schedulers"], schedulers, "lr_schedulers")
-    for i, state in enumerate(stored["lr_schedulers"]):
+    for i, (state, fresh) in enumerate(zip(stored["lr_schedulers"], schedulers, strict=True)):
         _check(state["last_epoch"] == steps, f"lr_schedulers.{i}.last_epoch", state["last_epoch"], str(steps))
+        rates = fresh["base_lrs"]
+        _check(state["base_lrs"] == rates, f"lr_schedulers.{i}.base_lrs", state["base_lrs"], brief(rates))
+    groups, rate = stored["optimizer_states"][0]["param_groups"], module.optim.rate
+    _check_rates(groups, made["optimizer"], 1.0 if rate is None else rate(steps))
     _check_form(stored["loops"], {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
     configs = (stored["config"], module.model.config)
     if not any(config["trainer"].get(name) for config in configs for name in ("limit_train_batches", "overfit_batches")):
@@ -72,29 +77,46 @@ def _like_sums(state: Any, processes: int) -> Tensor:
 
 
 def _check_optimizer(states: list[Any], optimizer: Optimizer, steps: int, trains_all: bool) -> None:
-    """Settings are those of the configuration, but for the learning rate, which a schedule may have changed. What is kept of a
-    parameter are tensors of its shape, and numbers. `trains_all`: every parameter had a gradient."""
+    """Settings are those of the configuration, but for the learning rate, which a schedule may have changed. `trains_all`:
+    every parameter had a gradient."""
     fresh = optimizer.state_dict()
     _check_form(states, [fresh | {"state": {}}], "optimizer_states")
     for i, (group, settings) in enumerate(zip(states[0]["param_groups"], fresh["param_groups"], strict=True)):
         for name in settings.keys() & group.keys() - {"lr", "foreach", "fused"}:
             value = tuple(group[name]) if isinstance(settings[name], tuple) else group[name]
             _check(value == settings[name], f"optimizer_states.0.param_groups.{i}.{name}", group[name], brief(settings[name]))
-    kept, parameters = states[0]["state"], [p for group in optimizer.param_groups for p in group["params"]]
-    needed = len(parameters) if trains_all and "betas" in optimizer.defaults else 0  # of others some keep nothing
+    kept, groups = states[0]["state"], optimizer.param_groups
+    sure = [group for group in groups if "betas" in group or "ns_steps" in group]  # of others some keep nothing
+    needed = sum(len(group["params"]) for group in sure) if trains_all else 0
     _check(len(kept) >= needed, "optimizer_states.0.state", list(kept), f"that of {needed} parameters")
+    _check_kept(kept, [group["params"] for group in groups], steps)
+
+
+def _check_kept(kept: Mapping[Any, Any], groups: Sequence[Sequence[Tensor]], steps: int) -> None:
+    """What is kept of a parameter are tensors of its shape, and numbers: the same of all that are in one group."""
+    parameters = [(parameter, i) for i, group in enumerate(groups) for parameter in group]
+    firsts: dict[int, set[str]] = {}
     for index, entry in kept.items():
         key = f"optimizer_states.0.state.{index}"
         _check(type(index) is int and 0 <= index < len(parameters), key, index, f"0 to {len(parameters) - 1}")
         _check(isinstance(entry, Mapping), key, entry, "a mapping")
+        parameter, group = parameters[index]
         for name, value in entry.items():
             number = isinstance(value, Tensor) and value.numel() == 1
-            like = torch.zeros(value.shape if number else parameters[index].shape)
+            like = torch.zeros(value.shape if number else parameter.shape)
             _check_form(value, None if value is None else like, f"{key}.{name}")
-        names, first = ({name for name in one if one[name] is not None} for one in (entry, next(iter(kept.values()))))
+        names = {name for name in entry if entry[name] is not None}
+        first = firsts.setdefault(group, names)
         _check(names == first, key, sorted(names), ", ".join(sorted(first)))
         taken = entry.get("step") or 0
         _check(0 <= taken <= steps, f"{key}.step", taken, f"0 to {steps}")
+
+
+def _check_rates(groups: Sequence[Mapping[str, Any]], optimizer: Optimizer, share: float) -> None:
+    """The learning rates are those of this step, up to the rounding of another machine. `share`: of the largest."""
+    for i, (stored, group) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+        rate, key = share * group.get("initial_lr", group["lr"]), f"optimizer_states.0.param_groups.{i}.lr"
+        _check(math.isclose(stored["lr"], rate, rel_tol=1e-9, abs_tol=1e-15), key, stored["lr"], brief(rate))
 
 
 def _check_weights(stored: Any, net: nn.Module, key: str) -> None:
@@ -131,7 +153,12 @@ def _check_form(stored: Any, fresh: Any, key: str) -> None:
         _check(type(stored) is type(fresh), key, stored, f"a {type(fresh).__name__}")
     elif isinstance(fresh, int | float):
         number = isinstance(stored, float if isinstance(fresh, float) else int) and not isinstance(stored, bool)
-        _check(number and 0 <= stored < 2**63, key, stored, "a number that is finite and not negative")
+        _check(
+            number and abs(stored) < 2**63 and (stored >= 0 or fresh < 0),
+            key,
+            stored,
+            "a number that is finite and not negative",
+        )
     else:
         _check(isinstance(stored, float | None), key, stored, "a number or null")
 
