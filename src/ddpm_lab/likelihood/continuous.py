@@ -47,14 +47,14 @@ class ContinuousMeter(Meter):
         for part in torch.arange(len(u)).split(self.batch):
             rows = to_device(datum[part], x0.device)
             measured.append(self._terms(of_rows(net, rows), x0[rows], like(drawn[part], x0), t[part]))
-        results, at_ends = OnItsWay(torch.cat(measured)), [OnItsWay(end) for end in self._ends(x0.double(), eps[0])]
+        results, (prior, decoder) = OnItsWay(torch.cat(measured)), map(OnItsWay, self._ends(x0.double(), eps[0]))
 
         def tally() -> EstimateTally:
             terms = results.arrived().double().reshape(self.k, n) / self.k
             parts = torch.zeros(n, 4, dtype=torch.float64)
             parts.scatter_add_(1, (4 * u).long().clamp(max=3).reshape(self.k, n).T, terms.T)
             sums = torch.stack([parts.sum(0), (parts**2).sum(0)])
-            return EstimateTally(torch.arange(start, stop), *(end.arrived() for end in at_ends), terms.sum(0), sums)
+            return EstimateTally(torch.arange(start, stop), prior.arrived(), decoder.arrived(), terms.sum(0), sums)
 
         return tally
 
