@@ -17,7 +17,8 @@ A run as files for other code, with a README.md: what it is, what differs there,
   ckpt=     a run folder, or a checkpoint
   to=       diffusers, safetensors or openai; what that code cannot have is refused by its name
   out=      a folder that is not there yet; by default exported/diffusers (safetensors, openai) of the run
-  weights=  ema, raw, or one of several averages, as ema/0.999; by default the (first) average where there is one
+  weights=  ema, raw, or one of several averages, as ema/0.999 (of a run with ema=posthoc any length, as ema/0.07);
+            by default the (first) average where there is one
 """
 KEYS = ("ckpt", "to", "out", "weights")
 ONLY_HERE = ("ckpt", "to", "out")

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ddpm_lab.compare.choices import ComparedChoice, ComparedChoices, ComparedRun
+from ddpm_lab.compare.choices import EVALUATED, ComparedChoice, ComparedChoices, ComparedRun
 from ddpm_lab.compare.comparison import Comparison
 from ddpm_lab.compare.components import components, over_both
 from ddpm_lab.compare.construction import Copy, copies
@@ -125,6 +125,7 @@ def _column(
     several = any(numbers[key].sets for by_seed in measured.values() for numbers in by_seed.values() if key in numbers)
     told = {"seed"} if several else set()
     told |= {"step"} if "trainer.max_steps" in compared.axes else set()
+    told |= {"weights"} if f"{EVALUATED}weights" in compared.axes else set()
     kept: Numbers = {}
     apart: dict[ComparedChoice, list[tuple[float, Record]]] = {}
     for choice, by_seed in measured.items():

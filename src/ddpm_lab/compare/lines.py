@@ -1,6 +1,7 @@
 """Figures with a line for each choice: distance over seconds, curves of training, terms of the bound, rate and distortion."""
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ddpm_lab.compare.cautions import counted
-from ddpm_lab.compare.choices import SEPARATOR, ComparedChoice, ComparedRun
+from ddpm_lab.compare.choices import EVALUATED, SEPARATOR, ComparedChoice, ComparedRun, as_yaml
 from ddpm_lab.compare.equal_cost import curves
 from ddpm_lab.compare.figures import Entry, Figure, axis, crowded, entry, with_legend
+from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import measure_of
+from ddpm_lab.compare.number import finite
 from ddpm_lab.compare.report import Study
 from ddpm_lab.compare.run_folder import DescribedCurve, columns
 
@@ -20,6 +23,9 @@ POINTS = 4_000
 """Of all lines of a figure together at most."""
 BOUND = "val/bound_bpd"
 LOSS = "train/loss"
+WEIGHTS = f"{EVALUATED}weights"
+BY_POWERS = ".PostHoc"
+"""The class of ema=posthoc, at the end of its `_target_`."""
 Values = Sequence[float] | np.ndarray
 
 
@@ -35,6 +41,45 @@ def distance_over_seconds(study: Study) -> Figure | None:
     alt = f"{title} per 1,000 samples on log scales, over numbers of steps. {_last(data)}"
     x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis("Fréchet distance", type="log")
     return _lines(f"{title}: a line over numbers of steps; lower left is better", alt, data, x, y, 420)
+
+
+def over_lengths(study: Study) -> list[Figure | None]:
+    """Each score against the length σ_rel of the average, 0 of raw weights, a line for each choice of all else."""
+    lines: dict[str, dict[float, ComparedChoice]] = {}
+    for choice in study.compared.choices:
+        if (length := _length(choice.first)) is not None:
+            rest = {key: as_yaml(value) for key, value in choice.first.flat.items() if key != WEIGHTS}
+            lines.setdefault(json.dumps(rest, sort_keys=True), {})[length] = choice
+    return [_over_lengths(study, column, [line for line in lines.values() if len(line) > 1]) for column in study.main]
+
+
+def _over_lengths(study: Study, column: Column, lines: Sequence[Mapping[float, ComparedChoice]]) -> Figure | None:
+    data = []
+    for line in lines:
+        points = {length: column.estimates[line[length]] for length in sorted(line) if line[length] in column.estimates}
+        if len(points) < 2:
+            continue
+        first, n = line[min(points)], min(each.n for each in points.values())
+        values = [each.value for each in points.values()]
+        data.append(_line(study, first, list(points), values, f"mean of {n}" if n > 1 else "one seed"))
+        words = [word for axis, word in first.words.items() if axis != WEIGHTS]
+        data[-1]["name"] = html.escape(SEPARATOR.join(words) or "all choices", quote=False)
+        if all(each.low is not None for each in points.values()):
+            data[-1] |= {"low": _rounded([each.low or 0.0 for each in points.values()])}
+            data[-1] |= {"high": _rounded([each.high or 0.0 for each in points.values()])}
+    label = column.measure.label
+    title = f"{label} against the length of the average"
+    title += "; bands: intervals over seeds" * any("low" in line for line in data)
+    alt = f"{label} against the length of the average, σ_rel, where 0 is the raw network. {_last(data)}"
+    return _lines(title, alt, data, axis("length of the average, σ_rel (0: raw)"), axis(label))
+
+
+def _length(run: ComparedRun) -> float | None:
+    """Of an average by powers of the step, whose key in a checkpoint it is."""
+    weights = str(run.flat.get(WEIGHTS))
+    if not str(run.flat.get("ema")).endswith(BY_POWERS):
+        return None
+    return 0.0 if weights == "raw" else finite(weights.removeprefix("ema/"))
 
 
 def learning(study: Study) -> list[Figure | None]:
@@ -150,9 +195,9 @@ def _bound_file(run: ComparedRun) -> Path | None:
     """Of the longest chain that was measured under the choice's variance."""
     if run.evaluation is None:
         return None
-    variance = re.escape(str(run.flat["evaluated.variance"]).replace("/", "_"))
-    files = run.evaluation.glob("bound_*.csv")
-    steps = {int(name[1]): path for path in files if (name := re.fullmatch(rf"bound_(\d+)_{variance}\.csv", path.name))}
+    variance, weights = (re.escape(str(run.flat[f"{EVALUATED}{key}"]).replace("/", "_")) for key in ("variance", "weights"))
+    files, form = run.evaluation.glob("bound_*.csv"), rf"bound_(\d+)_{variance}(_{weights})?\.csv"
+    steps = {int(name[1]): path for path in files if (name := re.fullmatch(form, path.name))}
     return steps[max(steps)] if steps else None
 
 

@@ -112,7 +112,7 @@ def figures_folder(report: ComparisonReport, study: Study) -> str:
 
 def figures_of(study: Study) -> dict[str, list[Figure]]:
     """The figures of a study, by heading."""
-    curves = [lines.rate_distortion(study)]
+    curves = [*lines.over_lengths(study), lines.rate_distortion(study)]
     if study.stage is Stage.TRAINED:
         curves = [lines.terms(study), *lines.learning(study), *lines.described(study)]
     columns = [column for column in study.main if column.estimates]

@@ -219,7 +219,8 @@ def _evaluations(run: Path, problems: list[str]) -> list[EvaluatedArm]:
         with leaving_out(path, problems, "is not as evaluate.py writes it, so left out"):
             content = _read(path, read_json, "JSON (cut short?)")
             for arm in content["arms"]:
-                arms.append(_evaluated_arm(arm, content["weights"], path.parent, problems))
+                weights = arm["weights"] if "weights" in arm else content["weights"]  # that differ in it, or not
+                arms.append(_evaluated_arm(arm, weights, path.parent, problems))
     return arms
 
 

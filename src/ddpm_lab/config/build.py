@@ -253,9 +253,9 @@ def training_identity(cfg: "DictConfig | Config") -> str:
 
 def load(run: str | Path, weights: str | None = None, base: Run | None = None) -> Run:
     """A trained run from its folder (its last checkpoint) or from one checkpoint. `weights`: "ema", "raw", or one of several
-    averages, as "ema/0.999", or "given", of an import of which it is not known; by default the (first) EMA where there is one.
-    `base`: of a head, the run whose network it is on, where that is at hand. Raises UserError for what is not there, not
-    readable, or of another network."""
+    averages, as "ema/0.999" (of a run with ema=posthoc of any length σ_rel, as "ema/0.07"), or "given", of an import of which
+    it is not known; by default the (first) EMA where there is one. `base`: of a head, the run whose network it is on, where
+    that is at hand. Raises UserError for what is not there, not readable, or of another network."""
     path = Path(run).expanduser()
     last = path / "checkpoints" / "last.ckpt"
     if path.is_dir() and not last.parent.is_dir():
@@ -272,7 +272,7 @@ def load(run: str | Path, weights: str | None = None, base: Run | None = None) -
         model = build_model(checkpoint["config"], *of_data, net, checkpoint.get("class_counts"))
     except UserError as error:
         raise UserError(f"{path}: its configuration makes no model: {error}") from error
-    return opened(model, checkpoint, weights, path)
+    return opened(model, checkpoint, weights, last if path.is_dir() else path)
 
 
 def with_optimal(cfg: Config) -> bool:

@@ -87,6 +87,8 @@ def _folder(run: str, name: str | None) -> Path:
 
 def _arms(configs: Sequence[Config], loaded: Callable[..., Subject], extractors: dict[tuple[str, str], Extractor]) -> list[Arm]:
     """What is measured into one folder. Raises UserError for what cannot be. `extractors`: those made so far."""
+    if len({config["weights"] for config in configs}) > 1:
+        configs = [{**config, "names": {**config["names"], "weights": config["weights"]}} for config in configs]
     texts = settings([leaves(config) for config in configs])
     return [_arm(config, text, loaded, extractors) for config, text in zip(configs, texts, strict=True)]
 
@@ -94,6 +96,8 @@ def _arms(configs: Sequence[Config], loaded: Callable[..., Subject], extractors:
 def _arm(cfg: Config, setting: str, loaded: Callable[..., Subject], extractors: dict[tuple[str, str], Extractor]) -> Arm:
     load_subject = partial(loaded, *(cfg[key] for key in OF_SUBJECT))
     subject = load_subject()
+    if "weights" in cfg["names"]:
+        cfg["names"]["weights"] = subject.run.weights
     nll, quality = Likelihood(**cfg["nll"]), Quality(**cfg["quality"])
     subject.check_sizes(nll, quality.n, gamma_size(cfg))
     try:  # a chain, stride or setting that the model does not allow
@@ -163,7 +167,7 @@ def data_of(run: Run, checkpoint: Path) -> InMemory:
 
 
 def names_of(cfg: Config) -> dict[str, str]:
-    """Of each group the option; of a guidance its values."""
+    """Of each group the option; of a guidance its values; the weights, where those of an evaluation differ."""
     names, guidance = dict(cfg["names"]), cfg.get("guidance") or {}
     if "guidance" in names and "scale" in guidance:
         low_high = "" if guidance["interval"] is None else " at log-SNR {} to {}".format(*guidance["interval"])
@@ -242,7 +246,8 @@ def with_parts(cfg: Config, model: Model, **offered: Any) -> Model:
 def choice_of(cfg: Config, nll: Likelihood, subject: Subject) -> Choice:
     """The model under the chosen parts; what they rest on is measured first."""
     parts, network, needs = parts_of(cfg), network_of(cfg, subject), needed(cfg)
-    offered, names = at_hand(cfg, subject), {group: name for group, name in names_of(cfg).items() if group in parts}
+    named = (*parts, "weights")
+    offered, names = at_hand(cfg, subject), {group: name for group, name in names_of(cfg).items() if group in named}
     choice = Choice(with_parts(cfg, network, **offered), names, parts)
     for need in needs:
         everywhere = any(other.argument == "optimal" for other in needs)

@@ -109,14 +109,23 @@ def assemble(config: Config) -> None:
     if hasattr(extractor, "check"):  # whether it takes such data
         extractor.check(data)
     _check_model(config, data)
-    if config["ema"] is not None:
-        instantiate(config, "ema")
+    _check_average(config)
     for package in getattr(resolve_target(config["logger"]["_target_"], "logger"), "packages", ()):
         require_for_logger(package)
     try:
         check_precisions(config["trainer"]["precision"], config["trainer"]["sample_precision"])
     except ValueError as error:
         raise UserError(f"trainer: {error}") from error
+
+
+def _check_average(config: Config) -> None:
+    """Whether it goes with the length of the run."""
+    average: Any = None if config["ema"] is None else instantiate(config, "ema")
+    if hasattr(average, "check"):
+        try:
+            average.check(config["trainer"]["max_steps"])
+        except ValueError as error:
+            raise UserError(f"ema.{error}; or another trainer.max_steps") from error
 
 
 def known_side(config: Config, data: Any) -> int | None:

@@ -62,7 +62,7 @@ def export(ckpt: str, to: str, out: str | None, weights: str | None) -> list[str
             write_bytes(partial_folder / "samples.png", card.picture.read_bytes())
         write_text(partial_folder / "README.md", text(card))
     step = f", step {run.step}" if run.step or "imported" not in run.config else ""
-    return [str(place), f"{run.weights} weights{step}, of {checkpoint}", *prepared.notes]
+    return [str(place), f"{run.described_weights} weights{step}, of {checkpoint}", *prepared.notes]
 
 
 def _card(run: Run, to: str, checkpoint: Path, folder: Path | None, prepared: Prepared) -> Card:
@@ -71,7 +71,7 @@ def _card(run: Run, to: str, checkpoint: Path, folder: Path | None, prepared: Pr
         to=to,
         use=prepared.use,
         config={group: value for group, value in run.config.items() if not (imported and group in UNKNOWN)},
-        weights=run.weights,
+        weights=run.described_weights,
         step=run.step,
         checkpoint_sha256=sha256(checkpoint),
         command=None if imported else training_command(run.config),
@@ -198,6 +198,8 @@ def _safetensors(run: Run) -> Prepared:
     others: dict[str, Any] = {"config": run.config, "shape": [*model.shape], "levels": model.levels, "global_step": run.step}
     if model.classes is not None:
         others["class_counts"] = [*model.classes.counts]
+    if run.solved_from is not None:
+        others["solved_from"] = run.solved_from
     content = run.net.state_dict(), run.weights, others
     return Prepared(lambda folder: write_portable(*content, folder / "model.safetensors"), [])
 

@@ -67,6 +67,8 @@ class Evaluated:
     per_datum: dict[str, PerDatum] = field(default_factory=dict)
     """By the key of the number that they add up to."""
     grid: Path | None = None
+    length: float | None = None
+    """As `Run.length`."""
 
     @property
     def steps(self) -> int:
@@ -74,7 +76,12 @@ class Evaluated:
 
     def file_name(self, name: str) -> str:
         """A name for a file of this choice alone."""
-        return (f"{name}_{self.setting}" if self.setting else name).replace("/", "_").replace(" ", "_")
+        return "_".join(filter(None, [name, self.beside])).replace("/", "_").replace(" ", "_")
+
+    @property
+    def beside(self) -> str:
+        """The weights, where those of the evaluation differ, and the setting."""
+        return " ".join(filter(None, [self.choice.names.get("weights"), self.setting]))
 
 
 Scored = dict[str, tuple[str, list[Result]]]
@@ -85,7 +92,7 @@ def evaluate(arm: Arm, subject: Subject, folder: Path, scored: Scored) -> Evalua
     """Likelihoods, then scores of samples and what they cost; their picture goes to `folder`, their scores to `scored` too."""
     choice, quality, run = arm.choice(subject), arm.quality, subject.run
     origin = {"checkpoint": str(subject.checkpoint), "weights": run.weights, "step": run.step, "seed": subject.seed}
-    evaluated = Evaluated(choice, arm.setting, origin)
+    evaluated = Evaluated(choice, arm.setting, origin, length=run.length)
     _add_likelihoods(evaluated, subject, choice.model.measurements(subject.conditions(arm.nll, choice.parts)))
     if choice.model.no_likelihood and ranks.rank() == 0:
         log.info("no bits/dim: %s", choice.model.no_likelihood)
@@ -110,7 +117,7 @@ def _add_samples(evaluated: Evaluated, arm: Arm, sets: Sequence[SampleSet], fold
         if seconds.known is not None:
             evaluated.scores[SECONDS] = seconds
         if shown := min(arm.quality.grid, n):
-            names = [*choice.names_of_samples.values()]
+            names = [name for group, name in choice.names_of_samples.items() if group != "weights"]
             name = evaluated.file_name("_".join(["samples", *names[:1], str(evaluated.steps), *names[1:]])) + ".png"
             evaluated.grid = save_grid(scale(samples[0]["x"][:shown], choice.model.levels), folder / name)
 

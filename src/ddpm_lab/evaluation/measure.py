@@ -13,7 +13,7 @@ from ddpm_lab import ranks
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.check import judge, summary
 from ddpm_lab.evaluation.evaluate import Arm, Evaluated, Scored, evaluate
-from ddpm_lab.evaluation.plots import plot_bound, plot_sweep
+from ddpm_lab.evaluation.plots import plot_bound, plot_lengths, plot_sweep
 from ddpm_lab.evaluation.report import COMPARED, log, term_columns, write_columns, write_numbers, write_per_datum
 from ddpm_lab.evaluation.tables import tables
 from ddpm_lab.files import SUMS, write_sums, write_text
@@ -25,6 +25,7 @@ WRITTEN = {
     "evaluation.csv": "the same as a table",
     "table.md": "the choices side by side",
     "sweep.png": "the same as a plot",
+    "lengths.png": "scores against the length of the average",
     "bound_*.png": "terms, rate and distortion",
     "bound_*.csv": "every term",
     "per_datum_*.npz": "the bound of each datum",
@@ -86,6 +87,7 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
             write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
             _print([*text, ""])
             plot_sweep(evaluated, folder / "sweep.png")
+            plot_lengths(evaluated, folder / "lengths.png")
         log(logger(trained), evaluated, folder, trained)
         written = [f"  {name:<16} {note}" for name, note in WRITTEN.items() if any(folder.glob(name))]
         _print([f"{time.time() - started:,.0f} s; written to {folder}:", *written])

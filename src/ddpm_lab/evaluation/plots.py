@@ -67,9 +67,42 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     return path
 
 
+def plot_lengths(arms: Sequence[Evaluated], path: Path) -> Path | None:
+    """Bound and Fréchet distance against the length σ_rel of averages, 0 for raw weights, a line for each choice of the rest;
+    None where fewer than two lengths were measured."""
+    arms = sorted((arm for arm in arms if arm.length is not None), key=lambda arm: arm.length or 0.0)
+    if len({arm.length for arm in arms}) < 2:
+        return None
+    figure = Figure(figsize=SIZE, layout="constrained")
+    labels = {BOUND: "bits/dim, bound on the sampler's chain", DISTANCE: "Fréchet distance"}
+    for ax, (score, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+        for group in comparable(arms, score):
+            lines: dict[str, list[Evaluated]] = {}
+            for arm in group:
+                names = arm.choice.names if score == BOUND else arm.choice.names_of_samples
+                groups = ("variance",) if score == BOUND else [name for name in names if name != "weights"]
+                parts = [
+                    *(names.get(name, "") for name in groups),
+                    f"{arm.steps} steps",
+                    arm.setting,
+                    feature_space(arm, score),
+                ]
+                lines.setdefault(", ".join(filter(None, parts)), []).append(arm)
+            for name, line in lines.items():
+                results = [arm.scores[score] for arm in line]
+                errors = [result.known_se or 0 for result in results]
+                x, y = [arm.length for arm in line], [result.value for result in results]
+                ax.errorbar(x, y, errors if any(errors) else None, marker="o", markersize=3, label=name)
+        ax.set(xlabel="length of the average, σ_rel (0: raw)", ylabel=label)
+        if ax.lines:
+            ax.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    return path
+
+
 def _coloured(names: Mapping[str, str], arm: Evaluated) -> str:
     """What has one colour in all plots: a variance, or all that samples do not depend on."""
-    return f"{names.get('variance', '')} {arm.setting}"
+    return f"{names.get('variance', '')} {arm.beside}"
 
 
 def _plot_scores(
@@ -89,8 +122,8 @@ def _plot_scores(
         result, choice = arm.scores.get(score), arm.choice
         if result is not None and result.value > 0:
             names = choice.names if score == BOUND else choice.names_of_samples
-            shown = [choice.names.get("variance", "")] if score == BOUND else names.values()
-            name = f"{', '.join(shown)} {arm.setting}".strip()
+            groups = ("variance",) if score == BOUND else [group for group in names if group != "weights"]
+            name = f"{', '.join(names.get(group, '') for group in groups)} {arm.beside}".strip()
             dash = "-" if score == BOUND else DASHES[samplers.index(choice.names.get("sampler", "")) % len(DASHES)]
             styles[name] = colours.get(_coloured(names, arm), "black"), dash
             lines.setdefault(name, {})[arm.steps] = place(arm), result.value, (result.known_se or 0) if result.sets else 0

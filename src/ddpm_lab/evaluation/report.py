@@ -24,6 +24,7 @@ def plain(arm: Evaluated, number: int) -> dict[str, Any]:
         "steps": arm.steps,
         "variance": arm.choice.names.get("variance"),
         **({"guidance": arm.choice.names["guidance"]} if "guidance" in arm.choice.names else {}),
+        **({"weights": arm.choice.names["weights"]} if "weights" in arm.choice.names else {}),
         "setting": arm.setting,
         "results": [
             {
@@ -101,7 +102,7 @@ def log(logger: Any, arms: Sequence[Evaluated], folder: Path, trained: dict[str,
     """Tables, pictures, files and the run's configuration to each logger that takes them."""
     columns = ["sampler", "steps", "variance", "setting", "key", "value", "standard error"]
     rows = [
-        [arm.choice.names.get("sampler"), arm.steps, arm.choice.names.get("variance"), arm.setting, r.key, r.known, r.known_se]
+        [arm.choice.names.get("sampler"), arm.steps, arm.choice.names.get("variance"), arm.beside, r.key, r.known, r.known_se]
         for arm in arms
         for r in arm.results
     ]

@@ -40,7 +40,7 @@ class Subject:
         """What every sample depends on besides how it is drawn."""
         return {
             "checkpoint_sha256": sha256(self.checkpoint),
-            "weights": self.run.weights,
+            **self.run.of_weights,
             "seed": self.seed,
             "precision": self.run.model.numerics()["precision"],
         }
@@ -54,7 +54,7 @@ class Subject:
     def of_run(self) -> dict[str, Any]:
         """The fields of records that say which weights they are of."""
         trained = {} if self.run.imported is None else {"trained": "imported"}
-        return {"seed": self.seed, "weights": self.run.weights, "step": self.run.step, **trained}
+        return {"seed": self.seed, **self.run.of_weights, "step": self.run.step, **trained}
 
     @property
     def record(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Subject:
     @property
     def line(self) -> str:
         origin = f"imported ({self.run.imported})" if self.run.imported is not None else f"step {self.run.step}"
-        return f"{self.checkpoint}, {origin}, weights {self.run.weights}, seed {self.seed}"
+        return f"{self.checkpoint}, {origin}, weights {self.run.described_weights}, seed {self.seed}"
 
     @property
     def device(self) -> torch.device:

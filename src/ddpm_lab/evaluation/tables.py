@@ -17,10 +17,10 @@ SPACING = (
 
 
 def settings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each configuration, where it differs from those with the same sampler, steps, variance and guidance, as "seed=1".
-    They come as values by dotted key. Another class of metrics gives numbers other keys, so it stands in none."""
+    """For each configuration, where it differs from those with the same sampler, steps, variance, guidance and weights, as
+    "seed=1". They come as values by dotted key. Another class of metrics gives numbers other keys, so it stands in none."""
     guidance = ("names.guidance", "guidance._target_", "guidance.scale", "guidance.interval")
-    named = ("names.sampler", "sampler.steps", "names.variance", *guidance)
+    named = ("names.sampler", "sampler.steps", "names.variance", "weights", *guidance)
     names = [tuple(config.get(key) for key in named) for config in configs]
 
     def setting(i: int) -> str:
@@ -137,11 +137,12 @@ def title(group: Sequence[Evaluated], score: str) -> str:
 
 
 def cells(arms: Sequence[Evaluated], score: str) -> list[list[str]]:
-    """Head first: the variance (and for samples sampler and guidance) down, steps across, in each feature space where there are
-    several. Parts that the model lacks, and settings where there are none, have no column."""
+    """Head first: the variance (for samples sampler and guidance) and the weights down, steps across, in each feature space
+    where there are several. Parts that the model lacks, weights that do not differ, and settings where there are none have no
+    column."""
     with_setting, spaces = any(arm.setting for arm in arms), dict.fromkeys(feature_space(arm, score) for arm in arms)
     columns = [(space, n) for space in spaces for n in sorted({arm.steps for arm in arms})]
-    groups = ("variance",) if score == BOUND else ("sampler", "variance", "guidance")
+    groups = ("variance", "weights") if score == BOUND else ("sampler", "variance", "guidance", "weights")
     groups = [group for group in groups if group in arms[0].choice.names]
     rows: dict[tuple[str, ...], dict[tuple[str, int], str]] = {}
     for arm in sorted(arms, key=lambda arm: arm.choice.names.get("sampler", "")):

@@ -48,7 +48,7 @@ does not use it. `levels`: grey levels of the data, to which samples are quantis
 file, that `reference_sha256` is the hash of.
 """
 OF_SOME = dict.fromkeys(("terms", "calls", "squared_error_per_call", "std", "sets"), MAY_DIFFER)
-OF_SOME |= {"trained": MAY_DIFFER, "log_z": MUST_AGREE}
+OF_SOME |= {"solved_from": MAY_DIFFER, "trained": MAY_DIFFER, "log_z": MUST_AGREE}
 OF_SOME |= dict.fromkeys(("gamma_n", "gamma_times", "clip_cov", "max_last_noise"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("head", "head_sha256", "head_step"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("times", "times_n", "times_calls"), MAY_DIFFER)
@@ -60,8 +60,9 @@ OF_SOME |= dict.fromkeys(("cov_clipped_at_0", "cov_clipped_at_1"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("products", "seconds", "waited", "untimed_pieces", "machines"), MAY_DIFFER)
 OF_SOME |= dict.fromkeys(("classes", "guidance_scale", "guidance_interval"), MAY_DIFFER)
 """The same of fields that some records have. All that is named in neither is how a number is measured, and must agree.
-`trained`: "imported" where the network was trained by other code. `log_z`: of a bound whose partition function was estimated,
-how: it is no true bound. Absent where log Z is exact."""
+`solved_from`: of weights that are an average solved after training, from how many others. `trained`: "imported" where the
+network was trained by other code. `log_z`: of a bound whose partition function was estimated, how: it is no true bound. Absent
+where log Z is exact."""
 PACKAGES = ("ddpm-lab", "torch", "torch-fidelity")
 EARLIER = {"data": "split", "quantised_levels": "levels"}
 """Fields of records that versions before 0.2 wrote, and their names now."""

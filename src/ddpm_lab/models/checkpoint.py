@@ -23,6 +23,17 @@ def _of_tensors(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
+def _of_snapshots(value: object) -> bool:
+    """Whether it maps at most 1,000 steps to hashes of files."""
+    return (
+        isinstance(value, dict)
+        and len(value) <= MOST_SNAPSHOTS
+        and all(accepts(PositiveInt, step) and re.fullmatch("[0-9a-f]{64}", str(digest)) for step, digest in value.items())
+    )
+
+
+MOST_SNAPSHOTS = 1000
+"""Of a run: each is a column of a system of equations."""
 Values: Any = Annotated[dict, Named(lambda _: True, words="mapping")]
 Levels: Any = Annotated[int, Ge(2), Le(256)]
 State: Any = Annotated[object, Named(_of_tensors, words="mapping of names to tensors")]
@@ -40,6 +51,10 @@ FORMAT: dict[str, Any] = {
 """What every checkpoint holds, but for averages, "ema/<decay>", which are `State` too."""
 OF_CLASSES: dict[str, Any] = {"class_counts": Annotated[list[PositiveInt], MinLen(1)]}
 """What that of a conditional model holds besides: the training data of each class."""
+OF_POWERS: dict[str, Any] = {"snapshots": Annotated[object, Named(_of_snapshots, words="mapping of steps to sha256")]}
+"""What one with averages by powers of the step holds besides (`models.snapshots`)."""
+OF_SOLVED: dict[str, Any] = {"solved_from": PositiveInt}
+"""What one holds whose average was solved: from how many others."""
 TRAINING: dict[str, Any] = {
     "callbacks": Values,
     "loops": Values,
@@ -114,8 +129,8 @@ def _check(checkpoint: dict[str, Any]) -> None:
     """Raises ValueError for a field that is not what it should be."""
     averages = {key: State for key in checkpoint if str(key).startswith("ema/")}
     resumed = RESUMED if "optimizer_states" in checkpoint else {}
-    of_classes = OF_CLASSES if "class_counts" in checkpoint else {}
-    for key, domain in (FORMAT | of_classes | averages | resumed).items():
+    of_some = {key: domain for key, domain in (OF_CLASSES | OF_POWERS | OF_SOLVED).items() if key in checkpoint}
+    for key, domain in (FORMAT | of_some | averages | resumed).items():
         held = checkpoint if key in averages or "." not in key else checkpoint["config"]
         value = held.get(key if held is checkpoint else key.removeprefix("config."))
         if (held is checkpoint and key not in held) or not accepts(domain, value):

@@ -17,13 +17,19 @@ from ddpm_lab.errors import UserError
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.diffusion import Diffusion
 from ddpm_lab.models.meter import Measured
+from ddpm_lab.models.snapshots import LISTED, Solver, averaged, length_of
 
 
 class Run:
-    """`model` (in eval mode), with its `net` and `config`; `weights` says which it has, `step` how long it was trained."""
+    """`model` (in eval mode), with its `net` and `config`; `weights` says which it has, `step` how long it was trained.
+    `solved_from`: of an average that was solved, from how many others. `length`: σ_rel of an average by powers of the step, 0
+    of the raw weights beside such; None of others."""
 
-    def __init__(self, model: Model, weights: str, step: int) -> None:
+    def __init__(
+        self, model: Model, weights: str, step: int, solved_from: int | None = None, length: float | None = None
+    ) -> None:
         self.model, self.weights, self.step = model.eval(), weights, step
+        self.solved_from, self.length = solved_from, length
 
     @property
     def net(self) -> nn.Module:
@@ -44,6 +50,16 @@ class Run:
     def imported(self) -> str | None:
         """Of which layout it came in, where other code trained it."""
         return (self.config.get("imported") or {}).get("layout")
+
+    @property
+    def of_weights(self) -> dict[str, Any]:
+        """The fields of records that say which weights it has."""
+        return {"weights": self.weights} | ({} if self.solved_from is None else {"solved_from": self.solved_from})
+
+    @property
+    def described_weights(self) -> str:
+        """The same in words."""
+        return self.weights + ("" if self.solved_from is None else f" (solved from {self.solved_from} averages)")
 
     @property
     def device(self) -> torch.device:
@@ -143,18 +159,33 @@ def opened(model: Model, checkpoint: Mapping[str, Any], weights: str | None, sou
     unknown = (checkpoint["config"].get("imported") or {}).get("weights") == "given"  # whether they are averaged
     single = "given" if unknown else "raw"
     allowed = [*(["ema"] if averages else []), *([single] if checkpoint["state_dict"] or not averages else []), *averages]
-    if weights not in (*allowed, None):
-        raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}.")
+    solver, sigma_rel = solver_of(model, checkpoint, source), length_of(weights or "")
+    if solver is not None and sigma_rel is not None:
+        weights = f"ema/{sigma_rel}"  # as one average is called: 0.10 is 0.1
+    solves = weights not in (*allowed, None)
+    if solves and (solver is None or sigma_rel is None or not solver.reaches(sigma_rel)):
+        others = "; other lengths are those of a run with ema=posthoc" if sigma_rel is not None else ""
+        if solver is not None:
+            others = f"; and, solved from {solver.count} averages, ema/L with L from {solver.range}"
+        raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}{others}.")
     chosen = weights if weights not in ("ema", None) else averages[0] if averages else single
     state = checkpoint["state_dict"]
     if chosen != single:
-        state = {f"net.{name}": value for name, value in checkpoint[chosen].items()}
+        held = solver.solved(sigma_rel) if solves and solver and sigma_rel else checkpoint[chosen]
+        state = {f"net.{name}": value for name, value in held.items()}
     load_weights(model, state, source)
     if not all(value.isfinite().all() for value in state.values()):
         raise UserError(f"{source}: {chosen} weights are not finite; this checkpoint has {', '.join(allowed)}")
     if _channels_last(checkpoint["config"].get("trainer") or {}):
         model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Run(model, chosen, checkpoint["global_step"])
+    solved_from = solver.count if solves and solver else checkpoint.get("solved_from")
+    length = (length_of(chosen) or 0.0) if solver is not None else None
+    return Run(model, chosen, checkpoint["global_step"], solved_from, length)
+
+
+def solver_of(model: Model, checkpoint: Mapping[str, Any], source: Path) -> Solver | None:
+    """Of other lengths, where the checkpoint has averages by powers of the step."""
+    return Solver(checkpoint, source, averaged(model.net)) if LISTED in checkpoint and checkpoint["global_step"] else None
 
 
 def _channels_last(trainer: Mapping[str, Any]) -> bool:

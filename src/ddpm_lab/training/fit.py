@@ -14,15 +14,17 @@ from lightning import LightningDataModule, Trainer
 
 from ddpm_lab import ranks
 from ddpm_lab.errors import AlreadyReported, UserError, in_own_code
-from ddpm_lab.files import write_json, write_sums
+from ddpm_lab.files import unwritable, write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
 from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import load_weights
+from ddpm_lab.models.snapshots import LISTED, copy_listed
 from ddpm_lab.signals import Stopped, work_begins
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.final import measure, peak_memory, summary, table, written
 from ddpm_lab.training.interrupt import Interrupted
 from ddpm_lab.training.module import TrainingModule
+from ddpm_lab.training.posthoc import PostHoc
 from ddpm_lab.training.restored import check_restored
 from ddpm_lab.training.results import COMPARED, keep_until, log_final, log_folder
 
@@ -70,10 +72,12 @@ def check_start(start: Start, module: TrainingModule, data: LightningDataModule,
 
 
 def take_over(start: Start, folder: Path, module: TrainingModule, trainer: Trainer) -> None:
-    """The rows of metrics.csv so far. Of a run that was trained elsewhere those of training alone, and its checkpoint with this
-    configuration: Lightning restores it and finds no step to take."""
+    """The rows of metrics.csv, and snapshots of averages, so far. Of a run that was trained elsewhere the rows of training
+    alone, and its checkpoint with this configuration: Lightning restores it and finds no step to take."""
     rows = start.checkpoint.parent.parent / "metrics.csv"
     keep_until(trainer, start.stored["global_step"], rows, "train/" if start.elsewhere else "")
+    with unwritable(folder, "run.root"):
+        copy_listed(start.checkpoint.parent, folder / LAST.parent, start.stored.get(LISTED, {}))
     if start.elsewhere:
         callbacks = {key: state for key, state in start.stored["callbacks"].items() if key != Checkpoints.__qualname__}
         save_checkpoint(start.stored | {"config": module.model.config, "callbacks": callbacks}, folder / LAST)
@@ -103,6 +107,8 @@ def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: s
             f"conditional on {model.classes.null} classes, each hidden from {model.classes.dropout:.0%} of the examples"
         )
     lines += [f"variance=auto: {auto}, as the paper of this loss has it"] if auto else []
+    averages = [callback for callback in trainer.callbacks if isinstance(callback, PostHoc)]  # type: ignore[attr-defined]
+    lines += [line for each in averages for line in each.lines(module, trainer, start.stored[LISTED] if start else {})]
     if start is not None:
         lines.append(f"{'nothing to train: the network of' if start.elsewhere else 'going on from'} {start.checkpoint}")
     return lines

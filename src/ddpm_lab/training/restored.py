@@ -9,11 +9,13 @@ from lightning import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ddpm_lab.models.snapshots import LISTED
 from ddpm_lab.plain import brief
 from ddpm_lab.training.callbacks.progress import LossQuartiles
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.module import TrainingModule
+from ddpm_lab.training.posthoc import PostHoc
 
 
 def check_restored(stored: Mapping[str, Any], module: TrainingModule, trainer: Trainer) -> None:
@@ -62,6 +64,7 @@ def _check_callbacks(stored: Mapping[str, Any], module: TrainingModule, trainer:
         if isinstance(callback, EMA):
             for key in callback.keys:
                 _check_weights(stored.get(key), module.model.net, key)
+            _check(not isinstance(callback, PostHoc) or LISTED in stored, LISTED, None, "a mapping of steps to sha256")
             continue
         if isinstance(callback, LossQuartiles):
             fresh = {"sums": _like_sums(stored["callbacks"].get(name), stored["processes"])}

@@ -105,7 +105,10 @@ class Trained:
     def how(self, sampled: bool) -> str:
         """In words, for a caption. `sampled`: whether the sampler has a part."""
         names, record, subject = self.choice.names_of_samples, self.choice.record_of_samples, self.subject
-        parts = [f"Weights {subject.run.weights} of {subject.checkpoint} at step {subject.run.step}", f"seed {subject.seed}"]
+        parts = [
+            f"Weights {subject.run.described_weights} of {subject.checkpoint} at step {subject.run.step}",
+            f"seed {subject.seed}",
+        ]
         if sampled:
             settings = ", ".join(f"{'η' if key == 'eta' else key} = {value}" for key, value in self.sampler.settings.items())
             settings = f" ({settings})" if settings else ""
