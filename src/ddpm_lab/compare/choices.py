@@ -30,7 +30,7 @@ NOT_COMPARED = (
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
-    *("imported", "data", "model", "schedule", "prediction", "loss", "variance", "timesteps"),
+    *("imported", "data", "model", "schedule", "prediction", "loss", "uncertainty", "variance", "timesteps"),
     *("sampler", "guidance", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
@@ -38,9 +38,10 @@ EARLIER = {
     "model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"},
     "guidance": {"_target_": "ddpm_lab.core.guidance.Unguided"},
     "imported": "no",
+    "uncertainty": "no",
 }
 """What configurations without such a group had: they are older than it."""
-UNKNOWN = ("loss", "timesteps", "optim", "ema", "trainer", "callbacks")
+UNKNOWN = ("loss", "uncertainty", "timesteps", "optim", "ema", "trainer", "callbacks")
 """Groups of which nothing is known where other code trained the network."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""
