@@ -48,7 +48,7 @@ def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[
         lines.append(f"standard deviation of data: {std:.3g} (prediction.sigma_data={sigma_data:g})")
         if not 1 / LIKE <= std / sigma_data <= LIKE:
             cautions.append(
-                f"prediction.sigma_data={sigma_data:g}: the data have {std:.3g}; what the network sees and what it learns would "
+                f"prediction.sigma_data={sigma_data:g}: the data have {std:.3g}; what the network sees and learns would "
                 "have variance 1 if both were alike."
             )
     return lines + [f"warning: {text}" for text in cautions]
