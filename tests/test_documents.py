@@ -78,7 +78,7 @@ INDEXED = [
     ("OCM", "Theorem", 1),
     ("DPM-Solver++", "Algorithm", 2),
     *(("EDM", "Algorithm", n) for n in (1, 2)),
-    ("EDM", "Eq", 5),
+    *(("EDM", "Eq", n) for n in (5, 7, 8)),
     ("PNDM", "Eq", 13),
 ]
 

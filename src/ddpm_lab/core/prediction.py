@@ -104,7 +104,7 @@ class Mu(Prediction):
 
 @checked
 class EDM(Prediction):
-    """F of EDM (Karras et al. 2022) Eq. 7 and Table 1: x̂_0 = c_skip x̃ + c_out F(c_in x̃, c_noise), of x̃ = x_t/√ᾱ_t = x_0 + σ ε.
+    """F of EDM (Karras et al. 2022) Eq. 7, 8 and Table 1: x̂_0 = c_skip x̃ + c_out F(c_in x̃, c_noise), x̃ = x_t/√ᾱ_t = x_0 + σ ε.
 
     For data of standard deviation `sigma_data`, σ_d, the network's input and its target have variance 1 at every t. It is told
     c_noise = ¼ ln σ and no t: the paper's number, some −1.2 to 2.5 on the schedules here, in the sinusoids that serve t, as in
