@@ -83,7 +83,7 @@ INDEXED = [
     ("OCM", "Theorem", 1),
     ("DPM-Solver++", "Algorithm", 2),
     *(("EDM", "Algorithm", n) for n in (1, 2)),
-    ("EDM", "Eq", 5),
+    *(("EDM", "Eq", n) for n in (5, 7, 8)),
     *(("EDM2", "Eq", n) for n in (123, 126, 127, 151)),
     *(("EDM2", "Algorithm", n) for n in (2, 3)),
     ("PNDM", "Eq", 13),

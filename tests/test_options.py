@@ -38,6 +38,7 @@ NEEDS = {
     ("loss", "vdm"): ["time=continuous"],
     ("timesteps", "antithetic"): ["time=continuous"],  # of t = 1 or 2 the batches of two steps may be those of another
     ("timesteps", "importance"): ["timesteps.history=1"],  # or it is uniform in so few steps
+    ("timesteps", "laplace"): ["timesteps.b=2"],  # or hardly any of it lies on two steps
     ("guidance", "classifier_free"): ["guidance.scale=1000"],  # after two steps classes hardly differ
     ("net", "mlp"): VECTORS,
     ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],

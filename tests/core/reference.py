@@ -1,10 +1,12 @@
 """The papers' formulas once more, from β tables, one example at a time. Nothing is imported from the package.
 
-Lists are indexed by the paper's t; entry 0 of `beta` is unused. Written from Ho et al. 2020, Nichol & Dhariwal 2021 and
-Salimans & Ho 2022 before the package's bodies were read, and kept in their notation on purpose: it is a second opinion.
+Lists are indexed by the paper's t; entry 0 of `beta` is unused. Written from Ho et al. 2020, Nichol & Dhariwal 2021,
+Salimans & Ho 2022 and Karras et al. 2022 before the package's bodies were read, and kept in their notation on purpose: it is a
+second opinion.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -95,9 +97,9 @@ BETAS = {
 
 IMPLEMENTED = {
     "schedule": BETAS,
-    "prediction": ("eps", "x0", "v", "mu"),
+    "prediction": ("eps", "x0", "v", "mu", "edm"),
     "variance": ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal"),
-    "loss": ("simple", "vlb", "vdm", "hybrid", "min_snr", "p2", "truncated_snr", "constant_weight"),
+    "loss": ("simple", "vlb", "vdm", "hybrid", "min_snr", "p2", "truncated_snr", "constant_weight", "edm", "likelihood"),
 }
 """The options that this file implements: every option of conf/ needs a second opinion."""
 
@@ -143,6 +145,10 @@ class Tables:
     def diffuse(self, x0: Tensor, eps: Tensor, t: int) -> Tensor:
         return math.sqrt(self.abar[t]) * x0 + math.sqrt(1.0 - self.abar[t]) * eps
 
+    def sigma(self, t: int) -> float:
+        """Of x_t/√ᾱ_t = x_0 + σ ε."""
+        return math.sqrt((1.0 - self.abar[t]) / self.abar[t])
+
     def q_mean(self, x0: Tensor, xt: Tensor, t: int) -> Tensor:
         """Eq. 7."""
         b, a, now, before = self.beta[t], 1.0 - self.beta[t], self.abar[t], self.abar[t - 1]
@@ -156,6 +162,9 @@ class Tables:
             return x0
         if kind == "mu":
             return self.q_mean(x0, self.diffuse(x0, eps, t), t)
+        if kind == "edm":
+            skip, out, _, _ = preconditioning(self.sigma(t))
+            return 1.0 / out * (x0 - skip * (x0 + self.sigma(t) * eps))
         return math.sqrt(self.abar[t]) * eps - math.sqrt(1.0 - self.abar[t]) * x0
 
     def p_mean(self, kind: str, out: Tensor, xt: Tensor, t: int) -> Tensor:
@@ -164,6 +173,9 @@ class Tables:
             return out
         if kind == "x0":
             return self.q_mean(out, xt, t)
+        if kind == "edm":
+            skip, scale, _, _ = preconditioning(self.sigma(t))
+            return self.q_mean(skip * xt / math.sqrt(self.abar[t]) + scale * out, xt, t)
         noise = math.sqrt(1.0 - self.abar[t])
         eps = out if kind == "eps" else math.sqrt(self.abar[t]) * out + noise * xt
         return (xt - self.beta[t] / noise * eps) / math.sqrt(1.0 - self.beta[t])
@@ -187,6 +199,15 @@ class Tables:
         mean = math.sqrt(self.abar[self.T]) * x0
         return normal_kl(mean, math.log(1.0 - self.abar[self.T]), torch.zeros_like(x0), torch.zeros_like(x0)).mean() / LN2
 
+    def likelihood(self, setting, x0: Tensor, eps: Tensor, t: int, out: Tensor) -> Tensor:
+        """VDM (Kingma et al. 2021) Eq. 14 with γ = -log SNR, for s = t - 1; at t = 1 the decoder of σ² = β̃_2."""
+        if t == 1:
+            return self.term_bpd(setting._replace(variance="beta_tilde"), x0, eps, t, out, None)
+        xt, (a, b) = self.diffuse(x0, eps, t), (self.beta[t], 1.0 - self.beta[t])
+        eps_hat = (xt - math.sqrt(b) * self.p_mean(setting.prediction, out, xt, t)) * math.sqrt(1.0 - self.abar[t]) / a
+        rise = math.log(self.abar[t - 1] / (1.0 - self.abar[t - 1])) - math.log(self.abar[t] / (1.0 - self.abar[t]))
+        return 0.5 * math.expm1(rise) * ((eps - eps_hat) ** 2).mean() / LN2
+
     def weight(self, name: str, kind: str, t: int) -> float:
         """Of the squared error in the network's own target, as each paper or its authors' code writes it for that target."""
         snr = self.abar[t] / (1.0 - self.abar[t])
@@ -200,17 +221,62 @@ class Tables:
             return simple
         if name in WEIGHTS:
             return self.weight(name, setting.prediction, t) * simple
+        if name == "likelihood":
+            return self.likelihood(setting, x0, eps, t, out)
         if name == "vlb":
             return scale * self.term_bpd(setting, x0, eps, t, out, raw)
         return simple + lam * self.T * self.term_bpd(setting, x0, eps, t, out.detach(), raw)
 
 
 WEIGHTS = {
-    "min_snr": {"eps": lambda s: min(s, 5.0) / s, "x0": lambda s: min(s, 5.0), "v": lambda s: min(s, 5.0) / (s + 1.0)},
-    "p2": {"eps": lambda s: 1.0 / (1.0 + s), "x0": lambda s: s / (1.0 + s), "v": lambda s: s / (1.0 + s) ** 2},
-    "truncated_snr": {"x0": lambda s: max(s, 1.0), "v": lambda s: max(s, 1.0) / (s + 1.0)},
-    "constant_weight": {"x0": lambda s: 1.0, "v": lambda s: 1.0 / (s + 1.0)},
+    "min_snr": {
+        "eps": lambda s: min(s, 5.0) / s,
+        "x0": lambda s: min(s, 5.0),
+        "v": lambda s: min(s, 5.0) / (s + 1.0),
+        "edm": lambda s: min(s, 5.0) * c_out(s) ** 2,
+    },
+    "p2": {
+        "eps": lambda s: 1.0 / (1.0 + s),
+        "x0": lambda s: s / (1.0 + s),
+        "v": lambda s: s / (1.0 + s) ** 2,
+        "edm": lambda s: s / (1.0 + s) * c_out(s) ** 2,
+    },
+    "truncated_snr": {
+        "x0": lambda s: max(s, 1.0),
+        "v": lambda s: max(s, 1.0) / (s + 1.0),
+        "edm": lambda s: max(s, 1.0) * c_out(s) ** 2,
+    },
+    "constant_weight": {"x0": lambda s: 1.0, "v": lambda s: 1.0 / (s + 1.0), "edm": lambda s: c_out(s) ** 2},
+    "edm": {"x0": lambda s: edm_lambda(s), "v": lambda s: edm_lambda(s) / (s + 1.0), "edm": lambda s: 1.0},
 }
+
+
+def preconditioning(sigma: float, sigma_data: float = 0.5) -> tuple[float, float, float, float]:
+    """Karras et al. 2022, Table 1: c_skip, c_out, c_in, c_noise."""
+    total = math.sqrt(sigma**2 + sigma_data**2)
+    return sigma_data**2 / (sigma**2 + sigma_data**2), sigma * sigma_data / total, 1.0 / total, 0.25 * math.log(sigma)
+
+
+def c_out(snr: float) -> float:
+    return preconditioning(1.0 / math.sqrt(snr))[1]
+
+
+def edm_lambda(snr: float) -> float:
+    """Karras et al. 2022, Table 1: (σ² + σ_data²) / (σ σ_data)²."""
+    sigma = 1.0 / math.sqrt(snr)
+    return (sigma**2 + 0.25) / (sigma * 0.5) ** 2
+
+
+def edm_network(denoiser: Callable[[Tensor, Tensor], Tensor], sigma_data: float = 0.5) -> Callable[[Tensor, Tensor], Tensor]:
+    """F of (c_in x̃, c_noise) for D(x̃, σ): Karras et al. 2022, Eq. 7 solved for F; σ has the shape of c_noise, with ones."""
+
+    def net(x_in: Tensor, c_noise: Tensor) -> Tensor:
+        sigma = torch.exp(4.0 * c_noise).reshape(-1, *[1] * (x_in.ndim - 1))
+        total = torch.sqrt(sigma**2 + sigma_data**2)
+        x = total * x_in
+        return (denoiser(x, sigma) - sigma_data**2 / total**2 * x) * total / (sigma * sigma_data)
+
+    return net
 
 
 def normal_kl(mean1: Tensor, log_var1: float, mean2: Tensor, log_var2: Tensor) -> Tensor:

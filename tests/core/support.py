@@ -33,8 +33,12 @@ def make(group: str, name: str, **changes: Any) -> Any:
 
 
 def reaches_zero(schedule: str) -> bool:
-    """Whether ᾱ_T = 0, where no network that predicts ε can go."""
+    """Whether ᾱ_T = 0."""
     return bool(make("schedule", schedule).alphas_bar[-1] == 0)
+
+
+NEED_SIGNAL = {"eps", "edm"}
+"""Predictions that are refused there."""
 
 
 class Setting(NamedTuple):

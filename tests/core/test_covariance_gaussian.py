@@ -22,6 +22,7 @@ from ddpm_lab.core.variance import Interpolated
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 
+from . import reference
 from .support import assert_close, make, normal_like
 
 F64 = torch.float64
@@ -69,10 +70,16 @@ class Rotated:
         return self.matrix(ab.sqrt() * self.spectrum / (ab * self.spectrum + 1 - ab))
 
     def net(self, xt: Tensor, t: Tensor) -> Tensor:
+        if self.prediction == "edm":
+            return reference.edm_network(self.denoised)(xt, t)
         ab = self.schedule.alphas_bar[t][:, None]
         x0 = torch.stack([row @ self.gain(int(one)) for row, one in zip(xt, t, strict=True)])
         eps = (xt - ab.sqrt() * x0) / (1 - ab).sqrt()
         return {"x0": x0, "eps": eps, "v": ab.sqrt() * eps - (1 - ab).sqrt() * x0}[self.prediction]
+
+    def denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x_0 | x_0 + σ ε] of rows."""
+        return (x @ self.q) * (self.spectrum / (self.spectrum + sigma**2)) @ self.q.T
 
     def net_at(self, xt: Tensor, t: Tensor) -> Tensor:
         """The same for rows of one time."""
@@ -193,7 +200,7 @@ def entropy_bpd(model: Rotated, chain: Chain) -> float:
     return float(nats) / D / math.log(2)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "edm"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_bound_of_the_full_covariance_is_the_entropy(name, prediction):
     """The reverse kernel is then the true one, and the bound is tight at any number of steps: its mean over data is their

@@ -13,6 +13,7 @@ from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.schedule import cosine, jsd, linear, zero_terminal_snr
 from ddpm_lab.likelihood.flow import FlowMeter, Path, dequantised
 
+from . import reference
 from .support import Setting, assert_close, diffusion_of, make, normal_like, on_grid, options
 
 F64 = torch.float64
@@ -30,6 +31,9 @@ def alphas_bar_at(schedule: NoiseSchedule, t: torch.Tensor) -> torch.Tensor:
 
 
 def exact_net(schedule: NoiseSchedule, prediction: str, spectrum=SPECTRUM):
+    if prediction == "edm":
+        return reference.edm_network(lambda x, sigma: spectrum / (spectrum + sigma**2) * x)
+
     def net(xt, t):
         assert t.dtype == xt.dtype
         assert ((t >= 1) & (t <= schedule.T)).all()
@@ -53,7 +57,7 @@ def model_bpd(schedule: NoiseSchedule, x: torch.Tensor, spectrum=SPECTRUM) -> to
     return 0.5 * (torch.log(2 * math.pi * var) + x**2 / var).mean(1) / math.log(2)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0", "edm"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_exact_for_gaussian_data(name, prediction):
     schedule = SCHEDULES[name]
@@ -91,7 +95,7 @@ def bent(xt, t):
     return torch.tanh(2 * xt + 0.3 * xt.roll(1, 1)) * (1 + 0.1 * torch.sin(t / 5).reshape(-1, *[1] * (xt.ndim - 1)))
 
 
-MILD = {"eps": (0.7, 0.2), "v": (0.0, 0.3), "x0": (0.8, 0.2), "mu": (0.95, 0.03)}
+MILD = {"eps": (0.7, 0.2), "v": (0.0, 0.3), "x0": (0.8, 0.2), "mu": (0.95, 0.03), "edm": (0.0, 0.3)}
 """Networks a x + b sin(2x + t/5), whose densities a grid can follow."""
 
 
@@ -179,7 +183,8 @@ def test_whole_times_are_the_chains_own(prediction):
     for t, log_snr in enumerate(path.log_snr.tolist(), 1):
         assert path.time(log_snr) == pytest.approx(t, abs=1e-9)
         ab, chain = float(schedule.alphas_bar[t]), diffusion.chain
-        x0 = diffusion.prediction.x0(bent(x, torch.full((2,), t, dtype=F64)), x, chain[t])
+        out = diffusion.output(bent, x, torch.full((2,), t, dtype=F64), chain[t])
+        x0 = diffusion.prediction.x0(out, x, chain[t])
         assert_close(path.drift(bent, log_snr, x), 0.5 * math.sqrt(ab) * (x0 - math.sqrt(ab) * x), rtol=1e-7)
     between = [path.time(a * 0.25 + b * 0.75) for a, b in itertools.pairwise(path.log_snr.tolist())]
     assert_close(between, [t + 0.75 for t in range(1, 10)])

@@ -17,6 +17,7 @@ from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.flow import FlowMeter
 from ddpm_lab.likelihood.gamma import GammaMeter
 
+from .reference import preconditioning
 from .support import assert_close, make, options
 
 F64, T, NULL = torch.float64, 12, 3
@@ -58,10 +59,20 @@ def network_of(prediction: str, variance: str = "beta"):
     diffusion = diffusion_of(prediction, variance)
 
     def net(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        if prediction == "edm":  # told ¼ ln σ and given c_in x_t/√ᾱ
+            sigmas = (1 / SCHEDULE.alphas_bar[1:] - 1).sqrt()
+            t = (sigmas - torch.exp(4 * t)[:, None]).abs().argmin(1) + 1
+            skip, scale, c_in, _ = torch.tensor([preconditioning(s) for s in sigmas[t - 1].tolist()], dtype=x.dtype).T[
+                ..., None
+            ]
+            x = x * SCHEDULE.alphas_bar[t][:, None].sqrt() / c_in
         step, eps = diffusion.chain.step(t.cpu(), x), exact_eps(x, t, labels)
         a, b = step.at_t.signal_scale, step.at_t.noise_scale
         x0 = (x - b * eps) / a
-        out = {"eps": eps, "x0": x0, "v": a * eps - b * x0, "mu": step.mu(x0, x)}[prediction]
+        if prediction == "edm":
+            out = (x0 - skip * x / a) / scale
+        else:
+            out = {"eps": eps, "x0": x0, "v": a * eps - b * x0, "mu": step.mu(x0, x)}[prediction]
         raw = [(labels[:, None] - 1.0).expand_as(x).to(x)] if diffusion.variance.n_outputs == 2 else []
         return torch.cat([out, *raw], 1)
 

@@ -22,7 +22,7 @@ from ddpm_lab.models.variance_head import VarianceHead
 from ddpm_lab.nets.head import Head
 
 from .mixture_model import F64, Mixture, TrueDenoiser
-from .support import make
+from .support import make, options
 
 ALPHAS_BAR = NoiseSchedule(torch.tensor([1, 0.98, 0.95, 0.9], dtype=F64))
 FREE = partial(dict, clip_cov=False)
@@ -43,7 +43,7 @@ def exact_jacobian(net, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "mu"])
+@pytest.mark.parametrize("prediction", options("prediction"))
 def test_the_mean_target_of_ocm_is_the_diagonal_of_the_jacobian(prediction, size):
     """Over all 2^d vectors of ±1, by the Jacobian of ε̂ itself: 1 + h is 1 − σ ∂ε̂_i/∂x_i."""
     diffusion, g = diffusion_of(OCM(), prediction), torch.Generator().manual_seed(size)
@@ -55,10 +55,11 @@ def test_the_mean_target_of_ocm_is_the_diagonal_of_the_jacobian(prediction, size
     x, t, step = torch.randn(1, size, generator=g, dtype=F64), torch.tensor([2]), diffusion.chain[2]
 
     def eps_hat(x: Tensor) -> Tensor:
-        return implied_eps(diffusion.prediction.x0(net(x[None], t), x[None], step), x[None], step.at_t)[0]
+        x0 = diffusion.prediction.x0(diffusion.output(net, x[None], t, step), x[None], step)
+        return implied_eps(x0, x[None], step.at_t)[0]
 
     needing = x.clone().requires_grad_()
-    out = torch.cat([net(needing, t), torch.zeros(1, size, dtype=F64)], 1)
+    out = torch.cat([diffusion.output(net, needing, t, step), torch.zeros(1, size, dtype=F64)], 1)
     seen = diffusion.seen(out, x, step)._replace(pullback=diffusion.pullback(out, needing, step))
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * size)
     mean = torch.stack([OCM().target(x, seen, v[None])[0] for v in signs]).mean(0)

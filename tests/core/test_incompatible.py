@@ -15,7 +15,7 @@ from ddpm_lab.core.types import Incompatible
 from ddpm_lab.core.variance import Beta, LearnedRange
 from ddpm_lab.likelihood.bound import BoundMeter
 
-from .support import Setting, diffusion_of, make, options, reaches_zero
+from .support import NEED_SIGNAL, Setting, diffusion_of, make, options, reaches_zero
 
 
 @contextmanager
@@ -34,10 +34,11 @@ LEARNED = {"learned_range", "learned_diagonal"}
 TRAINS = {"vlb", "hybrid"}
 BOUNDS = {"vlb", "vdm"}
 BOUNDED = {
-    "min_snr": ("eps", "x0", "v"),
-    "p2": ("eps", "x0", "v"),
-    "truncated_snr": ("x0", "v"),
-    "constant_weight": ("x0", "v"),
+    "min_snr": ("eps", "x0", "v", "edm"),
+    "p2": ("eps", "x0", "v", "edm"),
+    "truncated_snr": ("x0", "v", "edm"),
+    "constant_weight": ("x0", "v", "edm"),
+    "edm": ("x0", "v", "edm"),
 }
 """The predictions on whose output the weight is finite at every t of every schedule."""
 
@@ -88,7 +89,7 @@ def test_a_weight_is_asked_and_not_its_class():
 @pytest.mark.parametrize(("schedule", "prediction"), pairs(options("schedule"), options("prediction")))
 def test_a_prediction_that_divides_by_the_signal_needs_some(schedule, prediction):
     parts = make("schedule", schedule), make("prediction", prediction)
-    if reaches_zero(schedule) and prediction == "eps":
+    if reaches_zero(schedule) and prediction in NEED_SIGNAL:
         with refused("schedule", "prediction"):
             GaussianDiffusion(*parts, Beta())
     else:

@@ -30,7 +30,7 @@ NOT_COMPARED = (
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
-    *("imported", "data", "model", "schedule", "prediction", "loss", "variance", "timesteps", "time"),
+    *("imported", "data", "model", "schedule", "prediction", "loss", "uncertainty", "variance", "timesteps", "time"),
     *("sampler", "guidance", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
@@ -39,9 +39,10 @@ EARLIER = {
     "guidance": {"_target_": "ddpm_lab.core.guidance.Unguided"},
     "time": {"_target_": "ddpm_lab.core.time.Discrete"},
     "imported": "no",
+    "uncertainty": "no",
 }
 """What configurations without such a group had: they are older than it."""
-UNKNOWN = ("loss", "timesteps", "time", "optim", "ema", "trainer", "callbacks")
+UNKNOWN = ("loss", "uncertainty", "timesteps", "time", "optim", "ema", "trainer", "callbacks")
 """Groups of which nothing is known where other code trained the network."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""

@@ -27,6 +27,7 @@ from ddpm_lab.interop.source import STEM
 from ddpm_lab.models.checkpoint import write_archive
 from ddpm_lab.models.contract import named
 from ddpm_lab.models.diffusion import Diffusion
+from ddpm_lab.models.networks import alone
 from ddpm_lab.models.portable import write_portable
 from ddpm_lab.models.run import Run
 from ddpm_lab.nets.unet import UNet
@@ -208,10 +209,11 @@ KINDS = {"diffusers": _diffusers, "safetensors": _safetensors, "openai": _openai
 
 
 def _unet(run: Run, to: str) -> tuple[Diffusion, UNet]:
-    if not isinstance(run.net, UNet) or not isinstance(run.model, Diffusion):
-        what = type(run.model if isinstance(run.net, UNet) else run.net).__name__
+    net = alone(run.net)
+    if not isinstance(net, UNet) or not isinstance(run.model, Diffusion):
+        what = type(run.model if isinstance(net, UNet) else net).__name__
         raise UserError(f"to={to}: a {what}: allowed is a diffusion model whose net is a UNet; to=safetensors takes any")
-    return run.model, run.net
+    return run.model, net
 
 
 def _shifted(net: UNet) -> list[str]:

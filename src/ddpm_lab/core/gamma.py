@@ -69,6 +69,13 @@ class Interpolated(Path):
         one, other = self._gamma[low], self._gamma[low + 1]
         return OnPath(torch.lerp(one, other, u * n - low), (other - one) * n)
 
+    def place(self, gamma: Along) -> Along:
+        """The inverse: where γ lies, between its ends."""
+        n = len(self._gamma) - 1
+        low = (torch.searchsorted(self._gamma, gamma, right=True) - 1).clamp(0, n - 1)
+        one, other = self._gamma[low], self._gamma[low + 1]
+        return (low + (gamma - one) / (other - one)) / n
+
 
 class Monotone(nn.Module, Path):
     """A learned γ, monotone as that of VDM's appendix H: γ_0 + (γ_1 − γ_0) times a share, (f(u) − f(0)) / (f(1) − f(0)), with

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 
@@ -137,6 +138,29 @@ class ConstantWeight(Weighted):
 
 
 @checked
+class EDM(Weighted):
+    """EDM (Karras et al. 2022) Table 1: λ(σ) = (σ² + σ_d²) / (σ σ_d)² = SNR + 1/σ_d² on x̂_0, of data of standard deviation
+    `sigma_data`, σ_d. With prediction EDM of the same σ_d its weight on F is 1 (EDM Eq. 8): there it is L_simple."""
+
+    def __init__(self, sigma_data: PositiveFloat = 0.5) -> None:
+        self.sigma_data = sigma_data
+
+    def check(self, diffusion: GaussianDiffusion) -> None:
+        super().check(diffusion)
+        other = getattr(diffusion.prediction, "sigma_data", self.sigma_data)
+        if other != self.sigma_data:
+            raise Incompatible(
+                f"sigma_data={self.sigma_data} of the loss and sigma_data={other} of the prediction are of the same data: set "
+                "both alike",
+                "loss",
+                "prediction",
+            )
+
+    def weight(self, snr: Coefficient) -> Coefficient:
+        return snr + self.sigma_data**-2
+
+
+@checked
 class VLB(Loss):
     """The term of DDPM Eq. 5 at t, in bits/dim, mean and variance both trained. Its mean over t is the bound / T, as Ho
     trains it; `scale` = T makes it the bound itself, as iDDPM does."""
@@ -149,11 +173,28 @@ class VLB(Loss):
     def __init__(self, scale: PositiveFloat = 1.0) -> None:
         self.scale = scale
 
+    def of(self, diffusion: GaussianDiffusion) -> GaussianDiffusion:
+        """The process whose bound it is."""
+        return diffusion
+
     def parts(self, diffusion: GaussianDiffusion, out: Data, noised: Noised) -> dict[str, PerExample]:
-        terms = {"vlb": self.scale * term_bpd(diffusion, out, noised)}
+        terms = {"vlb": self.scale * term_bpd(self.of(diffusion), out, noised)}
         if diffusion.schedule.trained_ends:
             terms["prior"] = self.scale / diffusion.schedule.T * prior_bpd(diffusion.chain, noised.x0).to(out.dtype)
         return terms
+
+
+class Likelihood(VLB):
+    """VDM (Kingma et al. 2021) Eq. 14: ½ (e^{γ_t − γ_s} − 1) ‖ε − ε̂‖² in bits/dim, s = t − 1: L_{t−1} of DDPM Eq. 5 for σ² = β̃,
+    whatever variance samples have. It is the likelihood weighting of Song et al. 2021 ("Maximum likelihood training of
+    score-based diffusion models") in discrete time. At t = 1, where γ_0 = −∞, it is the decoder's term L_0 of that bound.
+    `scale` as in VLB."""
+
+    trains_variance = False
+    paper_variance = BetaTilde
+
+    def of(self, diffusion: GaussianDiffusion) -> GaussianDiffusion:
+        return replace(diffusion, variance=BetaTilde())
 
 
 class VDM(Loss):

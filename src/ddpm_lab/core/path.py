@@ -214,6 +214,11 @@ def marginal(alphas_bar: Tensor) -> Marginal:
     return Marginal(alphas_bar.sqrt(), (1 - alphas_bar).sqrt())
 
 
+def by_row(value: Coefficient, like: Data) -> Tensor:
+    """A coefficient as one number for each row of `like`, shape [B], on its device and in its precision."""
+    return value.flatten() if value.ndim else torch.full((len(like),), float(value), dtype=like.dtype, device=like.device)
+
+
 def posterior_mean_coefs(ab_s: Tensor, ab_t: Tensor) -> Mean:
     """DDPM Eq. 7: μ̃ from ᾱ_s and ᾱ_t, for any s < t."""
     return Mean(ab_s.sqrt() * (1 - ab_t / ab_s) / (1 - ab_t), (ab_t / ab_s).sqrt() * (1 - ab_s) / (1 - ab_t))

@@ -50,7 +50,10 @@ class Continuous(Time):
 
     def check(self, diffusion: GaussianDiffusion, loss: Loss, timesteps: Timesteps) -> None:
         if loss.of_steps:
-            raise Incompatible(f"{type(loss).__name__} is about the step from t to t − 1, of discrete time", "loss", "time")
+            limit = "; its limit in continuous time is VDM" if loss.trains_schedule else ""
+            raise Incompatible(
+                f"{type(loss).__name__} is about the step from t to t − 1, of discrete time{limit}", "loss", "time"
+            )
         self.check_process(diffusion)
         timesteps.placed(torch.zeros(1, dtype=torch.float64), diffusion.schedule, 0, 1)
 

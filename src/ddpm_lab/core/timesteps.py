@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.transfer import OnItsWay
 from ddpm_lab.core.types import Incompatible, PerExample, Times
@@ -16,14 +17,14 @@ from ddpm_lab.domains import OpenUnit, PositiveInt, checked
 
 
 class Drawn(NamedTuple):
-    """Times 1..T and the weights that keep the loss unbiased for a mean over t."""
+    """Times 1..T and weights of their losses; those that keep the loss unbiased for a mean over t, unless it is not to be."""
 
     t: Times
     weight: Float64[Tensor, " B"]
 
 
 class Placed(NamedTuple):
-    """Places in [0, 1] and the weights that keep the loss unbiased for a mean over them."""
+    """Places in [0, 1] and weights of their losses, as those of `Drawn`."""
 
     place: Float64[Tensor, " B"]
     weight: Float64[Tensor, " B"]
@@ -36,6 +37,10 @@ class Timesteps(ABC):
     """Whether the distribution depends on past losses: then `update` must get those of every batch."""
     shared = False
     """Whether all rows of a batch get the u of its first."""
+
+    def check(self, schedule: NoiseSchedule, loss: Loss | None) -> None:  # noqa: B027  (most have nothing to refuse)
+        """Raises Incompatible for a schedule that it cannot draw from, and for a bound that it would change. Loss None: that of
+        a head, whose target does not depend on how often a t is drawn."""
 
     @abstractmethod
     def __call__(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Drawn:

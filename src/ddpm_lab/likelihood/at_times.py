@@ -67,7 +67,7 @@ class AtTimesMeter(Meter):
         t = times.repeat_interleave(len(x0))
         rows = to_device(torch.arange(len(x0)).repeat(len(times)), x0.device)
         noised = self.diffusion.noised(x0[rows], like(eps, x0), t)
-        out = of_rows(net, rows)(noised.xt, to_device(t, x0.device)).to(x0.dtype)
+        out = self.diffusion.output(of_rows(net, rows), noised.xt, to_device(t, x0.device), noised.step)
         x0_hat = self.diffusion.prediction.x0(self.diffusion.split(out, noised.xt)[0], noised.xt, noised.step)
         return self.summands(noised, x0_hat).reshape(self.rows, len(times), -1)
 

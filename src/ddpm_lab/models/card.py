@@ -5,16 +5,20 @@ import math
 import torch
 from torch import Tensor
 
+from ddpm_lab.core.density import Density, log_sigma
 from ddpm_lab.core.diffusion import GaussianDiffusion, eps_weight
 from ddpm_lab.core.loss import VLB, Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.terms import prior_bpd
+from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import Seen
-from ddpm_lab.models.contract import Curve
+from ddpm_lab.models.contract import Curve, named
 
 POINTS = 400
 """Of a curve, at most."""
+LIKE = 1.5
+"""Ratio of standard deviations up to which data are like those that a prediction is for."""
 
 
 def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
@@ -27,10 +31,10 @@ def vlb_weights(diffusion: GaussianDiffusion) -> Tensor:
 
 
 def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[str]:
-    """Lines to print. x0: some training data, for the size of L_T."""
+    """Lines to print. x0: some training data, for the size of L_T and their standard deviation."""
     schedule = diffusion.schedule
     ab_T, snr, prior = float(schedule.alphas_bar[-1]), schedule.snr, float(prior_bpd(diffusion.chain, x0).mean())
-    weights = vlb_weights(diffusion)
+    weights = vlb_weights(loss.of(diffusion) if isinstance(loss, VLB) else diffusion)
     lines = [
         f"T = {schedule.T}   ᾱ_T = {ab_T:.3g}   L_T = {prior:.3g} bits/dim",
         f"SNR from {snr[1]:.4g} at t = 1 to {snr[-1]:.3g} at T   β clipped at {schedule.clipped} of {schedule.T} t",
@@ -38,7 +42,29 @@ def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[
     if len(weights):
         at = int(weights.argmax())
         lines.append(f"largest weight of ‖ε−ε̂‖² in the bound: {weights[at]:.4g} at t = {at + 2}")
-    return lines + [f"warning: {text}" for text in _cautions(diffusion, loss, ab_T, weights)]
+    cautions = _cautions(diffusion, loss, ab_T, weights)
+    if (sigma_data := getattr(diffusion.prediction, "sigma_data", None)) is not None:
+        std = float(x0.std())
+        lines.append(f"standard deviation of data: {std:.3g} (prediction.sigma_data={sigma_data:g})")
+        if not 1 / LIKE <= std / sigma_data <= LIKE:
+            cautions.append(
+                f"prediction.sigma_data={sigma_data:g}: the data have {std:.3g}; what the network sees and learns would "
+                "have variance 1 if both were alike."
+            )
+    return lines + [f"warning: {text}" for text in cautions]
+
+
+def density_card(timesteps: Timesteps, schedule: NoiseSchedule) -> list[str]:
+    """Where training is by a density of the noise level: the median and the middle 90% of t, and the largest weight."""
+    if not isinstance(timesteps, Density):
+        return []
+    p, sigma = timesteps.probabilities(schedule), log_sigma(schedule).exp()
+    shares = torch.tensor([0.05, 0.5, 0.95], dtype=p.dtype)
+    low, median, high = (
+        f"t = {row + 1} (σ = {float(sigma[row]):.3g})" for row in torch.searchsorted(p.cumsum(0), shares).tolist()
+    )
+    weights = f"; a loss weighs up to {1 / (len(p) * float(p.min())):.3g}" if timesteps.unbiased else ""
+    return [f"half of the t that training draws are up to {median}, 90% from {low} to {high}{weights}"]
 
 
 def _cautions(diffusion: GaussianDiffusion, loss: Loss, ab_T: float, weights: Tensor) -> list[str]:
@@ -56,8 +82,8 @@ def _cautions(diffusion: GaussianDiffusion, loss: Loss, ab_T: float, weights: Te
     if isinstance(loss, VLB) and len(weights) and weights.max() > 10:
         steadier = "loss=hybrid or prediction=v is" if isinstance(diffusion.prediction, Eps) else "loss=hybrid is"
         warnings.append(
-            f"loss=vlb: one t weighs {weights.max():.3g} where the median weighs {weights.median():.2g}, so its gradient is "
-            f"mostly noise. {steadier} steadier."
+            f"loss={named(loss)}: one t weighs {weights.max():.3g} where the median weighs {weights.median():.2g}, so its "
+            f"gradient is mostly noise. {steadier} steadier."
         )
     return warnings
 

@@ -21,6 +21,7 @@ from ddpm_lab.core.prediction import Prediction
 from ddpm_lab.core.sampler import DDIM, Sampler, draw
 from ddpm_lab.core.time import Discrete, Time
 from ddpm_lab.core.timesteps import Timesteps
+from ddpm_lab.core.uncertainty import Uncertainty, uncertain
 from ddpm_lab.core.variance import ReverseVariance
 from ddpm_lab.domains import shown
 from ddpm_lab.models import card
@@ -29,7 +30,7 @@ from ddpm_lab.models.contract import Curve, Losses, Meter, Model, Plain, Positio
 from ddpm_lab.models.diffusion_measurements import of_diffusion
 from ddpm_lab.models.diffusion_meters import DiffusionEstimator, DiffusionMeter
 from ddpm_lab.models.measurement import Conditions, Measurement
-from ddpm_lab.models.networks import Scheduled, given, in_bf16, initialised, path_of
+from ddpm_lab.models.networks import Accompanied, given, in_bf16, initialised, path_of, uncertainty_of
 from ddpm_lab.models.optimal import times_record
 
 
@@ -50,22 +51,28 @@ class Diffusion(Model):
         net: Callable[..., nn.Module],
         guidance: Guidance | None = None,
         time: Time | None = None,
+        uncertainty: Uncertainty | None = None,
         **of_data: Any,
     ) -> None:
-        """`of_data`: what every `Model` is given. `guidance`, `time`: None for none and for discrete time, as configurations of
-        earlier versions have it."""
+        """`of_data`: what every `Model` is given. `guidance`, `time`, `uncertainty`: None for none and for discrete time, as
+        configurations of earlier versions have it."""
         super().__init__(**of_data)
         self._diffusion = GaussianDiffusion(schedule, prediction, variance, self.levels)
         self.loss, self.time = loss, time or Discrete()
         loss.check(self._diffusion)
         self.time.check(self._diffusion, loss, timesteps)
-        self._take(timesteps, sampler, guidance)
-        network = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
-        self.net = Scheduled(network, schedule.path()) if isinstance(schedule, LearnedSchedule) else network
+        if uncertainty is not None:
+            uncertainty.check(self._diffusion, loss, timesteps)
+        self._take(timesteps, sampler, guidance, loss)
+        self.net = initialised(net, self.shape, variance.n_outputs, self.seed, self.classes)
+        path = schedule.path() if isinstance(schedule, LearnedSchedule) else None
+        if path is not None or uncertainty is not None:
+            self.net = Accompanied(self.net, path, uncertainty)
 
-    def _take(self, timesteps: Timesteps, sampler: Sampler, guidance: Guidance | None) -> None:
+    def _take(self, timesteps: Timesteps, sampler: Sampler, guidance: Guidance | None, loss: Loss | None = None) -> None:
         """The parts that need no network."""
         self.timesteps, self.sampler, self.guidance = timesteps, sampler, guidance or Unguided()
+        timesteps.check(self._diffusion.schedule, loss)
         sampler.check(self._diffusion)
         self.guidance.check(self.classes)
         self._in_bf16: list[nn.Module] = []  # in a list, which is no submodule
@@ -89,9 +96,9 @@ class Diffusion(Model):
 
     def _training_diffusion(self) -> GaussianDiffusion:
         """The process, through whose learned schedule gradients flow."""
-        if not isinstance(self.net, Scheduled):
+        if (path := path_of(self.net)) is None:
             return self._diffusion
-        return replace(self._diffusion, schedule=read_off(self.net.path, self._diffusion.schedule.T))
+        return replace(self._diffusion, schedule=read_off(path, self._diffusion.schedule.T))
 
     @property
     def network(self) -> nn.Module:
@@ -112,7 +119,10 @@ class Diffusion(Model):
         noised, t, weight = self._noised(diffusion, batch)
         net = functools.partial(given, self.net, batch.condition)
         out = diffusion.output(net, noised.xt, transfer.to_device(t, batch.x0.device), noised.step)
-        return Losses(self.loss.parts(diffusion, out, noised), weight, Positions("t", t.round().long(), diffusion.schedule.T))
+        parts, uncertainty = self.loss.parts(diffusion, out, noised), uncertainty_of(self.net)
+        if uncertainty is not None:
+            parts = uncertain(parts, uncertainty(noised.step.at_t))
+        return Losses(parts, weight, Positions("t", t.round().long(), diffusion.schedule.T))
 
     def _noised(self, diffusion: GaussianDiffusion, batch: Batch) -> tuple[Noised, Tensor, Tensor]:
         """The batch at its times t (on the CPU), with the weights of its rows."""
@@ -217,9 +227,9 @@ class Diffusion(Model):
         return card.curves(self.diffusion.schedule)
 
     def card(self, x0: Tensor) -> list[str]:
-        lines = card.schedule_card(self.diffusion, self.loss, x0)
-        if isinstance(self.net, Scheduled):
-            ends = "trained" if self.net.path.first.requires_grad else "held"
+        lines = card.schedule_card(self.diffusion, self.loss, x0) + card.density_card(self.timesteps, self.diffusion.schedule)
+        if (path := path_of(self.net)) is not None:
+            ends = "trained" if path.first.requires_grad else "held"
             lines.append(f"the schedule is learned, its ends {ends}: this is where it starts")
         if not self.sampler.uses(self.diffusion.variance):
             settings = ", ".join(f"{key}={shown(value)}" for key, value in self.sampler.settings.items())

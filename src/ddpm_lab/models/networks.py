@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ddpm_lab.core import rng
 from ddpm_lab.core.batch import Classes
 from ddpm_lab.core.gamma import Monotone
+from ddpm_lab.core.uncertainty import Uncertainty
 
 Factory = Callable[..., nn.Module]
 Net = TypeVar("Net", bound=nn.Module)
@@ -39,13 +40,14 @@ def initialised(net: Factory, shape: tuple[int, ...], n_outputs: int, seed: int,
     return whole
 
 
-class Scheduled(nn.Module):
-    """A network with a learned schedule beside it: called, and asked for features, as the network alone."""
+class Accompanied(nn.Module):
+    """A network with what is trained beside it, a learned schedule or a learned uncertainty: called, and asked for features, as
+    the network alone."""
 
-    def __init__(self, network: nn.Module, path: Monotone) -> None:
+    def __init__(self, network: nn.Module, path: Monotone | None = None, uncertainty: Uncertainty | None = None) -> None:
         super().__init__()
         self.network: Any = network
-        self.path = path
+        self.path, self.uncertainty = path, uncertainty
 
     def forward(self, x: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
         return self.network(x, t, *labels)
@@ -60,7 +62,17 @@ class Scheduled(nn.Module):
 def path_of(net: nn.Module) -> Monotone | None:
     """The learned schedule beside a network, or beside the one that it is a head on."""
     inner = getattr(net, "base", net)
-    return inner.path if isinstance(inner, Scheduled) else None
+    return inner.path if isinstance(inner, Accompanied) else None
+
+
+def uncertainty_of(net: nn.Module) -> Uncertainty | None:
+    """The learned uncertainty beside a network."""
+    return net.uncertainty if isinstance(net, Accompanied) else None
+
+
+def alone(net: nn.Module) -> nn.Module:
+    """The network without what training alone needs beside it."""
+    return net.network if isinstance(net, Accompanied) and net.path is None else net
 
 
 def given(net: Callable[..., Tensor], condition: tuple[Tensor, ...], x: Tensor, t: Tensor) -> Tensor:
