@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ddpm_lab.data.memory import InMemory
     from ddpm_lab.models.run import Run
 
+OF = "measured_n"
+"""Key of the number of data."""
 Numbers = dict[str, Any]
 """Keys of the schedule with plain values."""
 
@@ -79,9 +81,9 @@ def _of_trained_in(config: Config, fit: Fit) -> Numbers | None:
     if (run := at(config, "run.trained_in")) is None:
         return None
     stored = plain(configuration(*located(Path(run).expanduser(), "run.trained_in")))["schedule"]
-    measured = (*fit.stand_in, "measured_n")
-    ours, theirs = ({key: value for key, value in one.items() if key not in measured} for one in (config["schedule"], stored))
-    return {key: stored[key] for key in measured} if ours == theirs else None
+    keys = (*fit.stand_in, OF)
+    ours, theirs = ({key: value for key, value in one.items() if key not in keys} for one in (config["schedule"], stored))
+    return {key: stored[key] for key in keys} if ours == theirs else None
 
 
 def of_data(config: Config, data: "InMemory") -> Numbers:
@@ -94,7 +96,7 @@ def of_data(config: Config, data: "InMemory") -> Numbers:
         variances = principal_variances(x, rounding if options["floor"] is None else options["floor"])
     except ValueError as error:
         raise UserError(f"schedule.{error}") from error
-    return {"variances": variances, "measured_n": len(x)}
+    return {"variances": variances, OF: len(x)}
 
 
 def of_pilot(config: Config, data: "InMemory") -> Numbers:
@@ -117,7 +119,7 @@ def of_pilot(config: Config, data: "InMemory") -> Numbers:
     if not all(0 < one < float("inf") for one in found):
         raise UserError(f"{named}: {options['quantity']} of its network does not move, or is not finite, at some t: train it longer")
     log_snr = diffusion.schedule.snr[list(times)].log().tolist()
-    return {"log_snr": [rounded(one) for one in log_snr], "distances": found, "measured_n": len(x0)}
+    return {"log_snr": [rounded(one) for one in log_snr], "distances": found, OF: len(x0)}
 
 
 def _described(shape: tuple[int, ...], levels: int | None) -> str:
@@ -163,3 +165,5 @@ FITS: dict[Callable[..., Any], Fit] = {
     tangent: Fit(of_data, {"variances": [1.0]}),
     constant_rate: Fit(of_pilot, {"log_snr": [5.0, -5.0], "distances": [1.0]}, check_pilot),
 }
+MEASURED = {f"schedule.{key}" for fit in FITS.values() for key in (*fit.stand_in, OF)}
+"""Keys that a fit writes."""
