@@ -35,6 +35,7 @@ VECTORS = ["data.n_train=100", "data.n_val=50"]  # of experiment=gaussian_mixtur
 NEEDS = {
     ("timesteps", "importance"): ["timesteps.history=1"],  # or it is uniform in so few steps
     ("guidance", "classifier_free"): ["guidance.scale=1000"],  # after two steps classes hardly differ
+    ("schedule", "constant_rate"): ["schedule.log_snr=[8.0,2.0,-8.0]", "schedule.distances=[1.0,0.5]"],  # or a pilot
     ("net", "mlp"): VECTORS,
     ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
     ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5", "net.attention=[8]"],

@@ -1,5 +1,5 @@
-"""Schedules that are fitted before training. What was measured takes the place of null in the configuration, which is stored so:
-who loads, resumes or measures the run needs neither the data nor the pilot for its schedule."""
+"""Schedules that are fitted before training. What was measured takes the place of null in the configuration, which is stored
+so: who loads, resumes or measures the run needs neither the data nor the pilot for its schedule."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -114,10 +114,12 @@ def of_pilot(config: Config, data: "InMemory") -> Numbers:
     x0, diffusion = to_device(data.scaled("train", options["n"]), device), run.diffusion
     labels = next((to_device(labels, device) for labels in data.condition("train", 0, len(x0))), None)
     times = times_of(diffusion.schedule, min(GROUPS + 1, diffusion.schedule.T), "log_snr")
-    network = conditioned(run.model.network, labels)
+    network = conditioned(run.net, labels)
     found = [rounded(one) for one in distances(diffusion, network, x0, times, options["quantity"]).tolist()]
     if not all(0 < one < float("inf") for one in found):
-        raise UserError(f"{named}: {options['quantity']} of its network does not move, or is not finite, at some t: train it longer")
+        raise UserError(
+            f"{named}: {options['quantity']} of its network does not move, or is not finite, at some t: train it longer"
+        )
     log_snr = diffusion.schedule.snr[list(times)].log().tolist()
     return {"log_snr": [rounded(one) for one in log_snr], "distances": found, OF: len(x0)}
 

@@ -114,9 +114,9 @@ def _table(gamma: Gamma, fit: str) -> FittedSchedule:
 
 
 def principal_variances(x: Float64[Tensor, "N D"], floor: float) -> list[float]:
-    """Eigenvalues of the covariance of N data, falling, none below `floor`. Of more than `GROUPS` the geometric means of so many
-    groups of neighbours, equally large up to one. Rounded to `DIGITS`. Raises ValueError for fewer than two data, and where one
-    is zero."""
+    """Eigenvalues of the covariance of N data, falling, none below `floor`. Of more than `GROUPS` the geometric means of so
+    many groups of neighbours, equally large up to one. Rounded to `DIGITS`. Raises ValueError for fewer than two data, and
+    where one is zero."""
     if len(x) < 2:
         raise ValueError(f"n={len(x)}: a covariance needs two data or more")
     centred = (x - x.mean(0)) / math.sqrt(len(x) - 1)
@@ -151,22 +151,24 @@ def constant_rate(
     """Constant rate scheduling (Okada et al. 2026): the discrepancy v between neighbours on the path is the same at every t,
     dα/dt ∝ 1/v(α).
 
-    Of the paper's three kinds of discrepancy those of a network: how far x̂_0 or ε̂ (`quantity`) moves as x_t of one x_0 and one
-    ε goes from each of `log_snr` = log ᾱ/(1−ᾱ) to the next, `distances`, root mean squares. They add up along the path, and each
-    of its T steps gets the same share; between two of `log_snr` the rate per log SNR is even. At u = t/T the path goes from the
-    first `log_snr` at 0 to the last at 1. `distances` are measured before training with the network of the run `pilot`, on the
-    first `n` training data; `measured_n`: on how many. Raises ValueError where there are none, and where lists do not fit."""
+    Of the paper's three kinds of discrepancy those of a network: how far x̂_0 or ε̂ (`quantity`) moves as x_t of one x_0 and
+    one ε goes from each of `log_snr` = log ᾱ/(1−ᾱ) to the next, `distances`, root mean squares. They add up along the path, and
+    each of its T steps gets the same share; between two of `log_snr` the rate per log SNR is even. u = t/T is 0 at the first
+    `log_snr` and 1 at the last. `distances` are measured before training with the network of the run `pilot`, on the first `n`
+    training data; `measured_n`: on how many. Raises ValueError where there are none, and where lists do not fit."""
     if log_snr is None or distances is None:
         raise ValueError("distances: allowed is a list, with one of log_snr; both null are measured before training, by pilot")
     knots = -torch.tensor(log_snr, dtype=torch.float64)
     if len(log_snr) != len(distances) + 1 or not bool((knots.diff() > 0).all()) or float(knots.abs().max()) > 36:
         raise ValueError(
-            f"log_snr={log_snr}: allowed are numbers that fall, from no more than 36, one more than the {len(distances)} distances"
+            f"log_snr={log_snr}: allowed are numbers that fall, within -36 to 36, one more than the {len(distances)} distances"
         )
     lengths = torch.cat([torch.zeros(1, dtype=torch.float64), torch.tensor(distances, dtype=torch.float64).cumsum(0)])
     target = lengths[-1] * torch.arange(1, T + 1, dtype=torch.float64) / T
     right = torch.searchsorted(lengths, target).clamp(1, len(distances))
     share = (target - lengths[right - 1]) / (lengths[right] - lengths[right - 1])
-    source = f"distances of {'x̂_0' if quantity == 'x0' else 'ε̂'}, " + ("given" if measured_n is None else f"of {measured_n} data")
+    source = f"distances of {'x̂_0' if quantity == 'x0' else 'ε̂'}, " + (
+        "given" if measured_n is None else f"of {measured_n} data"
+    )
     gamma = torch.lerp(knots[right - 1], knots[right], share)
     return _table(gamma, f"constant rate by {len(distances)} {source}" + (f" by the network of {pilot}" if pilot else ""))

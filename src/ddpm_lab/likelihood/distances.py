@@ -16,7 +16,13 @@ from ddpm_lab.core.types import Data
 
 @torch.inference_mode()
 def distances(
-    diffusion: GaussianDiffusion, net: Network, x0: Data, times: Sequence[int], quantity: Quantity, seed: int = 0, batch: int = 256
+    diffusion: GaussianDiffusion,
+    net: Network,
+    x0: Data,
+    times: Sequence[int],
+    quantity: Quantity,
+    seed: int = 0,
+    batch: int = 256,
 ) -> Float64[Tensor, " pairs"]:
     """√(E‖f(x_t) − f(x_s)‖²/d) for each two neighbours s < t of increasing `times`, f the network's x̂_0, clipped as in the
     bound, or its ε̂: over data and noise, x_s and x_t being of the same x_0 and the same ε. The noise of datum i depends on
