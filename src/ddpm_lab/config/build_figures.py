@@ -49,7 +49,8 @@ def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) 
     if len(subject.run.model.shape) != 3 and not figure.of_vectors:
         raise UserError(f"figure={cfg['name']}: the data of this run are vectors, and it shows pictures")
     if subject.run.model.classes is not None and not figure.of_classes:
-        raise UserError(f"figure={cfg['name']}: not of a conditional model yet; progressive, neighbours, forward and schedules are")
+        fitting = "progressive, neighbours, forward and schedules"
+        raise UserError(f"figure={cfg['name']}: not of a conditional model yet; {fitting} are")
     figure.check(Trained(subject, Choice(model_of(cfg, subject), dict(cfg["names"]))))
     return figure, subject
 
