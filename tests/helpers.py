@@ -21,6 +21,7 @@ from PIL import Image
 from ddpm_lab.cli.fit import train
 from ddpm_lab.cli.train import main
 from ddpm_lab.config.combinations import resolve_auto
+from ddpm_lab.config.fit import fitted
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import VERSION
 from ddpm_lab.models.checkpoint import read_checkpoint
@@ -63,7 +64,7 @@ def one_pixel(*arguments: Any) -> Path:
 def trained(folder: Path, *overrides: str, config_dir: Path | None = None) -> Path:
     """Train in this process; returns the run folder. The plot of the bound is one pixel."""
     with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
-        assert train(composed(*overrides, config_dir=config_dir), folder, None, None, time.time()) == 0
+        assert train(fitted(composed(*overrides, config_dir=config_dir)), folder, None, None, time.time()) == 0
     return folder
 
 

@@ -40,6 +40,7 @@ NEEDS = {
     ("timesteps", "importance"): ["timesteps.history=1"],  # or it is uniform in so few steps
     ("timesteps", "laplace"): ["timesteps.b=2"],  # or hardly any of it lies on two steps
     ("guidance", "classifier_free"): ["guidance.scale=1000"],  # after two steps classes hardly differ
+    ("schedule", "constant_rate"): ["schedule.log_snr=[8.0,2.0,-8.0]", "schedule.distances=[1.0,0.5]"],  # or a pilot
     ("net", "mlp"): VECTORS,
     ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
     ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5", "net.attention=[8]"],

@@ -80,6 +80,44 @@ def learned_betas(T: int) -> list[float]:
     return [1.0 - abar[t] / abar[t - 1] for t in range(1, T + 1)]
 
 
+def betas_of_log_snr(log_snr: list[float]) -> list[float]:
+    """At t = 1..T; ᾱ = 1/(1 + e^−λ)."""
+    abar = [1.0] + [sigmoid(x) for x in log_snr]
+    return [1.0 - abar[t] / abar[t - 1] for t in range(1, len(abar))]
+
+
+def shifted_cosine_betas(T: int, shift: float = 2.0 * math.log(32 / 64), ends: float = 15.0) -> list[float]:
+    """Hoogeboom et al. 2023, appendix A: an angle that rises evenly between those of log SNR = 15 and −15, shifted."""
+    first, last = math.atan(math.exp(-ends / 2)), math.atan(math.exp(ends / 2))
+    return betas_of_log_snr([-2.0 * math.log(math.tan(first + (last - first) * t / T)) + shift for t in range(1, T + 1)])
+
+
+VARIANCE = 0.25
+
+
+def tangent_betas(T: int, last: float = 10.0) -> list[float]:
+    """Data of one variance λ: σ/α = √λ tan θ, and θ is a multiple of 1/T up to where σ²/α² = e^10."""
+    angle = math.atan(math.exp(last / 2) / math.sqrt(VARIANCE))
+    sigma = [math.sqrt(VARIANCE) * math.tan(angle * t / T) for t in range(1, T + 1)]
+    return betas_of_log_snr([-2.0 * math.log(s) for s in sigma])
+
+
+LOG_SNR, DISTANCES = [6.0, 2.0, -1.0, -8.0], [0.2, 0.5, 0.1]
+
+
+def constant_rate_betas(T: int) -> list[float]:
+    """A walk that covers the distances evenly, 1/T of their sum at a time."""
+
+    def after(way: float) -> float:
+        for i, distance in enumerate(DISTANCES):
+            if way <= distance or i == len(DISTANCES) - 1:
+                return LOG_SNR[i] + (LOG_SNR[i + 1] - LOG_SNR[i]) * min(way / distance, 1.0)
+            way -= distance
+        raise AssertionError
+
+    return betas_of_log_snr([after(sum(DISTANCES) * t / T) for t in range(1, T + 1)])
+
+
 BETAS = {
     "learned": learned_betas,
     "linear": linear_betas,
@@ -92,6 +130,9 @@ BETAS = {
     "sigmoid_beta": sigmoid_beta_betas,
     "sigmoid_alpha_bar": sigmoid_alpha_bar_betas,
     "zero_terminal_snr": zero_terminal_snr_betas,
+    "shifted_cosine": shifted_cosine_betas,
+    "tangent": tangent_betas,
+    "constant_rate": constant_rate_betas,
 }
 
 

@@ -25,8 +25,16 @@ def options(group: str) -> list[str]:
     return [file.stem for file in files if "." in str(OmegaConf.load(file)["_target_"])]
 
 
+MEASURED: dict[str, dict[str, Any]] = {
+    "tangent": {"variances": [reference.VARIANCE]},
+    "constant_rate": {"log_snr": reference.LOG_SNR, "distances": reference.DISTANCES},
+}
+"""In place of what training measures first for a schedule."""
+
+
 def make(group: str, name: str, **changes: Any) -> Any:
     """The object of an option, with some arguments changed."""
+    changes = (MEASURED.get(name, {}) if group == "schedule" else {}) | changes
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     module, _, attribute = config.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), attribute)(**{**config, **changes})

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import CONF
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -245,10 +246,19 @@ def test_schedules_need_no_run(tmp_path, capsys):
     with patch.object(files.Figure, "legend", autospec=True) as legend:
         content = draw("schedules", f"out={tmp_path / 'files'}", "figure.T=30")
     lines = [line for axes in legend.call_args.args[0].axes for line in axes.lines]
-    options = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
+    options = sorted({path.stem for path in (CONF / "schedule").glob("*.yaml")} - {"tangent", "constant_rate"})
     assert [line.get_label() for line in lines[: len(options)]] == options
     assert len(lines) == 3 * len(options)
     assert "T = 30" in content["caption"]
+
+
+def test_the_schedule_of_a_run_is_drawn_beside_the_others(run, tmp_path):
+    with patch.object(files.Figure, "legend", autospec=True) as legend:
+        content = draw("schedules", f"ckpt={run}", f"out={tmp_path / 'files'}", "figure.T=20")
+    lines = {line.get_label(): line for line in legend.call_args.args[0].axes[0].lines}
+    own = OmegaConf.load(run / "config.yaml").schedule["_target_"].rpartition(".")[2]
+    assert np.array_equal(lines["this run"].get_ydata(), lines[own].get_ydata())
+    assert str(run) in content["caption"]
 
 
 def test_vectors_have_trajectories_alone(run_of, capsys, tmp_path):
@@ -289,7 +299,7 @@ REFUSED = {
     "figure=edit out=FILE": ("out=", "a file"),
     "figure=edit out=FOLDER": ("out=", "nothing is overwritten"),
     "figure=edit sampler=ddim sampler.steps=21": ("steps=21", "T=20"),
-    "figure=schedules": ("ckpt=", "figure=schedules"),
+    "figure=schedules figure.T=30": ("figure.T=30", "figure.T=20"),
 }
 
 

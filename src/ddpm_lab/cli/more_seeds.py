@@ -57,6 +57,7 @@ def words_of(run: RunFolder, names: OptionNames, dirs: Sequence[Path]) -> list[s
     """Arguments that make the configuration of a run but for `OWN`: those of its sweep, or its experiment; and what differs
     from it. Raises UserError where none do."""
     from ddpm_lab.config.combinations import resolve_auto
+    from ddpm_lab.config.fit import MEASURED
 
     config = run.config
     if config.get("resume") or config.get("base") or "imported" in config:
@@ -66,6 +67,8 @@ def words_of(run: RunFolder, names: OptionNames, dirs: Sequence[Path]) -> list[s
         (arm,) = preflight([*words, *BASE], dirs, check=lambda config, dirs, _: resolve_auto(config, dirs))
         made = _own_left_out(plain(arm.config))
         differing = {key: value for key, value in wanted.items() if key not in made or made[key] != value}
+        again = {key for key in MEASURED if made.get(key) is None}  # a fit before training writes them again
+        differing = {key: value for key, value in differing.items() if key not in again}
         if not differing:
             break
         words = _with(words, differing, names)

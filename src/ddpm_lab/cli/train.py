@@ -98,8 +98,12 @@ def one_run(arm: Arm, dirs: list[Path]) -> int:
 def settled(
     cfg: DictConfig, checkpoint: Path | None, folder: Path | None, choices: dict[str, Any]
 ) -> tuple[DictConfig, Path | None, Path]:
-    """With a folder, where there is none yet. A requeued job goes on in its own, as `resume=` that folder would."""
+    """Where there is no folder yet, with the numbers that its schedule is fitted to, and one. A requeued job goes on in its
+    own, as `resume=` that folder would."""
     if folder is None:
+        from ddpm_lab.config.fit import fitted
+
+        cfg = fitted(cfg)
         folder = run_folder(cfg, choices)
         if (folder / "checkpoints" / "last.ckpt").exists():
             cfg, checkpoint, _ = resumed(OmegaConf.create({"resume": str(folder), "run": {"name": None}}), [], [])

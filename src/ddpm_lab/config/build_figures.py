@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.config.build_evaluation import choice_of, prepare, subject_of
 from ddpm_lab.config.build_sample import CONFIG, asked, check_apart, check_free, model_of
+from ddpm_lab.config.fit import unfitted
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options, target
@@ -38,7 +39,7 @@ def draw_all(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> None:
 def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) -> tuple[PaperFigure, Subject | None]:
     """Raises UserError for what cannot be drawn or written."""
     figure: PaperFigure = instantiate(cfg, "figure", schedules=_schedules(cfg, dirs))
-    if not figure.needs_run:
+    if cfg["ckpt"] is None:  # of a figure that needs none
         check_free(cfg, None)
         return figure, None
     device_of(cfg["device"])
@@ -48,20 +49,22 @@ def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) 
     if len(subject.run.model.shape) != 3 and not figure.of_vectors:
         raise UserError(f"figure={cfg['name']}: the data of this run are vectors, and it shows pictures")
     if subject.run.model.classes is not None and not figure.of_classes:
-        raise UserError(f"figure={cfg['name']}: not of a conditional model yet; progressive, neighbours and forward are")
+        fitting = "progressive, neighbours, forward and schedules"
+        raise UserError(f"figure={cfg['name']}: not of a conditional model yet; {fitting} are")
     figure.check(Trained(subject, Choice(model_of(cfg, subject), dict(cfg["names"]))))
     return figure, subject
 
 
 def _schedules(cfg: Config, dirs: Sequence[Path]) -> dict[str, NoiseSchedule]:
-    """Of every option, with the T of the figure; none for a figure without."""
+    """Of every option that needs not be fitted first, with the T of the figure; none for a figure without."""
     if "T" not in cfg["figure"]:
         return {}
     changed = {"T": cfg["figure"]["T"]}
     found = {
         name: content("schedule", name, dirs) | changed for name, path in options("schedule", dirs).items() if target(path)
     }
-    return {name: instantiate({"schedule": node}, "schedule") for name, node in found.items()}
+    nodes = {name: {"schedule": node} for name, node in found.items()}
+    return {name: instantiate(node, "schedule") for name, node in nodes.items() if unfitted(node) is None}
 
 
 def _draw(config: DictConfig, loaded: Callable[..., Subject], dirs: Sequence[Path]) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ddpm_lab import processes
 from ddpm_lab.config.build import FACTORIES, build_model, current, model_parts, optimiser
+from ddpm_lab.config.fit import standing_in
 from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, at
 from ddpm_lab.config.options import conf_dir, content, options, target
@@ -148,7 +149,7 @@ def _check_model(config: Config, data: Any) -> None:
 
     counts = [1] * (getattr(data, "classes", None) or 1) if getattr(data, "conditional", False) else None
     shape = (2,) if vectors else (1, size or 1, size or 1)
-    model = build_model({**config, "seed": 0}, shape, data.levels, net, counts)
+    model = build_model({**standing_in(config), "seed": 0}, shape, data.levels, net, counts)
     if compile := config["trainer"]["compile"]:
         compile_model(model, compile, "trainer.compile")
 

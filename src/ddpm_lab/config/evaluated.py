@@ -73,15 +73,13 @@ def _without_samples(cfg: DictConfig, trained: Config, typed: Set[str]) -> None:
 
 
 def completed_for_figures(cfg: DictConfig, dirs: Sequence[Path]) -> None:
-    """The same of figures.py, one of whose figures needs no run."""
+    """The same of figures.py, one of whose figures needs no run, and takes one."""
     OmegaConf.set_struct(cfg, False)
     figure, cfg.name = resolve_target(cfg.figure["_target_"], "figure"), option_of("figure", plain(cfg)["figure"], dirs)
-    if getattr(figure, "needs_run", True):
-        if cfg.ckpt is None:
-            raise UserError("ckpt is needed: a run folder, or a checkpoint; type ckpt=...")
+    if cfg.ckpt is not None:
         completed_for_samples(cfg, dirs)
-    elif cfg.ckpt is not None:
-        raise UserError(f"ckpt={cfg.ckpt}: figure={cfg.name} is not of a run; leave it out")
+    elif getattr(figure, "needs_run", True):
+        raise UserError("ckpt is needed: a run folder, or a checkpoint; type ckpt=...")
 
 
 def located_beside(cfg: DictConfig) -> DictConfig:

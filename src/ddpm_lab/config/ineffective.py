@@ -96,6 +96,11 @@ def _guided(config: Config) -> str | None:
     return given(config, "guidance.scale") if at(config, "guidance.scale") not in (None, 1) else None
 
 
+def _given_numbers(config: Config) -> str | None:
+    """Numbers that a fitted schedule is given, so that none are measured."""
+    return next((key for key in ("schedule.variances", "schedule.distances") if at(config, key) is not None), None)
+
+
 def _one_term(config: Config) -> str | None:
     """Of a model whose likelihood is one number for each datum, as its class says."""
     target = at(config, "model._target_")
@@ -167,6 +172,12 @@ RULES = (
     Rule(("callbacks.checkpoints.monitor",), _no_monitor, "name another number, or leave {key} out"),
     Rule(
         tuple(f"callbacks.vlb_terms.{key}" for key in ("stride", "final_stride", "final_terms")), _one_term, "leave {key} out"
+    ),
+    Rule(("schedule.n", "schedule.floor"), _given_numbers, "leave one of the two out"),
+    Rule(
+        ("schedule.measured_n",),
+        lambda config: None if _given_numbers(config) else "a schedule that is not fitted yet",
+        "leave {key} out",
     ),
     Rule(("trainer.other_world_size",), _has("resume", None), "add resume=RUN, or leave {key} out"),
     Rule(

@@ -98,6 +98,36 @@ def cosine(T: Size = 1000, offset: NonNegativeFloat = 0.008, max_beta: OpenUnit 
     return _capped(torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2, max_beta)
 
 
+@checked
+def shifted_cosine(
+    T: Size = 1000,
+    size: Size = 64,
+    reference: Size = 32,
+    reference_low_noise: Size | None = None,
+    log_snr_min: float = -15.0,
+    log_snr_max: float = 15.0,
+) -> NoiseSchedule:
+    """log ᾱ/(1−ᾱ) = −2 log tan(a u + b) + 2 log(d_ref/d) at u = t/T, for images of `size` d and a `reference` d_ref: simple
+    diffusion, Hoogeboom et al. 2023. a and b let the cosine run from `log_snr_max` to `log_snr_min` before it is shifted. With
+    `reference_low_noise` the shift goes evenly in u from that of this size at u = 0 to that of `reference` at u = 1."""
+    if not -30 <= log_snr_min < log_snr_max <= 30:  # beyond, float64 cannot tell ᾱ from 1
+        raise ValueError(
+            f"log_snr_min={log_snr_min} log_snr_max={log_snr_max}: allowed is -30 <= log_snr_min < log_snr_max <= 30"
+        )
+    low_noise = reference if reference_low_noise is None else reference_low_noise
+    if low_noise < reference:
+        raise ValueError(f"reference_low_noise={low_noise}: allowed is an integer >= reference={reference}, or null")
+    u = torch.arange(1, T + 1, dtype=torch.float64) / T
+    first, last = (math.atan(math.exp(-log_snr / 2)) for log_snr in (log_snr_max, log_snr_min))
+    shift = 2 * torch.lerp(torch.full_like(u, math.log(low_noise / size)), torch.full_like(u, math.log(reference / size)), u)
+    return from_log_snr(shift - 2 * torch.tan(first + (last - first) * u).log())
+
+
+def from_log_snr(log_snr: Float64[Tensor, " T"]) -> NoiseSchedule:
+    """ᾱ_t = sigmoid(log SNR_t) for t = 1..T, as SNR = ᾱ/(1−ᾱ)."""
+    return NoiseSchedule(torch.cat([torch.ones(1, dtype=torch.float64), torch.sigmoid(log_snr)]))
+
+
 def _capped(f: Float64[Tensor, " times"], max_beta: float) -> NoiseSchedule:
     """β_t = 1 − f_t / f_{t−1}, no more than `max_beta`."""
     betas = 1 - f[1:] / f[:-1]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ddpm_lab.core.density import Density, log_sigma
 from ddpm_lab.core.diffusion import GaussianDiffusion, eps_weight
+from ddpm_lab.core.fitted import FittedSchedule
 from ddpm_lab.core.loss import VLB, Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
@@ -39,6 +40,8 @@ def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[
         f"T = {schedule.T}   ᾱ_T = {ab_T:.3g}   L_T = {prior:.3g} bits/dim",
         f"SNR from {snr[1]:.4g} at t = 1 to {snr[-1]:.3g} at T   β clipped at {schedule.clipped} of {schedule.T} t",
     ]
+    if isinstance(schedule, FittedSchedule):
+        lines.append(schedule.fit)
     if len(weights):
         at = int(weights.argmax())
         lines.append(f"largest weight of ‖ε−ε̂‖² in the bound: {weights[at]:.4g} at t = {at + 2}")
