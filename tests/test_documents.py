@@ -62,6 +62,7 @@ def test_the_workflow_runs_what_ci_runs_and_both_ends_of_the_versions():
 PAPERS = {
     "DDPM": r"(?<!\w)DDPM|Ho et al\.",
     "iDDPM": r"iDDPM|Nichol & Dhariwal",
+    "VDM": r"VDM|Kingma et al. 2021",
     "DDIM": r"DDIM|Song et al\. 2021",
     "Analytic-DPM": r"Analytic-DPM|Bao et al\. 2022",
     "OCM": r"(?<!\w)OCM|Ou et al\. 2025",
@@ -86,6 +87,7 @@ INDEXED = [
     *(("EDM", "Eq", n) for n in (5, 7, 8)),
     *(("EDM2", "Eq", n) for n in (123, 126, 127, 151)),
     *(("EDM2", "Algorithm", n) for n in (2, 3)),
+    ("VDM", "Eq", 17),
     ("PNDM", "Eq", 13),
 ]
 
