@@ -170,7 +170,6 @@ class LearnedSchedule(NoiseSchedule):
 
     path: Callable[[], "Monotone"] = field(kw_only=True)
     """Makes γ as it is before training."""
-    learns_ends: bool = field(kw_only=True)
 
 
 def read_off(path: Monotone, T: int) -> ReadOff:
@@ -199,7 +198,7 @@ def learned(
     if not -20 <= gamma_min < gamma_max <= 30:  # below, float64 cannot tell ᾱ_1 from ᾱ_2
         raise ValueError(f"gamma_min={gamma_min} gamma_max={gamma_max}: allowed is -20 <= gamma_min < gamma_max <= 30")
     path = functools.partial(Monotone, gamma_min, gamma_max, bumps, learn_ends)
-    return LearnedSchedule(path().alphas_bar(T).detach(), path=path, learns_ends=learn_ends)
+    return LearnedSchedule(path().alphas_bar(T).detach(), path=path)
 
 
 def marginal_of(gamma: Along) -> Marginal:
