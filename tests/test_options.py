@@ -27,12 +27,15 @@ EXPERIMENT_SIZE = [
 # After two steps the network gives almost 0: all solvers find the same samples of ε̂ = 0, and some of v̂ = 0 if schedule=linear.
 CONTEXT = {
     "schedule": ["prediction=v"], "prediction": [], "variance": ["loss=vlb"], "loss": ["prediction=v"],
-    "timesteps": ["schedule.T=2"], "sampler": ["sampler.steps=5", "prediction=v", "schedule=cosine"], "ema": [],
+    "timesteps": ["schedule.T=2"], "time": [], "sampler": ["sampler.steps=5", "prediction=v", "schedule=cosine"], "ema": [],
     "guidance": ["data.conditional=true", "optim.warmup=0"],  # or no class reaches the output in so few steps
 }  # fmt: skip
 # What an option cannot do without. A new option that needs nothing needs no line here.
 VECTORS = ["data.n_train=100", "data.n_val=50"]  # of experiment=gaussian_mixture
 NEEDS = {
+    ("schedule", "learned"): ["loss=vlb"],
+    ("loss", "vdm"): ["time=continuous"],
+    ("timesteps", "antithetic"): ["time=continuous"],  # of t = 1 or 2 the batches of two steps may be those of another
     ("timesteps", "importance"): ["timesteps.history=1"],  # or it is uniform in so few steps
     ("timesteps", "laplace"): ["timesteps.b=2"],  # or hardly any of it lies on two steps
     ("guidance", "classifier_free"): ["guidance.scale=1000"],  # after two steps classes hardly differ

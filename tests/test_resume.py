@@ -147,3 +147,22 @@ def test_a_longer_run_is_the_same_whether_planned_or_extended(unbroken, tmp_path
     x, y = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (a, b))
     assert_same(x["state_dict"], y["state_dict"])
     assert rows(a) == rows(b)
+
+
+@pytest.mark.slow
+def test_a_learned_schedule_goes_on_as_the_network_does(tmp_path):
+    words = ["schedule=learned", "schedule.learn_ends=true", "loss=vdm", "time=continuous", "timesteps=antithetic"]
+    lengths = {"whole": 20, "first": 12}
+    for name, steps in lengths.items():
+        done = command_here(*RUN[:-1], *words, f"run.name={name}", f"trainer.max_steps={steps}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    whole, first = (tmp_path / "outputs" / "smoke" / name for name in lengths)
+    assert command_here(f"resume={first}", "trainer.max_steps=20", cwd=tmp_path).returncode == 0
+    assert_same_run(whole, first)
+    state = read_checkpoint(whole / "checkpoints" / "last.ckpt")
+    moved = [
+        float((state["state_dict"][f"net.path.{name}"] - start).abs().max())
+        for name, start in (("first", -13.3), ("centres", 0))
+    ]
+    assert min(moved) > 0
+    assert not torch.equal(state["ema/0.9999"]["path.first"], state["state_dict"]["net.path.first"])

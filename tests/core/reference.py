@@ -66,7 +66,22 @@ def zero_terminal_snr_betas(T: int) -> list[float]:
     return [1.0 - abar[t] / abar[t - 1] for t in range(1, T + 1)]
 
 
+def gamma_at_first(u: float, first: float, last: float, n: int = 64) -> float:
+    """The monotone network before training: half a line, half n logistic bumps of slope n, evenly spread."""
+
+    def f(x: float) -> float:
+        return 0.5 * x + sum(0.5 / n * sigmoid(n * (x - (j + 0.5) / n)) for j in range(n))
+
+    return first + (last - first) * (0.01 * u + 0.99 * (f(u) - f(0.0)) / (f(1.0) - f(0.0)))
+
+
+def learned_betas(T: int) -> list[float]:
+    abar = [1.0] + [sigmoid(-gamma_at_first(i / (T - 1), -13.3, 5.0)) for i in range(T)]
+    return [1.0 - abar[t] / abar[t - 1] for t in range(1, T + 1)]
+
+
 BETAS = {
+    "learned": learned_betas,
     "linear": linear_betas,
     "cosine": cosine_betas,
     "quadratic": quadratic_betas,
@@ -84,7 +99,7 @@ IMPLEMENTED = {
     "schedule": BETAS,
     "prediction": ("eps", "x0", "v", "mu", "edm"),
     "variance": ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal"),
-    "loss": ("simple", "vlb", "hybrid", "min_snr", "p2", "truncated_snr", "constant_weight", "edm", "likelihood"),
+    "loss": ("simple", "vlb", "vdm", "hybrid", "min_snr", "p2", "truncated_snr", "constant_weight", "edm", "likelihood"),
 }
 """The options that this file implements: every option of conf/ needs a second opinion."""
 

@@ -12,12 +12,14 @@ from . import reference
 from .support import GOLDEN, REFUSED, assert_close, make, options, tables_of
 
 F64 = torch.float64
+FROM_TWO = ("zero_terminal_snr", "learned")
+"""The schedules that need two steps or more."""
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 10, 1000, 4000])
 @pytest.mark.parametrize("name", options("schedule"))
 def test_schedule_is_lawful(name, T):
-    if (name, T) == ("zero_terminal_snr", 1):
+    if name in FROM_TWO and T == 1:
         with pytest.raises(ValueError, match=r"T=1: .*2"):
             make("schedule", name, T=T)
         return
@@ -233,7 +235,7 @@ def test_no_steps_are_refused(name):
 
 @pytest.mark.parametrize("name", options("schedule"))
 def test_full_chain_of_one_or_two_steps(name):
-    for T in (2,) if name == "zero_terminal_snr" else (1, 2):
+    for T in (2,) if name in FROM_TWO else (1, 2):
         chain = make("schedule", name, T=T).chain()
         assert torch.isfinite(chain._table).all()
         assert len(list(chain.steps_down())) == T

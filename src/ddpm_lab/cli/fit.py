@@ -10,7 +10,7 @@ from ddpm_lab import processes
 from ddpm_lab.config.nested import Config, leaves
 from ddpm_lab.config.resume import HELD
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import SUMS, replacing, unwritable, write_json
+from ddpm_lab.files import SUMS, replacing, unwritable
 
 FEW = 4
 """Samples of a picture, or of a distance, where a run is only tried out."""
@@ -28,7 +28,18 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     from ddpm_lab import cores, ranks
     from ddpm_lab.config.build import build, model_parts, training_identity
     from ddpm_lab.config.unused import drop_unused
-    from ddpm_lab.training.fit import check_start, fit_and_report, head, log, log_to, quiet, read_start, silent, take_over
+    from ddpm_lab.training.fit import (
+        check_start,
+        fit_and_report,
+        head,
+        log,
+        log_to,
+        quiet,
+        read_start,
+        silent,
+        take_over,
+        write_curves,
+    )
     from ddpm_lab.training.results import close
 
     quiet()
@@ -48,7 +59,7 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
         if trainer.is_global_zero:
             (folder / SUMS).unlink(missing_ok=True)
             write_config(folder, cfg)
-            write_json(folder / "curves.json", [curve._asdict() for curve in module.model.curves()], indent=None)
+            write_curves(folder, module.model)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
             if start is not None:
                 take_over(start, folder, module, trainer)

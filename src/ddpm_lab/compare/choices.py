@@ -30,18 +30,19 @@ NOT_COMPARED = (
 )
 """Prefixes of keys that change neither training nor sampling: names, places, and how it is measured, which records state."""
 GROUPS = (
-    *("imported", "data", "model", "schedule", "prediction", "loss", "uncertainty", "variance", "timesteps"),
+    *("imported", "data", "model", "schedule", "prediction", "loss", "uncertainty", "variance", "timesteps", "time"),
     *("sampler", "guidance", "net", "optim", "ema", "trainer"),
 )
 """The order of axes."""
 EARLIER = {
     "model": {"_target_": "ddpm_lab.models.diffusion.Diffusion"},
     "guidance": {"_target_": "ddpm_lab.core.guidance.Unguided"},
+    "time": {"_target_": "ddpm_lab.core.time.Discrete"},
     "imported": "no",
     "uncertainty": "no",
 }
 """What configurations without such a group had: they are older than it."""
-UNKNOWN = ("loss", "uncertainty", "timesteps", "optim", "ema", "trainer", "callbacks")
+UNKNOWN = ("loss", "uncertainty", "timesteps", "time", "optim", "ema", "trainer", "callbacks")
 """Groups of which nothing is known where other code trained the network."""
 EVALUATED = "evaluated."
 """Prefix of the keys that an evaluation chose."""

@@ -121,6 +121,11 @@ RULES = (
         _any(_has("nll.chain", "sampler"), _has("nll.split", "train"), of="nll.train_stride"),
         "leave {key} out, or measure nll.split=val nll.chain=full",
     ),
+    Rule(
+        ("nll.stride", "nll.clip", "nll.train_stride"),  # of a chain
+        _has("nll.chain", "continuous"),
+        "leave {key} out, or measure another nll.chain",
+    ),
     Rule(("nll.ode_probes", "nll.ode_tolerance"), _has("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
     Rule(("data.label_dropout",), _has("data.conditional", False), "add data.conditional=true, or leave {key} out"),
     Rule(

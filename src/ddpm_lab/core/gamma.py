@@ -22,6 +22,8 @@ from ddpm_lab.domains import PositiveInt, checked
 
 Along = Float64[Tensor, "..."]
 """One number for each place u."""
+LEAST = 0.01
+"""Share of a learned γ that stays a line."""
 
 
 class OnPath(NamedTuple):
@@ -76,9 +78,10 @@ class Interpolated(Path):
 
 
 class Monotone(nn.Module, Path):
-    """A learned γ, monotone as that of VDM's appendix H: γ_0 + (γ_1 − γ_0) (f(u) − f(0)) / (f(1) − f(0)), with f a line plus
-    logistic bumps, f(u) = a u + Σ_j v_j sigmoid(w_j (u − c_j)), a, v, w > 0. It starts close to a line. `learn_ends`: γ_0 and
-    γ_1 are parameters too. Computed in float64, from parameters of any type."""
+    """A learned γ, monotone as that of VDM's appendix H: γ_0 + (γ_1 − γ_0) times a share, (f(u) − f(0)) / (f(1) − f(0)), with
+    f(u) = a u + Σ_j v_j sigmoid(w_j (u − c_j)), a, v, w > 0: a line plus logistic bumps. A hundredth of the share is u itself,
+    so that γ rises whatever is learned. It starts close to a line. `learn_ends`: γ_0 and γ_1 are parameters too. Computed in
+    float64, from parameters of any type."""
 
     def __init__(self, first: float, last: float, bumps: int, learn_ends: bool) -> None:
         super().__init__()
@@ -112,12 +115,13 @@ class Monotone(nn.Module, Path):
         return OnPath(first + (last - first) * share, (last - first) * rate)
 
     def share(self, u: Along) -> tuple[Along, Along]:
-        """(f(u) − f(0)) / (f(1) − f(0)), and its derivative."""
+        """Of the rise, and its derivative."""
         a, v, w = (F.softplus(p.double()) for p in (self.slope, self.heights, self.widths))
         bumps = torch.sigmoid(w * (u[..., None] - self.centres.double()))
         low, high = (torch.sigmoid(w * (end - self.centres.double())) @ v for end in (0.0, 1.0))
-        span = a + high - low
-        return (a * u + bumps @ v - low) / span, (a + (w * bumps * (1 - bumps)) @ v) / span
+        span = (a + high - low) / (1 - LEAST)
+        share, rate = (a * u + bumps @ v - low) / span, (a + (w * bumps * (1 - bumps)) @ v) / span
+        return LEAST * u + share, LEAST + rate
 
 
 class ByVariance:
@@ -192,8 +196,8 @@ def learned(
 ) -> LearnedSchedule:
     """VDM (Kingma et al. 2021), section 3.1: γ is a monotone network, trained with the bound, from `gamma_min` to `gamma_max`,
     the paper's ends for 256 grey levels. It starts close to a line. `learn_ends` trains them too; `bumps` are hidden units."""
-    if not -30 <= gamma_min < gamma_max <= 30:  # beyond, float64 cannot tell ᾱ from 1
-        raise ValueError(f"gamma_min={gamma_min} gamma_max={gamma_max}: allowed is -30 <= gamma_min < gamma_max <= 30")
+    if not -20 <= gamma_min < gamma_max <= 30:  # below, float64 cannot tell ᾱ_1 from ᾱ_2
+        raise ValueError(f"gamma_min={gamma_min} gamma_max={gamma_max}: allowed is -20 <= gamma_min < gamma_max <= 30")
     path = functools.partial(Monotone, gamma_min, gamma_max, bumps, learn_ends)
     return LearnedSchedule(path().alphas_bar(T).detach(), path=path, learns_ends=learn_ends)
 

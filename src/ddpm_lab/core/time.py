@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised, diffuse
-from ddpm_lab.core.gamma import Monotone, marginal_of
+from ddpm_lab.core.gamma import LearnedSchedule, Monotone, marginal_of
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import Marginal, Mean, Step
 from ddpm_lab.core.prediction import Mu
@@ -54,10 +54,15 @@ class Continuous(Time):
             raise Incompatible(
                 f"{type(loss).__name__} is about the step from t to t − 1, of discrete time{limit}", "loss", "time"
             )
+        self.check_process(diffusion)
+        timesteps.placed(torch.zeros(1, dtype=torch.float64), diffusion.schedule, 0, 1)
+
+    def check_process(self, diffusion: GaussianDiffusion) -> None:
+        """Raises Incompatible for a prediction or a schedule that has no continuous time."""
         if isinstance(diffusion.prediction, Mu):
             raise Incompatible("Mu is the mean of the step from t to t − 1, of discrete time", "prediction", "time")
-        _ = diffusion.path
-        timesteps.placed(torch.zeros(1, dtype=torch.float64), diffusion.schedule, 0, 1)
+        if not isinstance(diffusion.schedule, LearnedSchedule):
+            _ = diffusion.path
 
     def drawn(self, timesteps: Timesteps, diffusion: GaussianDiffusion, u: Tensor, first: int, size: int) -> Drawn:
         place, weight = timesteps.placed(u, diffusion.schedule, first, size)

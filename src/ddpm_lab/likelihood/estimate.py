@@ -180,22 +180,26 @@ class BoundEstimator(Meter):
 
     def result(self) -> Estimate:
         """The estimate so far. Raises ValueError for fewer than two data."""
-        tally: EstimateTally = self.tally
-        index, *parts, (sums, squares) = tally
-        totals = sum(parts[1:], parts[0])[index.argsort()]
-        prior, decoder, kl = map(summary, parts)
-        n, by_quarter = len(index), sums / len(index)
-        return Estimate(
-            total_bpd=prior.mean + decoder.mean + kl.mean,
-            total_se=summary(totals).se,
-            prior_bpd=prior.mean,
-            decoder_bpd=decoder.mean,
-            decoder_se=decoder.se,
-            kl_bpd=kl.mean,
-            kl_se=kl.se,
-            quarters_bpd=by_quarter,
-            quarters_se=standard_error(by_quarter, squares / n, n),
-            per_datum_bpd=totals,
-            n=n,
-            calls=self.calls,
-        )
+        return of_tally(self.tally, self.calls)
+
+
+def of_tally(tally: EstimateTally, calls: int) -> Estimate:
+    """The estimate from so many network calls per datum. Raises ValueError for fewer than two data."""
+    index, *parts, (sums, squares) = tally
+    totals = sum(parts[1:], parts[0])[index.argsort()]
+    prior, decoder, kl = map(summary, parts)
+    n, by_quarter = len(index), sums / len(index)
+    return Estimate(
+        total_bpd=prior.mean + decoder.mean + kl.mean,
+        total_se=summary(totals).se,
+        prior_bpd=prior.mean,
+        decoder_bpd=decoder.mean,
+        decoder_se=decoder.se,
+        kl_bpd=kl.mean,
+        kl_se=kl.se,
+        quarters_bpd=by_quarter,
+        quarters_se=standard_error(by_quarter, squares / n, n),
+        per_datum_bpd=totals,
+        n=n,
+        calls=calls,
+    )

@@ -30,7 +30,8 @@ class AtTimes(ABC):
     def __init__(self, model: "Diffusion", conditions: Conditions, n: int, everywhere: bool = False) -> None:
         self.model, self.conditions, self.n = model, conditions, n
         full, sampled = model.diffusion.chain, model.sampler.chain(model.diffusion.schedule)
-        self.times = sorted({*sampled.times, *(full.times if everywhere or conditions.likelihood.chain != "sampler" else ())})
+        whole = everywhere or conditions.likelihood.chain in ("full", "both")
+        self.times = sorted({*sampled.times, *(full.times if whole else ())})
 
     def sums(self, times: Sequence[int], x0: Tensor, labels: Tensor | None = None) -> Tensor:
         """K×len(times), from all n data."""

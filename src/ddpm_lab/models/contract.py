@@ -233,7 +233,7 @@ class Model(nn.Module, ABC):
     # --- description ----------------------------------------------------------------------------------------------------
 
     def curves(self) -> list[Curve]:
-        """What can be plotted of the model before it is trained."""
+        """What can be plotted of the model as it is."""
         return []
 
     def card(self, x0: Tensor) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ddpm_lab.core import rng, transfer
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion, Noised
-from ddpm_lab.core.gamma import LearnedSchedule, fixed, read_off
+from ddpm_lab.core.gamma import LearnedSchedule, ReadOff, fixed, read_off
 from ddpm_lab.core.guidance import Conditional, Guidance, Unguided
 from ddpm_lab.core.loss import Loss
 from ddpm_lab.core.path import NoiseSchedule
@@ -81,14 +81,16 @@ class Diffusion(Model):
     def untrained_parts(cls, parts: Mapping[str, Any]) -> set[str]:
         """Sampler and guidance; and the variance, unless the loss trains it or weighs by it, or the network must supply it."""
         fixed = not parts["loss"].trains_variance and parts["variance"].n_outputs == 1
-        return {"sampler", "guidance"} | ({"variance"} if fixed else set())
+        discrete = parts.get("time", Discrete) is Discrete  # as all was before there was a choice
+        return {"sampler", "guidance"} | ({"variance"} if fixed else set()) | ({"time"} if discrete else set())
 
     @property
     def diffusion(self) -> GaussianDiffusion:
         """The process; of a learned schedule with the table that is read off it now."""
         if (path := path_of(self.network)) is not None:
             now = fixed(path, self._diffusion.schedule.T)
-            if not torch.equal(now.alphas_bar, self._diffusion.schedule.alphas_bar):
+            last = self._diffusion.schedule
+            if not (isinstance(last, ReadOff) and torch.equal(now.alphas_bar, last.alphas_bar)):
                 self._diffusion = replace(self._diffusion, schedule=now)
         return self._diffusion
 
@@ -226,6 +228,9 @@ class Diffusion(Model):
 
     def card(self, x0: Tensor) -> list[str]:
         lines = card.schedule_card(self.diffusion, self.loss, x0) + card.density_card(self.timesteps, self.diffusion.schedule)
+        if (path := path_of(self.net)) is not None:
+            ends = "trained" if path.first.requires_grad else "held"
+            lines.append(f"the schedule is learned, its ends {ends}: this is where it starts")
         if not self.sampler.uses(self.diffusion.variance):
             settings = ", ".join(f"{key}={shown(value)}" for key, value in self.sampler.settings.items())
             name = named(self.sampler) + (settings and f" ({settings})")

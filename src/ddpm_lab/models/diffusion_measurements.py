@@ -1,55 +1,25 @@
 """What evaluation measures of a diffusion model: the bound on its chains, in full or estimated, its gap to training data, the
 likelihood by the probability flow. Everything in bits/dim."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from ddpm_lab import ranks
-from ddpm_lab.core import rng
-from ddpm_lab.core.guidance import conditioned
 from ddpm_lab.core.path import Chain
 from ddpm_lab.likelihood.bound import Bound, BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator, Estimate, pilot
-from ddpm_lab.likelihood.flow import FlowMeter
-from ddpm_lab.models.measurement import PIECE, SPLITS, TRAIN_STRIDE, Conditions, Measurement, Part, PerDatum, Plain
+from ddpm_lab.models.continuous_measurements import flow, in_continuous_time
+from ddpm_lab.models.measurement import PIECE, SPLITS, TRAIN_STRIDE, Conditions, Measurement, Part, Plain
 from ddpm_lab.models.optimal import times_record
+from ddpm_lab.models.tallied import Tallied, in_order
 
 if TYPE_CHECKING:
     from ddpm_lab.models.diffusion import Diffusion
 
 PILOT = 128
 """Training data from which an estimate learns where the terms are large."""
-
-
-class Tallied:
-    """A meter of likelihood/ with the network that it measures."""
-
-    def __init__(self, meter: Any, net: Any) -> None:
-        self._meter, self._net = meter, net
-
-    def add(self, x0: Tensor, first: int, labels: Tensor | None = None) -> None:
-        self._meter.add(conditioned(self._net, labels), x0, first)
-
-    @property
-    def tally(self) -> Any:
-        return self._meter.tally
-
-    def state(self) -> dict[str, Tensor]:
-        return self.tally._asdict()
-
-    def merge(self, state: dict[str, Tensor]) -> None:
-        self._meter.tally = self.tally.plus(type(self.tally)(**state))
-
-    def gather(self) -> None:
-        self._meter.tally = functools.reduce(type(self.tally).plus, ranks.gather(self.tally))
-
-    def result(self) -> Any:
-        return self._meter.result()
 
 
 def bound_parts(bound: Bound) -> list[Part]:
@@ -89,6 +59,8 @@ def gap_quarters(held_out: Bound | Estimate, train: Bound | Estimate, steps: int
 def of_diffusion(model: "Diffusion", conditions: Conditions) -> list[Measurement]:
     """Every likelihood that the conditions ask for. Raises ValueError for a stride beyond the chains or the data."""
     asked, sizes = conditions.likelihood, conditions.sizes
+    if asked.chain == "continuous":
+        return [in_continuous_time(model, conditions)] + ([flow(model, conditions)] if asked.ode_n else [])
     full, sampled = model.diffusion.chain, model.sampler.chain(model.diffusion.schedule)
     chains = {"full": full, "sampler": sampled}
     if asked.chain != "both":
@@ -260,38 +232,3 @@ class OnChain:
             piece=8 * PIECE,
             requires=[pilot_on.bound("pilot")],
         )
-
-
-def flow(model: "Diffusion", conditions: Conditions) -> Measurement:
-    """The likelihood by the probability flow. It has no reverse variance, so it is that of another model."""
-    asked, split, n = conditions.likelihood, conditions.likelihood.split, conditions.likelihood.ode_n
-    probes, tolerance = asked.ode_probes, asked.ode_tolerance
-
-    def numbers(meter: Tallied) -> list[Part]:
-        flow, label = meter.result(), f"bits/dim, {model.given}probability flow: another model ({n} {SPLITS[split]} data)"
-        return [Part("flow_bpd", label, flow.total_bpd, flow.total_se, 0)]
-
-    def fields(meter: Tallied) -> Mapping[str, Plain]:
-        how: dict[str, Plain] = {"unit": "bits/dim", "model": "probability flow", "solver": "scipy RK45"}
-        how |= {} if model.classes is None else {"given": "class"}
-        return how | {"tolerance": tolerance, "probes": probes, "calls": meter.result().calls}
-
-    return Measurement(
-        kind="flow",
-        key="flow_bpd",
-        split=split,
-        n=n,
-        identity={"split": split, "probes": probes, "tolerance": tolerance},
-        title=f"probability flow of {n} {split} data",
-        meter=lambda: Tallied(FlowMeter(model.diffusion, probes, tolerance, tolerance, conditions.seed), model.network),
-        numbers=numbers,
-        fields=fields,
-        per_datum=lambda meter: in_order(meter.tally.bpd, torch.zeros_like(meter.tally.bpd), meter.tally.index),
-        piece=rng.BLOCK,
-    )
-
-
-def in_order(sums: Tensor, priors: Tensor, index: Tensor, stride: int = 1) -> PerDatum:
-    """By the indices of the data."""
-    order = index.argsort()
-    return PerDatum(sums[order], priors[order], index[order], stride)

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.estimate import pilot as probabilities
-from ddpm_lab.models.diffusion_measurements import Tallied, bound_parts, estimate_parts, in_order
+from ddpm_lab.models.diffusion_measurements import bound_parts, estimate_parts
 from ddpm_lab.models.measurement import Part
 from ddpm_lab.models.meter import Meter, Plain
+from ddpm_lab.models.tallied import Tallied, in_order
 
 if TYPE_CHECKING:
     from ddpm_lab.models.diffusion import Diffusion

@@ -30,7 +30,7 @@ class Likelihood(NamedTuple):
 
     split: Literal["val", "train"] = "val"
     n: Annotated[int, Ge(2)] | None = None
-    chain: Literal["full", "sampler", "both"] = "both"
+    chain: Literal["full", "sampler", "both", "continuous"] = "both"
     stride: PositiveInt = 1
     terms: PositiveInt | Literal["auto"] | None = "auto"
     clip: bool | None = None

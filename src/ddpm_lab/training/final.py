@@ -89,7 +89,7 @@ def written(run_dir: Path) -> list[str]:
         "metrics.csv": "one row per logged step",
         "tensorboard": "curves and pictures; look with tensorboard --logdir",
         "wandb": "what Weights & Biases keeps; send an offline run with wandb sync",
-        "curves.json": "what describes the model before training, for compare.py",
+        "curves.json": "curves that describe the model, for compare.py",
         "vlb_terms.npz": "every term of the bound",
         "vlb_terms.png": "the same as a plot",
         "summary.json": "the table above, with how each number was measured",

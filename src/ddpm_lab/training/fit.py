@@ -16,6 +16,7 @@ from ddpm_lab import ranks
 from ddpm_lab.errors import AlreadyReported, UserError, in_own_code
 from ddpm_lab.files import write_json, write_sums
 from ddpm_lab.models.checkpoint import read_checkpoint, save_checkpoint
+from ddpm_lab.models.contract import Model
 from ddpm_lab.models.run import load_weights
 from ddpm_lab.signals import Stopped, work_begins
 from ddpm_lab.training.checkpoint import Checkpoints
@@ -82,7 +83,8 @@ def head(module: TrainingModule, trainer: Trainer, parts: Sequence[str], auto: s
     """The lines that a log begins with: of which parts the run is made, how large it is, and from where it goes on. `parts`:
     the groups of the model; `auto`: the option that variance=auto stands for."""
     model, config, world = module.model, module.model.config, trainer.world_size
-    groups = [name for name in ("data", "model", *parts, "optim") if name in config and (name != "guidance" or model.guided)]
+    usual = {"guidance": not model.guided, "time": str(config.get("time", {}).get("_target_")).endswith("Discrete")}
+    groups = [name for name in ("data", "model", *parts, "optim") if name in config and not usual.get(name)]
     choices = {group: str(config[group]["_target_"]).rpartition(".")[2] for group in groups}
     if "variance" in choices and model.sample_record().get("variance") is None:
         choices["sampler"] += " (which does not use the variance)"
@@ -137,11 +139,17 @@ def fit_and_report(
     if start is not None and start.elsewhere:
         content["trained_in"] = str(module.model.config["run"]["trained_in"])
     write_json(folder / "summary.json", content)
+    write_curves(folder, module.eval_model)
     write_sums(folder, COMPARED)
     log.info("\n%s", "\n".join([*table(results, content), "", "written:", *written(folder)]))
     log_final(trainer, results)
     log_folder(trainer)
     return 0
+
+
+def write_curves(folder: Path, model: Model) -> None:
+    """curves.json: what can be plotted of the model, for compare.py."""
+    write_json(folder / "curves.json", [curve._asdict() for curve in model.curves()], indent=None)
 
 
 def why_lost(trainer: Trainer) -> UserError:
