@@ -140,8 +140,8 @@ def test_a_file_must_be_named_and_exist(tmp_path):
         ("seed", "seed: not readable as key=value. Did you mean seed=...? See also --help"),
         (
             "predicton",
-            "predicton: not readable as key=value. Did you mean prediction=eps or prediction=mu or prediction=v or "
-            "prediction=x0? See also --help",
+            "predicton: not readable as key=value. Did you mean prediction=edm or prediction=eps or prediction=mu or "
+            "prediction=v or prediction=x0? See also --help",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def pairs(first, second):
 
 LEARNED = {"learned_range", "learned_diagonal"}
 TRAINS = {"vlb", "hybrid"}
-BOUNDS = {"vlb", "vdm"}
+BOUNDS = {"vlb", "vdm", "likelihood"}
 BOUNDED = {
     "min_snr": ("eps", "x0", "v", "edm"),
     "p2": ("eps", "x0", "v", "edm"),

@@ -160,8 +160,8 @@ class ReadOff(NoiseSchedule):
 
     def told(self, t: Tensor, step: Step) -> Tensor:
         first, last = self.ends
-        told = 1000 * (2 * step.at_t.sigma.log().flatten() - first) / (last - first)
-        return told if len(told) == len(t) else torch.full(t.shape, float(told), device=t.device)
+        told = 1000 * (2 * step.at_t.sigma.log() - first) / (last - first)
+        return told.flatten() if told.ndim else torch.full(t.shape, float(told), device=t.device)
 
 
 @dataclass(frozen=True, eq=False)
