@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from ddpm_lab import load
 from ddpm_lab.cli.fit import train
 from ddpm_lab.config.build import training_identity
-from ddpm_lab.config.fit import fitted, unfitted
+from ddpm_lab.config.fit import fitted
 from ddpm_lab.config.nested import plain
+from ddpm_lab.config.unfitted import unfitted
 from ddpm_lab.core.fitted import constant_rate, tangent
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.errors import UserError

@@ -57,7 +57,7 @@ def words_of(run: RunFolder, names: OptionNames, dirs: Sequence[Path]) -> list[s
     """Arguments that make the configuration of a run but for `OWN`: those of its sweep, or its experiment; and what differs
     from it. Raises UserError where none do."""
     from ddpm_lab.config.combinations import resolve_auto
-    from ddpm_lab.config.fit import MEASURED
+    from ddpm_lab.config.unfitted import MEASURED
 
     config = run.config
     if config.get("resume") or config.get("base") or "imported" in config:

@@ -8,10 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.config.build_evaluation import choice_of, prepare, subject_of
 from ddpm_lab.config.build_sample import CONFIG, asked, check_apart, check_free, model_of
-from ddpm_lab.config.fit import unfitted
 from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import content, options, target
+from ddpm_lab.config.unfitted import unfitted
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.figures.figure import PaperFigure, Trained, write

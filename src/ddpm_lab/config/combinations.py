@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 
 from ddpm_lab import processes
 from ddpm_lab.config.build import FACTORIES, build_model, current, model_parts, optimiser
-from ddpm_lab.config.fit import standing_in
 from ddpm_lab.config.instantiate import instantiate, node, resolve_target
 from ddpm_lab.config.nested import Config, at
 from ddpm_lab.config.options import conf_dir, content, options, target
+from ddpm_lab.config.unfitted import standing_in
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.errors import UserError, require_for_logger
 from ddpm_lab.models.compiling import compile_model

@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.config.build import current, load
-from ddpm_lab.config.instantiate import instantiate, resolve_target
+from ddpm_lab.config.instantiate import instantiate
 from ddpm_lab.config.nested import Config, at, plain
 from ddpm_lab.config.resume import configuration, finished, located
+from ddpm_lab.config.unfitted import OF, STAND_IN, Numbers, unfitted
 from ddpm_lab.core.fitted import GROUPS, constant_rate, principal_variances, rounded, tangent
 from ddpm_lab.core.guidance import conditioned
 from ddpm_lab.core.spacing import times_of
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.errors import UserError
-from ddpm_lab.evaluation.measure import device_of
 from ddpm_lab.likelihood.distances import distances
 
 if TYPE_CHECKING:
     from ddpm_lab.data.memory import InMemory
     from ddpm_lab.models.run import Run
-
-OF = "measured_n"
-"""Key of the number of data."""
-Numbers = dict[str, Any]
-"""Keys of the schedule with plain values."""
 
 
 class Fit(NamedTuple):
@@ -34,40 +29,24 @@ class Fit(NamedTuple):
 
     measured: Callable[[Config, "InMemory"], Numbers]
     """From the whole configuration and its data, to what is null until then."""
-    stand_in: Numbers
-    """The same for checks of combinations, which read no data."""
     check: Callable[[Config], Any] = lambda config: None
     """Raises UserError for a configuration that cannot be fitted, as far as no data tell."""
 
 
-def unfitted(config: "DictConfig | Config") -> Fit | None:
-    """What is still to be measured for the schedule."""
-    values = at(plain(config), "schedule") or {}
-    fit = FITS.get(resolve_target(values["_target_"], "schedule")) if values else None
-    return fit if fit is not None and all(values.get(key) is None for key in fit.stand_in) else None
-
-
-def standing_in(config: Config) -> Config:
-    """With numbers in place of those that are still to be measured."""
-    fit = unfitted(config)
-    return config if fit is None else {**config, "schedule": {**config["schedule"], **fit.stand_in}}
-
-
 def check_fit(config: "DictConfig | Config") -> None:
     """Raises UserError for a schedule that cannot be fitted, as far as no data tell."""
-    if (fit := unfitted(config)) is not None:
-        fit.check(current(config))
+    if (schedule := unfitted(config)) is not None:
+        FITS[schedule].check(current(config))
 
 
 def fitted(cfg: DictConfig) -> DictConfig:
     """With the numbers that its schedule is fitted to, in place: a function of the data, the pilot and the options of the
     schedule. A run that measures another's network has those of that one. Raises UserError where they cannot be measured."""
-    if (fit := unfitted(cfg)) is None:
+    if (schedule := unfitted(cfg)) is None:
         return cfg
-    config = current(cfg)
+    config, fit = current(cfg), FITS[schedule]
     fit.check(config)
-    numbers = _of_trained_in(config, fit)
-    if numbers is None:
+    if (numbers := _of_trained_in(config, (*STAND_IN[schedule], OF))) is None:
         data: InMemory = instantiate(config, "data")
         data.setup()
         numbers = fit.measured(config, data)
@@ -76,12 +55,11 @@ def fitted(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def _of_trained_in(config: Config, fit: Fit) -> Numbers | None:
+def _of_trained_in(config: Config, keys: tuple[str, ...]) -> Numbers | None:
     """Those of the run whose network is measured here, if its schedule was fitted by the same options."""
     if (run := at(config, "run.trained_in")) is None:
         return None
     stored = plain(configuration(*located(Path(run).expanduser(), "run.trained_in")))["schedule"]
-    keys = (*fit.stand_in, OF)
     ours, theirs = ({key: value for key, value in one.items() if key not in keys} for one in (config["schedule"], stored))
     return {key: stored[key] for key in keys} if ours == theirs else None
 
@@ -102,6 +80,8 @@ def of_data(config: Config, data: "InMemory") -> Numbers:
 def of_pilot(config: Config, data: "InMemory") -> Numbers:
     """Of `constant_rate`: how far the network's estimate moves between times evenly spaced in log SNR. Raises UserError for a
     pilot of other data."""
+    from ddpm_lab.evaluation.measure import device_of
+
     options, named = config["schedule"], f"schedule.pilot={config['schedule']['pilot']}"
     run = _pilot(config)
     ours, theirs = (data.shape, data.levels), (run.model.shape, run.model.levels)
@@ -163,9 +143,4 @@ def check_pilot(config: Config) -> None:
         raise UserError(f"schedule.pilot={given}: is not complete at step {steps}: go on with it by resume={given} first")
 
 
-FITS: dict[Callable[..., Any], Fit] = {
-    tangent: Fit(of_data, {"variances": [1.0]}),
-    constant_rate: Fit(of_pilot, {"log_snr": [5.0, -5.0], "distances": [1.0]}, check_pilot),
-}
-MEASURED = {f"schedule.{key}" for fit in FITS.values() for key in (*fit.stand_in, OF)}
-"""Keys that a fit writes."""
+FITS: dict[Callable[..., Any], Fit] = {tangent: Fit(of_data), constant_rate: Fit(of_pilot, check_pilot)}

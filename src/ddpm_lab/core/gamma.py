@@ -182,7 +182,7 @@ def read_off(path: Monotone, T: int) -> ReadOff:
 def fixed(path: Monotone, T: int) -> ReadOff:
     """The same without, on the CPU."""
     first, last = path.ends
-    return ReadOff(path.alphas_bar(T).cpu(), path=path, ends=(first.cpu(), last.cpu()))
+    return ReadOff(path.alphas_bar(T).cpu(), path=path, ends=(first.detach().cpu(), last.cpu()))
 
 
 @checked
