@@ -196,11 +196,9 @@ def test_tables_of_one_gamma_agree_and_tell_the_network_the_same():
     fine, coarse = fixed(gamma, 10), fixed(gamma, 4)
     assert_close(fine.alphas_bar[1::3], coarse.alphas_bar[1:])
     one, other = ({t: s.told(torch.tensor([t]), s.chain()[t]) for t in range(1, s.T + 1)} for s in (fine, coarse))
-    assert_close(
-        torch.cat([one[t] for t in (1, 4, 7, 10)]).detach(), torch.cat([*other.values()]).detach(), rtol=1e-5, atol=1e-4
-    )
-    assert_close(other[1], 0.0, atol=1e-4)
-    assert_close(other[4], 1000.0)
+    shared = torch.cat([one[t] for t in (1, 4, 7, 10)])
+    assert_close(shared, torch.cat([*other.values()]), rtol=1e-5, atol=1e-4)
+    assert_close(shared[[0, -1]], [0.0, 1000.0], rtol=1e-5, atol=1e-4)
     batch = fine.chain().step(torch.arange(1, 11), torch.zeros(10, 3, dtype=F64))
     assert_close(fine.told(torch.arange(1, 11), batch), torch.cat([*one.values()]), rtol=1e-5, atol=1e-4)
 

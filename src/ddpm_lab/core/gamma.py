@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_lab.core.path import Marginal, NoiseSchedule, Step
-from ddpm_lab.core.types import Incompatible
+from ddpm_lab.core.types import Incompatible, PerExample
 from ddpm_lab.domains import PositiveInt, checked
 
 Along = Float64[Tensor, "..."]
@@ -126,9 +126,10 @@ class Monotone(nn.Module, Path):
 
 class ByVariance:
     """VDM appendix I.2: the bound does not depend on γ between its ends, and what is left to train there is the variance of
-    its estimate. The gradient of an unbiased estimate L becomes that of L², 2 L ∇L. `loss` is L, to be set before backward."""
+    its estimate. The gradient of an unbiased estimate L from one datum becomes that of L², 2 L ∇L: datum by datum, so that it
+    does not matter how a batch is shared. `loss` is the L of each, to be set before backward."""
 
-    loss: Tensor
+    loss: PerExample
 
     def __init__(self, *shape: Tensor) -> None:
         for tensor in shape:

@@ -214,7 +214,7 @@ class VDM(Loss):
             parts["prior"] = prior_at_bpd(last.signal_scale**2, noised.x0).to(out.dtype)
             parts["decoder"] = rounding_bpd(noised.x0, noised.eps, first, diffusion.levels)
         if noised.by_variance is not None:
-            noised.by_variance.loss = parts["vdm"].detach().mean()
+            noised.by_variance.loss = parts["vdm"].detach()
         return parts
 
 

@@ -40,10 +40,14 @@ def rounding_bpd(x0: Data, eps: Data, at: Marginal, levels: int | None) -> PerEx
     z = at.signal_scale * x0 + at.noise_scale * eps
     if levels is None:
         return to_bpd(-log_density_nats(x0, Normal(z / at.signal_scale, 2 * at.sigma.log())))
-    grid = torch.linspace(-1, 1, levels, dtype=x0.dtype, device=x0.device)
-    logits = -0.5 * ((z[..., None] - at.signal_scale * grid) / at.noise_scale) ** 2
-    level = ((x0 + 1) * (levels - 1) / 2).round().long()
-    return to_bpd(-logits.log_softmax(-1).gather(-1, level[..., None])[..., 0])
+
+    def exponent(level: Tensor | float) -> Tensor:
+        return -0.5 * ((z - at.signal_scale * level) / at.noise_scale) ** 2
+
+    normaliser = torch.full_like(z, -torch.inf)
+    for level in torch.linspace(-1, 1, levels, dtype=x0.dtype).tolist():  # one after the other: memory
+        normaliser = torch.logaddexp(normaliser, exponent(level))
+    return to_bpd(normaliser - exponent(x0))
 
 
 def term_bpd(diffusion: GaussianDiffusion, out: Data, noised: Noised, clip: bool = False) -> PerExample:
