@@ -227,3 +227,15 @@ def test_refused_are_ends_that_do_not_rise_and_losses_that_are_no_bound():
     with pytest.raises(Incompatible) as refused:
         make("loss", "simple").check(diffusion_of(schedule))
     assert refused.value.arguments == ("loss", "schedule")
+
+
+def test_trained_ends_stay_where_float64_tells_times_apart():
+    gamma = Monotone(-13.3, 5.0, 4, True)
+    with torch.no_grad():
+        gamma.first.fill_(-1000.0)
+        gamma.rise.fill_(-1000.0)
+    assert_close(torch.stack(gamma.ends).detach(), [-20.0, -19.0])
+    assert (fixed(gamma, 1000).alphas_bar.diff() < 0).all()
+    with torch.no_grad():
+        gamma.first.fill_(1000.0)
+    assert_close(torch.stack(gamma.ends).detach(), [29.0, 30.0])

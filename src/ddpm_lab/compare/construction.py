@@ -17,6 +17,7 @@ UNUSED = {
     NumberKind.BOUND: {SAMPLER, STEPS, GUIDANCE},
     NumberKind.CHAIN_BOUND: {SAMPLER, GUIDANCE},
     NumberKind.FLOW: {SAMPLER, STEPS, VARIANCE, GUIDANCE},
+    NumberKind.CONTINUOUS: {SAMPLER, STEPS, VARIANCE, GUIDANCE},
     NumberKind.SAMPLES: set(),
     NumberKind.DURATION: set(),
     NumberKind.OTHER: set(),

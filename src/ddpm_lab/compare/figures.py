@@ -25,7 +25,7 @@ FEW = 12
 """Choices whose bands and whose legend fit into a figure of half the page's width."""
 SPAN = 3
 """Distances whose largest is more than so many times the smallest are on a log scale."""
-LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW)
+LIKELIHOODS = (NumberKind.BOUND, NumberKind.CHAIN_BOUND, NumberKind.FLOW, NumberKind.CONTINUOUS)
 HOLLOW = (Verdict.OPEN, Verdict.SAME, Verdict.NONE, Verdict.IDENTICAL, Verdict.CONSTRUCTION)
 Entry = dict[str, Any]
 """What a figure shows of one choice."""

@@ -13,6 +13,7 @@ class NumberKind(Enum):
     BOUND = "bound over all steps"
     CHAIN_BOUND = "bound over the sampler's steps"
     FLOW = "likelihood by the probability flow"
+    CONTINUOUS = "bound in continuous time"
     SAMPLES = "samples"
     DURATION = "seconds, which are no score"
     OTHER = "parts of a number, floors, numbers of other packages"
@@ -36,6 +37,7 @@ BITS_PER_DIM = {
     "bound": ("bits/dim, all steps", NumberKind.BOUND),
     "bound_chain": ("bits/dim, the sampler's steps", NumberKind.CHAIN_BOUND),
     "flow_bpd": ("bits/dim, probability flow", NumberKind.FLOW),
+    "bound_continuous": ("bits/dim, continuous time", NumberKind.CONTINUOUS),
 }
 BOUND_PARTS = {
     "prior": "L_T",
@@ -80,9 +82,9 @@ def known_measure(key: str) -> Measure | None:
         return Measure(key, label, -1, True, kind)
     if key == SECONDS:
         return Measure(key, "sampling, s per 1,000", 0, False, NumberKind.DURATION)
-    part = re.fullmatch(r"(?:(bound|bound_chain)_)?([a-z]+?(?:_q[1-4])?)(?:_bpd)?", key)
+    part = re.fullmatch(r"(?:(bound|bound_chain|bound_continuous)_)?([a-z]+?(?:_q[1-4])?)(?:_bpd)?", key)
     if part and part[2] in BOUND_PARTS:
-        chain = ", the sampler's steps" if part[1] == "bound_chain" else ""
+        chain = {"bound_chain": ", the sampler's steps", "bound_continuous": ", continuous time"}.get(part[1], "")
         return Measure(key, f"{BOUND_PARTS[part[2]]}{chain}", 0, False, NumberKind.OTHER)
     plain, _, n = key.partition("@")
     for name, (label, better, judged) in SCORES.items():

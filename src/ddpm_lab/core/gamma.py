@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 from ddpm_lab.core.path import Marginal, NoiseSchedule, Step
 from ddpm_lab.core.types import Incompatible, PerExample
-from ddpm_lab.domains import PositiveInt, checked
+from ddpm_lab.domains import checked
 
 Along = Float64[Tensor, "..."]
 """One number for each place u."""
 LEAST = 0.01
 """Share of a learned γ that stays a line."""
+ENDS = -20.0, 30.0
+"""Of a learned γ: below, float64 cannot tell ᾱ_1 from ᾱ_2."""
 
 
 class OnPath(NamedTuple):
@@ -98,8 +100,9 @@ class Monotone(nn.Module, Path):
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
-        """γ_0 and γ_1."""
-        return self.first.double(), self.first.double() + F.softplus(self.rise.double())
+        """γ_0 and γ_1, within `ENDS` however they are trained, and 1 apart or more."""
+        first = self.first.double().clamp(ENDS[0], ENDS[1] - 1)
+        return first, (first + F.softplus(self.rise.double()).clamp(min=1)).clamp(max=ENDS[1])
 
     def at(self, u: Along) -> OnPath:
         return self.between(*self.share(u))
@@ -192,7 +195,7 @@ def learned(
     gamma_min: float = -13.3,
     gamma_max: float = 5.0,
     learn_ends: bool = False,
-    bumps: PositiveInt = 64,
+    bumps: Annotated[int, Ge(1), Le(1024)] = 64,
 ) -> LearnedSchedule:
     """VDM (Kingma et al. 2021), section 3.1: γ is a monotone network, trained with the bound, from `gamma_min` to `gamma_max`,
     the paper's ends for 256 grey levels. It starts close to a line. `learn_ends` trains them too; `bumps` are hidden units."""

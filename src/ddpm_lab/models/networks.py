@@ -70,6 +70,11 @@ def uncertainty_of(net: nn.Module) -> Uncertainty | None:
     return net.uncertainty if isinstance(net, Accompanied) else None
 
 
+def innermost(net: nn.Module) -> nn.Module:
+    """The network alone."""
+    return net.network if isinstance(net, Accompanied) else net
+
+
 def alone(net: nn.Module) -> nn.Module:
     """The network without what training alone needs beside it."""
     return net.network if isinstance(net, Accompanied) and net.path is None else net

@@ -20,7 +20,7 @@ from ddpm_lab.domains import Text
 from ddpm_lab.models.compiling import Compile, compile_by
 from ddpm_lab.models.contract import Losses, Plain, Positions, named
 from ddpm_lab.models.diffusion import Diffusion
-from ddpm_lab.models.networks import Factory, alone, given, made, seeded
+from ddpm_lab.models.networks import Factory, given, innermost, made, seeded
 
 
 class Headed(nn.Module):
@@ -120,9 +120,10 @@ class VarianceHead(Diffusion):
 
 def feature_channels(net: Any, shape: tuple[int, ...], classes: Classes | None) -> int:
     """The width of a network's features. Raises ValueError for a network that gives none."""
-    if not all(callable(getattr(alone(net), name, None)) for name in ("features", "leave")):
+    inner = innermost(net)
+    if not all(callable(getattr(inner, name, None)) for name in ("features", "leave")):
         raise ValueError(
-            f"net: a head is trained on the features of a network, and {type(alone(net)).__name__} has no features(x, t) and "
+            f"net: a head is trained on the features of a network, and {type(inner).__name__} has no features(x, t) and "
             "leave(features), which together are its forward(x, t)"
         )
     like = next(net.parameters(), torch.zeros(()))
