@@ -12,7 +12,7 @@ SCHEDULES = ", ".join(options("schedule", [conf_dir()]))
 
 NAMES = {
     "schedule=cosin": ("schedule=cosin: ", "schedule=cosine?", SCHEDULES),
-    "loss=vbl": ("loss=vbl: ", "loss=vlb?", "constant_weight, hybrid, "),
+    "loss=vbl": ("loss=vbl: ", "loss=vlb?", "constant_weight, edm, hybrid, "),
     "schedule=": ("schedule=: ", SCHEDULES),
     "shedule=cosine": ("shedule=cosine: ", "schedule=cosine?", "data, model, schedule, "),
     "shedule=cosin": ("shedule=cosin: ", "schedule=cosine?"),

@@ -78,7 +78,9 @@ def test_a_problem_of_every_run_is_said_once():
 def test_a_sweep_unfolds_as_in_hydra():
     arms = preflight(["-m", "schedule=glob(*ine*)", "seed=range(1,3)", "loss=choice(vlb)"])
     assert [arm.overrides for arm in arms] == [
-        [f"schedule={schedule}", f"seed={seed}", "loss=vlb"] for schedule in ("cosine", "linear") for seed in (1, 2)
+        [f"schedule={schedule}", f"seed={seed}", "loss=vlb"]
+        for schedule in ("cosine", "linear", "shifted_cosine")
+        for seed in (1, 2)
     ]
     assert [(arm.choices["schedule"], arm.config.seed) for arm in arms[:3]] == [("cosine", 1), ("cosine", 2), ("linear", 1)]
     assert arms[0].config is not arms[1].config
