@@ -16,6 +16,7 @@ from ddpm_lab.domains import (
     PositiveInt,
     checked,
 )
+from ddpm_lab.models.networks import Accompanied
 from ddpm_lab.training.decay import Decay, Rate
 from ddpm_lab.training.optim import Optimiser, trained
 
@@ -27,7 +28,8 @@ def hidden_kernels(net: nn.Module) -> list[nn.Parameter]:
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in ends]
     kernels = dict.fromkeys(layer.weight for layer in layers if layer.weight.requires_grad and _is_in_rows(layer.weight))
     if not ends or not kernels:
-        raise Incompatible(f"{type(net).__name__} has no layer between a first and a last, as muon needs", "optim", "net")
+        name = type(net.network if isinstance(net, Accompanied) else net).__name__
+        raise Incompatible(f"{name} has no layer between a first and a last, as muon needs", "optim", "net")
     return cast(list[nn.Parameter], list(kernels))
 
 
