@@ -86,6 +86,14 @@ def test_what_is_learned_beside_the_network_is_trained_by_adamw(words, beside, r
     assert sorted(found) == sorted(shapes)
     assert all(bool((entry["exp_avg_sq"] > 0).any()) for entry in of_adamw[-len(shapes) :])
     assert len(of_adamw) < len(optimizer["state"])
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.01, 0.01, 0.0]
+
+
+def test_gradients_do_not_outlive_the_step():
+    net = unet()
+    optimizer = Muon(lr=0.1, warmup=0).make(net)
+    stepped(net, optimizer)
+    assert all(view.grad is None for view in optimizer.param_groups[0]["params"])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
