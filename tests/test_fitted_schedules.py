@@ -166,6 +166,7 @@ def vectors(run_of):
     return run_of("experiment=gaussian_mixture", *few, *small)
 
 
+TYPED = "schedule=constant_rate schedule.log_snr=[8.0,-8.0] schedule.distances=[1.0]"
 REFUSED = {
     "schedule=constant_rate": ("schedule=constant_rate", "schedule.pilot=RUN"),
     "schedule=constant_rate schedule.pilot=nowhere": ("schedule.pilot=nowhere", "no such file or folder"),
@@ -176,6 +177,8 @@ REFUSED = {
     "schedule=constant_rate schedule.pilot=PILOT data.conditional=true": ("schedule.pilot=", "data.conditional"),
     "schedule=constant_rate schedule.distances=[1.0]": ("distances", "log_snr"),
     "schedule=constant_rate schedule.quantity=v": ("schedule.quantity=v", "x0", "eps"),
+    f"{TYPED} schedule.pilot=PILOT": ("schedule.pilot=", "no effect beside schedule.distances"),
+    f"{TYPED} schedule.quantity=eps": ("schedule.quantity=eps", "no effect beside schedule.distances"),
     "schedule=tangent schedule.variances=[1.0] schedule.n=5": ("schedule.n=5", "schedule.variances"),
     "schedule=tangent schedule.measured_n=5": ("schedule.measured_n=5", "not fitted"),
     "schedule=tangent schedule.n=1": ("schedule.n=1", ">= 2"),

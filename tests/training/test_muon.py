@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from helpers import TINY
 from torch import nn
 
 from ddpm_lab.domains import Incompatible
+from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.models.networks import Accompanied
 from ddpm_lab.nets.head import Head
 from ddpm_lab.nets.mlp import MLP
 from ddpm_lab.nets.unet import UNet
@@ -61,9 +64,36 @@ def test_the_ends_of_each_network_take_the_data_and_give_the_output():
 
 def test_a_network_without_hidden_layers_is_refused():
     for net in (nn.Linear(2, 2), Head(6, 2, True, layers=1)):
-        with pytest.raises(Incompatible, match=type(net).__name__) as caught:
-            Muon().check(net)
-        assert caught.value.arguments == ("optim", "net")
+        for one in (net, Accompanied(net)):
+            with pytest.raises(Incompatible, match=type(net).__name__) as caught:
+                Muon().check(one)
+            assert caught.value.arguments == ("optim", "net")
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"), [(("schedule=learned", "loss=vlb"), "net.path."), (("uncertainty=learned",), "net.uncertainty.")]
+)
+def test_what_is_learned_beside_the_network_is_trained_by_adamw(words, beside, run_of):
+    """Kernels have a momentum alone, all else the two moments of Adam."""
+    run = run_of(*TINY, "optim=muon", "optim.warmup=0", *words)
+    stored = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    (optimizer,), weights = stored["optimizer_states"], stored["state_dict"]
+    shapes = [
+        tuple(weights[name].shape) for name in weights if name.startswith(beside) and not name.endswith(("first", "rise"))
+    ]
+    of_adamw = [entry for entry in optimizer["state"].values() if "exp_avg_sq" in entry]
+    found = [tuple(entry["exp_avg_sq"].shape) for entry in of_adamw[-len(shapes) :]]
+    assert sorted(found) == sorted(shapes)
+    assert all(bool((entry["exp_avg_sq"] > 0).any()) for entry in of_adamw[-len(shapes) :])
+    assert len(of_adamw) < len(optimizer["state"])
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.01, 0.01, 0.0]
+
+
+def test_gradients_do_not_outlive_the_step():
+    net = unet()
+    optimizer = Muon(lr=0.1, warmup=0).make(net)
+    stepped(net, optimizer)
+    assert all(view.grad is None for view in optimizer.param_groups[0]["params"])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from ddpm_lab.core.gamma import Monotone
 from ddpm_lab.core.loss import Simple
+from ddpm_lab.core.uncertainty import Uncertainty
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_checkpoint
+from ddpm_lab.models.networks import Accompanied
+from ddpm_lab.nets.mlp import MLP
 from ddpm_lab.nets.unet import UNet
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.ema import EMA
@@ -199,3 +203,20 @@ def test_arguments_that_torch_refuses_are_refused_when_the_choice_is_made():
         Stock(torch.optim.AdamW, lr=-1.0)
     with pytest.raises(TypeError, match="warmup"):
         Stock(torch.optim.AdamW, warmup=5)
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW, Muon])
+def test_what_is_learned_beside_a_network_does_not_decay(kind):
+    """Gradients of 0 move what decays, and nothing else."""
+    choice = kind(lr=0.1, weight_decay=0.5, warmup=0)
+    net = Accompanied(MLP(2, 2), Monotone(-5.0, 5.0, 4, True), Uncertainty(3))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.fill_(1.0)
+    beside = {id(p) for part in (net.path, net.uncertainty) for p in part.parameters()}
+    optimizer = choice.make(net)
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert all(bool((p == 1).all()) == (id(p) in beside) for p in net.parameters())
+    assert len(choice.make(MLP(2, 2)).param_groups) == (2 if kind is Muon else 1)

@@ -173,7 +173,7 @@ RULES = (
     Rule(
         tuple(f"callbacks.vlb_terms.{key}" for key in ("stride", "final_stride", "final_terms")), _one_term, "leave {key} out"
     ),
-    Rule(("schedule.n", "schedule.floor"), _given_numbers, "leave one of the two out"),
+    Rule(("schedule.n", "schedule.floor", "schedule.pilot", "schedule.quantity"), _given_numbers, "leave one of the two out"),
     Rule(
         ("schedule.measured_n",),
         lambda config: None if _given_numbers(config) else "a schedule that is not fitted yet",

@@ -167,8 +167,7 @@ def constant_rate(
     target = lengths[-1] * torch.arange(1, T + 1, dtype=torch.float64) / T
     right = torch.searchsorted(lengths, target).clamp(1, len(distances))
     share = (target - lengths[right - 1]) / (lengths[right] - lengths[right - 1])
-    source = f"distances of {'x̂_0' if quantity == 'x0' else 'ε̂'}, " + (
-        "given" if measured_n is None else f"of {measured_n} data"
-    )
+    compared = f" of {'x̂_0' if quantity == 'x0' else 'ε̂'}, of {measured_n} data by the network of {pilot}"
+    source = ", given" if measured_n is None else compared
     gamma = torch.lerp(knots[right - 1], knots[right], share)
-    return _table(gamma, f"constant rate by {len(distances)} {source}" + (f" by the network of {pilot}" if pilot else ""))
+    return _table(gamma, f"constant rate by {len(distances)} distances{source}")

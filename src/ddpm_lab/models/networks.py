@@ -58,6 +58,11 @@ class Accompanied(nn.Module):
     def leave(self, features: Tensor) -> Tensor:
         return self.network.leave(features)
 
+    @property
+    def ends(self) -> tuple[nn.Module, nn.Module]:
+        """The first and the last layer of the network, where it names them."""
+        return self.network.ends
+
 
 def path_of(net: nn.Module) -> Monotone | None:
     """The learned schedule beside a network, or beside the one that it is a head on."""

@@ -16,8 +16,9 @@ from ddpm_lab.domains import (
     PositiveInt,
     checked,
 )
+from ddpm_lab.models.networks import Accompanied
 from ddpm_lab.training.decay import Decay, Rate
-from ddpm_lab.training.optim import Optimiser, trained
+from ddpm_lab.training.optim import Optimiser, grouped, trained
 
 
 def hidden_kernels(net: nn.Module) -> list[nn.Parameter]:
@@ -27,7 +28,8 @@ def hidden_kernels(net: nn.Module) -> list[nn.Parameter]:
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in ends]
     kernels = dict.fromkeys(layer.weight for layer in layers if layer.weight.requires_grad and _is_in_rows(layer.weight))
     if not ends or not kernels:
-        raise Incompatible(f"{type(net).__name__} has no layer between a first and a last, as muon needs", "optim", "net")
+        name = type(net.network if isinstance(net, Accompanied) else net).__name__
+        raise Incompatible(f"{name} has no layer between a first and a last, as muon needs", "optim", "net")
     return cast(list[nn.Parameter], list(kernels))
 
 
@@ -43,14 +45,14 @@ def as_matrix(kernel: Tensor, channels_last: bool) -> Tensor:
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """torch.optim.Muon of `kernels`, as matrices, and the fused torch.optim.AdamW of `others`.
+    """torch.optim.Muon of `kernels`, as matrices, and the fused torch.optim.AdamW of `others`, in groups.
 
     Where `found_inf` is 1 a step leaves weights and momenta alone, as it does in fused optimisers: Muon's are put back by
     `torch.where`, so that no device waits for the host.
     """
 
     def __init__(
-        self, kernels: Sequence[nn.Parameter], others: Sequence[nn.Parameter], muon: dict[str, Any], adamw: dict[str, Any]
+        self, kernels: Sequence[nn.Parameter], others: list[dict[str, Any]], muon: dict[str, Any], adamw: dict[str, Any]
     ) -> None:
         self.kernels = [(kernel, not kernel.is_contiguous()) for kernel in kernels]
         views = [nn.Parameter(as_matrix(kernel.detach(), channels_last)) for kernel, channels_last in self.kernels]
@@ -87,6 +89,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 changed += [view, self.state[view].setdefault("momentum_buffer", torch.zeros_like(view))]
         before = [] if found_inf is None else [tensor.clone() for tensor in changed]
         self.muon.step()
+        for view in self.muon.param_groups[0]["params"]:
+            view.grad = None  # or the gradients of this step would outlive zero_grad
         if found_inf is not None:
             for tensor, value in zip(changed, before, strict=True):
                 torch.where(found_inf > 0, value, tensor, out=tensor)
@@ -131,4 +135,4 @@ class Muon(Optimiser):
         kernels = hidden_kernels(net)
         taken = set(map(id, kernels))
         others = [p for p in trained(net) if id(p) not in taken]
-        return MuonWithAdamW(kernels, others, self.of_kernels, self.of_others)
+        return MuonWithAdamW(kernels, grouped(net, others), self.of_kernels, self.of_others)

@@ -1,11 +1,14 @@
 """The optimiser with its warm-up, decay and gradient clipping, as one choice."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ddpm_lab.core.gamma import Monotone
+from ddpm_lab.core.uncertainty import Uncertainty
 from ddpm_lab.domains import (
     Given,
     HalfOpenUnit,
@@ -22,6 +25,16 @@ from ddpm_lab.training.decay import Decay, Rate
 def trained(net: nn.Module) -> list[nn.Parameter]:
     """The parameters that are not frozen."""
     return [p for p in net.parameters() if p.requires_grad]
+
+
+def grouped(net: nn.Module, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """`parameters` of a network in the groups of an optimiser: those of a learned γ and of a learned uncertainty by themselves,
+    without weight decay, which would pull γ to a shape that means nothing. One group where there are none of them."""
+    learned = [module for module in net.modules() if isinstance(module, Monotone | Uncertainty)]
+    beside = {id(p) for module in learned for p in module.parameters()}
+    groups = [{"params": [p for p in parameters if id(p) not in beside]}]
+    others = [p for p in parameters if id(p) in beside]
+    return [*groups, {"params": others, "weight_decay": 0.0}] if others else groups
 
 
 class Optimiser:
@@ -42,7 +55,7 @@ class Optimiser:
 
     def make(self, net: nn.Module) -> torch.optim.Optimizer:
         """Of the parameters that are not frozen."""
-        return self.kind(trained(net), **self.arguments)  # type: ignore[arg-type]
+        return self.kind(grouped(net, trained(net)), **self.arguments)  # type: ignore[arg-type]
 
     def configure(self, net: nn.Module) -> dict[str, Any]:
         """What LightningModule.configure_optimizers returns."""
