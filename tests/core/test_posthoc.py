@@ -9,7 +9,7 @@ import torch
 from ema_pytorch.post_hoc_ema import sigma_rel_to_gamma, solve_weights
 from scipy.integrate import quad
 
-from ddpm_lab.core.posthoc import LONGEST, Profiles, combined, exponent, inner, length, past
+from ddpm_lab.core.posthoc import LONGEST, Profiles, combined, exponent, inner, length, past, rounding
 
 LENGTHS = [0.001, 0.01, 0.03, 0.05, 0.1, 0.2, 0.28, LONGEST]
 
@@ -136,3 +136,21 @@ def test_the_average_of_a_power_is_exact(power, sigma_rel):
     found = combined(averages, wanted)
     solved = found.coefficients[:, 0] @ average(*averages)
     assert float(solved) == pytest.approx(float(average(*wanted)), rel=float(found.error) / 5)
+
+
+def test_rounding_is_that_of_independent_errors():
+    """Drawn evenly up to the unit of each average, by which they have a third of the square."""
+    generator = torch.Generator().manual_seed(0)
+    x, unit, v = torch.tensor([[12.0, 1], [-15, 0], [4, 0]]).double(), torch.tensor([2.0**-11, 2**-11, 2**-24]).double(), 1e-4
+
+    def drawn(n: int) -> torch.Tensor:
+        return torch.rand(n, 3, generator=generator, dtype=torch.float64) * 2 - 1
+
+    a, b = drawn(200_000), drawn(200_000)
+    for column in range(2):
+        exact, done = x[:, column].sum(), ((x[:, column] + v * a) * (1 + unit * b)).sum(1)
+        root = float(((done - exact) ** 2).mean().sqrt())
+        upper = float(rounding(x, unit, v)[column])
+        squares = ((unit * x[:, column]) ** 2).sum() + 3 * v**2
+        assert root == pytest.approx(math.sqrt(float(squares) / 3), rel=0.01)
+        assert root < upper < 3 * root

@@ -79,3 +79,15 @@ def combined(kept: Profiles, wanted: Profiles) -> Combined:
     squared = torch.diagonal(inner(wanted, wanted))
     distance = (squared - 2 * (x * right).sum(0) + (x * (gram @ x)).sum(0)).clamp(min=0)
     return Combined(x, (distance / squared).sqrt())
+
+
+def rounding(
+    coefficients: Float64[Tensor, "N M"], unit: Float64[Tensor, " N"], of_coefficients: float
+) -> Float64[Tensor, " M"]:
+    """√Σ_i (u_i |x_i| + v)²: what roundings add to M sums Σ_i x_i θ_i, as a share of their weight θ.
+
+    Each θ_i is stored with a relative error of at most `unit` u_i, each coefficient x_i is used with an absolute error v,
+    `of_coefficients`. Where all θ_i are about as large as θ, and the roundings are independent with mean 0, this bounds the
+    root mean square of the error. Coefficients of opposite signs make it as large as they are, however near the profiles are.
+    """
+    return (unit[:, None] * coefficients.abs() + of_coefficients).norm(dim=0)

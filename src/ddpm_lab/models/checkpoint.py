@@ -5,7 +5,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Le, MinLen
@@ -51,7 +51,10 @@ FORMAT: dict[str, Any] = {
 """What every checkpoint holds, but for averages, "ema/<decay>", which are `State` too."""
 OF_CLASSES: dict[str, Any] = {"class_counts": Annotated[list[PositiveInt], MinLen(1)]}
 """What that of a conditional model holds besides: the training data of each class."""
-OF_POWERS: dict[str, Any] = {"snapshots": Annotated[object, Named(_of_snapshots, words="mapping of steps to sha256")]}
+OF_POWERS: dict[str, Any] = {
+    "snapshots": Annotated[object, Named(_of_snapshots, words="mapping of steps to sha256")],
+    "snapshots_dtype": Literal["float32", "float16"],
+}
 """What one with averages by powers of the step holds besides (`models.snapshots`)."""
 OF_SOLVED: dict[str, Any] = {"solved_from": PositiveInt}
 """What one holds whose average was solved: from how many others."""

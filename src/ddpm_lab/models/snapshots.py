@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ddpm_lab.core.posthoc import LONGEST, Combined, Profiles, combined, exponent
+from ddpm_lab.core.posthoc import LONGEST, Combined, Profiles, combined, exponent, rounding
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import replacing, sha256
 from ddpm_lab.models.checkpoint import read_archive, write_archive
@@ -21,14 +21,25 @@ from ddpm_lab.models.checkpoint import read_archive, write_archive
 FOLDER = "snapshots"
 LISTED = "snapshots"
 """The key of a checkpoint: by step the sha256 of a file. Who has it averages by powers: "ema/0.05" is of σ_rel = 0.05."""
+STORED_AS = "snapshots_dtype"
+"""The key of a checkpoint: the dtype of its snapshots, the coarsest if they differ. Where it is missing, that may be any."""
 ACCURATE = 0.05
-"""The largest error of a profile that is solved. Weights, which change slowly, then err by less than 1%."""
+"""The largest error of a profile that is solved. Weights, which change slowly, then err by less than 1%, and by roundings."""
+STABLE = 0.01
+"""The largest share that roundings may have in the weights that are solved (`core.posthoc.rounding`)."""
 ROUNDED = 2**16
 """Coefficients are multiples of 1/ROUNDED: their products with float32 weights are exact in float64, so that the sums are the
 same to the bit on machines whose solutions differ in their last digits."""
 Averages = Mapping[str, Mapping[str, Tensor]]
 """The weights of each average, by its key in a checkpoint."""
 Dtype = Literal["float32", "float16"]
+UNIT: Mapping[Dtype, float] = {"float32": 2.0**-24, "float16": 2.0**-11}
+"""The largest relative error with which a weight is rounded."""
+
+
+def coarser(a: Dtype, b: Dtype) -> Dtype:
+    """Of two."""
+    return max(a, b, key=UNIT.__getitem__)
 
 
 def place(checkpoints: Path, step: int) -> Path:
@@ -90,6 +101,8 @@ class Solver:
         times = torch.tensor([*self.listed, self.step], dtype=torch.float64)
         gammas = torch.tensor([exponent(each) for each in lengths if each is not None], dtype=torch.float64)
         self.kept = Profiles(*torch.cartesian_prod(times, gammas).T)
+        stored_as: Dtype = checkpoint.get(STORED_AS, "float16")
+        self.unit = torch.where(self.kept.t < self.step, UNIT[stored_as], UNIT["float32"]).double()
 
     @property
     def count(self) -> int:
@@ -98,15 +111,15 @@ class Solver:
 
     @property
     def range(self) -> str:
-        """The lengths that can be solved, in words: in steps of a thousandth."""
-        errors = self._combined(i / 1000 for i in range(1, int(1000 * LONGEST) + 1)).error.tolist()
-        good = {i for i, error in enumerate(errors, 1) if error <= ACCURATE}
+        """The lengths that can be solved, in words: in steps of a thousandth. Empty where there are none."""
+        found = self._combined(i / 1000 for i in range(1, int(1000 * LONGEST) + 1))
+        good = {i for i, accurate in enumerate(self._accurate(found).tolist(), 1) if accurate}
         ends = [[i for i in sorted(good) if i + step not in good] for step in (-1, 1)]
         return " or ".join(f"{low / 1000:g} to {high / 1000:g}" for low, high in zip(*ends, strict=True))
 
     def reaches(self, sigma_rel: float) -> bool:
-        """Whether the average of that length can be solved."""
-        return float(self._combined([sigma_rel]).error) <= ACCURATE
+        """Whether the average of that length can be solved: its profile, and its weights in spite of roundings."""
+        return bool(self._accurate(self._combined([sigma_rel])))
 
     def solved(self, sigma_rel: float) -> dict[str, Tensor]:
         """The state of the average of that length; what is not averaged is the checkpoint's. Raises UserError for a snapshot
@@ -123,6 +136,9 @@ class Solver:
     def _combined(self, lengths: Iterable[float]) -> Combined:
         gamma = torch.tensor([exponent(sigma_rel) for sigma_rel in lengths], dtype=torch.float64)
         return combined(self.kept, Profiles(torch.full_like(gamma, self.step), gamma))
+
+    def _accurate(self, found: Combined) -> Tensor:
+        return (found.error <= ACCURATE) & (rounding(found.coefficients, self.unit, 1 / ROUNDED) <= STABLE)
 
     def _states(self) -> Iterator[Averages]:
         """In the order of `kept`, one snapshot in memory at a time."""

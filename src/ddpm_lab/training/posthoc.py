@@ -11,7 +11,18 @@ from ddpm_lab import ranks
 from ddpm_lab.core.posthoc import Length, exponent, past
 from ddpm_lab.domains import PositiveInt, checked
 from ddpm_lab.models.checkpoint import MOST_SNAPSHOTS
-from ddpm_lab.models.snapshots import FOLDER, LISTED, Dtype, averaged, place, present, remove_others, write_snapshot
+from ddpm_lab.models.snapshots import (
+    FOLDER,
+    LISTED,
+    STORED_AS,
+    Dtype,
+    averaged,
+    coarser,
+    place,
+    present,
+    remove_others,
+    write_snapshot,
+)
 from ddpm_lab.training.ema import EMA
 from ddpm_lab.training.module import TrainingModule
 
@@ -38,6 +49,8 @@ class PostHoc(EMA):
         super().__init__()
         self.decays, self.every = tuple(sigma_rel), every
         self.dtype: Dtype = dtype
+        self.stored_as: Dtype = dtype
+        """The coarsest dtype of the snapshots so far."""
         if len(set(self.decays)) < len(self.decays):
             raise ValueError(f"sigma_rel={list(sigma_rel)}: each length once")
         self._exponents = {each: exponent(each) for each in self.decays}
@@ -91,11 +104,13 @@ class PostHoc(EMA):
 
     def on_save_checkpoint(self, trainer: Trainer, module: TrainingModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, module, checkpoint)
-        checkpoint[LISTED] = dict(self.listed)
+        checkpoint |= {LISTED: dict(self.listed), STORED_AS: self.stored_as}
 
     def on_load_checkpoint(self, trainer: Trainer, module: TrainingModule, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(trainer, module, checkpoint)
         self.listed = present(self._folder(trainer), checkpoint[LISTED])
+        if self.listed:
+            self.stored_as = coarser(self.dtype, checkpoint.get(STORED_AS, "float16"))
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints"
