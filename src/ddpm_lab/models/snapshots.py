@@ -98,7 +98,7 @@ class Solver:
 
     @property
     def range(self) -> str:
-        """The lengths that can be solved, in words: in steps of a thousandth."""
+        """The lengths that can be solved, in words: in steps of a thousandth. Empty where none of these can."""
         errors = self._combined(i / 1000 for i in range(1, int(1000 * LONGEST) + 1)).error.tolist()
         good = {i for i, error in enumerate(errors, 1) if error <= ACCURATE}
         ends = [[i for i in sorted(good) if i + step not in good] for step in (-1, 1)]
