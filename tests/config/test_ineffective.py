@@ -60,6 +60,10 @@ CASES = [
     (EVALUATE, "quality.grid", {"quality.grid": 101}, "quality.n=100"),
     (EVALUATE, "quality.reference", {"quality.statistics": "real.npz"}, "quality.statistics=real.npz"),
     (EVALUATE, "sampler.spacing", {"sampler.steps": None}, "sampler.steps=null"),
+    *(
+        (EVALUATE, key, {"nll.chain": "continuous", "quality.n": 0}, "nll.chain=continuous quality.n=0")
+        for key in ("variance", "variance._target_", "sampler", "sampler.steps", "gamma.n")
+    ),
     (EVALUATE, "nll.chain", {"guidance": {"scale": 2.0}}, "guidance.scale=2.0"),
     (TRAIN, "guidance.interval", {"guidance.scale": 1.0}, "guidance.scale=1.0"),
     (TRAIN, "data.label_dropout", {"data.conditional": False}, "data.conditional=false"),
@@ -91,6 +95,11 @@ def test_a_typed_key_that_cannot_act_is_named_with_what_prevents_it(base, key, c
 def test_keys_that_act_are_not_reported(base):
     active = {key for b, key, _, _ in CASES if b is base} - {"trainer.other_world_size"}
     assert ineffective([(base, active)]) == []
+
+
+@pytest.mark.parametrize("changes", [{"nll.chain": "continuous"}, {"quality.n": 0}])
+def test_a_chain_acts_on_samples_and_on_bounds(changes):
+    assert ineffective([(edited(EVALUATE, changes), {"variance", "sampler.steps", "gamma.n"})]) == []
 
 
 def test_data_for_optimal_times_act_under_any_variance():

@@ -224,6 +224,17 @@ REFUSED = [
     (tangent, {"variances": []}, r"variances=\[\]"),
     (tangent, {"variances": [1.0, 0.0]}, r"variances="),
     (tangent, {"variances": [1.0], "log_snr_min": -31}, r"log_snr_min=-31"),
+    (
+        tangent,
+        {"variances": [1.0], "log_snr_min": 30.0, "T": 1000},
+        r"log_snr_min=30.0 T=1000 variances=\[1.0\].*lower log_snr",
+    ),
+    (tangent, {"variances": [1e-300, 1e300]}, r"T=10 variances=\[1e-300, 1e\+300\]: .*variances that differ by less"),
+    (
+        constant_rate,
+        {"log_snr": [36.0, 35.9, 35.8], "distances": [1.0, 1.0]},
+        r"log_snr=\[36.0, …, 35.8\] T=10: .*starts lower",
+    ),
     (constant_rate, {}, r"distances.*pilot"),
     (constant_rate, {"distances": [1.0]}, r"distances.*log_snr"),
     (constant_rate, {"log_snr": [1.0, -1.0], "distances": [1.0, 1.0]}, r"log_snr=.*one more than the 2"),
@@ -239,4 +250,4 @@ REFUSED = [
 @pytest.mark.parametrize(("schedule", "arguments", "named"), REFUSED)
 def test_arguments_that_make_no_schedule_are_named(schedule, arguments, named):
     with pytest.raises(ValueError, match=named):
-        schedule(10, **arguments)
+        schedule(**{"T": 10} | arguments)

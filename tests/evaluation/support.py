@@ -62,7 +62,7 @@ def evaluate(ckpt: Path | str, *arguments: str, start: list[str] = FEW, run: Pat
     if start is FEW:
         given[1:1] = [GAMMA] * any(a.startswith("variance=") and "analytic" in a for a in arguments)
         given[1:1] = [GAP] * (
-            not {"nll.chain=sampler", "nll.split=train", "protocol=analytic_dpm"} & set(arguments)
+            not {"nll.chain=sampler", "nll.chain=continuous", "nll.split=train", "protocol=analytic_dpm"} & set(arguments)
             and "nll.terms=" not in str(arguments)
         )
     values = dict(argument.partition("=")[::2] for argument in given if argument != "-m")

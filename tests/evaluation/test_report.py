@@ -9,11 +9,12 @@ import torch
 from omegaconf import OmegaConf
 
 from ddpm_lab.evaluation.evaluate import DISTANCE
+from ddpm_lab.evaluation.plots import plot_lengths, plot_sweep
 from ddpm_lab.evaluation.tables import settings
 from ddpm_lab.evaluation.tables import tables as made
 from ddpm_lab.metrics.record import Result
 
-from .support import VECTORS, copied, evaluate, found, kept, scored
+from .support import DIGITS, VECTORS, copied, evaluate, found, kept, scored
 
 
 def tables(text: str) -> list[tuple[str, list[list[str]]]]:
@@ -199,6 +200,27 @@ def test_the_protocol_of_analytic_dpm_starts_at_1_and_limits_the_last_noise_of_t
     assert config.sampler.spacing == "linspace"
     other = evaluate(run, *ask, "sampler.spacing=leading", "name=typed")
     assert other.record("bound_4")["spacing"] == "leading"
+
+
+def test_choices_without_a_score_have_no_table_and_none_of_a_chain(run_of, tmp_path, capsys):
+    run = copied(run_of(*DIGITS, "schedule=learned", "loss=vlb"), tmp_path / "learned")
+    ask = ["nll.chain=continuous", "quality.n=0"]
+    with pytest.raises(SystemExit):
+        evaluate(run, "-m", *ask, "variance=beta,beta_tilde", "sampler.steps=2,3")
+    said = capsys.readouterr().err
+    for key in ("variance", "sampler.steps=2"):
+        assert f"{key} has no effect beside nll.chain=continuous quality.n=0" in said
+    told = evaluate(run, "-m", *ask, "weights=raw,ema")
+    assert told.value("bound_continuous", 0) != told.value("bound_continuous", 1)
+    assert not (told.folder / "table.md").exists()
+    assert "table.md" not in capsys.readouterr().out
+
+
+def test_choices_without_a_score_have_no_plot(tmp_path):
+    arms: Any = [SimpleNamespace(steps=n, length=n / 20, scores={}) for n in (2, 3)]
+    assert plot_sweep(arms, tmp_path / "sweep.png") is None
+    assert plot_lengths(arms, tmp_path / "lengths.png") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_full_chains_have_no_word_of_spacing(run):

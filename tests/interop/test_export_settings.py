@@ -106,6 +106,14 @@ def test_what_openais_process_cannot_be_is_refused_by_name(words, named):
         exported.KINDS["openai"](run_of(*words))
 
 
+@pytest.mark.parametrize("to", ["diffusers", "openai"])
+def test_a_learned_schedule_is_refused_with_the_layout_that_takes_it(to):
+    run = run_of("schedule=learned", "loss=vlb")
+    with pytest.raises(UserError, match=f"to={to}: schedule=learned: .*γ.*to=safetensors"):
+        exported.KINDS[to](run)
+    exported.KINDS["safetensors"](run)
+
+
 def test_a_head_is_refused_with_the_run_that_it_is_on(tmp_path, monkeypatch):
     monkeypatch.setattr(exported, "located", lambda *_: (tmp_path / "last.ckpt", None))
     monkeypatch.setattr(exported, "load", lambda *_: SimpleNamespace(config={"base": "outputs/of/base"}))

@@ -8,7 +8,7 @@ import torch
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.loss import VLB, Hybrid, Simple
 from ddpm_lab.core.prediction import Eps, V
-from ddpm_lab.core.schedule import cosine, from_betas, linear
+from ddpm_lab.core.schedule import cosine, from_betas, linear, shifted_cosine
 from ddpm_lab.core.variance import Beta, BetaTilde, LearnedRange
 from ddpm_lab.domains import Incompatible
 from ddpm_lab.models.card import schedule_card, vlb_weights
@@ -127,3 +127,14 @@ def test_two_steps_have_one_weight():
 
 def test_where_clipping_hides_it_there_is_no_word_of_amplification():
     assert warnings(card(cosine(1000), levels=256)) == []
+
+
+@pytest.mark.parametrize(("size", "shape"), [(64, (3, 1, 8, 8)), (8, (3, 1, 8, 8)), (64, (3, 2)), (2, (3, 2))])
+def test_a_shift_for_another_side_than_that_of_the_data_is_a_warning(size, shape):
+    d = diffusion(shifted_cosine(100, size=size))
+    said = [line for line in schedule_card(d, Simple(), torch.zeros(shape, dtype=torch.float64)) if "schedule.size" in line]
+    advice = "schedule.size=8 is their shift." if len(shape) == 4 else "choose another schedule."
+    same = shape[1:] == (1, size, size)
+    assert [line.endswith(advice) and line.startswith(f"warning: schedule.size={size}: ") for line in said] == [True] * (
+        not same
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 from ddpm_lab.core.posthoc import exponent
 from ddpm_lab.errors import UserError
 from ddpm_lab.models.checkpoint import read_archive, read_checkpoint, write_archive
+from ddpm_lab.models.run import opened
 from ddpm_lab.models.snapshots import Solver, averaged, place, rounded
 from ddpm_lab.training.checkpoint import Checkpoints
 from ddpm_lab.training.module import TrainingModule
@@ -117,6 +118,14 @@ def test_what_lies_beyond_is_refused(trained):
     for inside, outside in ((low, low - 0.001), (high, high + 0.001)):
         assert solver.reaches(inside)
         assert not solver.reaches(outside)
+
+
+def test_averages_from_which_nothing_is_solved_say_so():
+    own = {"ema/0.0005": {}}
+    checkpoint = {**own, "global_step": 40, "snapshots": {}, "state_dict": {}, "config": {}}
+    assert Solver(checkpoint, Path("last.ckpt"), []).range == ""
+    with pytest.raises(UserError, match=r"has ema, ema/0\.0005; no other length of 0\.001 or more can be solved"):
+        opened(module().model, checkpoint, "ema/0.1", Path("last.ckpt"))
 
 
 def test_rounded_coefficients_multiply_exactly_and_add_up_to_1():

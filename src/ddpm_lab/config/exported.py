@@ -27,7 +27,7 @@ from ddpm_lab.interop.source import STEM
 from ddpm_lab.models.checkpoint import write_archive
 from ddpm_lab.models.contract import named
 from ddpm_lab.models.diffusion import Diffusion
-from ddpm_lab.models.networks import alone
+from ddpm_lab.models.networks import alone, path_of
 from ddpm_lab.models.portable import write_portable
 from ddpm_lab.models.run import Run
 from ddpm_lab.nets.unet import UNet
@@ -209,6 +209,10 @@ KINDS = {"diffusers": _diffusers, "safetensors": _safetensors, "openai": _openai
 
 
 def _unet(run: Run, to: str) -> tuple[Diffusion, UNet]:
+    if path_of(run.net) is not None:
+        raise UserError(
+            f"to={to}: schedule=learned: its network is told γ and not t, which that layout cannot say: to=safetensors takes it"
+        )
     net = alone(run.net)
     if not isinstance(net, UNet) or not isinstance(run.model, Diffusion):
         what = type(run.model if isinstance(net, UNet) else net).__name__

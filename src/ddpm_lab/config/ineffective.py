@@ -109,6 +109,12 @@ def _one_term(config: Config) -> str | None:
     return f"{model.__name__}, whose likelihood has one term" if model and one else None
 
 
+def _no_chain(config: Config) -> str | None:
+    """Where the likelihoods are of no chain, and no samples are drawn."""
+    causes = [_has("nll.chain", "continuous")(config), _has("quality.n", 0)(config)]
+    return " ".join(filter(None, causes)) if all(causes) else None
+
+
 def _no_samples(config: Config) -> str | None:
     return f"this model ({lack})" if (lack := without(config, "samples")) else None
 
@@ -130,6 +136,11 @@ RULES = (
         ("nll.stride", "nll.clip", "nll.train_stride"),  # of a chain
         _has("nll.chain", "continuous"),
         "leave {key} out, or measure another nll.chain",
+    ),
+    Rule(
+        ("variance.", "sampler.", "gamma.n"),
+        _no_chain,
+        "leave all of variance, sampler and gamma.n out, or measure another nll.chain, or samples",
     ),
     Rule(("nll.ode_probes", "nll.ode_tolerance"), _has("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
     Rule(("data.label_dropout",), _has("data.conditional", False), "add data.conditional=true, or leave {key} out"),

@@ -67,7 +67,10 @@ def tangent(
     lengths = 2 * speed[0] + _integral(gamma, speed)
     whole = f"{len(spectrum)} variances from {spectrum[0]:.3g} to {spectrum[-1]:.3g}"
     source = "given" if measured_n is None else f"of {measured_n} training data"
-    return _table(_at_even_lengths(gamma[::2], lengths, speed[::2], T), f"tangent law for {whole}, {source}")
+    given = f"log_snr_min={log_snr_min} T={T} variances={_ends(spectrum.tolist())}"
+    advice = "a lower log_snr_min, a smaller T, or variances that differ by less"
+    table = _at_even_lengths(gamma[::2], lengths, speed[::2], T)
+    return _table(table, f"tangent law for {whole}, {source}", given, advice)
 
 
 def angle_rate(gamma: Gamma, variances: Float64[Tensor, " K"]) -> Float64[Tensor, "places K"]:
@@ -109,8 +112,16 @@ def _at_even_lengths(gamma: Gamma, lengths: Tensor, speed: Tensor, T: int) -> Ga
     return torch.lerp(gamma[left], gamma[right], x**2 * (3 - 2 * x)) + x * (1 - x) * bend
 
 
-def _table(gamma: Gamma, fit: str) -> FittedSchedule:
-    return FittedSchedule(torch.cat([torch.ones(1, dtype=torch.float64), torch.sigmoid(-gamma)]), fit=fit)
+def _ends(numbers: list[float]) -> str:
+    return str(numbers if len(numbers) < 3 else [numbers[0], ..., numbers[-1]]).replace("Ellipsis", "…")
+
+
+def _table(gamma: Gamma, fit: str, given: str, advice: str) -> FittedSchedule:
+    """Of γ_1..γ_T. Raises ValueError, by what was `given`, where float64 cannot tell ᾱ of neighbours apart."""
+    alphas_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.sigmoid(-gamma)])
+    if not bool((alphas_bar.diff() < 0).all()):
+        raise ValueError(f"{given}: float64 cannot tell ᾱ of some t and t + 1 apart; allowed is {advice}")
+    return FittedSchedule(alphas_bar, fit=fit)
 
 
 def principal_variances(x: Float64[Tensor, "N D"], floor: float) -> list[float]:
@@ -170,4 +181,5 @@ def constant_rate(
     compared = f" of {'x̂_0' if quantity == 'x0' else 'ε̂'}, of {measured_n} data by the network of {pilot}"
     source = ", given" if measured_n is None else compared
     gamma = torch.lerp(knots[right - 1], knots[right], share)
-    return _table(gamma, f"constant rate by {len(distances)} distances{source}")
+    fit = f"constant rate by {len(distances)} distances{source}"
+    return _table(gamma, fit, f"log_snr={_ends(log_snr)} T={T}", "a smaller T, or log_snr that starts lower and falls further")

@@ -1,6 +1,7 @@
 """Noise schedules: functions that return a `NoiseSchedule`, the table ᾱ_0..ᾱ_T."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -98,6 +99,14 @@ def cosine(T: Size = 1000, offset: NonNegativeFloat = 0.008, max_beta: OpenUnit 
     return _capped(torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2, max_beta)
 
 
+@dataclass(frozen=True, eq=False)
+class ShiftedSchedule(NoiseSchedule):
+    """A table for images of one side."""
+
+    size: int = field(kw_only=True)
+    """Side of the images, in pixels, for the schedule card."""
+
+
 @checked
 def shifted_cosine(
     T: Size = 1000,
@@ -106,7 +115,7 @@ def shifted_cosine(
     reference_low_noise: Size | None = None,
     log_snr_min: float = -15.0,
     log_snr_max: float = 15.0,
-) -> NoiseSchedule:
+) -> ShiftedSchedule:
     """log ᾱ/(1−ᾱ) = −2 log tan(a u + b) + 2 log(d_ref/d) at u = t/T, for images of `size` d and a `reference` d_ref: simple
     diffusion, Hoogeboom et al. 2023. a and b let the cosine run from `log_snr_max` to `log_snr_min` before it is shifted. With
     `reference_low_noise` the shift goes evenly in u from that of this size at u = 0 to that of `reference` at u = 1."""
@@ -120,7 +129,8 @@ def shifted_cosine(
     u = torch.arange(1, T + 1, dtype=torch.float64) / T
     first, last = (math.atan(math.exp(-log_snr / 2)) for log_snr in (log_snr_max, log_snr_min))
     shift = 2 * torch.lerp(torch.full_like(u, math.log(low_noise / size)), torch.full_like(u, math.log(reference / size)), u)
-    return from_log_snr(shift - 2 * torch.tan(first + (last - first) * u).log())
+    table = from_log_snr(shift - 2 * torch.tan(first + (last - first) * u).log())
+    return ShiftedSchedule(table.alphas_bar, size=size)
 
 
 def from_log_snr(log_snr: Float64[Tensor, " T"]) -> NoiseSchedule:

@@ -83,9 +83,9 @@ def measure(arms: Sequence[Arm], folder: Path, config: str, logger: Callable[[di
             _write(evaluated, folder)
     if ranks.rank() == 0:
         if len(arms) > 1:
-            text = [line for table in tables(evaluated) for line in ["", *table]]
-            write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
-            _print([*text, ""])
+            if text := [line for table in tables(evaluated) for line in ["", *table]]:
+                write_text(folder / "table.md", "\n".join(text[1:]) + "\n")
+                _print([*text, ""])
             plot_sweep(evaluated, folder / "sweep.png")
             plot_lengths(evaluated, folder / "lengths.png")
         log(logger(trained), evaluated, folder, trained)

@@ -39,9 +39,9 @@ def plot_bound(bound: Bound, title: str, path: Path) -> Path:
 
 def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
     """Bound and Fréchet distance against steps, and the distance against seconds where these are known, a line per choice; None
-    where nothing varies. Of several feature spaces it shows the first. Seconds that may not be compared with those of the first
-    choice are left out."""
-    if len({arm.steps for arm in arms}) < 2:
+    where nothing varies, and where no choice has either. Of several feature spaces it shows the first. Seconds that may not be
+    compared with those of the first choice are left out."""
+    if len({arm.steps for arm in arms}) < 2 or not _have_scores(arms):
         return None
     first = next((feature_space(arm, DISTANCE) for arm in arms if DISTANCE in arm.scores), "")
     arms = [arm for arm in arms if DISTANCE not in arm.scores or feature_space(arm, DISTANCE) == first]
@@ -69,9 +69,9 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
 
 def plot_lengths(arms: Sequence[Evaluated], path: Path) -> Path | None:
     """Bound and Fréchet distance against the length σ_rel of averages, 0 for raw weights, a line for each choice of the rest;
-    None where fewer than two lengths were measured."""
+    None where fewer than two lengths were measured, and where no choice has either."""
     arms = sorted((arm for arm in arms if arm.length is not None), key=lambda arm: arm.length or 0.0)
-    if len({arm.length for arm in arms}) < 2:
+    if len({arm.length for arm in arms}) < 2 or not _have_scores(arms):
         return None
     figure = Figure(figsize=SIZE, layout="constrained")
     labels = {BOUND: "bits/dim, bound on the sampler's chain", DISTANCE: "Fréchet distance"}
@@ -98,6 +98,11 @@ def plot_lengths(arms: Sequence[Evaluated], path: Path) -> Path | None:
             ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     return path
+
+
+def _have_scores(arms: Sequence[Evaluated]) -> bool:
+    """Whether a picture of them would hold something."""
+    return any({BOUND, DISTANCE} & arm.scores.keys() for arm in arms)
 
 
 def _coloured(names: Mapping[str, str], arm: Evaluated) -> str:

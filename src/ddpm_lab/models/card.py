@@ -11,6 +11,7 @@ from ddpm_lab.core.fitted import FittedSchedule
 from ddpm_lab.core.loss import VLB, Loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
+from ddpm_lab.core.schedule import ShiftedSchedule
 from ddpm_lab.core.terms import prior_bpd
 from ddpm_lab.core.timesteps import Timesteps
 from ddpm_lab.core.variance import Seen
@@ -45,7 +46,7 @@ def schedule_card(diffusion: GaussianDiffusion, loss: Loss, x0: Tensor) -> list[
     if len(weights):
         at = int(weights.argmax())
         lines.append(f"largest weight of ‖ε−ε̂‖² in the bound: {weights[at]:.4g} at t = {at + 2}")
-    cautions = _cautions(diffusion, loss, ab_T, weights)
+    cautions = [*_cautions(diffusion, loss, ab_T, weights), *_of_size(schedule, x0)]
     if (sigma_data := getattr(diffusion.prediction, "sigma_data", None)) is not None:
         std = float(x0.std())
         lines.append(f"standard deviation of data: {std:.3g} (prediction.sigma_data={sigma_data:g})")
@@ -89,6 +90,16 @@ def _cautions(diffusion: GaussianDiffusion, loss: Loss, ab_T: float, weights: Te
             f"gradient is mostly noise. {steadier} steadier."
         )
     return warnings
+
+
+def _of_size(schedule: NoiseSchedule, x0: Tensor) -> list[str]:
+    """Where a schedule that is shifted for the side of images is given other data."""
+    if not isinstance(schedule, ShiftedSchedule) or (x0.ndim == 4 and schedule.size == x0.shape[-1]):
+        return []
+    data, advice = "vectors, which have no side", "choose another schedule"
+    if x0.ndim == 4:
+        data, advice = f"images of side {x0.shape[-1]}", f"schedule.size={x0.shape[-1]} is their shift"
+    return [f"schedule.size={schedule.size}: the data are {data}, and the shift is for another: {advice}."]
 
 
 def curves(schedule: NoiseSchedule) -> list[Curve]:

@@ -166,8 +166,8 @@ def opened(model: Model, checkpoint: Mapping[str, Any], weights: str | None, sou
     if solves and (solver is None or sigma_rel is None or not solver.reaches(sigma_rel)):
         others = "; other lengths are those of a run with ema=posthoc" if sigma_rel is not None else ""
         if solver is not None:
-            reached = f"ema/L with L from {solver.range}" if solver.range else "no other length"
-            others = f"; and, solved from {solver.count} averages, {reached}"
+            solved = f"and, solved from {solver.count} averages, ema/L with L from {solver.range}"
+            others = f"; {solved if solver.range else 'no other length of 0.001 or more can be solved from its averages'}"
         raise UserError(f"weights={weights}: this checkpoint has {', '.join(allowed)}{others}.")
     chosen = weights if weights not in ("ema", None) else averages[0] if averages else single
     state = checkpoint["state_dict"]
