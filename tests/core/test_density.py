@@ -127,4 +127,32 @@ def test_what_does_not_go_with_a_density(kind):
     refused(plain, learned(10), Simple(), "timesteps", "schedule")
     refused(plain, zero_terminal_snr(10), Simple(), "timesteps", "schedule")
     refused(kind(20.0, 0.1), schedule, Simple(), "timesteps", "schedule")
-    assert "unbiased=true" in refused(kind(unbiased=True), cosine(), Simple(), "timesteps", "schedule")
+    for each in (schedule, cosine()):
+        assert "timesteps." in refused(kind(unbiased=True), each, Simple(), "timesteps", "schedule")
+
+
+@pytest.mark.parametrize("schedule", [linear(), cosine()], ids=["linear", "cosine"])
+@pytest.mark.parametrize("kind", WIDE)
+def test_what_a_refusal_names_is_allowed(kind, schedule):
+    arguments = dict(word.removeprefix("timesteps.").split("=") for word in kind.wider.split())
+    density = kind(**{name: float(value) for name, value in arguments.items()}, unbiased=True)
+    density.check(schedule, Simple())
+    density.check_places(schedule)
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_the_least_density_of_places_gives_the_largest_weight(kind):
+    """No place of many weighs more, and some weigh almost as much."""
+    density, schedule = WIDE[kind](), linear(20, beta_end=0.6)
+    largest = 1 / density.least_density(schedule)
+    weight = density.placed(EVENLY, schedule, 0, len(EVENLY)).weight
+    assert 0.99 * largest < weight.max() <= 1.000001 * largest
+
+
+def test_continuous_time_has_a_limit_of_its_own():
+    """The last step of a cosine is longer than others: its mean density is allowed, and that at its end is not."""
+    density = LogNormal(-1.2, 2.0, unbiased=True)
+    density.check(cosine(), Simple())
+    with pytest.raises(Incompatible, match="density of places") as error:
+        density.check_places(cosine())
+    assert error.value.arguments == ("timesteps", "time")

@@ -4,6 +4,8 @@ They change the objective: a loss counts at each noise level as often as it is d
 t.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor, distributions
@@ -17,12 +19,16 @@ from ddpm_lab.domains import PositiveFloat, checked
 
 LEAST_MASS = 0.001
 """Of a density, that the noise levels of a schedule must hold."""
-RAREST = 2.0**-40
-"""The least p_t of a density whose losses are weighed back: a rarer t is hardly ever drawn, and would then weigh 1/(T p_t)."""
+RAREST = 1e-3
+"""The least T p_t of a density whose losses are weighed back by 1/(T p_t): a mean that hangs on rarer t is rarely near. In
+continuous time the least density of places in [0, 1]."""
 
 
 class Density(Fixed):
-    """`of_log_sigma`: of ln σ, truncated to the noise levels from t = 1 to T."""
+    """`of_log_sigma`: of ln σ, with one peak, truncated to the noise levels from t = 1 to T."""
+
+    wider: ClassVar[str]
+    """Arguments under which weights are moderate on most schedules."""
 
     def __init__(self, of_log_sigma: distributions.Distribution, unbiased: bool) -> None:
         self.of_log_sigma, self.unbiased = of_log_sigma, unbiased
@@ -50,17 +56,33 @@ class Density(Fixed):
                 "loss",
                 "timesteps",
             )
-        if self.unbiased and float(rarest := self.probabilities(schedule).min()) < RAREST:
+        if self.unbiased:
+            self._check_weights(schedule.T * self.probabilities(schedule).min(), "T p_t", "schedule")
+
+    def check_places(self, schedule: NoiseSchedule) -> None:
+        if self.unbiased:
+            self._check_weights(self.least_density(schedule), "the density of places", "time")
+
+    def _check_weights(self, least: Tensor, share: str, other: str) -> None:
+        """Raises Incompatible where `share`, by which losses are divided, gets too small."""
+        if float(least) < RAREST:
             raise Incompatible(
-                f"unbiased=true weighs by 1/(T p_t), and {name} draws some t with p_t = {float(rarest):.2g}: a wider density "
-                "will do, or a schedule with less noise at T",
+                f"unbiased=true divides losses by {share}, which {type(self).__name__} lets fall to {float(least):.2g}: "
+                f"allowed is {RAREST} or more, as of a wider density ({self.wider}), or less noise at T",
                 "timesteps",
-                "schedule",
+                other,
             )
 
     def mass(self, noise: Float64[Tensor, " T"]) -> Tensor:
         """Of the density between the ends of ln σ_1..ln σ_T, by which truncation divides; 1 for one t."""
         return self.of_log_sigma.cdf(noise[-1]) - self.of_log_sigma.cdf(noise[0]) if len(noise) > 1 else noise.new_ones(())
+
+    def least_density(self, schedule: NoiseSchedule) -> Tensor:
+        """Of places in [0, 1], between which ln σ is linear: each piece has its least at one of its ends, as the density of
+        ln σ has one peak."""
+        noise = log_sigma(schedule)
+        density = self.of_log_sigma.log_prob(noise).exp() / self.mass(noise)
+        return (torch.minimum(density[1:], density[:-1]) * noise.diff() * (len(noise) - 1)).min()
 
     def probabilities(self, schedule: NoiseSchedule) -> Float64[Tensor, " T"]:
         """p_1..p_T: the mass between the middles of neighbouring ln σ_t, of the first and last t that of half a cell."""
@@ -99,6 +121,8 @@ def log_sigma(schedule: NoiseSchedule) -> Float64[Tensor, " T"]:
 class LogNormal(Density):
     """EDM (Karras et al. 2022) Table 1: ln σ ~ N(`mean`, `std`²), the paper's P_mean and P_std."""
 
+    wider = "timesteps.mean=0 timesteps.std=3"
+
     def __init__(self, mean: float = -1.2, std: PositiveFloat = 1.2, unbiased: bool = False) -> None:
         super().__init__(distributions.Normal(_float64(mean), _float64(std)), unbiased)
 
@@ -107,6 +131,8 @@ class LogNormal(Density):
 class Laplace(Density):
     """Hang et al. 2024 ("Improved noise schedule for diffusion training"): log SNR ~ Laplace(`mu`, `b`), the most where noise
     and signal are alike. log SNR = −2 ln σ, so ln σ ~ Laplace(−μ/2, b/2)."""
+
+    wider = "timesteps.b=3"
 
     def __init__(self, mu: float = 0.0, b: PositiveFloat = 0.5, unbiased: bool = False) -> None:
         super().__init__(distributions.Laplace(_float64(-mu / 2), _float64(b / 2)), unbiased)

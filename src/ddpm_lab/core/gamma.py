@@ -198,8 +198,8 @@ def learned(
     bumps: Annotated[int, Ge(1), Le(1024)] = 64,
 ) -> LearnedSchedule:
     """VDM (Kingma et al. 2021), section 3.1: γ is a monotone network, trained with the bound, from `gamma_min` to `gamma_max`,
-    the paper's ends for 256 grey levels. It starts close to a line. `learn_ends` trains them too; `bumps` are hidden units. Raises ValueError where
-    nothing is left to learn, and where float64 could not tell ᾱ of neighbouring times."""
+    the paper's ends for 256 grey levels. It starts close to a line. `learn_ends` trains them too; `bumps` are hidden units.
+    Raises ValueError where nothing is left to learn, and where float64 could not tell ᾱ of neighbouring times."""
     if not -20 <= gamma_min < gamma_max <= 30:  # below, float64 cannot tell ᾱ_1 from ᾱ_2
         raise ValueError(f"gamma_min={gamma_min} gamma_max={gamma_max}: allowed is -20 <= gamma_min < gamma_max <= 30")
     if T == 2 and not learn_ends:

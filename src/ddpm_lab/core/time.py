@@ -56,6 +56,7 @@ class Continuous(Time):
             )
         self.check_process(diffusion)
         timesteps.placed(torch.zeros(1, dtype=torch.float64), diffusion.schedule, 0, 1)
+        timesteps.check_places(diffusion.schedule)
 
     def check_process(self, diffusion: GaussianDiffusion) -> None:
         """Raises Incompatible for a prediction or a schedule that has no continuous time."""

@@ -46,6 +46,9 @@ class Timesteps(ABC):
     def __call__(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Drawn:
         """In discrete time."""
 
+    def check_places(self, schedule: NoiseSchedule) -> None:  # noqa: B027
+        """Raises Incompatible for a schedule that it cannot draw from in continuous time alone."""
+
     def placed(self, u: Float64[Tensor, " B"], schedule: NoiseSchedule, first: int, size: int) -> Placed:
         """In continuous time. Raises Incompatible for a distribution over whole times."""
         raise Incompatible(f"{type(self).__name__} is a distribution over the times 1..T", "timesteps", "time")
