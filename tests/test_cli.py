@@ -20,9 +20,9 @@ from ddpm_lab.core import grey
 from ddpm_lab.likelihood import bound
 
 NAMES = {
-    "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, jsd, linear"),
+    "schedule=cosin": ("schedule=cosin", "schedule=cosine", "cosine, jsd, "),
     "shedule=cosine": ("shedule=cosine", "Did you mean schedule=cosine?"),
-    "loss=vbl": ("loss=vbl", "loss=vlb", "hybrid, min_snr, p2, simple, "),
+    "loss=vbl": ("loss=vbl", "loss=vlb", "min_snr, p2, simple, "),
     "+learnin_rate=1": ("+learnin_rate=1", "optim.lr"),
     "sweep=variance": ("sweep=variance", "add -m"),
     "seed=1,2": ("seed=1,2", "-m"),

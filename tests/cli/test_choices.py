@@ -11,7 +11,7 @@ from ddpm_lab.errors import UserError
 DIRS = [conf_dir()]
 REFUSED = {
     "schedule=jsd": ("schedule=jsd", "prediction=eps", "prediction=mu or prediction=v or prediction=x0", "schedule=cosine"),
-    "schedule=zero_terminal_snr": ("schedule=zero_terminal_snr", "prediction=eps", "schedule=constant or ", "or schedule=cosine"),
+    "schedule=zero_terminal_snr": ("schedule=zero_terminal_snr", "prediction=eps", "or schedule=cosine"),
     "loss=min_snr prediction=mu": ("loss=min_snr", "prediction=mu", "prediction=eps or prediction=v or prediction=x0"),
     "loss=p2 prediction=mu": ("loss=p2", "prediction=mu", "loss=simple or loss=vlb"),
     "loss=truncated_snr": ("loss=truncated_snr", "prediction=eps", "prediction=v or prediction=x0", "loss=min_snr"),

@@ -221,8 +221,8 @@ def test_refused_are_ends_that_do_not_rise_and_losses_that_are_no_bound():
     for ends in ((5.0, -13.3), (-40.0, 5.0), (0.0, 0.0)):
         with pytest.raises(ValueError, match="gamma_min"):
             learned(10, *ends)
-    with pytest.raises(ValueError, match=r"gamma_min=-20 gamma_max=-19.9 T=1000000: .* smaller T"):
-        learned(10**6, -20, -19.9)
+    with pytest.raises(ValueError, match=r"gamma_min=-20 gamma_max=-19.0 T=1000000: .* smaller T"):
+        learned(10**6, -20.0, -19.0)
     with pytest.raises(ValueError, match=r"T=2: .* T >= 3, or learn_ends=true"):
         learned(2)
     schedule = learned(10)

@@ -28,21 +28,10 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     from ddpm_lab import cores, ranks
     from ddpm_lab.config.build import build, model_parts, training_identity
     from ddpm_lab.config.unused import drop_unused
-    from ddpm_lab.training.fit import (
-        check_start,
-        fit_and_report,
-        head,
-        log,
-        log_to,
-        quiet,
-        read_start,
-        silent,
-        take_over,
-        write_curves,
-    )
+    from ddpm_lab.training import fit
     from ddpm_lab.training.results import close
 
-    quiet()
+    fit.quiet()
     drop_unused(cfg)
     fewer_threads = cores.use_granted()
     if cfg.trainer.fast_dev_run:
@@ -51,27 +40,27 @@ def _train(cfg: DictConfig, folder: Path, checkpoint: Path | None, auto: str | N
     processes.check(trainer.world_size)
     elsewhere = checkpoint is None and OmegaConf.select(cfg, "run.trained_in") is not None
     source = trained_in(cfg) if elsewhere else checkpoint
-    start = None if source is None else read_start(source, elsewhere, module, trainer)
+    start = None if source is None else fit.read_start(source, elsewhere, module, trainer)
     if start is not None:
         check_trained_so(start.stored["config"], cfg, start.checkpoint)
-        check_start(start, module, data, trainer)
+        fit.check_start(start, module, data, trainer)
     with ranks.by_first():
         if trainer.is_global_zero:
             (folder / SUMS).unlink(missing_ok=True)
             write_config(folder, cfg)
-            write_curves(folder, module.model)
+            fit.write_curves(folder, module.model)
             os.environ[processes.FOLDER] = str(folder.absolute())  # for those that Lightning starts
             if start is not None:
-                take_over(start, folder, module, trainer)
-    with (log_to if trainer.is_global_zero else silent)(folder / "train.log"):
-        log.info("%s", folder)
+                fit.take_over(start, folder, module, trainer)
+    with (fit.log_to if trainer.is_global_zero else fit.silent)(folder / "train.log"):
+        fit.log.info("%s", folder)
         card = module.model.card(data.scaled("train", 4096))
         notes = [fewer_threads] if fewer_threads else []
-        for line in (*notes, *head(module, trainer, model_parts(cfg), auto, start), *data.notes, *card):
-            log.info("  %s", line)
+        for line in (*notes, *fit.head(module, trainer, model_parts(cfg), auto, start), *data.notes, *card):
+            fit.log.info("  %s", line)
         code = 1
         try:
-            code = fit_and_report(module, data, trainer, folder, start, started, training_identity(cfg))
+            code = fit.fit_and_report(module, data, trainer, folder, start, started, training_identity(cfg))
         finally:
             close(trainer, code)
         return code

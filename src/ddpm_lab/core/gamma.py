@@ -200,8 +200,9 @@ def learned(
     """VDM (Kingma et al. 2021), section 3.1: γ is a monotone network, trained with the bound, from `gamma_min` to `gamma_max`,
     the paper's ends for 256 grey levels. It starts close to a line. `learn_ends` trains them too; `bumps` are hidden units.
     Raises ValueError where nothing is left to learn, and where float64 could not tell ᾱ of neighbouring times."""
-    if not -20 <= gamma_min < gamma_max <= 30:  # below, float64 cannot tell ᾱ_1 from ᾱ_2
-        raise ValueError(f"gamma_min={gamma_min} gamma_max={gamma_max}: allowed is -20 <= gamma_min < gamma_max <= 30")
+    if not (ENDS[0] <= gamma_min <= gamma_max - 1 and gamma_max <= ENDS[1]):
+        allowed = f"gamma_min >= {ENDS[0]:g}, gamma_max <= {ENDS[1]:g}, 1 apart or more"
+        raise ValueError(f"gamma_min={gamma_min} gamma_max={gamma_max}: allowed is {allowed}")
     if T == 2 and not learn_ends:
         raise ValueError("T=2: γ is held at both times, and nothing is learned: allowed is T >= 3, or learn_ends=true")
     line = gamma_min + torch.tensor([0.0, LEAST * (gamma_max - gamma_min) / (T - 1)], dtype=torch.float64)
