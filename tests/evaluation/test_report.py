@@ -49,7 +49,7 @@ def test_the_table_has_every_choice(run):
 
 SETTINGS = {
     "seed": ("seed=0,1", ["seed=0", "seed=1"]),
-    "weights": ("weights=ema,raw", ["weights=ema", "weights=raw"]),
+    "weights": ("weights=ema,raw", ["ema/0.9999", "raw"]),  # in a column of their own
     "eta": ("sampler=ddim sampler.steps=5 sampler.eta=0,0.5", ["sampler.eta=0", "sampler.eta=0.5"]),
     "spacing": (
         "sampler=ddim sampler.steps=5 sampler.spacing=leading,trailing",
@@ -63,7 +63,7 @@ SETTINGS = {
 def test_what_else_varies_stands_beside_its_numbers(name, run):
     arguments, settings = SETTINGS[name]
     told = evaluate(run, "-m", *arguments.split())
-    assert [arm["setting"] for arm in told.arms] == settings
+    assert [arm["weights" if name == "weights" else "setting"] for arm in told.arms] == settings
     seen = [cell for _, table in tables((told.folder / "table.md").read_text()) for row in table for cell in row]
     for number, setting in enumerate(settings):
         assert seen.count(setting) == 3  # a row each of bound, distance and seconds
