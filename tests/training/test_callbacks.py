@@ -64,7 +64,8 @@ def test_quartiles_are_means_over_the_rows_since_the_last(tmp_path):
 class Uneven(Uniform):
     """t = 1 nine times of ten, weighted back."""
 
-    def __call__(self, u, T, first, size):
+    def __call__(self, u, schedule, first, size):
+        T = schedule.T
         first_time = u < 0.9
         weight = torch.where(first_time, 1 / (0.9 * T), (T - 1) / (0.1 * T))
         return Drawn(torch.where(first_time, 1, 2 + (10 * (u - 0.9) * (T - 1)).long().clamp(0, T - 2)), weight)

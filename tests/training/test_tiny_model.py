@@ -131,7 +131,7 @@ def test_it_resumes_to_the_bit(folder, tmp_path):
 
 def test_groups_of_another_model_are_left_out(folder):
     cfg = composed(*RUN, config_dir=CONF)
-    parts = {"schedule", "prediction", "variance", "loss", "timesteps", "sampler", "net", "guidance"}
+    parts = {"schedule", "prediction", "variance", "loss", "timesteps", "time", "sampler", "net", "guidance"}
     assert (model_parts(cfg), set(unused_parts(cfg))) == ([], parts)
     assert not parts & set(ddpm_lab.load(folder).config)
     assert set(model_parts(composed())) == parts
@@ -156,7 +156,7 @@ def test_a_setting_that_its_samples_have_not_is_refused_where_it_was_typed():
     words = [f"--config-dir={CONF}", *RUN]
     with pytest.raises(UserError, match=r"^callbacks\.frechet_curve\.steps=5: samples of Categorical"):
         preflight([*words, "callbacks.frechet_curve.steps=5"])
-    words = [word.replace("experiment=none", "experiment=digits").replace("adamw", "adam") for word in words]  # it sets steps
+    words = [word.replace("experiment=none", "experiment=digits").replace("torch_adamw", "adam") for word in words]  # it sets steps
     (arm,) = preflight(words)
     assert (arm.config.callbacks.frechet_curve.steps, arm.config.callbacks.frechet_curve.eta) == (None, None)
 
