@@ -51,7 +51,7 @@ def test_angles_of_one_variance_are_even(T, variance):
 
 def test_the_tangent_law_of_unit_variance_is_the_cosine():
     """Without iDDPM's offset and cap."""
-    alphas_bar = tangent(100, log_snr_min=-30, variances=[1.0, 1.0]).alphas_bar
+    alphas_bar = tangent(100, log_snr_min=-30.0, variances=[1.0, 1.0]).alphas_bar
     u = torch.arange(100, dtype=F64) / 100
     assert_close(alphas_bar[:-1], torch.cos(math.pi / 2 * u) ** 2, rtol=1e-4, atol=0)
 
@@ -106,7 +106,7 @@ def test_no_table_of_many_steps_is_better(spectrum):
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_the_divergence_is_of_second_order(spectrum):
     """T² KL tends to J/4, J = Σ_k (∫ (dθ_k/du)² du)²."""
-    rows = [tangent(T, log_snr_min=-20, variances=spectrum).alphas_bar for T in (1000, 2000)]
+    rows = [tangent(T, log_snr_min=-20.0, variances=spectrum).alphas_bar for T in (1000, 2000)]
     first, second = (float(divergence(row, spectrum)) * (len(row) - 1) ** 2 for row in rows)
     assert first == pytest.approx(second, rel=1e-3)
     S = torch.stack([2000 * (angles(rows[1], one).diff() ** 2).sum() for one in spectrum])
@@ -125,7 +125,7 @@ def gaussian(n, spectrum, seed=0):
 def test_variances_are_those_of_the_axes_however_the_data_lie():
     x, rotation = gaussian(200, SPECTRA[0])
     for turned in (x, x @ rotation, x.flip(0), x[:, [2, 0, 3, 1]]):
-        assert principal_variances(turned, 0) == SPECTRA[0]
+        assert principal_variances(turned, 0.0) == SPECTRA[0]
     assert principal_variances(x, 0.01) == [0.9, 0.3, 0.05, 0.01]
 
 
@@ -139,7 +139,7 @@ def test_fewer_data_than_dimensions_leave_the_floor():
 
 def test_many_variances_are_kept_as_means_of_neighbours():
     spectrum = [0.97**i for i in range(3 * GROUPS)]
-    found = principal_variances(gaussian(400, spectrum)[0], 0)
+    found = principal_variances(gaussian(400, spectrum)[0], 0.0)
     assert_close(found, spectrum[1::3], rtol=1e-5)
     assert_close(tangent(100, variances=found).alphas_bar, tangent(100, variances=spectrum).alphas_bar, rtol=2e-3)
 
@@ -147,7 +147,7 @@ def test_many_variances_are_kept_as_means_of_neighbours():
 def test_data_that_do_not_vary_are_refused():
     x = gaussian(200, [0.9, 0.3])[0]
     with pytest.raises(ValueError, match=r"^floor=null.*allowed is floor > 0"):
-        principal_variances(torch.cat([x, torch.ones(200, 1, dtype=F64)], 1), 0)
+        principal_variances(torch.cat([x, torch.ones(200, 1, dtype=F64)], 1), 0.0)
     with pytest.raises(ValueError, match="n=1"):
         principal_variances(x[:1], 0.1)
 
@@ -205,7 +205,7 @@ def test_what_moves_evenly_in_log_snr_gives_an_even_log_snr():
 
 def test_a_reference_of_the_size_is_the_cosine():
     """Without its offset and cap, where the ends are far."""
-    found = shifted_cosine(50, size=32, reference=32, log_snr_min=-30, log_snr_max=30).alphas_bar
+    found = shifted_cosine(50, size=32, reference=32, log_snr_min=-30.0, log_snr_max=30.0).alphas_bar
     assert_close(found[:-1], torch.cos(math.pi / 2 * torch.arange(50, dtype=F64) / 50) ** 2, rtol=1e-4)
 
 

@@ -159,7 +159,7 @@ def test_ends_are_trained_by_the_whole_bound():
     eps, t = normal_like(x0, 2), torch.arange(1, T + 1)
     process = diffusion_of(read_off(gamma, T), Setting("eps", "beta_tilde", None))
     noised = process.noised(x0, eps, t)
-    loss = VLB(scale=T)(process, process.output(Smooth(1), noised.xt, t, noised.step), noised).mean()
+    loss = VLB(scale=float(T))(process, process.output(Smooth(1), noised.xt, t, noised.step), noised).mean()
     whole = terms(process, x0, eps, t).sum() + prior_bpd(process.chain, x0)[0]
     assert_close(loss, whole)
     ends = [gamma.first, gamma.rise]
@@ -221,7 +221,7 @@ def test_refused_are_ends_that_do_not_rise_and_losses_that_are_no_bound():
     for ends in ((5.0, -13.3), (-40.0, 5.0), (0.0, 0.0)):
         with pytest.raises(ValueError, match="gamma_min"):
             learned(10, *ends)
-    with pytest.raises(ValueError, match=r"gamma_min=-20 gamma_max=-19.0 T=1000000: .* smaller T"):
+    with pytest.raises(ValueError, match=r"gamma_min=-20.0 gamma_max=-19.0 T=1000000: .* smaller T"):
         learned(10**6, -20.0, -19.0)
     with pytest.raises(ValueError, match=r"T=2: .* T >= 3, or learn_ends=true"):
         learned(2)

@@ -42,7 +42,7 @@ def test_the_recursion_has_the_weights_of_the_profile(gamma):
     T, weights = 30, []
     for t in range(1, T + 1):
         beta = Fraction(t - 1, t) ** (gamma + 1)
-        assert past(t, gamma) == pytest.approx(float(beta), rel=1e-14)
+        assert past(t, float(gamma)) == pytest.approx(float(beta), rel=1e-14)
         weights = [beta * w for w in weights] + [1 - beta]
     assert weights == [Fraction(tau ** (gamma + 1) - (tau - 1) ** (gamma + 1), T ** (gamma + 1)) for tau in range(1, T + 1)]
     assert sum(weights) == 1

@@ -42,8 +42,9 @@ def test_schedule_is_lawful(name, T):
 @pytest.mark.parametrize("name", options("schedule"))
 def test_tables_equal_the_reference(name, T):
     tables, schedule = tables_of(name, T), make("schedule", name, T=T, **LEARN_ENDS.get(name, {}))
-    assert_close(schedule.alphas_bar, torch.tensor(tables.abar, dtype=F64), rtol=1e-11, atol=ROUNDED)
-    assert_close(schedule.betas, torch.tensor(tables.beta[1:], dtype=F64), rtol=1e-9, atol=0)
+    table, each = (2e-6, 2e-6) if name == "learned" else (1e-11, 1e-9)  # whose parameters are float32
+    assert_close(schedule.alphas_bar, torch.tensor(tables.abar, dtype=F64), rtol=table, atol=ROUNDED)
+    assert_close(schedule.betas, torch.tensor(tables.beta[1:], dtype=F64), rtol=each, atol=0)
 
 
 GOLDEN_TABLE = {

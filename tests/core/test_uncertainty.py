@@ -39,7 +39,7 @@ def test_it_converges_to_the_mean_loss_of_each_noise_level():
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        value = sum(uncertain({"mse": losses}, u(at_t)).values()).mean()
+        value = sum(uncertain({"mse": losses.flatten()}, u(at_t).repeat(len(losses))).values()).mean()
         value.backward()
         return value
 

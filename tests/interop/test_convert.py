@@ -220,7 +220,7 @@ def test_of_its_training_compare_knows_nothing(imported):
     assert (flat["imported"], own["imported"]) == (f"diffusers, {sha[:6]}, ema", "no")
     assert not [key for key in flat if key.startswith(("imported.", "loss.", "optim.", "ema.", "trainer.", "timesteps."))]
     assert {flat[key] for key in ("loss", "optim", "ema", "trainer", "timesteps")} == {MISSING}
-    assert {key.partition(".")[0] for key in differing_keys(flat, own)} == {"imported", *UNKNOWN} - {"uncertainty"}  # which it has not
+    assert {key.partition(".")[0] for key in differing_keys(flat, own)} == {"imported", *UNKNOWN} - {"uncertainty"}
 
 
 @pytest.mark.slow

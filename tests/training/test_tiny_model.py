@@ -156,7 +156,7 @@ def test_a_setting_that_its_samples_have_not_is_refused_where_it_was_typed():
     words = [f"--config-dir={CONF}", *RUN]
     with pytest.raises(UserError, match=r"^callbacks\.frechet_curve\.steps=5: samples of Categorical"):
         preflight([*words, "callbacks.frechet_curve.steps=5"])
-    words = [word.replace("experiment=none", "experiment=digits").replace("torch_adamw", "adam") for word in words]  # it sets steps
+    words = [word.replace("experiment=none", "experiment=digits").replace("torch_adamw", "adam") for word in words]
     (arm,) = preflight(words)
     assert (arm.config.callbacks.frechet_curve.steps, arm.config.callbacks.frechet_curve.eta) == (None, None)
 

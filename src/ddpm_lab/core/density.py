@@ -121,7 +121,7 @@ def log_sigma(schedule: NoiseSchedule) -> Float64[Tensor, " T"]:
 class LogNormal(Density):
     """EDM (Karras et al. 2022) Table 1: ln σ ~ N(`mean`, `std`²), the paper's P_mean and P_std."""
 
-    wider = "timesteps.mean=0 timesteps.std=3"
+    wider = "mean=0 std=3"
 
     def __init__(self, mean: float = -1.2, std: PositiveFloat = 1.2, unbiased: bool = False) -> None:
         super().__init__(distributions.Normal(_float64(mean), _float64(std)), unbiased)
@@ -132,7 +132,7 @@ class Laplace(Density):
     """Hang et al. 2024 ("Improved noise schedule for diffusion training"): log SNR ~ Laplace(`mu`, `b`), the most where noise
     and signal are alike. log SNR = −2 ln σ, so ln σ ~ Laplace(−μ/2, b/2)."""
 
-    wider = "timesteps.b=3"
+    wider = "b=3"
 
     def __init__(self, mu: float = 0.0, b: PositiveFloat = 0.5, unbiased: bool = False) -> None:
         super().__init__(distributions.Laplace(_float64(-mu / 2), _float64(b / 2)), unbiased)

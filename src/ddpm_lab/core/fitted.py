@@ -101,7 +101,7 @@ def _integral(x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(cells[:1]), cells.cumsum(0)])
 
 
-def _at_even_lengths(gamma: Gamma, lengths: Tensor, speed: Tensor, T: int) -> Gamma:
+def _at_even_lengths(gamma: Gamma, lengths: Tensor, speed: Tensor, T: int) -> Float64[Tensor, " T"]:
     """γ after 1..T of T equal parts of the whole length, `speed` being d length/dγ: cubic Hermite interpolation."""
     target = lengths[-1] * torch.arange(1, T + 1, dtype=torch.float64) / T
     right = torch.searchsorted(lengths, target).clamp(1, len(lengths) - 1)
