@@ -236,11 +236,6 @@ def test_what_a_unet_of_diffusers_cannot_have_is_refused_by_name(changes, named)
     [
         (["prediction=mu", "loss=simple"], "diffusers", "prediction=mu"),
         (["prediction=edm", "loss=simple"], "diffusers", "prediction=edm"),
-        (
-            ["prediction=edm", "loss=simple", "net.norm_eps=1e-05", "net.groups=32", "net.channels=32"],
-            "openai",
-            "prediction=edm",
-        ),
         (["variance=learned_diagonal", "loss=vlb"], "diffusers", "variance=learned_diagonal"),
         (["net=mlp", "experiment=gaussian_mixture"], "diffusers", "MLP"),
         ([], "openai", "net.norm_eps=1e-06"),
