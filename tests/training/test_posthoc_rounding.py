@@ -83,7 +83,7 @@ def test_averages_that_are_all_but_one_reach_no_other(tmp_path):
     model, path = module(), tmp_path / "checkpoints" / "last.ckpt"
     fit(tmp_path, model, [PostHoc((0.1004, 0.1004001), dtype="float16"), Checkpoints(100, None)], steps=40)
     assert opened(model.model, read_checkpoint(path), "ema/0.1004", path).solved_from is None
-    with pytest.raises(UserError, match="no other length of 0.001 or more"):
+    with pytest.raises(UserError, match=r"no other length of 0\.001 or more"):
         opened(model.model, read_checkpoint(path), "ema/0.1", path)
 
 
