@@ -246,7 +246,7 @@ def test_schedules_need_no_run(tmp_path, capsys):
     with patch.object(files.Figure, "legend", autospec=True) as legend:
         content = draw("schedules", f"out={tmp_path / 'files'}", "figure.T=30")
     lines = [line for axes in legend.call_args.args[0].axes for line in axes.lines]
-    options = sorted({path.stem for path in (CONF / "schedule").glob("*.yaml")} - {"tangent", "constant_rate"})
+    options = sorted({path.stem for path in (CONF / "schedule").glob("*.yaml")} - {"tangent", "constant_rate", "learned"})
     assert [line.get_label() for line in lines[: len(options)]] == options
     assert len(lines) == 3 * len(options)
     assert "T = 30" in content["caption"]

@@ -22,6 +22,8 @@ from ddpm_lab.models.measurement import Likelihood
 from ddpm_lab.signals import work_begins
 
 OF_SUBJECT = ("folder", "checkpoint", "weights", "device", "seed", "batch")
+LEARNED = "ddpm_lab.core.gamma.learned"
+"""A schedule of which nothing is known before training."""
 
 
 def draw_all(configs: Sequence[DictConfig], dirs: Sequence[Path]) -> None:
@@ -56,14 +58,15 @@ def _checked(cfg: Config, loaded: Callable[..., Subject], dirs: Sequence[Path]) 
 
 
 def _schedules(cfg: Config, dirs: Sequence[Path]) -> dict[str, NoiseSchedule]:
-    """Of every option that needs not be fitted first, with the T of the figure; none for a figure without."""
+    """Of every option that is known before training, neither fitted nor learned, with the T of the figure; none for a figure
+    without."""
     if "T" not in cfg["figure"]:
         return {}
     changed = {"T": cfg["figure"]["T"]}
     found = {
         name: content("schedule", name, dirs) | changed for name, path in options("schedule", dirs).items() if target(path)
     }
-    nodes = {name: {"schedule": node} for name, node in found.items()}
+    nodes = {name: {"schedule": node} for name, node in found.items() if node["_target_"] != LEARNED}
     return {name: instantiate(node, "schedule") for name, node in nodes.items() if unfitted(node) is None}
 
 
