@@ -9,10 +9,11 @@ lint:
 types:
 	pyright
 
-test:  ## fast tests; those of the maths with every shape annotation checked, and their coverage
+test:  ## fast tests; those of the maths with their coverage, and once more with every shape annotation checked
 	OMP_NUM_THREADS=1 pytest --ignore=tests/core
-	OMP_NUM_THREADS=1 pytest --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype tests/core \
-		--cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
+	OMP_NUM_THREADS=1 pytest tests/core --cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
+	OMP_NUM_THREADS=1 pytest tests/core --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype \
+		-m "not slow and not gpu and not long"
 
 slow:  ## tests that train; then the default run, as a user runs it, beside sweeps on a real SLURM, which mostly wait
 	OMP_NUM_THREADS=1 pytest -m slow --timeout=1500 --ignore=tests/test_quality.py --ignore=tests/sweeps/test_real_slurm.py

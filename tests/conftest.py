@@ -1,6 +1,7 @@
 """One thread per process: tests run side by side, and sums are the same on every machine. And what several files share."""
 
 import fcntl
+import gc
 import hashlib
 import os
 
@@ -16,6 +17,15 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: no collection of garbage looks through it again."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,8 @@ TINY = [
     "callbacks.vlb_terms.final_stride=5",
 ]
 """Two steps and one validation that fires every callback."""
+UNMEASURED = [f"callbacks.{name}=null" for name in ("samples", "frechet", "frechet_curve", "vlb_terms")]
+"""The same without any of them but checkpoints."""
 FEW_HELD_OUT = ["data.val_fraction=0.05"]
 """For runs whose numbers are compared with each other alone: 90 digits instead of 360."""
 

@@ -52,8 +52,7 @@ NEEDS = {
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "photographs16"): ["data.path=FILES/photographs.npz", "sampler.steps=5"],
-    ("experiment", "digits"): ["sampler.steps=5"],
-    ("experiment", "digits_sweep"): ["sampler.steps=5"],
+    **{("experiment", name): ["sampler.steps=5", *FEW_HELD_OUT, "net.channels=16"] for name in ("digits", "digits_sweep")},
     ("logger", "wandb"): ["logger.mode=offline"],
     ("logger", "all"): ["logger.mode=offline"],
     ("metrics", "classifier"): ["metrics.epochs=1", "metrics.batch=64"],
@@ -63,7 +62,7 @@ NEEDS = {
     ],
 }  # fmt: skip
 CIFAR = [
-    "data.root=FILES", "net.channels=32", "net.blocks=1", "net.attention=[16]", "metrics=pixels", "optim.lr=0.001",
+    "data.root=FILES", "net.channels=8", "net.groups=8", "net.blocks=1", "net.attention=[16]", "metrics=pixels", "optim.lr=0.001",
     "optim.warmup=2",
 ]  # fmt: skip
 for name in options("experiment", [CONF]):

@@ -115,6 +115,7 @@ def two_modes() -> Machine:
     return Machine(4 * torch.ones(20, 20, dtype=F64), -on, -72 * on)
 
 
+@pytest.mark.long
 def test_a_mode_that_chains_miss_refutes_the_estimate():
     """Of two temperatures all chains stay in the lesser mode: a small error, many effective chains, and e^-100 of Z."""
     machine = two_modes()
@@ -129,6 +130,7 @@ def test_a_mode_that_chains_miss_refutes_the_estimate():
     assert long.log_z == pytest.approx(exact, abs=4 * long.se)
 
 
+@pytest.mark.long
 def test_the_lower_bound_counts_each_state_once_and_only_climbs():
     """It is a sum over some states, also those of units all 0 or 1: log Z where they are all, and no more where they are twice
     there."""

@@ -157,6 +157,7 @@ def test_strides_see_every_time_and_change_no_total(stride):
 
 
 @pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.long
 def test_total_error_has_the_right_size(stride):
     """Over 300 draws of data and noise the total scatters as its standard error says; its mean is the long run's."""
     totals, errors = [], []

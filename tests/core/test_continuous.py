@@ -139,6 +139,7 @@ def test_the_decoder_normalises_over_the_grey_levels():
     assert_close(density, (0.5 * math.log(2 * math.pi * std**2) + 0.5 * (eps**2).flatten(1).mean(1)) / math.log(2), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_estimate_is_unbiased_and_has_a_fair_error():
     """Within three standard errors of the integral, whatever the batches."""
     schedule = make("schedule", "cosine", T=20)

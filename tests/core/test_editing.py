@@ -41,6 +41,7 @@ def noises(n: int, seed: int):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=["all", "strided", "ddim", "ddim_eta1"])
+@pytest.mark.long
 def test_editing_from_0_is_identity_and_from_T_a_plain_sample(sampler):
     schedule = zero_terminal_snr()  # nothing of x_0 is in x_T
     diffusion, net, noise, x0 = (
@@ -100,6 +101,7 @@ def filled(sampler, resamplings: int, n: int, jump: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("jump", [1, 10])
+@pytest.mark.long
 def test_inpainting_meets_the_conditional_as_resampling_grows(jump):
     """x_2 given x_1 has the mean ρ x_1 and the variance 1 − ρ². Steps alone fill in too little of the correlation."""
     once, thrice, often = (filled(Ancestral(steps=150), resamplings, 2000, jump) for resamplings in (1, 3, 9))

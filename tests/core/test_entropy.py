@@ -126,11 +126,11 @@ def test_bound_of_the_bayes_denoiser_equals_an_independent_integral(name, varian
 @pytest.mark.parametrize("variance", ["beta", "beta_tilde", "learned_range"])
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_divergences_of_the_linear_denoiser_are_exact_from_two_noises(name, variance, prediction):
-    tables, schedule = tables_of(name, 200), make("schedule", name, T=200)
+    tables, schedule = tables_of(name, 50), make("schedule", name, T=50)
     setting = Setting(prediction, variance, LEVELS)
     terms = expected_terms(schedule, setting, linear_fit, PAIR)[1:]
     error = [VARIANCE * (1 - ab) / (ab * VARIANCE + 1 - ab) for ab in tables.abar]
-    assert_close(terms, [divergence_bits(tables, variance, t, error[t]) for t in range(2, 201)], rtol=1e-8)
+    assert_close(terms, [divergence_bits(tables, variance, t, error[t]) for t in range(2, 51)], rtol=1e-8)
 
 
 @pytest.mark.parametrize("variance", ["beta", "beta_tilde", "learned_range"])

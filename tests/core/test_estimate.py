@@ -37,6 +37,7 @@ def estimator_of(model: LinearModel, variance: str, times, **options) -> BoundEs
 @pytest.mark.parametrize("times", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("variance", ["beta", "beta_tilde"])
 @pytest.mark.parametrize("wrong", [1.0, 0.9])
+@pytest.mark.long
 def test_bound_and_estimate_lie_about_the_closed_form(wrong, variance, times):
     model = LinearModel(cosine(100), wrong)
     estimator = estimator_of(model, variance, times)
@@ -109,6 +110,7 @@ def test_totals_by_hand(times, k):
 
 
 @pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.long
 def test_unbiased_whatever_p(skewed):
     """Over many data and seeds the mean is the closed form, for a p of no merit too; its error is of the size it says."""
     model = LinearModel(linear(20, beta_end=0.3), 0.8)
@@ -127,6 +129,7 @@ def test_unbiased_whatever_p(skewed):
     assert float(torch.tensor(errors).square().mean().sqrt() / scatter) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.long
 def test_each_datum_is_unbiased_for_its_own_bound():
     """Of one datum, over many indices: the mean of its estimates is its bound, whose noise is the only other chance."""
     model = LinearModel(linear(20, beta_end=0.3), 0.8)

@@ -164,6 +164,7 @@ def exact_distances(model, times, quantity):
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 @pytest.mark.parametrize("quantity", ["x0", "eps"])
+@pytest.mark.long
 def test_distances_of_gaussian_data_are_exact(quantity, prediction):
     model, times = LinearModel(cosine(100), prediction=prediction), [1, 10, 30, 31, 60, 90]
     found = distances(model.diffusion("beta"), model.net, model.data(40_000), times, quantity)

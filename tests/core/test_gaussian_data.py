@@ -54,6 +54,7 @@ def test_ddim_is_first_order(s):
 
 @pytest.mark.parametrize("spacing", ["trailing", "linspace", "quadratic"])
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.long
 def test_ddim_meets_the_flow_at_full_length(name, spacing):
     """Every spacing that holds T; `leading` starts below it, from x_T that its first time does not fit."""
     assert ddim_slope(1000, 0.5, spacing, name) == pytest.approx(flow_slope(0.5, name), rel=0.01)
@@ -78,6 +79,7 @@ CHAINS = {
 @pytest.mark.parametrize("times", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("variance", ["beta", "beta_tilde"])
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.long
 def test_ancestral_moments_follow_the_recursion(name, variance, times):
     """Mean and variance of every x_s from N(1, 1), against Eq. 11 and β tables of the respaced chain."""
     schedule, s = SCHEDULES[name](), 0.6
@@ -96,6 +98,7 @@ def test_ancestral_moments_follow_the_recursion(name, variance, times):
 
 @pytest.mark.parametrize("times", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.long
 def test_beta_is_exact_for_standard_normal_data(name, times):
     """Ho et al. section 3.2: every x_t stays N(0, 1), until the last step, which returns its mean and loses its β."""
     schedule = SCHEDULES[name]()
@@ -110,6 +113,7 @@ def test_beta_is_exact_for_standard_normal_data(name, times):
 
 @pytest.mark.parametrize("times", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.long
 def test_beta_tilde_is_exact_for_a_single_point(name, times):
     """Ho et al. section 3.2: from q(x_T | c) every x_s is q(x_s | c), and x_0 = c."""
     schedule, c = SCHEDULES[name](), 0.3
@@ -135,6 +139,7 @@ def test_beta_tilde_is_exact_for_a_single_point(name, times):
 @pytest.mark.parametrize("times", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.long
 def test_ddim_with_full_noise_is_ancestral(name, clip, times):
     schedule = SCHEDULES[name]()
     diffusion, chain = GaussianDiffusion(schedule, make("prediction", "v"), BetaTilde()), schedule.chain(times)

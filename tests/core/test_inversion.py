@@ -28,6 +28,7 @@ def slopes(schedule: NoiseSchedule, times: Sequence[int]) -> tuple[float, float]
     return float(code), float(decode(diffusion, net, code, chain))
 
 
+@pytest.mark.long
 def test_encoding_follows_the_flow_to_first_order():
     """The flow keeps x_t / std(x_t), std² = ᾱ s² + 1 − ᾱ. Twice the steps, half the error, of the code and of the way back."""
     schedule = linear(8000, rescale=True)

@@ -105,6 +105,7 @@ def test_learned_range_outside_its_range(column, raw):
 
 @pytest.mark.parametrize("sampler", [Ancestral(clip=True), DDIM(50, clip=True), DDIM(50, eta=1.0, clip=True)])
 @pytest.mark.parametrize("variance", ["beta", "learned_range"])
+@pytest.mark.long
 def test_float32_sampling_follows_float64(sampler, variance):
     diffusion = diffusion_of(cosine(1000), Setting("eps", variance))
 

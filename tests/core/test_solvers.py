@@ -84,6 +84,7 @@ CASES = [(name, prediction) for name in BARS for prediction in options("predicti
 
 
 @pytest.mark.parametrize(("name", "prediction"), CASES)
+@pytest.mark.long
 def test_order_of_convergence(name, prediction):
     sampler, started, order = (BARS | OTHERS)[name]
     numbers = (40, 113, 320)
@@ -97,6 +98,7 @@ DETERMINISTIC = [name for name in options("sampler") if not make("sampler", name
 
 @pytest.mark.parametrize("schedule", [linear, cosine])
 @pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.long
 def test_error_falls_with_the_calls_on_tables(name, schedule):
     """Times rounded to the table, β clipped, the order rising from 1, the last step to 0 of order 1; spacing by the yaml."""
     diffusion, net = exact(schedule())

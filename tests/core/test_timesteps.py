@@ -32,6 +32,7 @@ def test_uniform_hits_every_time_equally(T):
 
 @pytest.mark.parametrize("T", [1, 2, 3, 7, 1000, 4000, 2**20])
 @pytest.mark.parametrize("name", FAIR)
+@pytest.mark.long
 def test_times_stay_within_the_chain_and_weights_are_fair(name, T):
     """One row at a time: each is a whole batch, whose t falls anywhere."""
 
