@@ -62,8 +62,8 @@ NEEDS = {
     ],
 }  # fmt: skip
 CIFAR = [
-    "data.root=FILES", "net.channels=8", "net.groups=8", "net.blocks=1", "net.attention=[16]", "metrics=pixels", "optim.lr=0.001",
-    "optim.warmup=2",
+    "data.root=FILES", "net.channels=8", "net.groups=8", "net.blocks=1", "net.attention=[16]", "metrics=pixels",
+    "optim.lr=0.001", "optim.warmup=2",
 ]  # fmt: skip
 for name in options("experiment", [CONF]):
     if name.startswith(("ddpm_", "iddpm_")):
