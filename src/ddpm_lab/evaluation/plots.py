@@ -94,6 +94,7 @@ def plot_lengths(arms: Sequence[Evaluated], path: Path) -> Path | None:
                 x, y = [arm.length for arm in line], [result.value for result in results]
                 ax.errorbar(x, y, errors if any(errors) else None, marker="o", markersize=3, label=name)
         ax.set(xlabel="length of the average, σ_rel (0: raw)", ylabel=label)
+        ax.locator_params(axis="x", nbins=5)
         if ax.lines:
             ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
