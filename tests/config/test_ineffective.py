@@ -64,6 +64,10 @@ CASES = [
         (EVALUATE, key, {"nll.chain": "continuous", "quality.n": 0}, "nll.chain=continuous quality.n=0")
         for key in ("variance", "variance._target_", "sampler", "sampler.steps", "gamma.n")
     ),
+    *(
+        (EVALUATE, key, {"nll.chain": "full", "quality.n": 0}, "nll.chain=full quality.n=0")
+        for key in ("sampler", "sampler.steps", "sampler.spacing")
+    ),
     (EVALUATE, "nll.chain", {"guidance": {"scale": 2.0}}, "guidance.scale=2.0"),
     (TRAIN, "guidance.interval", {"guidance.scale": 1.0}, "guidance.scale=1.0"),
     (TRAIN, "data.label_dropout", {"data.conditional": False}, "data.conditional=false"),
@@ -97,7 +101,7 @@ def test_keys_that_act_are_not_reported(base):
     assert ineffective([(base, active)]) == []
 
 
-@pytest.mark.parametrize("changes", [{"nll.chain": "continuous"}, {"quality.n": 0}])
+@pytest.mark.parametrize("changes", [{"nll.chain": "continuous"}, {"quality.n": 0}, {"nll.chain": "full"}])
 def test_a_chain_acts_on_samples_and_on_bounds(changes):
     assert ineffective([(edited(EVALUATE, changes), {"variance", "sampler.steps", "gamma.n"})]) == []
 

@@ -109,10 +109,14 @@ def _one_term(config: Config) -> str | None:
     return f"{model.__name__}, whose likelihood has one term" if model and one else None
 
 
-def _no_chain(config: Config) -> str | None:
-    """Where the likelihoods are of no chain, and no samples are drawn."""
-    causes = [_has("nll.chain", "continuous")(config), _has("quality.n", 0)(config)]
-    return " ".join(filter(None, causes)) if all(causes) else None
+def _no_samples_and(*chains: str) -> Cause:
+    """Where no samples are drawn, and the likelihoods are of one of these chains."""
+
+    def cause(config: Config) -> str | None:
+        causes = [_has("nll.chain", *chains)(config), _has("quality.n", 0)(config)]
+        return " ".join(filter(None, causes)) if all(causes) else None
+
+    return cause
 
 
 def _no_samples(config: Config) -> str | None:
@@ -139,8 +143,13 @@ RULES = (
     ),
     Rule(
         ("variance.", "sampler.", "gamma.n"),
-        _no_chain,
+        _no_samples_and("continuous"),
         "leave all of variance, sampler and gamma.n out, or measure another nll.chain, or samples",
+    ),
+    Rule(
+        ("sampler.",),
+        _no_samples_and("full"),
+        "the bound of all T steps has no sampler: leave {key} out, or measure another nll.chain, or samples",
     ),
     Rule(("nll.ode_probes", "nll.ode_tolerance"), _has("nll.ode_n", 0), "add nll.ode_n=64, or leave {key} out"),
     Rule(("data.label_dropout",), _has("data.conditional", False), "add data.conditional=true, or leave {key} out"),
