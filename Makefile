@@ -13,15 +13,16 @@ test:  ## fast tests; those of the maths with their coverage, and once more with
 	OMP_NUM_THREADS=1 pytest --ignore=tests/core
 	OMP_NUM_THREADS=1 pytest tests/core --cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 	OMP_NUM_THREADS=1 pytest tests/core --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype \
-		-m "not slow and not gpu and not long"
+		-m "not slow and not soak and not gpu and not long"
 
-slow:  ## tests that train; then the default run, as a user runs it, beside sweeps on a real SLURM, which mostly wait
-	OMP_NUM_THREADS=1 pytest -m slow --timeout=1500 --ignore=tests/test_quality.py --ignore=tests/sweeps/test_real_slurm.py
-	pytest -m slow --timeout=1500 --dist loadfile tests/test_quality.py tests/sweeps/test_real_slurm.py
+slow:  ## tests that train, the default run among them; then sweeps on a real SLURM, which mostly wait
+	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
+	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
 
 test-all: test slow
 
-soak:  ## 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
+soak:  ## the longest tests; 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
+	OMP_NUM_THREADS=1 pytest -m soak --timeout=1500
 	OMP_NUM_THREADS=1 python tests/simulations.py
 	OMP_NUM_THREADS=1 python tests/soak.py
 

@@ -29,8 +29,11 @@ from ddpm_lab.models.checkpoint import read_checkpoint
 ROOT = Path(__file__).parents[1]
 CONF = conf_dir()
 
+SMALL_NET = ["net.multipliers=[1]", "net.attention=[]"]
+"""One resolution and no attention take a quarter off a tiny run."""
 TINY = [
     "experiment=smoke",
+    *SMALL_NET,
     "trainer.max_steps=2",
     "trainer.validate_every=2",
     "trainer.log_every=1",
@@ -64,8 +67,9 @@ def one_pixel(*arguments: Any) -> Path:
 
 
 def trained(folder: Path, *overrides: str, config_dir: Path | None = None) -> Path:
-    """Train in this process; returns the run folder. The plot of the bound is one pixel."""
-    with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
+    """Train in this process; returns the run folder. Both plots are one pixel."""
+    callbacks = "ddpm_lab.training.callbacks"
+    with patch(f"{callbacks}.bound.plot", one_pixel), patch(f"{callbacks}.samples.save_progression", one_pixel):
         assert train(fitted(composed(*overrides, config_dir=config_dir)), folder, None, None, time.time()) == 0
     return folder
 
@@ -76,9 +80,9 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def command(*arguments: str, cwd: Path, threads: int = 1) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python train.py ARGUMENTS`, as a user types it, in another folder: a process of its own, but see `forked`."""
-    return forked.run(ROOT / "train.py", *arguments, cwd=cwd, env=environment(threads))
+    return forked.run(ROOT / "train.py", *arguments, cwd=cwd, env=environment())
 
 
 def command_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -98,8 +102,8 @@ def command_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
     return subprocess.CompletedProcess(arguments, code, printed.getvalue(), told.getvalue())
 
 
-def environment(threads: int = 1) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "COLUMNS": "200"}
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def digest(folder: Path) -> str:

@@ -11,7 +11,7 @@ from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.metrics.classifier import Classifier
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 RUN = [
     "experiment=digits",
     "data.conditional=true",

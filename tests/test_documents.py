@@ -53,6 +53,8 @@ def test_the_workflow_runs_what_ci_runs_and_both_ends_of_the_versions():
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     run = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
     assert run == {"everything": [".ci/run"], "versions": ["pip install uv", "make ${{ matrix.corner }}"]}
+    soak = yaml.safe_load((ROOT / ".github" / "workflows" / "soak.yml").read_text())["jobs"]["soak"]
+    assert soak["steps"][-1]["run"] == "make soak"
     corners = jobs["versions"]["strategy"]["matrix"]["corner"]
     assert re.search(rf"^{' '.join(corners)}:", (ROOT / "Makefile").read_text(), re.M)
 

@@ -156,7 +156,7 @@ def test_a_signal_ends_a_command_with_a_line_and_its_code(number):
     assert (process.returncode, told) == (128 + number, "\nstopped; what was measured is kept\n")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("program", "number"), [("train.py", signal.SIGHUP), ("evaluate.py", signal.SIGTERM)])
 def test_a_signal_at_any_moment_is_no_traceback(number, program, run, tmp_path):
     """While it imports, builds, trains or measures; SIGHUP with the terminal gone."""

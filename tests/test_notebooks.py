@@ -11,6 +11,7 @@ from helpers import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_BYTES = 400_000
+MINUTES = {"chapter", "choices", "coding"}
 QUICK = "callbacks.frechet.n=8 sampler.steps=10"
 SHORTER = {"choices": [("=300 ", "=10 ", 2), ("callbacks.frechet.n=64", QUICK, 1)]}
 """What a notebook asks for, what does for a test, and how often it stands there: what it says of numbers is no claim."""
@@ -38,9 +39,14 @@ def test_stored_outputs_are_complete_and_name_no_machine(path):
     assert len(text.encode()) < MOST_BYTES
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.soak if path.stem in MINUTES else pytest.mark.slow, id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 def test_every_cell_runs_in_an_empty_folder(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "Popen", Process)

@@ -43,12 +43,12 @@ NEEDS = {
     ("schedule", "constant_rate"): ["schedule.log_snr=[8.0,2.0,-8.0]", "schedule.distances=[1.0,0.5]"],  # or a pilot
     ("net", "mlp"): VECTORS,
     ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
-    ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5", "net.attention=[8]"],
-    ("data", "cifar10"): ["data.root=FILES", "net.attention=[16]"],
-    ("data", "mnist"): ["data.root=FILES", "net.attention=[16]"],
-    ("data", "fashion_mnist"): ["data.root=FILES", "net.attention=[16]"],
-    ("data", "celeba"): ["data.root=FILES", "data.size=16", "net.attention=[8]"],
-    ("data", "image_folder"): ["data.path=FILES/images", "data.size=16", "data.val_fraction=0.5", "net.attention=[8]"],
+    ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5"],
+    ("data", "cifar10"): ["data.root=FILES"],
+    ("data", "mnist"): ["data.root=FILES"],
+    ("data", "fashion_mnist"): ["data.root=FILES"],
+    ("data", "celeba"): ["data.root=FILES", "data.size=16"],
+    ("data", "image_folder"): ["data.path=FILES/images", "data.size=16", "data.val_fraction=0.5"],
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "photographs16"): ["data.path=FILES/photographs.npz", "sampler.steps=5"],
@@ -58,7 +58,6 @@ NEEDS = {
     ("metrics", "classifier"): ["metrics.epochs=1", "metrics.batch=64"],
     ("metrics", "inception"): [
         "metrics.weights=WEIGHTS", "metrics.batch=8", "data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5",
-        "net.attention=[8]",
     ],
 }  # fmt: skip
 CIFAR = [
@@ -172,7 +171,7 @@ def test_vlb_and_hybrid_differ_for_one_network(results):
     assert both[0] != both[1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_inception_is_in_no_checkpoint_and_its_weights_are_on_record(files, inception_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path / "cache"))
     needs = [o.replace("FILES", str(files)) for o in NEEDS["metrics", "inception"][1:]]

@@ -185,7 +185,7 @@ def test_the_log_says_what_snapshots_take_and_which_are_lost(run):
     assert load(run, "ema/0.07").solved_from == 2 * 8
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_write_one_set_of_snapshots_and_resume_exactly(tmp_path):
     words = [*RUN[:-1], *TWO, "ema.every=2"]
     for name, steps in (("whole", 8), ("half", 5)):

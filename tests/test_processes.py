@@ -208,7 +208,7 @@ def test_all_stop_when_one_meets_a_number_that_is_not_finite(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_torchrun_starts_them_as_well(place, one):
     arguments = [*RUN, *TWO, "run.name=torchrun"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
@@ -217,7 +217,7 @@ def test_torchrun_starts_them_as_well(place, one):
     assert_same_numbers(one, place / "outputs" / "smoke" / "torchrun", atol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_torchrun_with_a_trainer_of_one_process_is_refused(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
     done = subprocess.run([*torchrun, *RUN], cwd=tmp_path, capture_output=True, text=True, env=environment())
@@ -227,7 +227,7 @@ def test_torchrun_with_a_trainer_of_one_process_is_refused(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_machines_with_a_process_each(place, one):
     """Both of them this one."""
     port = free_port()
@@ -285,7 +285,7 @@ def test_a_requeued_job_goes_on_and_equals_one_that_was_not(place, one):
     assert_same_numbers(one, folder, atol=1e-10)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_requeued_job_without_a_checkpoint_begins_again(tmp_path):
     folder = tmp_path / "outputs" / "smoke" / "slurm-77"
     folder.mkdir(parents=True)
@@ -308,7 +308,7 @@ def test_what_process_0_alone_meets_ends_all(wrong, said, tmp_path):
     assert_one_speaks(srun(tmp_path, *RUN, *TWO, *wrong.split()), 2, said)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
     limited = ["bash", "-c", 'ulimit -f 100 && exec "$@"', "bash", sys.executable, ROOT / "train.py"]
     done = subprocess.run(

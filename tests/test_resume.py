@@ -149,7 +149,7 @@ def test_a_longer_run_is_the_same_whether_planned_or_extended(unbroken, tmp_path
     assert rows(a) == rows(b)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_learned_schedule_goes_on_as_the_network_does(tmp_path):
     words = ["schedule=learned", "schedule.learn_ends=true", "loss=vdm", "time=continuous", "timesteps=antithetic"]
     lengths = {"whole": 20, "first": 12}

@@ -33,7 +33,7 @@ CHANGES = [
     ("optim.lr=0.1 trainer.max_steps=4 callbacks.frechet.n=256", "trainer.sample_precision=bf16-mixed"),
     ("schedule.beta_end=0.001", "schedule.rescale=true"),
     ("trainer.max_steps=4 trainer.validate_every=4", "net.dropout=0.5"),
-    ("trainer.max_steps=4 trainer.validate_every=4", "net.heads=2"),
+    ("trainer.max_steps=4 trainer.validate_every=4 net.attention=[8]", "net.heads=2"),
     ("schedule=cosine", "schedule.offset=0.1"), ("schedule=cosine", "schedule.max_beta=0.5"), ("loss=vlb", "loss.scale=50"),
     ("loss=hybrid variance=learned_range", "loss.weight=1"), ("loss=min_snr", "loss.gamma=0.1"), ("loss=p2", "loss.k=3"),
     ("prediction=edm", "prediction.sigma_data=2"), ("loss=edm prediction=v", "loss.sigma_data=2"),
@@ -84,7 +84,7 @@ def test_sampling_and_validation_leave_training_alone(tmp_path):
     assert all(torch.equal(value, b["state_dict"][name]) for name, value in a["state_dict"].items())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_compiled_network_trains_the_same_up_to_rounding(tmp_path):
     """And its checkpoints have the same keys, and its bound is the same. Every batch has 16, or it would be compiled again."""
     words = [*TINY, "trainer.max_steps=4", "trainer.validate_every=4", "data.val_fraction=0.0534"]

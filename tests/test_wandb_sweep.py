@@ -117,7 +117,7 @@ def rows(run: Path) -> dict[str, dict[int, float]]:
     return {key: {int(r["step"]): float(r[key]) for r in table if r[key]} for key in table[0] if key != "step"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_the_arms_of_an_offline_sweep_are_runs_of_one_group(tmp_path):
     """As any user starts it; and one that is resumed goes on with its run."""

@@ -29,7 +29,8 @@ F64 = torch.float64
 CHAINS = [
     (10, "trailing"),
     (50, "linspace"),
-    *(pytest.param(chain, marks=pytest.mark.slow) for chain in ((10, "linspace"), (50, "trailing"), (1000, "trailing"))),
+    *(pytest.param(chain, marks=pytest.mark.slow) for chain in ((10, "linspace"), (50, "trailing"))),
+    pytest.param((1000, "trailing"), marks=pytest.mark.soak),
 ]
 SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000)}
 HEADS = {"npr": NPR, "sn": SN, "ocm": OCM}

@@ -158,8 +158,10 @@ LIMITS = {(NPR, 2): 0.055, (SN, 2): 0.06, (OCM, 2): 0.04, (NPR, 16): 0.065, (SN,
 """The mean over x_t at each time is off by 0.25. What limits each head is in docs/evaluation.md."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("variance", "size"), LIMITS)
+@pytest.mark.parametrize(
+    ("variance", "size"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[1] == 2 else pytest.mark.soak) for case in LIMITS],
+)
 def test_heads_come_near_the_exact_diagonal(variance, size):
     mixture = Mixture.random(ALPHAS_BAR, 3, size, spread=1.5 if size == 2 else 0.7)
     error = relative_error(fitted(mixture, variance(clip_cov=False), steps=1500, batch=1024), mixture)

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from helpers import SMALL_NET
 
 from ddpm_lab.cli.evaluate import main
 from ddpm_lab.nets.unet import UNet
@@ -19,7 +20,7 @@ QUICK = [
     "trainer.max_steps=2", "trainer.validate_every=2", "trainer.log_every=1", f"schedule.T={T}", "callbacks.samples.n=2",
     "callbacks.frechet.n=8", "callbacks.vlb_terms.final_stride=5", "callbacks.vlb_terms.stride=5", "data.batch_size=16",
 ]  # fmt: skip
-DIGITS = ("experiment=smoke", *QUICK)
+DIGITS = ("experiment=smoke", *SMALL_NET, *QUICK)
 VECTORS = ("experiment=gaussian_mixture", *QUICK, "data.n_train=100", "data.n_val=50")
 FEW = ["name=e", "quality.n=12", "nll.n=10"]
 """Of everything, and a name to find it by."""

@@ -179,7 +179,7 @@ def test_inversion_states_its_error(run):
     assert content["numbers"]["rmse_of_255"] == pytest.approx(float(rmse.square().mean().sqrt()), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_codes_of_digits_come_back(tmp_path, run_of):
     """Within a grey level of 255, in unit steps of a thousand."""
     words = ["trainer.max_steps=60", "trainer.validate_every=60", "schedule.T=1000", "sampler.steps=10"]

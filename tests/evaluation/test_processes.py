@@ -13,7 +13,7 @@ ASK = ["variance=beta,analytic", "gamma.n=4"]
 MORE = [
     pytest.param([], id="bound"),
     pytest.param(
-        ["nll.terms=2", "metrics=classifier", "metrics.epochs=1", "quality.sets=2"], id="estimate", marks=pytest.mark.slow
+        ["nll.terms=2", "metrics=classifier", "metrics.epochs=1", "quality.sets=2"], id="estimate", marks=pytest.mark.soak
     ),
 ]
 

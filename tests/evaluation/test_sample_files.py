@@ -226,7 +226,7 @@ def test_a_disk_without_room_is_said_before_anything_is_drawn(run, capsys, monke
     assert "out=" in said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_write_the_same(trained_run, tmp_path):
     one, two = copied(trained_run, tmp_path / "one"), copied(trained_run, tmp_path / "two")
     asked = [*FEW_STEPS, "n=600", "files=[npz]"]

@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_nothing(theirs, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_kill_leaves_no_run(theirs, tmp_path):
     """Killed where the last file is written."""
     code = (

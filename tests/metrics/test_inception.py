@@ -126,7 +126,7 @@ def as_the_evaluator_does(extractor: Inception, x: Tensor, splits: int) -> tuple
     return torch.cat(features), sums
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch-fidelity's
 def test_folders_have_torch_fidelitys_numbers(extractor, inception_weights, tmp_path):
     """FID, KID and Inception Score of its own `calculate_metrics`, from files to numbers."""

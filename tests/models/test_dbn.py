@@ -217,7 +217,7 @@ def test_it_resumes_to_the_bit_over_all_phases(tmp_path):
     assert ddpm_lab.load(whole).sample(3).unique().tolist() == [-1, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_train_what_one_does(tmp_path):
     """In each phase weights have no gradient, which both know."""
     words = [*RUN, "trainer.precision=64-true", "run.name=two", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]

@@ -106,6 +106,7 @@ def weights_of_step(run: Path) -> dict[str, torch.Tensor]:
     return build_model(checkpoint["config"], tuple(checkpoint["shape"]), checkpoint["levels"]).state_dict()
 
 
+@pytest.mark.soak
 def test_it_is_evaluated(option, work, monkeypatch):
     monkeypatch.chdir(work)
     with patch.object(sys, "argv", ["evaluate.py", "ckpt=outputs/e/whole", "name=n", "nll.n=6", "device=cpu"]):
@@ -149,6 +150,7 @@ def test_what_it_has_not_is_refused(option, work, monkeypatch, capsys):
     assert not (work / "outputs/e/refused").exists()
 
 
+@pytest.mark.soak
 def test_they_are_swept_and_compared(tmp_path, monkeypatch, capsys):
     """Models with a bound, with another likelihood, and with none."""
     monkeypatch.chdir(tmp_path)

@@ -57,6 +57,7 @@ def test_in_pieces(words, whole, tmp_path):
         torch.testing.assert_close(found[name], value)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("words", ["dbm"], indirect=True)
 def test_in_two_processes(words, whole, tmp_path):

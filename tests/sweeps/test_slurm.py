@@ -172,7 +172,7 @@ def test_a_job_that_is_killed_is_received_by_its_state(run, queue):
     assert " ended as FAILED; " in printed
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("launcher", ["slurm", "local"])
 def test_a_job_that_outlived_its_sweep_is_waited_for_and_not_started_twice(run, queue, launcher):
     naps = PRETENDS.replace("time.sleep(60)", "time.sleep(6)")
@@ -228,7 +228,7 @@ def test_what_slurm_refuses_is_one_line(run, queue, capsys):
     assert run("seed=1,2")[0] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_arms_of_one_and_of_two_processes_train(queue):
     """As jobs, under Lightning's own reading of SLURM, and to the same weights as without it."""

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from forked import Process
-from helpers import ROOT, TINY, command, digest, environment, trained
+from helpers import ROOT, SMALL_NET, TINY, command, digest, environment, trained
 
 from ddpm_lab.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.timeout(600)
 
 SWEEP = [
-    "-m", "experiment=smoke", "schedule=linear,cosine", "schedule.T=10", "net.dropout=0.2", "callbacks.frechet_curve.every=1",
-    "callbacks.checkpoints.last_every=2", "trainer.log_every=3", "trainer.max_steps=60", "trainer.validate_every=30",
+    "-m", "experiment=smoke", *SMALL_NET, "schedule=linear,cosine", "schedule.T=10", "net.dropout=0.2",
+    "callbacks.frechet_curve.every=1", "callbacks.checkpoints.last_every=2", "trainer.log_every=3",
+    "trainer.max_steps=60", "trainer.validate_every=30",
 ]  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def test_killed_and_started_again_equals_unbroken(whole, tmp_path):
         assert measured(a) == measured(b)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ctrl_c_and_the_same_command_equal_unbroken(whole, tmp_path):
     stopped = tmp_path
     process = start(stopped)
@@ -138,7 +139,7 @@ def test_a_sweep_makes_one_run_folder_for_each_arm_and_a_mistake_of_one_stops_no
     assert (sweep / "1" / "summary.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_arms_of_two_processes_each(tmp_path):
     """With Hydra's launcher every second process would run the whole sweep; here each pair trains its arm, as one would."""
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "net.dropout=0", "trainer.precision=64-true"]
