@@ -9,11 +9,11 @@ lint:
 types:
 	pyright
 
-test:  ## fast tests; those of the maths with their coverage, and once more with every shape annotation checked
+test:  ## fast tests; those of the maths with every shape annotation checked, except where the same calls come thousands of times
 	OMP_NUM_THREADS=1 pytest --ignore=tests/core
-	OMP_NUM_THREADS=1 pytest tests/core --cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 	OMP_NUM_THREADS=1 pytest tests/core --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype \
 		-m "not slow and not soak and not gpu and not long"
+	OMP_NUM_THREADS=1 pytest tests/core -m "long and not slow and not soak"
 
 slow:  ## tests that train, the default run among them; then sweeps on a real SLURM, which mostly wait
 	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
@@ -23,6 +23,7 @@ test-all: test slow
 
 soak:  ## the longest tests; 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
 	OMP_NUM_THREADS=1 pytest -m soak --timeout=1500
+	OMP_NUM_THREADS=1 pytest tests/core --cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 	OMP_NUM_THREADS=1 python tests/simulations.py
 	OMP_NUM_THREADS=1 python tests/soak.py
 

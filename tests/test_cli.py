@@ -117,7 +117,9 @@ def test_a_forked_command_is_one_that_imports_everything(finished, tmp_path):
     done = command(*TINY, "run.name=one", cwd=tmp_path)
     forked = tmp_path / "outputs" / "smoke" / "one"
     assert done.returncode == 0, done.stderr
-    texts = [[line for line in text.splitlines() if not re.search(" time |/s", line)] for text in (printed, done.stdout)]
+    texts = [
+        [line.strip() for line in text.splitlines() if not re.search(" time |/s", line)] for text in (printed, done.stdout)
+    ]
     assert texts[0] == texts[1]
     files = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in (run, forked)]
     assert files[0] == files[1]

@@ -16,7 +16,7 @@ from helpers import FEW_HELD_OUT, ROOT, TINY, command_here, digest, environment
 from ddpm_lab.cli.arguments import run as run_command
 from ddpm_lab.cli.evaluate import main as evaluate
 from ddpm_lab.errors import UserError
-from ddpm_lab.files import held, new_folder, read_yaml
+from ddpm_lab.files import LOCK, held, new_folder, read_yaml
 from ddpm_lab.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
@@ -137,6 +137,20 @@ def test_a_run_without_a_checkpoint_begins_again_under_its_name(whole, tmp_path)
     assert command_here(*RUN, "run.name=run", cwd=tmp_path).returncode == 0
     assert digest(folder) == digest(whole)
     assert (folder / "metrics.csv").read_text().count("\n") == (whole / "metrics.csv").read_text().count("\n")
+
+
+def test_a_run_killed_before_its_configuration_was_written_begins_again(whole, tmp_path):
+    folder = tmp_path / "outputs" / "smoke" / "run"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
+    assert "exists" in refused(*RUN, "run.name=run", cwd=tmp_path)
+    (folder / "notes.txt").unlink()
+    (folder / LOCK).write_text("process 1 on a machine")
+    (folder / ".config.tmp.1.yaml").write_text("half")
+    with held(folder, "run.root"):  # by another process that has just begun
+        assert "in use" in refused(*RUN, "run.name=run", cwd=tmp_path)
+    assert command_here(*RUN, "run.name=run", cwd=tmp_path).returncode == 0
+    assert digest(folder) == digest(whole)
 
 
 BUSY = """

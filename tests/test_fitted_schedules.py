@@ -130,6 +130,7 @@ def test_a_run_that_trains_nothing_has_the_numbers_of_the_one_that_did(of_data, 
         train(other, tmp_path / "run", None, None, 0.0)
 
 
+@pytest.mark.soak
 def test_a_sweep_over_fixed_and_fitted_schedules(of_data, tmp_path):
     """Every arm fits for itself, and finds what a single run finds."""
     words = ["-m", *WORDS, "schedule=linear,tangent", "schedule.T=10", "sweep.n_jobs=1", "sweep.name=both"]

@@ -112,7 +112,12 @@ SIZES = ("digits", "ddpm_cifar10", "iddpm_cifar10")
 
 @pytest.mark.parametrize(
     ("sweep", "size"),
-    [(sweep, size) for sweep in SWEEPS for size in SIZES if sweep != "chapter" or size == "digits"],  # its data have levels
+    [
+        pytest.param(sweep, size, marks=() if size == "digits" else pytest.mark.soak)
+        for sweep in SWEEPS
+        for size in SIZES
+        if sweep != "chapter" or size == "digits"  # its data have levels
+    ],
 )
 def test_every_ready_sweep_works_on_digits_and_at_the_size_of_cifar10(sweep, size):
     assert len(preflight(["-m", f"sweep={sweep}", f"experiment={size}"])) > 1

@@ -58,6 +58,7 @@ def test_eigenvalues_are_limited_by_that_of_the_data(run):
     assert told.record("pixels_fd")["krylov_largest"] == pytest.approx(float(largest), rel=1e-5)
 
 
+@pytest.mark.soak
 def test_a_stopped_bound_goes_on_with_the_same_probes(run):
     told = evaluate(run, *CHAIN, "variance=lanczos", "nll.n=40")
     pieces = sorted(kept(run, "bound")[0].glob("*.pt"))
@@ -86,7 +87,7 @@ def test_wrong_uses_are_one_line(run, capsys, words, named):
 def test_a_matrix_that_is_too_large_is_refused_before_any_work(run_of, tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 256, (120, 3, 16, 16), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
-    run = run_of(*DIGITS, "data=npz", f"data.path={tmp_path}/images.npy", "net.attention=[8]")
+    run = run_of(*DIGITS, "data=npz", f"data.path={tmp_path}/images.npy")
     said = refusal(capsys, f"ckpt={run}", "variance=exact")
     assert all(word in said for word in ("768", str(MOST), "Lanczos"))
     told = evaluate(run, *CHAIN, "variance=lanczos", "variance.bound_steps=2", "nll.n=2")

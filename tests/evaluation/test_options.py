@@ -59,7 +59,7 @@ def few_images(run_of, tmp_path_factory, tmp_path):
     """A run of twenty images, as an Inception network takes its time over each."""
     path = tmp_path_factory.getbasetemp() / "few.npz"
     np.savez(path, images=random_images(40, 3, 16).transpose(0, 2, 3, 1))
-    overrides = (*DIGITS, "data=npz", f"data.path={path}", "data.val_fraction=0.5", "net.attention=[8]")
+    overrides = (*DIGITS, "data=npz", f"data.path={path}", "data.val_fraction=0.5")
     return copied(run_of(*overrides), tmp_path / "few_run")
 
 

@@ -199,6 +199,7 @@ def test_a_cache_that_cannot_be_written_is_one_line_and_no_harm(tmp_path, monkey
 # --- other data ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_colour_images_of_cifars_format(tmp_path):
     """Ten classes, 32×32: a bar at one of five heights, red or blue. Few images are enough."""
     n, labels = 400, torch.arange(400) % 10

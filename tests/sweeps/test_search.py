@@ -55,6 +55,7 @@ def bowl(words: dict[str, str]) -> float:
     return (math.log10(lr) + 2.5) ** 2 + (words["schedule"] == "linear") + (T / 100 - 2) ** 2
 
 
+@pytest.mark.soak
 def test_it_finds_the_bottom_of_a_bowl(run):
     code, printed = run(f"{SPACE} sweep.trials=30 sweep.seed=1 sweep.name=tpe")
     proposals = proposed("tpe")
@@ -70,6 +71,7 @@ def test_it_finds_the_bottom_of_a_bowl(run):
     assert printed.splitlines()[-1].endswith(f"python train.py -m {words} seed=1,2,3")
 
 
+@pytest.mark.soak
 def test_chance_alone_is_uniform_in_the_logarithm(run):
     run("optim.lr=tag(log,interval(1e-4,1e-1)) sweep.trials=20 sweep.method=random sweep.name=random")
     below = sum(float(words["optim.lr"]) < 10**-2.5 for words in proposed("random"))

@@ -124,6 +124,7 @@ def test_jobs_that_wait_say_why_once(run, queue, heard, monkeypatch):
     assert printed.count("waits in SLURM's queue: Resources\n") == 1
 
 
+@pytest.mark.soak
 def test_a_job_that_does_not_end_after_a_signal_is_left_to_slurm_and_found_again(run, queue, heard, monkeypatch):
     monkeypatch.setattr("ddpm_lab.sweeps.slurm.PATIENCE", (0.5, 0.5))
     (queue.parent / "train.py").write_text(DEAF.replace("time.sleep(60)", "time.sleep(8)"))

@@ -133,12 +133,18 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
             return folder
         except FileExistsError:
             kept = [*folder.glob("checkpoints/[!.]*.ckpt"), *folder.glob("summary.json")]
-    if _same_run(cfg, folder) and (processes.requeued() or not kept):
+    if _is_unbegun(folder) or (_same_run(cfg, folder) and (processes.requeued() or not kept)):
         return folder
     raise UserError(
         f"run.name={cfg.run.name}: {folder} exists, and nothing is overwritten: "
         f"choose another name, or go on with it by resume={folder}"
     )
+
+
+def _is_unbegun(folder: Path) -> bool:
+    """Whether a folder holds nothing, or what a run leaves there that is killed before its configuration is written: its lock,
+    and half a file."""
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def _same_run(cfg: DictConfig, folder: Path) -> bool:
