@@ -15,8 +15,8 @@ test:  ## fast tests; those of the maths with every shape annotation checked, ex
 		-m "not slow and not soak and not gpu and not long"
 	OMP_NUM_THREADS=1 pytest tests/core -m "long and not slow and not soak"
 
-slow:  ## tests that train, the default run among them; then sweeps on a real SLURM, which mostly wait
-	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
+slow:  ## tests that train, the default run first and beside the others; then sweeps on a real SLURM, which mostly wait
+	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py tests/test_quality.py tests
 	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
 
 test-all: test slow

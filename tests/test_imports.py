@@ -232,6 +232,7 @@ def test_core_loads_torch_and_small_packages_alone():
     assert {name for name in third if not name.startswith("_")} <= {"ddpm_lab", *small}
 
 
+@pytest.mark.soak
 def test_every_module_can_be_the_first_to_be_imported():
     """No circle that only the usual order hides."""
     known = {name: module for name, module in sys.modules.items() if within(name, "ddpm_lab")}

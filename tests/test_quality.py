@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import digit_judge
 import pytest
@@ -17,13 +18,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, once):
     """`python train.py`, on one core: the other runs other tests."""
-    folder = tmp_path_factory.mktemp("digits")
-    done = command("run.name=default", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    print(done.stdout, file=sys.stderr)
-    return folder / "outputs" / "digits" / "default"
+
+    def train() -> str:
+        folder = tmp_path_factory.mktemp("digits")
+        done = command("run.name=default", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        print(done.stdout, file=sys.stderr)
+        return str(folder / "outputs" / "digits" / "default")
+
+    return Path(once("default", (), train))
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,7 @@ def test_values_that_agree_to_the_last_digit_are_no_division_by_zero():
     assert welch_interval([0.5, 0.5], [0.25, 0.25], 0.95) == Interval(0.25, 0.25, 0.25, 0.0, 4, 0.0, 2)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("strata", [1, 20])
 def test_intervals_over_images_cover_the_truth(strata):
     """Skewed totals of 200 images, of which each is measured at one in `strata` times; 20 strata have 10 images each."""
@@ -148,6 +149,7 @@ def test_equal_arms_are_rarely_told_apart(seeds):
     assert wrong / EXPERIMENTS < 0.065
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_beats_is_said_of_equal_choices_no_more_often_than_the_level_allows(seeds):
     """Four choices alike but for chance, on two measures: the share of such reports in which any sentence claims anything."""

@@ -111,7 +111,7 @@ def layer_names(levels: int, blocks: int) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param((3, 3, 32, 128, (1, 2, 2, 2), 2, (16,), 32, 1, False), id="cifar10"),
+        pytest.param((3, 3, 32, 128, (1, 2, 2, 2), 2, (16,), 32, 1, False), id="cifar10", marks=pytest.mark.soak),
         pytest.param((1, 2, 16, 16, (1, 3, 2), 3, (8, 4), 8, 1, False), id="two-attention-sizes"),
         pytest.param((3, 6, 8, 16, (1, 1), 1, (8, 4), 8, 4, True), id="heads-and-scale-shift"),
         pytest.param((2, 4, 8, 12, (1,), 1, (), 4, 1, True), id="one-size"),

@@ -91,6 +91,7 @@ logger.close(0)
 """
 
 
+@pytest.mark.soak
 def test_without_a_network_it_is_one_line_and_offline(tmp_path):
     folder, key = tmp_path / "run", "0123456789" * 4
     environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": key}
