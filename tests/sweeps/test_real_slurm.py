@@ -261,5 +261,6 @@ def test_two_nodes(sweep, tmp_path_factory):
     )
     several = ["trainer=ddp_multinode", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "run.name=nodes"]
     train = [sys.executable, str(ROOT / "train.py"), *words(sweep.place), *several]
-    sweep.call("srun", "--nodes=2", "--ntasks-per-node=1", f"--chdir={sweep.place}", *train, patience=200)
+    address = "--export=ALL,MASTER_ADDR=127.0.0.1"  # of the first node, whose name no other machine has to know
+    sweep.call("srun", "--nodes=2", "--ntasks-per-node=1", address, f"--chdir={sweep.place}", *train, patience=200)
     assert digest(sweep.place / "outputs" / "smoke" / "nodes") == expected
