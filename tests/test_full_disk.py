@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEW_HELD_OUT, SMALL_NET, TINY, command_here, digest
+from helpers import FEW_HELD_OUT, TINY_WITH_WHOLE_NET, command_here, digest
 
 from ddpm_lab.cli.evaluate import main
 from ddpm_lab.errors import UserError
@@ -16,7 +16,7 @@ from ddpm_lab.metrics.features import FeatureStore
 from ddpm_lab.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
-RUN = [*(word for word in TINY if word not in SMALL_NET), *FEW_HELD_OUT, "callbacks.checkpoints.last_every=1"]
+RUN = [*TINY_WITH_WHOLE_NET, *FEW_HELD_OUT, "callbacks.checkpoints.last_every=1"]
 EVALUATION = ["name=e", "nll.n=10", "nll.terms=null", "nll.train_stride=0", "quality.n=12"]
 
 

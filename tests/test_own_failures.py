@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forked import Process
-from helpers import FEW_HELD_OUT, ROOT, SMALL_NET, TINY, command, command_here, environment
+from helpers import FEW_HELD_OUT, ROOT, TINY_WITH_WHOLE_NET, command, command_here, environment
 
 from ddpm_lab import processes, ranks
 from ddpm_lab.cli.evaluate import main as evaluate
@@ -58,7 +58,7 @@ OPTIONS = {
     "loss": "_target_: failing_code.Loss\n",
     "sampler": "_target_: failing_code.Sampler\nsteps: null\nspacing: trailing\nclip: null\n",
 }
-RUN = [*(word for word in TINY if word not in SMALL_NET), *FEW_HELD_OUT, *(f"{group}=own" for group in OPTIONS)]
+RUN = [*TINY_WITH_WHOLE_NET, *FEW_HELD_OUT, *(f"{group}=own" for group in OPTIONS)]
 KEYS = {"init": "net", "net": "net", "loss": "loss", "sampler": "sampler"}
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation.support import evaluate, refusal
-from helpers import TINY, command_here, digest, one_pixel
+from helpers import TINY_WITH_WHOLE_NET, command_here, digest, one_pixel
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -40,7 +40,7 @@ def _quiet(tmp_path_factory, monkeypatch):
 def with_head(run_of, tmp_path_factory):
     """A run with a head that was trained for four steps."""
     run = tmp_path_factory.mktemp("with_head") / "run"
-    shutil.copytree(run_of(*TINY), run)
+    shutil.copytree(run_of(*TINY_WITH_WHOLE_NET), run)
     with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
         head(run)
     return run
@@ -75,7 +75,7 @@ def changed(checkpoint: Path) -> None:
 
 def test_a_head_is_a_run_of_its_own_beside_its_base(with_head, run_of):
     folder, base = with_head / "heads" / "ocm", load(with_head)
-    config, original = (OmegaConf.load(path / "config.yaml") for path in (folder, run_of(*TINY)))
+    config, original = (OmegaConf.load(path / "config.yaml") for path in (folder, run_of(*TINY_WITH_WHOLE_NET)))
     for group in ("data", "schedule", "prediction", "timesteps", "sampler", "net"):
         assert config[group] == original[group]
     assert (config.base, config.model.weights, config.model.sha256) == (str(with_head), base.weights, weights_sha256(base.net))
@@ -89,7 +89,7 @@ def test_a_head_is_a_run_of_its_own_beside_its_base(with_head, run_of):
     opened = load(folder).model
     assert isinstance(opened, VarianceHead)
     assert weights_sha256(opened.network.base) == weights_sha256(base.net)
-    assert (with_head / LAST).read_bytes() == (run_of(*TINY) / LAST).read_bytes()
+    assert (with_head / LAST).read_bytes() == (run_of(*TINY_WITH_WHOLE_NET) / LAST).read_bytes()
 
 
 def test_a_resumed_head_is_to_the_bit_the_head_that_was_not_stopped(run):
@@ -203,7 +203,7 @@ def test_wrong_uses_of_evaluation(run, with_head, run_of, capsys, tmp_path):
     assert all(part in other for part in (f"variance.head={own}", "variance=sn", "variance=ocm"))
     assert str(with_head) in refusal(capsys, f"ckpt={own}", "variance=sn")
     assert "raw" in refusal(capsys, f"ckpt={run}", "variance=ocm", "weights=raw")
-    alone = Path(shutil.copytree(run_of(*TINY), tmp_path / "alone"))
+    alone = Path(shutil.copytree(run_of(*TINY_WITH_WHOLE_NET), tmp_path / "alone"))
     changed(alone / LAST)
     assert str(own) in refusal(capsys, f"ckpt={alone}", "variance=ocm", f"variance.head={own}")
     checkpoint = own / LAST

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, composed, trained
+from helpers import TINY, TINY_WITH_WHOLE_NET, composed, trained
 from omegaconf import OmegaConf
 
 import ddpm_lab
@@ -41,11 +41,11 @@ def plain(*overrides: str) -> dict:
 def test_weights_by_their_names(tmp_path):
     """A network made here, written under the keys that version 0.1 had."""
     torch.manual_seed(3)
-    net = UNet(1, 1, 8, channels=8, multipliers=[1], blocks=1, attention=[], groups=4)
+    net = UNet(1, 1, 8, channels=8, multipliers=[1, 2], blocks=1, attention=[4], groups=4)
     raw = {name: value + 0.01 * torch.randn_like(value) for name, value in net.state_dict().items()}
     average = {name: value + 0.01 * torch.randn_like(value) for name, value in net.state_dict().items()}
     content = {
-        "config": as_version_01(plain(*TINY)),
+        "config": as_version_01(plain(*TINY_WITH_WHOLE_NET)),
         "shape": [1, 8, 8],
         "levels": 17,
         "global_step": 2,
