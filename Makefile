@@ -16,7 +16,7 @@ test:  ## fast tests; those of the maths with every shape annotation checked, ex
 	OMP_NUM_THREADS=1 pytest tests/core -m "long and not slow and not soak"
 
 slow:  ## tests that train, the default run first and beside the others; then sweeps on a real SLURM, which mostly wait
-	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py tests/test_quality.py tests
+	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
 	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
 
 test-all: test slow

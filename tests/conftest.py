@@ -19,6 +19,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The default run first: it takes the longest, and one worker trains it beside all others."""
+    items.sort(key=lambda item: item.path.stem != "test_quality")
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: no collection of garbage looks through it again."""
     gc.freeze()
