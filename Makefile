@@ -15,13 +15,13 @@ test:  ## fast tests; those of the maths with every shape annotation checked, ex
 		-m "not slow and not soak and not gpu and not long"
 	OMP_NUM_THREADS=1 pytest tests/core -m "long and not slow and not soak"
 
-slow:  ## tests that train, the default run first and beside the others; then sweeps on a real SLURM, which mostly wait
+slow:  ## tests that train, a third of the default run first and beside the others; then sweeps on a real SLURM, which mostly wait
 	OMP_NUM_THREADS=1 pytest -m "slow and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
 	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
 
 test-all: test slow
 
-soak:  ## the longest tests; 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
+soak:  ## the longest tests, among them the whole default run; 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
 	OMP_NUM_THREADS=1 pytest -m soak --timeout=1500
 	OMP_NUM_THREADS=1 pytest tests/core --cov=ddpm_lab.core --cov=ddpm_lab.likelihood --cov-report=term --cov-fail-under=95
 	OMP_NUM_THREADS=1 python tests/simulations.py

@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The default run first: it takes the longest, and one worker trains it beside all others."""
+    """The longest first: one worker trains the default run beside all other tests."""
     items.sort(key=lambda item: item.path.stem != "test_quality")
 
 

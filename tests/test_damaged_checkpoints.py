@@ -11,7 +11,7 @@ import torch
 from helpers import FEW_HELD_OUT, TINY
 
 import ddpm_lab
-from ddpm_lab.config.evaluated import completed
+from ddpm_lab.config.evaluated import completed, trained_by
 from ddpm_lab.config.options import conf_dir
 from ddpm_lab.config.preflight import preflight
 from ddpm_lab.errors import UserError
@@ -84,7 +84,7 @@ def evaluated(path: Path) -> str:
     """What evaluate.py says before it measures."""
     dirs = [conf_dir() / "evaluate"]
     try:
-        preflight([f"ckpt={path}"], dirs, lambda cfg, dirs, sweep: completed(cfg, dirs, {"ckpt"}))
+        preflight([f"ckpt={path}"], dirs, lambda cfg, dirs, sweep: completed(cfg, dirs, {"ckpt"}, trained_by))
     except UserError as error:
         return str(error)
     return ""

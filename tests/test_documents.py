@@ -19,6 +19,8 @@ from documented_checkpoints import bring, documented
 from helpers import ROOT, TINY, command_here, environment
 from PIL import Image
 
+from ddpm_lab.config.grammar import Setting, expand
+
 README, ARCHITECTURE = ROOT / "README.md", ROOT / "ARCHITECTURE.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -207,7 +209,7 @@ def parse(program: str, argv: list[str]) -> None:
     if program == "convert":
         return bring(*argv)
     from ddpm_lab.cli import compare, dashboard, evaluate, explain
-    from ddpm_lab.config.evaluated import completed, completed_for_figures, completed_for_samples
+    from ddpm_lab.config.evaluated import completed, completed_for_figures, completed_for_samples, trained_by
     from ddpm_lab.config.flags import config_dirs
     from ddpm_lab.config.grammar import canonical
     from ddpm_lab.config.help import EVALUATE, FIGURES, SAMPLE, TRAIN, help_for_group, help_text
@@ -231,13 +233,25 @@ def parse(program: str, argv: list[str]) -> None:
         argv = evaluate.with_own_parts(evaluate.with_variances(canonical(argv, dirs)[0], dirs)[0], dirs)
         typed = {word.partition("=")[0] for word in argv}
         others = {"sample": completed_for_samples, "figures": completed_for_figures}
-        check = others.get(program) or functools.partial(completed, typed=typed)
+        check = others.get(program) or functools.partial(completed, typed=typed, read=functools.cache(trained_by))
         assert preflight(argv, dirs, lambda cfg, dirs, sweep: check(cfg, dirs))
+
+
+def covering(runs: list[list[Setting]]) -> list[list[Setting]]:
+    """Of the runs of a sweep the first, and each with a word that none before has: every value, not every combination."""
+    kept, seen = [], set[str]()
+    for run in runs:
+        words = {setting.typed for setting in run}
+        if not kept or not words <= seen:
+            kept.append(run)
+        seen |= words
+    return kept
 
 
 @pytest.mark.slow
 def test_every_command_line_parses(desk, monkeypatch):
     monkeypatch.chdir(desk)
+    monkeypatch.setattr("ddpm_lab.config.preflight.expand", lambda *given: covering(expand(*given)))
     wrong = {}
     for page, line in commands():
         _, script, *argv = shlex.split(line)

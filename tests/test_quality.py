@@ -1,9 +1,11 @@
-"""The promise of the README: a person reads the digits that the default run draws. Trains for minutes, as a user would."""
+"""The promise of the README: a person reads the digits that the default run draws. Trains as a user would: to the end among
+the longest tests, and for the first 600 of 1,900 steps among the slow ones, with bars to match."""
 
 import csv
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import digit_judge
 import pytest
@@ -14,21 +16,42 @@ from ddpm_lab.core.grey import quantise, scale
 from ddpm_lab.metrics.extractors import Pixels
 from ddpm_lab.metrics.frechet import frechet_distance, stats_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.timeout(1500)]
+
+
+class Case(NamedTuple):
+    """A run, and what was measured of it."""
+
+    words: tuple[str, ...]
+    recognisable: float
+    """At least this share; of the whole run 0.96 or more, of a third 0.76."""
+    farther: float
+    """At most this factor to the nearest training digit, beside held-out ones; medians."""
+    bound: float
+    """Bits/dim within 0.06, from 11 calls a digit: 3.120 ± 0.022 of the whole run, 3.312 ± 0.021 of a third."""
+
+
+WHOLE = pytest.param(Case((), 0.90, 1.15, 3.12), id="whole", marks=pytest.mark.soak)
+THIRD = Case(("trainer.max_steps=600", "trainer.validate_every=300"), 0.65, 1.25, 3.31)
+
+
+@pytest.fixture(scope="module", params=[WHOLE, pytest.param(THIRD, id="third", marks=pytest.mark.slow)])
+def case(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, once):
+def run(case, tmp_path_factory, once):
     """`python train.py`, on one core: the other runs other tests."""
 
     def train() -> str:
         folder = tmp_path_factory.mktemp("digits")
-        done = command("run.name=default", cwd=folder)
+        done = command("run.name=default", *case.words, cwd=folder)
         assert done.returncode == 0, done.stderr
         print(done.stdout, file=sys.stderr)
         return str(folder / "outputs" / "digits" / "default")
 
-    return Path(once("default", (), train))
+    return Path(once("default", case.words, train))
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +60,14 @@ def samples(run):
     return quantise(ddpm_lab.load(run).sample(1024, seed=1), 17)
 
 
-def test_samples_are_digits_of_every_kind_and_not_copies(samples):
+def test_samples_are_digits_of_every_kind_and_not_copies(case, samples):
     result = digit_judge.judge(samples, *digit_judge.load_split())
     print(digit_judge.report(result), file=sys.stderr)
     assert result["pass_rate"]["noise"] <= 0.05
     assert result["pass_rate"]["shuffled"] <= 0.05
-    assert result["pass_rate"]["samples"] >= 0.90
+    assert result["pass_rate"]["samples"] >= case.recognisable
     assert result["every_class_present"], result["class_shares"]
-    assert 0.9 < result["distance"]["ratio_of_medians"] < 1.15
+    assert 0.9 < result["distance"]["ratio_of_medians"] < case.farther
     assert result["distance"]["share_nearer_than_p01"] <= 0.03
 
 
@@ -58,10 +81,9 @@ def test_samples_are_nearer_to_the_data_than_averages_of_two_digits(samples):
     assert distance < 0.25 * of_averages
 
 
-def test_the_bound_is_that_of_a_network_trained_in_full(run):
-    """3.120 ± 0.022 bits/dim was measured from 11 calls a digit; at every 50th t 3.136, after half of the training 3.242."""
+def test_the_bound_is_that_of_a_network_trained_as_long(case, run):
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
-    assert metrics["bound_bpd"]["value"] == pytest.approx(3.12, abs=0.06)
+    assert metrics["bound_bpd"]["value"] == pytest.approx(case.bound, abs=0.06)
     with (run / "metrics.csv").open() as file:
         halfway, end = (float(row["val/bound_bpd"]) for row in csv.DictReader(file) if row["val/bound_bpd"])
     assert halfway - end > 0.05

@@ -1,5 +1,6 @@
 """`python evaluate.py`: answers mistakes at once, then measures one network under every choice that was asked for."""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +32,16 @@ def _main(argv: list[str]) -> None:
     argv, of_all = with_variances(argv, dirs)
     typed = {word.partition("=")[0] for word in argv}
 
+    @functools.cache
+    def read(ckpt: str) -> Any:
+        from ddpm_lab.config.evaluated import trained_by
+
+        return trained_by(ckpt)
+
     def check(cfg: Any, dirs: Sequence[Path], sweep: bool) -> None:
         from ddpm_lab.config.evaluated import completed  # imports torch, once names are right
 
-        completed(cfg, dirs, typed)
+        completed(cfg, dirs, typed, read)
 
     arms = preflight(with_own_parts(argv, dirs), dirs, check)
     if not arms:

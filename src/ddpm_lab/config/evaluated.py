@@ -12,7 +12,7 @@ A value that was typed wins. A later line wins over an earlier one.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,12 +35,16 @@ WORK = "work"
 """Beside the results: what was measured, in pieces."""
 
 
-def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
+Read = Callable[[str], tuple[DictConfig, Path, Path | None]]
+"""`trained_by`, or one that remembers: the arms of a sweep ask for the same network."""
+
+
+def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str], read: Read) -> None:
     """Puts the run's own choices in place of `auto`, its checkpoint and folder beside them, and the values of the protocol but
     for `typed` keys. Refuses what its model does not allow."""
     if cfg.name == WORK:
         raise UserError(f"name={WORK}: allowed is a folder name other than {WORK}, which holds what was measured, in pieces")
-    trained = located_beside(cfg)
+    trained = located_beside(cfg, read)
     check_evaluated(cfg, trained, dirs)
     own = plain(trained)
     chosen = {group: option_of(group, own[group], dirs) for group in ("schedule", "prediction", "loss", "net") if group in own}
@@ -53,7 +57,7 @@ def completed(cfg: DictConfig, dirs: Sequence[Path], typed: Set[str]) -> None:
 
 def completed_for_samples(cfg: DictConfig, dirs: Sequence[Path]) -> None:
     """The same of sample.py, which has no protocol, and reads no data unless a variance is estimated from them."""
-    trained = located_beside(cfg)
+    trained = located_beside(cfg, trained_by)
     if reason := _model_of(plain(trained)).no_samples:
         raise UserError(f"ckpt={cfg.ckpt}: this run has no samples: {reason}")
     check_choices(cfg, trained, dirs)
@@ -82,9 +86,9 @@ def completed_for_figures(cfg: DictConfig, dirs: Sequence[Path]) -> None:
         raise UserError("ckpt is needed: a run folder, or a checkpoint; type ckpt=...")
 
 
-def located_beside(cfg: DictConfig) -> DictConfig:
+def located_beside(cfg: DictConfig, read: Read) -> DictConfig:
     """The configuration of the run; its checkpoint and folder are put beside the keys of `cfg`."""
-    trained, checkpoint, folder = trained_by(cfg.ckpt)
+    trained, checkpoint, folder = read(cfg.ckpt)
     OmegaConf.set_struct(cfg, False)
     cfg.checkpoint = str(checkpoint)
     cfg.folder = str(folder or checkpoint.parent)
