@@ -11,7 +11,7 @@ from helpers import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MOST_BYTES = 400_000
-MINUTES = {"chapter", "choices", "coding"}
+MINUTES = {"chapter", "choices", "coding", "sampling"}
 QUICK = "callbacks.frechet.n=8 sampler.steps=10"
 SHORTER = {"choices": [("=300 ", "=10 ", 2), ("callbacks.frechet.n=64", QUICK, 1)]}
 """What a notebook asks for, what does for a test, and how often it stands there: what it says of numbers is no claim."""

@@ -68,7 +68,7 @@ for name in options("experiment", [CONF]):
     if name.startswith(("ddpm_", "iddpm_")):
         NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, "data.size=16", "data.crop=center140"]
 NEEDS["experiment", "cifar10_20min"] = [*CIFAR, "trainer=cpu", "trainer.compile=false"]
-SLOW = {("metrics", "inception")}
+LONGEST = {("metrics", "inception")}
 ABOUT_SWEEPS = {"sweep", "launcher"}  # no part of a run
 HEADS = {("experiment", "head"), ("model", "variance_head"), *(("head", option) for option in options("head", [CONF]))}
 ELSEWHERE = {
@@ -85,7 +85,7 @@ ELSEWHERE = {
 
 def cases() -> list[Any]:
     found = [(group, option) for group in GROUPS if group not in ABOUT_SWEEPS for option in options(group, [CONF])]
-    marks = dict.fromkeys(SLOW, pytest.mark.slow) | {("trainer", "gpu"): pytest.mark.gpu}
+    marks = dict.fromkeys(LONGEST, pytest.mark.soak) | {("trainer", "gpu"): pytest.mark.gpu}
     return [pytest.param(*case, marks=marks.get(case, ())) for case in found if case not in ELSEWHERE]
 
 
