@@ -153,6 +153,18 @@ def test_a_run_killed_before_its_configuration_was_written_begins_again(whole, t
     assert digest(folder) == digest(whole)
 
 
+def test_a_run_refused_once_its_data_are_read_leaves_its_name_to_the_corrected_command(whole, tmp_path):
+    few = [*TINY, "data.val_fraction=0.005", "callbacks.vlb_terms.stride=5"]
+    assert "needs at least" in refused(*few, "run.name=run", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "smoke" / "run"
+    with held(folder, "run.root"):  # another that has not made its first step
+        assert "in use" in refused(*RUN, "run.name=run", cwd=tmp_path)
+    assert command_here(*RUN, "run.name=run", cwd=tmp_path).returncode == 0
+    assert digest(folder) == digest(whole)
+    assert "needs at least" in (folder / "train.log").read_text()
+    assert "exists" in refused(*RUN, "optim.lr=0.1", "run.name=run", cwd=tmp_path)
+
+
 BUSY = """
 import signal, sys, time
 from ddpm_lab.cli.arguments import run

@@ -22,6 +22,9 @@ from ddpm_lab.config.resume import resumed
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import made, new_folder, unwritable
 
+BEFORE_A_STEP = ("config.yaml", "curves.json", "train.log")
+"""What a run folder has when training begins."""
+
 
 def main() -> None:
     """Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped by signal n."""
@@ -112,7 +115,7 @@ def settled(
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
     """outputs/<experiment>/<name, or number of the job, or date and time>, made; or that of this same run, where a requeued job
-    goes on, and a named run begins again that was killed before its first checkpoint. Raises UserError where another named one
+    goes on, and a named run begins again that was killed before its first checkpoint, or ended before its first step. Raises UserError where another named one
     exists."""
     experiment = choices.get("experiment") or "none"
     cfg.run.experiment = cfg.run.experiment or (choices["data"] if experiment == "none" else experiment)
@@ -142,9 +145,9 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
 
 
 def _is_unbegun(folder: Path) -> bool:
-    """Whether a folder holds nothing, or what a run leaves there that is killed before its configuration is written: its lock,
-    and half a file."""
-    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+    """Whether a folder holds no more than a run has before its first step, which may have been killed there, or refused once its
+    data were read. Its log stays, and the next goes on in it."""
+    return folder.is_dir() and all(path.name in BEFORE_A_STEP or path.name.startswith(".") for path in folder.iterdir())
 
 
 def _same_run(cfg: DictConfig, folder: Path) -> bool:
