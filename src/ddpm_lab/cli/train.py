@@ -115,8 +115,8 @@ def settled(
 
 def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
     """outputs/<experiment>/<name, or number of the job, or date and time>, made; or that of this same run, where a requeued job
-    goes on, and a named run begins again that was killed before its first checkpoint, or ended before its first step. Raises UserError where another named one
-    exists."""
+    goes on, and a named run begins again that was killed before its first checkpoint, or ended before its first step. Raises
+    UserError where another named one exists."""
     experiment = choices.get("experiment") or "none"
     cfg.run.experiment = cfg.run.experiment or (choices["data"] if experiment == "none" else experiment)
     parent = Path(cfg.run.root) / cfg.run.experiment
@@ -145,8 +145,8 @@ def run_folder(cfg: DictConfig, choices: dict[str, Any]) -> Path:
 
 
 def _is_unbegun(folder: Path) -> bool:
-    """Whether a folder holds no more than a run has before its first step, which may have been killed there, or refused once its
-    data were read. Its log stays, and the next goes on in it."""
+    """Whether a folder holds no more than a run has before its first step: it was killed there, or refused once its data were
+    read. Its log stays, and the next goes on in it."""
     return folder.is_dir() and all(path.name in BEFORE_A_STEP or path.name.startswith(".") for path in folder.iterdir())
 
 
