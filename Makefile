@@ -38,7 +38,9 @@ tables:  ## the numbers of docs/variances.md and the runs of studies/chance.py, 
 	python studies/gaussian.py
 	python studies/chance.py
 	python studies/variance.py digits
+	python studies/variance_tables.py outputs/variance/digits
 	$(if $(PHOTOGRAPHS),python studies/variance.py photographs $(PHOTOGRAPHS))
+	$(if $(PHOTOGRAPHS),python studies/variance_tables.py outputs/variance/photographs)
 
 lock:  ## hashed versions of all dependencies
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet -o requirements.lock

@@ -56,7 +56,9 @@ def digits() -> None:
         run_of_seed = ROOT / "digits" / f"seed{seed}"
         train(run_of_seed, f"seed={seed}")
         heads(run_of_seed)
-        evaluate(run_of_seed, "ladder_trailing", "variance=all", BOTH, "sampler.spacing=trailing", steps, *BOUND, "nll.n=96")
+        for sampler in ("ancestral", "ddim"):
+            words = ["variance=all", f"sampler={sampler}", "sampler.spacing=trailing", steps]
+            evaluate(run_of_seed, f"ladder_{sampler}", *words, *BOUND, "nll.n=96")
         few = ["sampler=ancestral", "sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
         evaluate(run_of_seed, "exact", "variance=exact", *few, *BOUND)
         for name, words in LEARNED.items():

@@ -1,0 +1,99 @@
+"""The tables of docs/variances.md, from what studies/variance.py measured.
+
+    python studies/variance_tables.py outputs/variance/digits
+
+Means over the training seeds that are there, with Student's 95% intervals as ±; differences are paired by seed. One seed has no
+interval. Numbers are taken from eval/*/evaluation.json of each run; which run has which seed, from its config.yaml.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+from scipy.stats import t as student
+
+RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
+RUNGS += ("hutchinson", "sn", "npr", "ocm", "lanczos", "exact")
+PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
+OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variances cost of them", "decoder": "L_0"}
+
+
+class Choice(NamedTuple):
+    measure: str
+    spacing: str
+    sampler: str
+    variance: str
+    steps: int
+
+
+Numbers = dict[Choice, dict[int, float]]
+"""By training seed."""
+
+
+def numbers_of(folder: Path) -> Numbers:
+    """Everything that was measured of the runs in a folder; of what is there twice the later."""
+    found: Numbers = defaultdict(dict)
+    for path in sorted(folder.glob("*/eval/*/evaluation.json")):
+        seed = yaml.safe_load((path.parents[2] / "config.yaml").read_text())["seed"]
+        for arm in json.loads(path.read_text())["arms"]:
+            for result in arm["results"]:
+                bound = result["key"].startswith("bound_")
+                name = result["key"].removeprefix(f"bound_{arm['steps']}").lstrip("_") or "bound" if bound else result["key"]
+                sampler = "any" if bound else arm["sampler"]
+                choice = Choice(name, result["record"]["spacing"] or "", sampler, arm["variance"], arm["steps"])
+                found[choice][seed] = result["value"]
+    return found
+
+
+def with_interval(values: Iterable[float], digits: int = 3, sign: str = "") -> str:
+    """Mean ± half the 95% interval over seeds."""
+    x = np.array(list(values))
+    mean = f"{x.mean():{sign}.{digits}f}".replace("-", "−")
+    if len(x) < 2:
+        return mean
+    return f"{mean} ± {student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)):.{digits}f}"
+
+
+def table(numbers: Numbers, measure: str, spacing: str, sampler: str) -> None:
+    """A row for each rung, a column for each number of steps."""
+    chosen = [c for c in numbers if c[:3] == (measure, spacing, sampler)]
+    steps = sorted({c.steps for c in chosen})
+    print(f"\n{OF_BOUND.get(measure, measure)}, {spacing}" + ("" if sampler == "any" else f", {sampler}"))
+    print(f"\n| variance | {' | '.join(map(str, steps))} |\n|---|{'---|' * len(steps)}")
+    for rung in sorted({c.variance for c in chosen}, key=RUNGS.index):
+        cells = [numbers.get(Choice(measure, spacing, sampler, rung, n), {}) for n in steps]
+        print(f"| {rung} | {' | '.join(with_interval(cell.values()) if cell else '–' for cell in cells)} |")
+
+
+def differences(numbers: Numbers, measure: str, spacing: str, sampler: str) -> None:
+    """Of two rungs, paired by seed: the first less the second."""
+    steps = sorted({c.steps for c in numbers if c[:3] == (measure, spacing, sampler)})
+    print(f"\n{OF_BOUND.get(measure, measure)}, {spacing}, {sampler}: paired differences\n\n| steps | ", end="")
+    print(" | ".join(f"{a} − {b}" for a, b in PAIRS), f"|\n|---|{'---|' * len(PAIRS)}")
+    for n in steps:
+        cells = []
+        for pair in PAIRS:
+            one, other = (numbers.get(Choice(measure, spacing, sampler, rung, n), {}) for rung in pair)
+            both = [one[seed] - other[seed] for seed in one if seed in other]
+            cells.append(with_interval(both, sign="+") if both else "–")
+        print(f"| {n} | {' | '.join(cells)} |")
+
+
+def main(folder: Path) -> None:
+    numbers = numbers_of(folder)
+    kinds = sorted({c[:3] for c in numbers if c.measure in OF_BOUND or c.measure.endswith("_fd")}, key=str)
+    for kind in kinds:
+        table(numbers, *kind)
+        if kind[0] in ("bound", "kl") or kind[0].endswith("_fd"):
+            differences(numbers, *kind)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
