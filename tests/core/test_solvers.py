@@ -9,6 +9,7 @@ import torch
 from scipy.integrate import quad
 
 from ddpm_lab.core.diffusion import GaussianDiffusion, implied_eps
+from ddpm_lab.core.gamma import Interpolated
 from ddpm_lab.core.heun import EDMChurn, Heun
 from ddpm_lab.core.multistep import DPMSolver, DPMSolverPP, UniPC, integral
 from ddpm_lab.core.path import Marginal, NoiseSchedule, Step
@@ -105,11 +106,27 @@ def test_error_falls_with_the_calls_on_tables(name, schedule):
     x, errors, calls = std(diffusion.chain[1000].at_t)[None], [], []
     for steps in (10, 20, 40, 80, 160):
         sampler = make("sampler", name, steps=steps)
-        *_, last = sampler(diffusion, net, x, lambda t: torch.zeros_like(x))
+        *_, last = sampler(diffusion, net, x, lambda t: STD)
         errors.append(float((last.x / STD - 1).norm()))
         calls.append(sampler.calls(sampler.chain(diffusion.schedule)))
     assert all(b > 1.5 * a for a, b in itertools.pairwise(calls))
     assert all(fine < coarse for coarse, fine in itertools.pairwise(errors)), errors
+
+
+@pytest.mark.parametrize("steps", [5, 10, 18, 50])
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+@pytest.mark.parametrize("name", ["ddim", "heun"])
+def test_rounding_times_to_the_table_changes_the_error_by_less_than_a_hundredth(name, spacing, steps):
+    """Against the same γ at 64,000 times. Linear schedule: the last of cosine's are far apart in log SNR. No step adds noise."""
+    table, errors = linear(), []
+    for schedule in (table, NoiseSchedule(Interpolated(table).alphas_bar(64000))):
+        diffusion, net = exact(schedule)
+        x = std(diffusion.chain[schedule.T].at_t)[None]
+        *_, last = make("sampler", name, steps=steps, spacing=spacing)(diffusion, net, x, lambda t: STD)
+        errors.append(float((last.x / STD - 1).norm()))
+    rounded, exactly = errors
+    assert rounded != exactly
+    assert rounded == pytest.approx(exactly, rel=0.01)
 
 
 @pytest.mark.parametrize("schedule", [linear, cosine])
