@@ -117,7 +117,7 @@ def test_error_falls_with_the_calls_on_tables(name, schedule):
 @pytest.mark.parametrize("spacing", ["log_snr", "karras"])
 @pytest.mark.parametrize("name", ["ddim", "heun"])
 def test_rounding_times_to_the_table_changes_the_error_by_less_than_a_hundredth(name, spacing, steps):
-    """Against the same γ at 64,000 times. Linear schedule: the last of cosine's are far apart in log SNR. No step adds noise."""
+    """Against the same γ at 64,000 times. Linear schedule: cosine's last are far apart in log SNR. No step adds noise."""
     table, errors = linear(), []
     for schedule in (table, NoiseSchedule(Interpolated(table).alphas_bar(64000))):
         diffusion, net = exact(schedule)
