@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path("outputs", "variance")
 SEEDS = (1, 2, 3)
 HEADS = ("npr", "sn", "ocm")
+FEW = "5,10,20,25,50"
 SPACINGS = ("trailing", "linspace")
 LEARNED = {"range": ["loss=hybrid"], "diagonal": ["loss=vlb", "variance=learned_diagonal"]}
 BOUND = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0"]
@@ -50,21 +51,31 @@ def evaluate(folder: Path, name: str, *words: str) -> None:
 
 
 def digits() -> None:
-    """Every rung of each seed, and exact's samples; the learned variances from second networks of the same seeds."""
-    steps = "sampler.steps=5,10,20,25,50,100"
-    for seed in SEEDS:
-        run_of_seed = ROOT / "digits" / f"seed{seed}"
+    """Every rung of each seed, few steps first; exact's samples; the learned variances, from second networks of the same seeds;
+    last 100 steps, which take as long as the others together."""
+    runs = {seed: ROOT / "digits" / f"seed{seed}" for seed in SEEDS}
+    for seed, run_of_seed in runs.items():
         train(run_of_seed, f"seed={seed}")
         heads(run_of_seed)
-        for sampler in ("ancestral", "ddim"):
-            words = ["variance=all", f"sampler={sampler}", "sampler.spacing=trailing", steps]
-            evaluate(run_of_seed, f"ladder_{sampler}", *words, *BOUND, "nll.n=96")
-        few = ["sampler=ancestral", "sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
-        evaluate(run_of_seed, "exact", "variance=exact", *few, *BOUND)
+        ladder(run_of_seed, FEW)
+    exact = ["variance=exact", "sampler=ancestral", "sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
+    for run_of_seed in runs.values():
+        evaluate(run_of_seed, "exact", *exact, *BOUND)
+    for seed in SEEDS:
         for name, words in LEARNED.items():
             second = ROOT / "digits" / f"{name}{seed}"
             train(second, f"seed={seed}", *words)
-            evaluate(second, "ladder_trailing", "variance=auto", "sampler=ancestral", steps, *BOUND, "nll.n=96")
+            asked = ["variance=auto", "sampler=ancestral", "sampler.spacing=trailing", f"sampler.steps={FEW}"]
+            evaluate(second, "ladder_ancestral", *asked, *BOUND, "nll.n=96")
+    for run_of_seed in runs.values():
+        ladder(run_of_seed, "100", "_100")
+
+
+def ladder(folder: Path, steps: str, suffix: str = "") -> None:
+    """Every rung that a run can be asked for, under both samplers."""
+    for sampler in ("ancestral", "ddim"):
+        words = ["variance=all", f"sampler={sampler}", "sampler.spacing=trailing", f"sampler.steps={steps}"]
+        evaluate(folder, f"ladder_{sampler}{suffix}", *words, *BOUND, "nll.n=96")
 
 
 def photographs(source: str) -> None:
