@@ -3,7 +3,7 @@
     python studies/variance_tables.py outputs/variance/digits
 
 Means over the training seeds that are there, with Student's 95% intervals as ±; differences are paired by seed. One seed has no
-interval. Numbers are taken from eval/*/evaluation.json of each run; which run has which seed, from its config.yaml.
+interval. Numbers are those of the evaluations that studies/variance.py names; which run has which seed, its config.yaml says.
 """
 
 import json
@@ -20,6 +20,8 @@ from scipy.stats import t as student
 RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
 RUNGS += ("hutchinson", "sn", "npr", "ocm", "lanczos", "exact")
 PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
+EVALUATIONS = ("ladder_*", "full_*", "all_steps", "exact")
+"""Of studies/variance.py; others may be of other seeds."""
 OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variances cost of them", "decoder": "L_0"}
 
 
@@ -36,9 +38,9 @@ Numbers = dict[Choice, dict[int, float]]
 
 
 def numbers_of(folder: Path) -> Numbers:
-    """Everything that was measured of the runs in a folder; of what is there twice the later."""
+    """Everything that was measured of the runs in a folder."""
     found: Numbers = defaultdict(dict)
-    for path in sorted(folder.glob("*/eval/*/evaluation.json")):
+    for path in (path for name in EVALUATIONS for path in sorted(folder.glob(f"*/eval/{name}/evaluation.json"))):
         seed = yaml.safe_load((path.parents[2] / "config.yaml").read_text())["seed"]
         for arm in json.loads(path.read_text())["arms"]:
             for result in arm["results"]:
