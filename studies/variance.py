@@ -79,7 +79,8 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 
 
 def photographs(source: str) -> None:
-    """The rungs that cost little on both trajectories, all T steps, then the full covariance on few data and steps."""
+    """The rungs that cost little on both trajectories, all T steps, then the full covariance on few data and steps,
+    and the others' bounds of the same data beside it: their samples are there already."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
     features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
     for seed, folder in zip(SEEDS, folders, strict=True):
@@ -90,7 +91,7 @@ def photographs(source: str) -> None:
             evaluate(folder, f"ladder_{spacing}", *words, *BOUND, "nll.n=96")
     for folder in folders:
         for spacing in SPACINGS:
-            words = ["variance=lanczos", BOTH, f"sampler.spacing={spacing}", "sampler.steps=10,50", features]
+            words = [f"variance={cheap},lanczos", BOTH, f"sampler.spacing={spacing}", "sampler.steps=10,50", features]
             evaluate(folder, f"full_{spacing}", *words, *BOUND, "nll.n=16")
         words = [f"variance={cheap}", "sampler=ancestral", "sampler.steps=1000", features]
         evaluate(folder, "all_steps", *words, *BOUND, "nll.n=32")

@@ -27,6 +27,8 @@ OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variance
 
 class Choice(NamedTuple):
     measure: str
+    n: int
+    """Of data, or of samples: numbers of different n stand in different tables."""
     spacing: str
     sampler: str
     variance: str
@@ -47,7 +49,8 @@ def numbers_of(folder: Path) -> Numbers:
                 bound = result["key"].startswith("bound_")
                 name = result["key"].removeprefix(f"bound_{arm['steps']}").lstrip("_") or "bound" if bound else result["key"]
                 sampler = "any" if bound else arm["sampler"]
-                choice = Choice(name, result["record"]["spacing"] or "", sampler, arm["variance"], arm["steps"])
+                record = result["record"]
+                choice = Choice(name, record["n"], record["spacing"] or "", sampler, arm["variance"], arm["steps"])
                 found[choice][seed] = result["value"]
     return found
 
@@ -61,26 +64,35 @@ def with_interval(values: Iterable[float], digits: int = 3, sign: str = "") -> s
     return f"{mean} ± {student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)):.{digits}f}"
 
 
-def table(numbers: Numbers, measure: str, spacing: str, sampler: str) -> None:
+Kind = tuple[str, int, str, str]
+"""All of a choice but variance and steps."""
+
+
+def title(kind: Kind) -> str:
+    measure, n, spacing, sampler = kind
+    return f"{OF_BOUND.get(measure, measure)}, n = {n}, {spacing}" + ("" if sampler == "any" else f", {sampler}")
+
+
+def table(numbers: Numbers, kind: Kind) -> None:
     """A row for each rung, a column for each number of steps."""
-    chosen = [c for c in numbers if c[:3] == (measure, spacing, sampler)]
+    chosen = [c for c in numbers if c[:4] == kind]
     steps = sorted({c.steps for c in chosen})
-    print(f"\n{OF_BOUND.get(measure, measure)}, {spacing}" + ("" if sampler == "any" else f", {sampler}"))
+    print(f"\n{title(kind)}")
     print(f"\n| variance | {' | '.join(map(str, steps))} |\n|---|{'---|' * len(steps)}")
     for rung in sorted({c.variance for c in chosen}, key=RUNGS.index):
-        cells = [numbers.get(Choice(measure, spacing, sampler, rung, n), {}) for n in steps]
+        cells = [numbers.get(Choice(*kind, rung, n), {}) for n in steps]
         print(f"| {rung} | {' | '.join(with_interval(cell.values()) if cell else '–' for cell in cells)} |")
 
 
-def differences(numbers: Numbers, measure: str, spacing: str, sampler: str) -> None:
+def differences(numbers: Numbers, kind: Kind) -> None:
     """Of two rungs, paired by seed: the first less the second."""
-    steps = sorted({c.steps for c in numbers if c[:3] == (measure, spacing, sampler)})
-    print(f"\n{OF_BOUND.get(measure, measure)}, {spacing}, {sampler}: paired differences\n\n| steps | ", end="")
+    steps = sorted({c.steps for c in numbers if c[:4] == kind})
+    print(f"\n{title(kind)}: paired differences\n\n| steps | ", end="")
     print(" | ".join(f"{a} − {b}" for a, b in PAIRS), f"|\n|---|{'---|' * len(PAIRS)}")
     for n in steps:
         cells = []
         for pair in PAIRS:
-            one, other = (numbers.get(Choice(measure, spacing, sampler, rung, n), {}) for rung in pair)
+            one, other = (numbers.get(Choice(*kind, rung, n), {}) for rung in pair)
             both = [one[seed] - other[seed] for seed in one if seed in other]
             cells.append(with_interval(both, sign="+") if both else "–")
         print(f"| {n} | {' | '.join(cells)} |")
@@ -88,11 +100,11 @@ def differences(numbers: Numbers, measure: str, spacing: str, sampler: str) -> N
 
 def main(folder: Path) -> None:
     numbers = numbers_of(folder)
-    kinds = sorted({c[:3] for c in numbers if c.measure in OF_BOUND or c.measure.endswith("_fd")}, key=str)
+    kinds = sorted({c[:4] for c in numbers if c.measure in OF_BOUND or c.measure.endswith("_fd")})
     for kind in kinds:
-        table(numbers, *kind)
+        table(numbers, kind)
         if kind[0] in ("bound", "kl") or kind[0].endswith("_fd"):
-            differences(numbers, *kind)
+            differences(numbers, kind)
 
 
 if __name__ == "__main__":
