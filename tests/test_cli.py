@@ -234,7 +234,7 @@ def test_fast_dev_run_tries_everything_in_little_and_keeps_nothing(tmp_path):
     assert_refused(refused, "callbacks.vlb_terms.stride=200", "400", "360")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_installed_wheel_runs(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True, capture_output=True

@@ -56,8 +56,8 @@ def run(case, tmp_path_factory, once):
 
 @pytest.fixture(scope="module")
 def samples(run):
-    """1,024 of them, on the grid of the data."""
-    return quantise(ddpm_lab.load(run).sample(1024, seed=1), 17)
+    """512 of them, on the grid of the data."""
+    return quantise(ddpm_lab.load(run).sample(512, seed=1), 17)
 
 
 def test_samples_are_digits_of_every_kind_and_not_copies(case, samples):
@@ -74,7 +74,7 @@ def test_samples_are_digits_of_every_kind_and_not_copies(case, samples):
 def test_samples_are_nearer_to_the_data_than_averages_of_two_digits(samples):
     """Four times, in Fréchet distance of pixels. Means of random pairs have the right mean and half the covariance."""
     train, _, labels, _ = digit_judge.load_split()
-    averages = 2 * digit_judge.checks(digit_judge.averaged_pair, train, labels, seed=0)[:1024] - 1
+    averages = 2 * digit_judge.checks(digit_judge.averaged_pair, train, labels, seed=0)[:512] - 1
     data, *others = (stats_of([Pixels()(x)]) for x in (scale(train, 17), samples, averages))
     distance, of_averages = (frechet_distance(other, data) for other in others)
     print(f"Fréchet distance {distance:.3f}; of averages {of_averages:.3f}", file=sys.stderr)
