@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -66,10 +67,17 @@ def one_pixel(*arguments: Any) -> Path:
     return arguments[-1]
 
 
-def trained(folder: Path, *overrides: str, config_dir: Path | None = None) -> Path:
-    """Train in this process; returns the run folder. Both plots are one pixel."""
+@contextmanager
+def no_plots() -> Iterator[None]:
+    """The two that a run draws, of its bound and of how samples come about, are one pixel."""
     callbacks = "ddpm_lab.training.callbacks"
     with patch(f"{callbacks}.bound.plot", one_pixel), patch(f"{callbacks}.samples.save_progression", one_pixel):
+        yield
+
+
+def trained(folder: Path, *overrides: str, config_dir: Path | None = None) -> Path:
+    """Train in this process; returns the run folder. Plots are one pixel."""
+    with no_plots():
         assert train(fitted(composed(*overrides, config_dir=config_dir)), folder, None, None, time.time()) == 0
     return folder
 
@@ -92,9 +100,11 @@ def command_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
 
 
 def command_here(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which has imported everything. Any exception but the command's own exit is raised."""
+    """The same in this process, which has imported everything; plots are one pixel. Any exception but the command's own exit is
+    raised."""
     printed, told, code = io.StringIO(), io.StringIO(), 0
-    with chdir(cwd), redirect_stdout(printed), redirect_stderr(told), patch.object(sys, "argv", ["train.py", *arguments]):
+    typed = patch.object(sys, "argv", ["train.py", *arguments])
+    with chdir(cwd), redirect_stdout(printed), redirect_stderr(told), typed, no_plots():
         try:
             main()
         except SystemExit as ended:

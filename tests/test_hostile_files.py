@@ -105,6 +105,7 @@ CONFIGURATIONS: dict[str, tuple[Change, tuple[str, ...], str]] = {
 TEXTS = {
     "a tag": lambda canary: f'x: !!python/object/apply:os.system ["touch {canary}"]\n',
     "aliases": lambda canary: "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
+    "deep": lambda canary: "x: " + 200 * "[" + 200 * "]" + "\n",
 }
 
 

@@ -42,13 +42,16 @@ NEEDS = {
     ("guidance", "classifier_free"): ["guidance.scale=1000"],  # after two steps classes hardly differ
     ("schedule", "constant_rate"): ["schedule.log_snr=[8.0,2.0,-8.0]", "schedule.distances=[1.0,0.5]"],  # or a pilot
     ("net", "mlp"): VECTORS,
-    ("net", "unet"): ["data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5", "net.channels=32", "net.groups=32"],
+    ("net", "unet"): [
+        "data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5",
+        "net.channels=32", "net.groups=32", "net.attention=[8]",
+    ],
     ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5"],
     ("data", "cifar10"): ["data.root=FILES"],
     ("data", "mnist"): ["data.root=FILES"],
     ("data", "fashion_mnist"): ["data.root=FILES"],
-    ("data", "celeba"): ["data.root=FILES", "data.size=16"],
-    ("data", "image_folder"): ["data.path=FILES/images", "data.size=16", "data.val_fraction=0.5"],
+    ("data", "celeba"): ["data.root=FILES", "data.size=8"],
+    ("data", "image_folder"): ["data.path=FILES/images", "data.size=8", "data.val_fraction=0.5"],
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "photographs16"): ["data.path=FILES/photographs.npz", "sampler.steps=5"],
@@ -61,12 +64,13 @@ NEEDS = {
     ],
 }  # fmt: skip
 CIFAR = [
-    "data.root=FILES", "net.channels=8", "net.groups=8", "net.blocks=1", "net.attention=[16]", "metrics=pixels",
+    "data.root=FILES", "net.channels=8", "net.groups=8", "net.blocks=1", "net.attention=[8]", "metrics=pixels",
     "optim.lr=0.001", "optim.warmup=2",
 ]  # fmt: skip
+FACES = ["data.size=8", "data.crop=center140", "net.multipliers=[1,2,2,2]"]
 for name in options("experiment", [CONF]):
     if name.startswith(("ddpm_", "iddpm_")):
-        NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, "data.size=16", "data.crop=center140"]
+        NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, *FACES]
 NEEDS["experiment", "cifar10_20min"] = [*CIFAR, "trainer=cpu", "trainer.compile=false"]
 LONGEST = {("metrics", "inception")}
 ABOUT_SWEEPS = {"sweep", "launcher"}  # no part of a run
@@ -91,21 +95,21 @@ def cases() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with a few images of every data set that reads files; CIFAR-10 is smaller here: 3072² is slow."""
+    """A folder with a few images of every data set that reads files; smaller here: a matrix of 3072² is slow."""
     folder = tmp_path_factory.mktemp("data")
-    images = random_images(40, 3, 16).transpose(0, 2, 3, 1)
+    images = random_images(40, 3, 8).transpose(0, 2, 3, 1)
     np.savez(folder / "images.npz", images=images)
-    arrays = {f"{part}_images": random_images(20, 3, 16, seed=i) for i, part in enumerate(("train", "test"))}
+    arrays = {f"{part}_images": random_images(20, 3, 8, seed=i) for i, part in enumerate(("train", "test"))}
     np.savez(folder / "photographs.npz", **arrays, **{f"{part}_labels": np.arange(20) % 10 for part in ("train", "test")})
     (folder / "images").mkdir()
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{i}.png")
     labels = np.arange(20, dtype=np.uint8) % 10
-    for name, shape in {"cifar10": (3, 16), "mnist": (1, 28), "fashion_mnist": (1, 28)}.items():
+    for name, shape in {"cifar10": (3, 8), "mnist": (1, 8), "fashion_mnist": (1, 8)}.items():
         arrays = {f"{part}_images": random_images(20, *shape, seed=i) for i, part in enumerate(("train", "test"))}
         Store(folder, name).write({**arrays, "train_labels": labels, "test_labels": labels})
-    faces = {part: random_images(20, 3, 16, seed=i) for i, part in enumerate(("train", "val", "test"))}
-    Store(folder, "celeba").write(faces, crop="center140", size=16)
+    faces = {part: random_images(20, 3, 8, seed=i) for i, part in enumerate(("train", "val", "test"))}
+    Store(folder, "celeba").write(faces, crop="center140", size=8)
     return folder
 
 

@@ -44,10 +44,10 @@ STRATIFIED = [*(o for o in RUN if not o.startswith(("timesteps", "data", "guidan
 
 
 def run(folder: Path, name: str, *more: str, start: list[str] = RUN) -> Path:
-    """The folder of a run: of two processes, or of this one alone."""
+    """The folder of a run, with its plots."""
     values = dict(argument.split("=", 1) for argument in (*start, *more))  # the later one wins
     words = [*(f"{key}={value}" for key, value in values.items()), f"run.name={name}"]
-    done = command(*words, cwd=folder) if "trainer=ddp" in more else command_here(*words, cwd=folder)
+    done = command(*words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "outputs" / "smoke" / name
 
@@ -270,7 +270,7 @@ def test_slices_make_up_the_batch(world, pieces):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_requeued_job_goes_on_and_equals_one_that_was_not(place, one):
     folder = place / "outputs" / "smoke" / "slurm-77"
     for restarts in range(2):

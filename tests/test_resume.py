@@ -109,7 +109,7 @@ def interrupted_and_resumed(cwd: Path, kills: list[tuple[int, float]]) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_twice_and_resumed_equals_unbroken(unbroken, tmp_path):
     chance = random.Random(0)
     kills = [(chance.randrange(4, 14), 0.02), (chance.randrange(15, 24), 0.01)]
@@ -138,6 +138,7 @@ def test_from_another_checkpoint_or_name_a_new_folder_goes_on(unbroken, tmp_path
     assert rows(folder)[: len(rows(unbroken))][:3] == rows(unbroken)[:3]
 
 
+@pytest.mark.soak
 def test_a_longer_run_is_the_same_whether_planned_or_extended(unbroken, tmp_path):
     planned = command_here(*RUN[:-1], "trainer.max_steps=36", "run.name=planned", cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr

@@ -4,21 +4,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def walked(content: Any, key: str = "", limit: int = 10**5) -> Iterator[tuple[str, Any]]:
+def walked(content: Any, key: str = "", limit: int = 10**5, deepest: int = 100) -> Iterator[tuple[str, Any]]:
     """Every value of nested containers by its dotted key, containers before what they hold. Raises ValueError where there are
-    more than `limit`, as a file of a few lines whose names stand for each other can hold, and for a key that is not text."""
-    waiting = [(key, content)]
+    more than `limit`, as a file of a few lines whose names stand for each other can hold, where they are nested in more than
+    `deepest` containers, as one that holds itself, and for a key that is not text."""
+    waiting = [(key, content, 0)]
     while waiting:
         limit -= 1
         if limit < 0:
             raise ValueError("more values than a configuration has")
-        key, value = waiting.pop()
+        key, value, depth = waiting.pop()
+        if depth > deepest:
+            raise ValueError(f"more than {deepest} containers within each other")
         yield key, value
         items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
         for name, inner in items:
             if isinstance(value, Mapping) and not isinstance(name, str):
                 raise ValueError(f"{key or 'the root'} has the key {name!r:.40}, which is no text")
-            waiting.append((f"{key}.{name}".lstrip("."), inner))
+            waiting.append((f"{key}.{name}".lstrip("."), inner, depth + 1))
 
 
 def check_plain(config: Any, key: str = "") -> None:

@@ -50,8 +50,9 @@ def cases() -> list[Any]:
     ]
     pairs = [pair for pair in pairs if pair not in (("logger", "mlflow"), ("logger", "trackio"))]  # compare/test_trackers.py
     pairs = [pair for pair in pairs if pair[0] != "guidance"]  # of conditional models: test_conditional.py
-    slow = {pair for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
-    return [pytest.param(*pair, marks=[pytest.mark.slow] if pair in slow else []) for pair in pairs]
+    marks = {pair: pytest.mark.slow for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
+    marks["metrics", "inception"] = pytest.mark.soak  # protocol=cifar10 measures by it as well
+    return [pytest.param(*pair, marks=marks.get(pair, ())) for pair in pairs]
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def share(rank: int, place: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_gather_to_the_numbers_of_one(tmp_path):
     mp.spawn(share, (str(tmp_path),), nprocs=2)
     for rank in (0, 1):

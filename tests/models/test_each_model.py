@@ -23,13 +23,14 @@ from ddpm_lab.models.contract import Model
 OTHERS = sorted(set(options("model", [CONF])) - {"diffusion", "variance_head"})
 SHORT = ["experiment=smoke", "trainer.max_steps=4", "trainer.validate_every=2", "data.val_fraction=0.05", "data.levels=2"]
 ALONE = [*SHORT, "run.experiment=e"]
-PHASES = {"dbn": ["model.steps_per_layer=1"], "dbm": ["model.pretrain=1"]}
-"""Of so few steps."""
+GIBBS = ["model.sweeps=20", "model.temperatures=50"]
+QUICK = {"rbm": GIBBS, "dbn": [*GIBBS, "model.steps_per_layer=1"], "dbm": [*GIBBS, "model.pretrain=1"]}
+"""Short chains, and phases of so few steps."""
 pytestmark = pytest.mark.slow
 
 
 def words_of(option: str) -> list[str]:
-    return [f"model={option}", *PHASES.get(option, [])]
+    return [f"model={option}", *QUICK.get(option, [])]
 
 
 def class_of(option: str) -> type[Model]:

@@ -20,9 +20,11 @@ NEEDS = {NumberKind.BOUND: "likelihood", NumberKind.SAMPLES: "samples"}
 def drop_unused(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
     """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets; and
     callbacks that ask for what the model lacks. Raises UserError for keys of such groups and callbacks that were typed."""
-    for name in unused_parts(cfg):
+    config = current(cfg)
+    model = cast(type[Model], resolve_target(config["model"]["_target_"], "model"))
+    for name in unused_parts(config):
         if key := next((key for key in typed if key.partition(".")[0] == name), None):
-            made_of = ", ".join(model_parts(cfg)) or "no other group"
+            made_of = ", ".join(model_parts(config)) or "no other group"
             raise UserError(f"{key}: {cfg.model._target_.rpartition('.')[2]} has no {name}; it is made of {made_of}")
         with open_dict(cfg):
             cfg.pop(name)
@@ -30,7 +32,7 @@ def drop_unused(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
         if callback is not None and ("_target_" not in callback or _lacking(cfg, name, typed)):
             cfg.callbacks[name] = None
         elif callback is not None:
-            _drop_settings(cfg, name, typed)
+            _drop_settings(cfg, model, name, typed)
 
 
 def _lacking(cfg: DictConfig, name: str, typed: Iterable[str]) -> bool:
@@ -58,9 +60,8 @@ def unmeasurable(config: Config, key: str) -> str | None:
     return without(config, needs) if needs else None
 
 
-def _drop_settings(cfg: DictConfig, name: str, typed: Iterable[str]) -> None:
+def _drop_settings(cfg: DictConfig, model: type[Model], name: str, typed: Iterable[str]) -> None:
     """What an experiment sets of samples is no setting of every model's. Raises UserError where it was typed."""
-    model = cast(type[Model], resolve_target(current(cfg)["model"]["_target_"], "model"))
     callback = resolve_target(cfg.callbacks[name]._target_, f"callbacks.{name}")
     for setting in getattr(callback, "of_samples", ()):
         if setting not in model.sample_settings and cfg.callbacks[name].get(setting) is not None:
