@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -62,16 +62,22 @@ def composed(*overrides: str, config_dir: Path | None = None) -> DictConfig:
 
 
 def one_pixel(*arguments: Any) -> Path:
-    """In place of a function that plots, whose last argument is the path: plots would take a third of a tiny run's time."""
+    """In place of a function that plots, whose last argument is the path: they take half a tiny run's time."""
     Image.new("L", (1, 1)).save(arguments[-1])
     return arguments[-1]
 
 
 @contextmanager
 def no_plots() -> Iterator[None]:
-    """The two that a run draws, of its bound and of how samples come about, are one pixel."""
-    callbacks = "ddpm_lab.training.callbacks"
-    with patch(f"{callbacks}.bound.plot", one_pixel), patch(f"{callbacks}.samples.save_progression", one_pixel):
+    """Plots of bounds, and of how samples come about, are one pixel."""
+    functions = (
+        "training.callbacks.bound.plot",
+        "training.callbacks.samples.save_progression",
+        "evaluation.measure.plot_bound",
+    )
+    with ExitStack() as stack:
+        for name in functions:
+            stack.enter_context(patch(f"ddpm_lab.{name}", one_pixel))
         yield
 
 

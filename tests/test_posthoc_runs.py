@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from evaluation.support import DIGITS, Counted, copied, evaluate, kept, refusal
-from helpers import command, command_here, one_pixel
+from helpers import command, command_here, no_plots
 
 from ddpm_lab import UserError, load
 from ddpm_lab.cli.compare import main as compare
@@ -35,7 +35,7 @@ LAST = Path("checkpoints", "last.ckpt")
 @pytest.fixture(autouse=True)
 def _quiet(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
+    with no_plots():
         yield
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation.support import evaluate, refusal
-from helpers import TINY_WITH_WHOLE_NET, command_here, digest, one_pixel
+from helpers import TINY_WITH_WHOLE_NET, command_here, digest, no_plots
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -32,7 +32,7 @@ LAST = Path("checkpoints", "last.ckpt")
 @pytest.fixture(autouse=True)
 def _quiet(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
+    with no_plots():
         yield
 
 
@@ -41,7 +41,7 @@ def with_head(run_of, tmp_path_factory):
     """A run with a head that was trained for four steps."""
     run = tmp_path_factory.mktemp("with_head") / "run"
     shutil.copytree(run_of(*TINY_WITH_WHOLE_NET), run)
-    with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
+    with no_plots():
         head(run)
     return run
 

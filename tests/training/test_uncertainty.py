@@ -2,11 +2,10 @@
 
 import shutil
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
-from helpers import TINY, command_here, digest, one_pixel
+from helpers import TINY, command_here, digest, no_plots
 from interop.exporting import exported, imported
 from omegaconf import OmegaConf
 
@@ -21,7 +20,7 @@ WEIGHTS = {"net.uncertainty.weight", "net.uncertainty.bias"}
 @pytest.fixture(autouse=True)
 def _quiet(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    with patch("ddpm_lab.training.callbacks.bound.plot", one_pixel):
+    with no_plots():
         yield
 
 
