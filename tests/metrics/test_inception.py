@@ -53,7 +53,7 @@ class Images(Dataset):
         return self.x[i]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch-fidelity's
 def test_fid_equals_torch_fidelitys(extractor, inception_weights):
     a, b = images(20, 0), images(30, 1)

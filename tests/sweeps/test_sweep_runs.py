@@ -85,7 +85,7 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_and_started_again_equals_unbroken(whole, tmp_path):
     """First an arm alone is killed, then all of the sweep, then the sweep but not its arm."""
     broken = tmp_path
