@@ -6,10 +6,12 @@ second opinion.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .edm_reference import c_out, edm_lambda, preconditioning
+from .grey_reference import discretised_log_likelihood
 
 LN2 = math.log(2.0)
 
@@ -292,56 +294,6 @@ WEIGHTS = {
 }
 
 
-def preconditioning(sigma: float, sigma_data: float = 0.5) -> tuple[float, float, float, float]:
-    """Karras et al. 2022, Table 1: c_skip, c_out, c_in, c_noise."""
-    total = math.sqrt(sigma**2 + sigma_data**2)
-    return sigma_data**2 / (sigma**2 + sigma_data**2), sigma * sigma_data / total, 1.0 / total, 0.25 * math.log(sigma)
-
-
-def c_out(snr: float) -> float:
-    return preconditioning(1.0 / math.sqrt(snr))[1]
-
-
-def edm_lambda(snr: float) -> float:
-    """Karras et al. 2022, Table 1: (σ² + σ_data²) / (σ σ_data)²."""
-    sigma = 1.0 / math.sqrt(snr)
-    return (sigma**2 + 0.25) / (sigma * 0.5) ** 2
-
-
-def edm_network(denoiser: Callable[[Tensor, Tensor], Tensor], sigma_data: float = 0.5) -> Callable[[Tensor, Tensor], Tensor]:
-    """F of (c_in x̃, c_noise) for D(x̃, σ): Karras et al. 2022, Eq. 7 solved for F; σ has the shape of c_noise, with ones."""
-
-    def net(x_in: Tensor, c_noise: Tensor) -> Tensor:
-        sigma = torch.exp(4.0 * c_noise).reshape(-1, *[1] * (x_in.ndim - 1))
-        total = torch.sqrt(sigma**2 + sigma_data**2)
-        x = total * x_in
-        return (denoiser(x, sigma) - sigma_data**2 / total**2 * x) * total / (sigma * sigma_data)
-
-    return net
-
-
 def normal_kl(mean1: Tensor, log_var1: float, mean2: Tensor, log_var2: Tensor) -> Tensor:
     ratio = torch.exp(log_var1 - log_var2)
     return 0.5 * (log_var2 - log_var1 + ratio - 1.0 + (mean1 - mean2) ** 2 * torch.exp(-log_var2))
-
-
-def tanh_cdf(x: Tensor) -> Tensor:
-    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor, levels: int = 256) -> Tensor:
-    """Eq. 13 with Ho's tanh CDF and 1e-12 floor: one bin per grey level, the outer two open; nats per pixel."""
-    values = []
-    for xi, mi, si in zip(x.flatten(), mean.flatten(), log_std.flatten(), strict=True):
-        half = 1.0 / (levels - 1)
-        level = round((float(xi) + 1.0) / 2.0 * (levels - 1))
-        upper = tanh_cdf((xi - mi + half) / torch.exp(si))
-        lower = tanh_cdf((xi - mi - half) / torch.exp(si))
-        if level == 0:
-            mass = upper
-        elif level == levels - 1:
-            mass = 1.0 - lower
-        else:
-            mass = upper - lower
-        values.append(torch.log(torch.clamp(mass, min=1e-12)))
-    return torch.stack(values).reshape(x.shape)

@@ -22,7 +22,7 @@ from ddpm_lab.core.variance import Interpolated
 from ddpm_lab.likelihood.bound import BoundMeter
 from ddpm_lab.likelihood.estimate import BoundEstimator
 
-from . import reference
+from .edm_reference import edm_network
 from .support import assert_close, make, normal_like
 
 F64 = torch.float64
@@ -72,7 +72,7 @@ class Rotated:
 
     def net(self, xt: Tensor, t: Tensor) -> Tensor:
         if self.prediction == "edm":
-            return reference.edm_network(self.denoised)(xt, t)
+            return edm_network(self.denoised)(xt, t)
         ab = self.schedule.alphas_bar[t][:, None]
         x0 = torch.stack([row @ self.gain(int(one)) for row, one in zip(xt, t, strict=True)])
         eps = (xt - ab.sqrt() * x0) / (1 - ab).sqrt()

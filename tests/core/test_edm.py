@@ -14,7 +14,7 @@ from ddpm_lab.core.terms import term_bpd
 from ddpm_lab.core.types import Incompatible
 from ddpm_lab.core.variance import Beta, BetaTilde
 
-from . import reference
+from .edm_reference import edm_network, preconditioning
 from .support import GaussianDiffusion, all_times, assert_close, normal_like, on_grid
 
 F64 = torch.float64
@@ -42,7 +42,7 @@ def at_all_times(schedule: NoiseSchedule, std: float, n: int = 1):
 def test_the_best_network_gives_the_exact_denoiser(name, s):
     """On N(m, s²), at every t, whatever σ_d: F from the paper's Table 1 in σ, and E[x_0 | x_t] from ᾱ."""
     schedule, m = SCHEDULES[name](), 0.7
-    net = reference.edm_network(lambda x, sigma: (s**2 * x + sigma**2 * m) / (s**2 + sigma**2))
+    net = edm_network(lambda x, sigma: (s**2 * x + sigma**2 * m) / (s**2 + sigma**2))
     t, x0, eps = at_all_times(schedule, s)
     diffusion = of(schedule, EDM())
     noised = diffusion.noised(x0 + m, eps, t)
@@ -60,7 +60,7 @@ def test_inputs_are_those_of_the_paper(sigma_data):
     x_in, told = diffusion.prediction.inputs(noised.xt, t, noised.step)
     for i in range(len(t)):
         sigma = math.sqrt(1 / float(schedule.alphas_bar[i + 1]) - 1)
-        _, _, c_in, c_noise = reference.preconditioning(sigma, sigma_data)
+        _, _, c_in, c_noise = preconditioning(sigma, sigma_data)
         assert_close(x_in[i], c_in * (x0[i] + sigma * eps[i]))
         assert_close(told[i], c_noise)
 

@@ -14,6 +14,7 @@ from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.terms import prior_bpd, term_bpd
 
 from . import reference
+from .grey_reference import tanh_cdf
 from .support import Setting, assert_close, diffusion_of, make, options, tables_of
 
 F64 = torch.float64
@@ -103,7 +104,7 @@ def bayes_decoder_bits(sub: reference.Tables, kind: str) -> float:
 
     def bits(x, density):
         mean = torch.from_numpy((density * GREYS.numpy()[:, None]).sum(0) / density.sum(0))
-        rows = [reference.tanh_cdf((g - mean + 0.25) / math.exp(log_std)) for g in GREYS[:-1]]
+        rows = [tanh_cdf((g - mean + 0.25) / math.exp(log_std)) for g in GREYS[:-1]]
         cdf = torch.stack([torch.zeros_like(mean), *rows, torch.ones_like(mean)])
         return -cdf.diff(dim=0).clamp(min=1e-12).log2().numpy()
 

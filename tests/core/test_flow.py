@@ -13,7 +13,7 @@ from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.schedule import cosine, jsd, linear, zero_terminal_snr
 from ddpm_lab.likelihood.flow import FlowMeter, Path, dequantised
 
-from . import reference
+from .edm_reference import edm_network
 from .support import Setting, assert_close, diffusion_of, make, normal_like, on_grid, options
 
 F64 = torch.float64
@@ -32,7 +32,7 @@ def alphas_bar_at(schedule: NoiseSchedule, t: torch.Tensor) -> torch.Tensor:
 
 def exact_net(schedule: NoiseSchedule, prediction: str, spectrum=SPECTRUM):
     if prediction == "edm":
-        return reference.edm_network(lambda x, sigma: spectrum / (spectrum + sigma**2) * x)
+        return edm_network(lambda x, sigma: spectrum / (spectrum + sigma**2) * x)
 
     def net(xt, t):
         assert t.dtype == xt.dtype

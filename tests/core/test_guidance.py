@@ -17,7 +17,7 @@ from ddpm_lab.likelihood.estimate import BoundEstimator
 from ddpm_lab.likelihood.flow import FlowMeter
 from ddpm_lab.likelihood.gamma import GammaMeter
 
-from .reference import preconditioning
+from .edm_reference import preconditioning
 from .support import assert_close, make, options
 
 F64, T, NULL = torch.float64, 12, 3

@@ -17,7 +17,7 @@ from ddpm_lab.core.types import Incompatible
 from ddpm_lab.likelihood.at_times import ErrorMeter
 from ddpm_lab.likelihood.bound import BoundMeter
 
-from . import reference
+from .grey_reference import discretised_log_likelihood
 from .linear_model import LinearModel
 from .support import Setting, assert_close, diffusion_of, make, on_grid
 from .test_analytic import CHAINS, schedule_of, true_gamma
@@ -121,7 +121,7 @@ def test_no_named_spacing_has_a_lower_bound(schedule, kind):
 
 def decoder_of(x0, mean, log_var) -> torch.Tensor:
     """L_0 of 17 levels in nats per dimension, as the reference has it."""
-    return -reference.discretised_log_likelihood(x0, mean, (log_var / 2).expand_as(x0), 17).mean()
+    return -discretised_log_likelihood(x0, mean, (log_var / 2).expand_as(x0), 17).mean()
 
 
 def test_errors_by_hand():

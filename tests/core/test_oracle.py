@@ -14,7 +14,7 @@ from ddpm_lab.core.terms import prior_bpd, term_bpd
 from ddpm_lab.core.variance import Beta
 from ddpm_lab.likelihood.bound import BoundMeter
 
-from . import reference
+from .grey_reference import discretised_log_likelihood
 from .support import GOLDEN, Setting, all_times, assert_close, diffusion_of, make, normal_like, on_grid, options
 
 MISMATCH = {  # Σ_{t≥2} KL in bits/dim for σ² = β, and its first ten terms
@@ -92,7 +92,7 @@ def test_learned_range_terms_at_its_ends(column):
 
 def decoder_bpd(x0: torch.Tensor, log_var: float) -> torch.Tensor:
     """The oracle's decoder term with σ² written out: its mean is x_0 exactly."""
-    return -reference.discretised_log_likelihood(x0, x0, torch.full_like(x0, 0.5 * log_var)).mean() / math.log(2)
+    return -discretised_log_likelihood(x0, x0, torch.full_like(x0, 0.5 * log_var)).mean() / math.log(2)
 
 
 @pytest.mark.parametrize("name", sorted({*options("variance")} - {"learned_diagonal"}))

@@ -18,7 +18,7 @@ from ddpm_lab.core.sampler import DDIM
 from ddpm_lab.core.schedule import cosine, linear
 from ddpm_lab.core.variance import Beta
 
-from . import reference
+from .edm_reference import edm_network
 from .support import assert_close, make, normal_like, options
 
 F64 = torch.float64
@@ -34,7 +34,7 @@ def exact(schedule: NoiseSchedule, prediction: str = "eps"):
     """The diffusion of these data and the network that gives E[x_0 | x_t], as `prediction`."""
     diffusion = GaussianDiffusion(schedule, make("prediction", prediction), Beta(), levels=None)
     if prediction == "edm":
-        return diffusion, reference.edm_network(lambda x, sigma: STD**2 / (STD**2 + sigma**2) * x)
+        return diffusion, edm_network(lambda x, sigma: STD**2 / (STD**2 + sigma**2) * x)
 
     def net(xt, t):
         step = diffusion.chain[int(t[0])]
