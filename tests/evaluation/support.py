@@ -4,14 +4,13 @@ import csv
 import json
 import shutil
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
 import torch
-from helpers import SMALL_NET, no_plots
+from helpers import SMALL_NET
 
 from ddpm_lab.cli.evaluate import main
 from ddpm_lab.nets.unet import UNet
@@ -57,11 +56,9 @@ def scored(arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [arm | {"results": [r for r in arm["results"] if r["key"] != "sampling_seconds"]} for arm in arms]
 
 
-def evaluate(
-    ckpt: Path | str, *arguments: str, start: list[str] = FEW, run: Path | None = None, plots: bool = False
-) -> Evaluation:
+def evaluate(ckpt: Path | str, *arguments: str, start: list[str] = FEW, run: Path | None = None) -> Evaluation:
     """Of an argument that is given twice the later one counts. What comes back is that of the first run, or of `run`. Raises
-    SystemExit as the command exits. Plots of bounds are one pixel unless asked for."""
+    SystemExit as the command exits."""
     given = [f"ckpt={ckpt}", *start, *arguments]
     if start is FEW:
         given[1:1] = [GAMMA] * any(a.startswith("variance=") and "analytic" in a for a in arguments)
@@ -71,7 +68,7 @@ def evaluate(
         )
     values = dict(argument.partition("=")[::2] for argument in given if argument != "-m")
     argv = ["evaluate.py", *(["-m"] if "-m" in arguments else []), *(f"{key}={value}" for key, value in values.items())]
-    with patch.object(sys, "argv", argv), nullcontext() if plots else no_plots():
+    with patch.object(sys, "argv", argv):
         main()
     return found(run or Path(str(ckpt).partition(",")[0]), values["name"])
 

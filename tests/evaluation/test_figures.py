@@ -1,11 +1,7 @@
-"""`python figures.py`: what its figures show, the files it writes, and what it refuses."""
+"""`python figures.py`: what its figures show, and the files it writes."""
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -18,57 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_lab import load
-from ddpm_lab.cli.figures import main
 from ddpm_lab.core.diffusion import diffuse
 from ddpm_lab.core.sampler import DDIM
-from ddpm_lab.core.schedule import cosine
 from ddpm_lab.data.digits import Digits
 from ddpm_lab.errors import UserError
 from ddpm_lab.evaluation.figures import figure as files
 from ddpm_lab.evaluation.figures.inpainting import known_of
-from ddpm_lab.evaluation.figures.inversion import check_codes
 from ddpm_lab.pictures import tiled
-from evaluation.support import DIGITS, VECTORS, copied
-
-FEW_STEPS = ["sampler=ddim", "sampler.steps=4"]
-NOISY_STEPS = ["sampler=ddim_eta1", "sampler.steps=4"]
-FIGURES = {
-    "progressive": ["figure.n=2", "figure.frames=3"],
-    "shared": ["figure.n=2"],
-    "interpolation": ["figure.points=3"],
-    "coding": ["figure.n=12", "figure.stride=5"],
-    "neighbours": ["figure.n=9", "figure.features=null"],
-    "forward": ["figure.n=2", "figure.frames=3"],
-    "trajectories": ["figure.n=2", "figure.frames=3"],
-    "inpainting": ["figure.n=2", "figure.copies=2", "figure.jump=2"],
-    "edit": ["figure.n=2"],
-    "inversion": ["figure.n=2", "figure.at=0.9"],
-}
-
-
-@pytest.fixture(scope="module")
-def trained_run(run_of):
-    return run_of(*DIGITS)
-
-
-@pytest.fixture
-def run(trained_run, tmp_path):
-    return copied(trained_run, tmp_path / "run")
-
-
-def draw(figure: str, *arguments: str) -> dict[str, Any]:
-    """What stands in the record of the figure."""
-    with patch.object(sys, "argv", ["figures.py", f"figure={figure}", *arguments]):
-        main()
-    out = [Path(word.partition("=")[2]) for word in arguments if word.startswith("out=")]
-    ckpt = [Path(word.partition("=")[2]) for word in arguments if word.startswith("ckpt=")]
-    folder = out[0] if out else max((ckpt[0] / "figures").iterdir())
-    names = {f"{figure}.png", f"{figure}.pdf", f"{figure}.txt", f"{figure}.json", "config.yaml", "SHA256SUMS"}
-    assert names <= {path.name for path in folder.iterdir()}
-    assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder).returncode == 0
-    content = json.loads((folder / f"{figure}.json").read_text())
-    assert (folder / f"{figure}.txt").read_text().split() == content["caption"].split()
-    return content
+from evaluation.drawing import FEW_STEPS, FIGURES, NOISY_STEPS, draw, refused
+from evaluation.support import DIGITS, VECTORS
 
 
 def shown(figure: str, run: Path, *arguments: str) -> tuple[Tensor, list[str], list[str], dict[str, Any]]:
@@ -111,7 +65,7 @@ def test_a_caption_says_how_the_figure_was_made(figure, run):
         assert all(re.search(rf"\b{n}\b", caption) for n in asked)
 
 
-def test_pictures_are_drawn_sharp(trained_run, tmp_path, monkeypatch):
+def test_pictures_are_drawn_sharp(monkeypatch):
     """Every pixel of an 8×8 image is a square of one grey level, in PNG as in what PDF embeds."""
     monkeypatch.undo()
     from ddpm_lab.pictures import strip
@@ -271,50 +225,6 @@ def test_vectors_have_trajectories_alone(run_of, capsys, tmp_path):
         assert "vectors" in said
 
 
-def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    capsys.readouterr()
-    with patch.object(sys, "argv", ["figures.py", *arguments]), pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
-    return said.err
-
-
-REFUSED = {
-    "figure=intepolation": ("figure=intepolation", "figure=interpolation"),
-    "figure=edit figure.n=361": ("figure.n=361", "360"),
-    "figure=forward figure.at=[0.5]": ("figure.at", "figure=edit"),
-    "figure=interpolation figure.pair=[0,360]": ("figure.pair=[0, 360]", "0 to 359"),
-    "figure=inpainting figure.mask=right": ("figure.mask=right", "left, top, center", "PNG"),
-    "figure=inpainting figure.mask=FILE": ("figure.mask=", "not readable"),
-    "figure=inpainting figure.mask=EMPTY": ("figure.mask=", "not readable"),
-    "figure=inpainting figure.mask=WORDS": ("figure.mask=", "real numbers"),
-    "figure=inpainting sampler.steps=8": ("figure.jump=10", "1 to 7", "figure.resamplings=1"),
-    "figure=shared sampler=ddim sampler.steps=4": ("sampler=ddim", "no noise", "ancestral"),
-    "figure=trajectories sampler=unipc": ("sampler=unipc", "no noise"),
-    "figure=progressive sampler.steps=1": ("sampler.steps=1", "2 and more"),
-    "figure=schedules figure.T=1": ("figure.T=1",),
-    "figure=coding figure.stride=21": ("figure.stride=21", "T = 20"),
-    "figure=neighbours figure.rows=300": ("figure.rows=300", "256"),
-    "figure=edit out=FILE": ("out=", "a file"),
-    "figure=edit out=FOLDER": ("out=", "nothing is overwritten"),
-    "figure=edit sampler=ddim sampler.steps=21": ("steps=21", "T=20"),
-    "figure=schedules figure.T=30": ("figure.T=30", "figure.T=20"),
-}
-
-
-@pytest.mark.parametrize("words", REFUSED)
-def test_a_mistake_is_one_line_and_nothing_is_drawn(words, trained_run, tmp_path, capsys):
-    (tmp_path / "file.png").write_text("x")
-    (tmp_path / "empty.npy").touch()
-    np.save(tmp_path / "words.npy", np.array([["a"] * 8] * 8))
-    names = {"FILE": "file.png", "EMPTY": "empty.npy", "WORDS": "words.npy", "FOLDER": "."}
-    typed = re.sub("|".join(names), lambda match: str(tmp_path / names[match[0]]), words)
-    said = refused(capsys, f"ckpt={trained_run}", *typed.split())
-    assert [part for part in REFUSED[words] if part not in said] == []
-    assert not (trained_run / "figures").exists()
-
-
 def test_a_conditional_model_has_the_figures_that_tell_its_network_the_classes(run_of, capsys):
     run = run_of(*DIGITS, "data.conditional=true")
     said = refused(capsys, f"ckpt={run}", "figure=edit")
@@ -322,23 +232,3 @@ def test_a_conditional_model_has_the_figures_that_tell_its_network_the_classes(r
     assert "progressive" in said
     for figure in ("progressive", "forward"):
         assert draw(figure, f"ckpt={run}", *FEW_STEPS, *FIGURES[figure])["figure"] == figure
-
-
-def test_a_run_is_needed(capsys):
-    assert "ckpt" in refused(capsys, "figure=edit")
-
-
-def test_codes_without_signal_are_refused():
-    of: Any = SimpleNamespace(diffusion=SimpleNamespace(schedule=cosine()))
-    check_codes(0.993, 993, of)
-    with pytest.raises(UserError, match=r"figure\.at=0\.994\b.*t = 994\b.*0\.993\b"):
-        check_codes(0.994, 994, of)
-
-
-def test_absent_data_are_said(run, tmp_path, monkeypatch, capsys):
-    def absent(data: Digits) -> None:
-        raise UserError("data.path: no such file")
-
-    monkeypatch.setattr(Digits, "load", absent)
-    assert "data.path" in refused(capsys, f"ckpt={run}", "figure=edit")
-    assert draw("progressive", f"ckpt={run}", *FEW_STEPS, "figure.n=1", f"out={tmp_path / 'files'}")["record"]

@@ -20,11 +20,7 @@ def logged(run_of, tmp_path_factory):
     """An evaluation told to every logger, and metrics.csv as it was before."""
     run = copied(run_of(*DIGITS), tmp_path_factory.mktemp("logged") / "run")
     before = (run / "metrics.csv").read_bytes()
-    return (
-        run,
-        evaluate(run, "-m", "logger=all", "logger.mode=offline", "sampler=ddim", "sampler.steps=4,5", plots=True),
-        before,
-    )
+    return run, evaluate(run, "-m", "logger=all", "logger.mode=offline", "sampler=ddim", "sampler.steps=4,5"), before
 
 
 def rows(told) -> list[list]:

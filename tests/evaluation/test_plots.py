@@ -1,4 +1,4 @@
-"""The plot of a bound, which other tests leave out."""
+"""The plot of a bound: its lines, and that it is drawn."""
 
 import math
 
@@ -8,6 +8,8 @@ from PIL import Image
 
 from ddpm_lab.evaluation import plots
 from ddpm_lab.likelihood.bound import Bound
+
+DRAWN = True
 
 
 def array(*values: float) -> torch.Tensor:
