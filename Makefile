@@ -32,6 +32,7 @@ oldest newest:  ## the fast tests with the oldest, or the newest, versions that 
 	uv venv --clear --quiet --python python3 .venv-$@
 	uv pip install --quiet --python .venv-$@ $(choice) -e ".[test]"
 	PATH="$(CURDIR)/.venv-$@/bin:$$PATH" $(MAKE) test
+	PATH="$(CURDIR)/.venv-$@/bin:$$PATH" OMP_NUM_THREADS=1 pytest tests/core -m "long and not slow and not soak"
 
 tables:  ## the numbers of docs/variances.md and the runs of studies/chance.py, over hours and several sittings; PHOTOGRAPHS=FILE.npz for the second half
 	python studies/gaussian.py

@@ -19,7 +19,7 @@ import torch
 from hydra._internal import defaults_list
 
 torch.set_num_threads(1)
-_choices = defaults_list._create_interpolation_map
+_choices = getattr(defaults_list, "_create_interpolation_map", None)  # gone in Hydra 1.4
 
 
 def _choices_if_asked_for(overrides: Any, defaults: list, self_added: bool) -> Any:
@@ -27,7 +27,8 @@ def _choices_if_asked_for(overrides: Any, defaults: list, self_added: bool) -> A
     return _choices(overrides, defaults, self_added) if any(entry.is_interpolation() for entry in defaults) else None
 
 
-defaults_list._create_interpolation_map = _choices_if_asked_for
+if _choices:
+    defaults_list._create_interpolation_map = _choices_if_asked_for
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

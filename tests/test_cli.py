@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -234,23 +235,40 @@ def test_fast_dev_run_tries_everything_in_little_and_keeps_nothing(tmp_path):
     assert_refused(refused, "callbacks.vlb_terms.stride=200", "400", "360")
 
 
-@pytest.mark.soak
-def test_an_installed_wheel_runs(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True, capture_output=True
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """What a wheel holds, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT]
+    subprocess.run(words, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    work = tmp_path / "work"
-    work.mkdir()
-    start = (
-        "import sys; from ddpm_lab.cli.train import main; import ddpm_lab; print(ddpm_lab.__file__, file=sys.stderr); main()"
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def installed(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`ddpm-train WORDS`, outside the repository; its first line on stderr says whose code runs."""
+    start = "import sys, ddpm_lab; print(ddpm_lab.__file__, file=sys.stderr); from ddpm_lab.cli.start import train; train()"
+    path = {"PYTHONPATH": str(site)}
+    return subprocess.run(
+        [sys.executable, "-c", start, *words], cwd=cwd, capture_output=True, text=True, env=environment() | path
     )
-    done = subprocess.run(
-        [sys.executable, "-c", start, *TINY], cwd=work, capture_output=True, text=True,
-        env={**environment(), "PYTHONPATH": str(tmp_path / "site")},
-    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_wheel_has_every_module_and_option(site, tmp_path):
+    expected = {path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*.py")}
+    expected |= {"ddpm_lab" / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
+    assert expected - {path.relative_to(site) for path in site.rglob("*") if path.is_file()} == set()
+    done = installed(site, tmp_path, "--help", "schedule")
     assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "site") in done.stderr.splitlines()[0]
-    assert list((work / "outputs" / "smoke").iterdir())
+    assert str(site) in done.stderr.splitlines()[0]
+    assert "cosine" in done.stdout
+
+
+@pytest.mark.soak
+def test_an_installed_wheel_runs(site, tmp_path):
+    done = installed(site, tmp_path, *TINY)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "outputs" / "smoke").iterdir())

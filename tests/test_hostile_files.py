@@ -22,6 +22,7 @@ from ddpm_lab.cli import compare, evaluate
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import SUMS
 from ddpm_lab.models.checkpoint import read_checkpoint, write_archive
+from ddpm_lab.plain import check_plain
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*torch.jit")  # Lightning's and torch's own
 SECRET = "of-whoever-opens-it"
@@ -197,6 +198,22 @@ def test_a_hostile_config_yaml_is_not_read(kind, run, whole, tmp_path):
     code, told = opened("compare", run, tmp_path / "compared")
     assert (code, "not readable as YAML" in told) == (2, True)
     assert not canary.exists()
+
+
+def nested(depth: int) -> Any:
+    content: Any = 1
+    for _ in range(depth):
+        content = {"a": content}
+    return content
+
+
+def test_values_may_be_nested_a_hundred_deep():
+    check_plain(nested(100))
+    around: dict[str, Any] = {}
+    around["a"] = [around]
+    for content in (nested(101), nested(10**5), around):
+        with pytest.raises(ValueError, match="more than 100 containers within each other"):
+            check_plain(content)
 
 
 def test_a_setting_that_was_edited_is_not_evaluated_in_silence(run, whole, tmp_path):

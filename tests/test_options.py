@@ -44,14 +44,14 @@ NEEDS = {
     ("net", "mlp"): VECTORS,
     ("net", "unet"): [
         "data=npz", "data.path=FILES/images.npz", "data.val_fraction=0.5",
-        "net.channels=32", "net.groups=32", "net.attention=[8]",
+        "net.channels=32", "net.groups=32",
     ],
     ("data", "npz"): ["data.path=FILES/images.npz", "data.val_fraction=0.5"],
     ("data", "cifar10"): ["data.root=FILES"],
     ("data", "mnist"): ["data.root=FILES"],
     ("data", "fashion_mnist"): ["data.root=FILES"],
-    ("data", "celeba"): ["data.root=FILES", "data.size=8"],
-    ("data", "image_folder"): ["data.path=FILES/images", "data.size=8", "data.val_fraction=0.5"],
+    ("data", "celeba"): ["data.root=FILES", "data.size=16"],
+    ("data", "image_folder"): ["data.path=FILES/images", "data.size=16", "data.val_fraction=0.5"],
     ("data", "gaussian_mixture"): VECTORS,
     ("experiment", "gaussian_mixture"): VECTORS,
     ("experiment", "photographs16"): ["data.path=FILES/photographs.npz", "sampler.steps=5"],
@@ -67,7 +67,7 @@ CIFAR = [
     "data.root=FILES", "net.channels=8", "net.groups=8", "net.blocks=1", "net.attention=[8]", "metrics=pixels",
     "optim.lr=0.001", "optim.warmup=2",
 ]  # fmt: skip
-FACES = ["data.size=8", "data.crop=center140", "net.multipliers=[1,2,2,2]"]
+FACES = ["data.size=16", "data.crop=center140"]
 for name in options("experiment", [CONF]):
     if name.startswith(("ddpm_", "iddpm_")):
         NEEDS["experiment", name] = CIFAR if name != "ddpm_celeba64" else [*CIFAR, *FACES]
@@ -97,7 +97,7 @@ def cases() -> list[Any]:
 def files(tmp_path_factory):
     """A folder with a few images of every data set that reads files; smaller here: a matrix of 3072² is slow."""
     folder = tmp_path_factory.mktemp("data")
-    images = random_images(40, 3, 8).transpose(0, 2, 3, 1)
+    images = random_images(40, 3, 16).transpose(0, 2, 3, 1)
     np.savez(folder / "images.npz", images=images)
     arrays = {f"{part}_images": random_images(20, 3, 8, seed=i) for i, part in enumerate(("train", "test"))}
     np.savez(folder / "photographs.npz", **arrays, **{f"{part}_labels": np.arange(20) % 10 for part in ("train", "test")})
@@ -108,8 +108,8 @@ def files(tmp_path_factory):
     for name, shape in {"cifar10": (3, 8), "mnist": (1, 8), "fashion_mnist": (1, 8)}.items():
         arrays = {f"{part}_images": random_images(20, *shape, seed=i) for i, part in enumerate(("train", "test"))}
         Store(folder, name).write({**arrays, "train_labels": labels, "test_labels": labels})
-    faces = {part: random_images(20, 3, 8, seed=i) for i, part in enumerate(("train", "val", "test"))}
-    Store(folder, "celeba").write(faces, crop="center140", size=8)
+    faces = {part: random_images(20, 3, 16, seed=i) for i, part in enumerate(("train", "val", "test"))}
+    Store(folder, "celeba").write(faces, crop="center140", size=16)
     return folder
 
 

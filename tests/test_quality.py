@@ -23,6 +23,8 @@ class Case(NamedTuple):
     """A run, and what was measured of it."""
 
     words: tuple[str, ...]
+    n: int
+    """Samples that are judged."""
     recognisable: float
     """At least this share; 0.922 of the whole run, 0.758 of a third."""
     farther: float
@@ -31,9 +33,9 @@ class Case(NamedTuple):
     """Bits/dim within 0.06, from 11 calls a digit: 3.120 ± 0.022 of the whole run, 3.312 ± 0.021 of a third."""
 
 
-WHOLE = pytest.param(Case((), 0.90, 1.15, 3.12), id="whole", marks=pytest.mark.soak)
+WHOLE = pytest.param(Case((), 1024, 0.90, 1.15, 3.12), id="whole", marks=pytest.mark.soak)
 UNASKED = [f"callbacks.{name}=null" for name in ("samples", "frechet", "frechet_curve")]  # nothing here asks for them
-THIRD = Case(("trainer.max_steps=600", "trainer.validate_every=300", *UNASKED), 0.65, 1.25, 3.31)
+THIRD = Case(("trainer.max_steps=600", "trainer.validate_every=300", *UNASKED), 512, 0.65, 1.25, 3.31)
 
 
 @pytest.fixture(scope="module", params=[WHOLE, pytest.param(THIRD, id="third", marks=pytest.mark.slow)])
@@ -56,9 +58,9 @@ def run(case, tmp_path_factory, once):
 
 
 @pytest.fixture(scope="module")
-def samples(run):
-    """512 of them, on the grid of the data."""
-    return quantise(ddpm_lab.load(run).sample(512, seed=1), 17)
+def samples(case, run):
+    """On the grid of the data."""
+    return quantise(ddpm_lab.load(run).sample(case.n, seed=1), 17)
 
 
 def test_samples_are_digits_of_every_kind_and_not_copies(case, samples):
@@ -75,7 +77,7 @@ def test_samples_are_digits_of_every_kind_and_not_copies(case, samples):
 def test_samples_are_nearer_to_the_data_than_averages_of_two_digits(samples):
     """Four times, in Fréchet distance of pixels. Means of random pairs have the right mean and half the covariance."""
     train, _, labels, _ = digit_judge.load_split()
-    averages = 2 * digit_judge.checks(digit_judge.averaged_pair, train, labels, seed=0)[:512] - 1
+    averages = 2 * digit_judge.checks(digit_judge.averaged_pair, train, labels, seed=0)[: len(samples)] - 1
     data, *others = (stats_of([Pixels()(x)]) for x in (scale(train, 17), samples, averages))
     distance, of_averages = (frechet_distance(other, data) for other in others)
     print(f"Fréchet distance {distance:.3f}; of averages {of_averages:.3f}", file=sys.stderr)

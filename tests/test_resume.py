@@ -109,7 +109,7 @@ def interrupted_and_resumed(cwd: Path, kills: list[tuple[int, float]]) -> Path:
     return folder
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_killed_twice_and_resumed_equals_unbroken(unbroken, tmp_path):
     chance = random.Random(0)
     kills = [(chance.randrange(4, 14), 0.02), (chance.randrange(15, 24), 0.01)]

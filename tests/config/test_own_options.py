@@ -97,6 +97,13 @@ def test_what_is_malformed_is_refused_by_name(case, flags, own):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("text", ["hidden: 3", "_target_: null\nhidden: 3"])
+def test_a_model_that_names_nothing_is_refused(text, own):
+    flag = own(text, "model/mine")
+    with pytest.raises(UserError, match=r"^model: no _target_"):
+        preflight([flag, "model=mine"])
+
+
 def test_what_is_right_works_and_may_have_defaults_of_its_own(own):
     flag = own("# steep\n_target_: own_code.good\nT: 7  # steps\nslope: 0.25\n")
     (arm,) = preflight([flag, "schedule=mine", "schedule.slope=0.75", "sampler.steps=7"])

@@ -1,8 +1,10 @@
 """The plot of a bound: its lines, and that it is drawn."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -49,5 +51,18 @@ def test_it_shows_each_term_with_its_shares_and_the_rate_against_the_distortion(
         np.testing.assert_array_equal(shown[name], values)
     (curve,) = right.lines
     assert curve.get_xydata().tolist() == [[1, 100], [0.875, 20], [1.125, 2]]
+    assert left.get_yscale() == "log"
     grey = np.asarray(Image.open(tmp_path / "bound.png").convert("L"))
+    assert grey.min() < 100
+
+
+@pytest.mark.parametrize("terms", [(-0.5, -0.25, -0.1), (math.nan,) * 3, (-4.1,)])
+def test_no_positive_term_is_no_hindrance(terms, tmp_path):
+    """As of a density in one step."""
+    n = len(terms)
+    shares = array(*[math.nan] * n)
+    bound = replace(
+        BOUND, times=BOUND.times[:n], terms_bpd=array(*terms), mean_bpd=shares, variance_bpd=shares, rmse=BOUND.rmse[:n]
+    )
+    grey = np.asarray(Image.open(plots.plot_bound(bound, "", tmp_path / "bound.png")).convert("L"))
     assert grey.min() < 100

@@ -21,8 +21,9 @@ def drop_unused(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
     """Leave out groups that are no part of the chosen model, and of callbacks that were left out what an experiment sets; and
     callbacks that ask for what the model lacks. Raises UserError for keys of such groups and callbacks that were typed."""
     config = current(cfg)
+    unused = unused_parts(config)
     model = cast(type[Model], resolve_target(config["model"]["_target_"], "model"))
-    for name in unused_parts(config):
+    for name in unused:
         if key := next((key for key in typed if key.partition(".")[0] == name), None):
             made_of = ", ".join(model_parts(config)) or "no other group"
             raise UserError(f"{key}: {cfg.model._target_.rpartition('.')[2]} has no {name}; it is made of {made_of}")

@@ -17,18 +17,17 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def plot_bound(bound: Bound, title: str, path: Path) -> Path:
-    """Each term with its share by means and by variances; and rate against distortion."""
+    """Each term with its share by means and by variances, on a log scale if any is positive, which those of densities need not
+    be; and rate against distortion."""
     figure = Figure(figsize=SIZE, layout="constrained")
     left, right = figure.subplots(1, 2)
     times = np.array(bound.times)
-    for values, name, style in (
-        (bound.terms_bpd, "L_0 at t = 1, then L_(t−1)", "-"),
-        (bound.mean_bpd, "by the means", "--"),
-        (bound.variance_bpd, "by the variances", ":"),
-    ):
-        y = values.numpy()
-        left.plot(times, np.where(y > 0, y, np.nan), style, label=name, marker="." if len(times) < 30 else None)
-    left.set(xscale="log", yscale="log", xlabel="t", ylabel="bits/dim", title=title)
+    terms = np.stack([bound.terms_bpd.numpy(), bound.mean_bpd.numpy(), bound.variance_bpd.numpy()])
+    log = bool((terms > 0).any())
+    names = {"L_0 at t = 1, then L_(t−1)": "-", "by the means": "--", "by the variances": ":"}
+    for y, (name, style) in zip(terms, names.items(), strict=True):
+        left.plot(times, np.where(y > 0, y, np.nan) if log else y, style, label=name, marker="." if len(times) < 30 else None)
+    left.set(xscale="log", yscale="log" if log else "linear", xlabel="t", ylabel="bits/dim", title=title)
     left.legend(frameon=False, fontsize=8)
     rate, rmse = bound.rate_distortion()
     right.plot(rate.numpy(), rmse.numpy(), marker="." if len(times) < 30 else None)
