@@ -14,7 +14,7 @@ test:  ## fast tests; those of the maths with every shape annotation checked
 	OMP_NUM_THREADS=1 pytest tests/core --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype \
 		-m "not slow and not soak and not gpu and not long"
 
-slow:  ## tests that train, a third of the default run first and beside the others, or make the same calls thousands of times; then sweeps on a real SLURM, which mostly wait
+slow:  ## tests that train, a fifth of the default run first and beside the others, or make the same calls thousands of times; then sweeps on a real SLURM, which mostly wait
 	OMP_NUM_THREADS=1 pytest -m "(slow or long) and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
 	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
 

@@ -32,7 +32,7 @@ if _choices:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: one worker trains the default run, or a third of it, beside all other tests."""
+    """The longest first: one worker trains the default run, or a fifth of it, beside all other tests."""
     items.sort(key=lambda item: item.path.stem != "test_quality")
 
 
