@@ -121,11 +121,12 @@ def plot(arrays: dict[str, Any], total_bpd: float, step: int, by_pilot: bool, pa
     low = np.maximum(terms - errors, 1e-12) if (terms > 0).all() else terms - errors
     left.fill_between(times, low, terms + errors, alpha=0.3, linewidth=0)
     left.plot(times, terms, marker="o" if len(times) < 30 else None, markersize=3)
-    left.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"terms{of}: L_0 at t = 1, then L_(t−1); ± standard error")
+    left.set(xscale="log", xlabel="t", ylabel="bits/dim, ± standard error", title=f"terms{of}: L_0 at t = 1, then L_(t−1)")
     if (terms > 0).all():
         left.set_yscale("log")
     right.plot(times, np.cumsum(terms))
     if np.isfinite(total_bpd):
-        right.axhline(total_bpd, linestyle=":", color="gray")
-    right.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"sum up to t{of}; {whole}: {total_bpd:.3f} at step {step}")
+        right.axhline(total_bpd, linestyle=":", color="gray", label=f"{whole}: {total_bpd:.3f}")
+        right.legend(frameon=False, fontsize=8)
+    right.set(xscale="log", xlabel="t", ylabel="bits/dim", title=f"sum up to t{of}, step {step}")
     figure.savefig(path, dpi=110)
