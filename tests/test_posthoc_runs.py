@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from evaluation.support import DIGITS, Counted, copied, evaluate, kept, refusal
-from helpers import command, command_here, no_plots
+from helpers import command, command_here
 
 from ddpm_lab import UserError, load
 from ddpm_lab.cli.compare import main as compare
@@ -33,10 +33,8 @@ LAST = Path("checkpoints", "last.ckpt")
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path_factory, monkeypatch):
+def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    with no_plots():
-        yield
 
 
 @pytest.fixture

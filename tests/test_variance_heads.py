@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation.support import evaluate, refusal
-from helpers import TINY_WITH_WHOLE_NET, command_here, digest, no_plots
+from helpers import TINY_WITH_WHOLE_NET, command_here, digest
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -30,10 +30,8 @@ LAST = Path("checkpoints", "last.ckpt")
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path_factory, monkeypatch):
+def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    with no_plots():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +39,7 @@ def with_head(run_of, tmp_path_factory):
     """A run with a head that was trained for four steps."""
     run = tmp_path_factory.mktemp("with_head") / "run"
     shutil.copytree(run_of(*TINY_WITH_WHOLE_NET), run)
-    with no_plots():
-        head(run)
+    head(run)
     return run
 
 

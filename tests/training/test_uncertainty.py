@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, command_here, digest, no_plots
+from helpers import TINY, command_here, digest
 from interop.exporting import exported, imported
 from omegaconf import OmegaConf
 
@@ -18,10 +18,8 @@ WEIGHTS = {"net.uncertainty.weight", "net.uncertainty.bias"}
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path_factory, monkeypatch):
+def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DDPM_LAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    with no_plots():
-        yield
 
 
 def last(folder: Path) -> dict:
