@@ -79,20 +79,24 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 
 
 def photographs(source: str) -> None:
-    """The rungs that cost little on both trajectories, all T steps, then the full covariance on few data and steps,
-    and the others' bounds of the same data beside it: their samples are there already."""
+    """The rungs that cost little on both trajectories; the full covariance on fewer data, and the others' bounds of the same
+    data beside it: their samples are there already; last what takes longest, 100 steps and all T."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
     features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
+
+    def measure(name: str, rungs: str, steps: str, n: int) -> None:
+        for folder in folders:
+            for spacing in SPACINGS:
+                words = [f"variance={rungs}", BOTH, f"sampler.spacing={spacing}", f"sampler.steps={steps}", features]
+                evaluate(folder, name.format(spacing), *words, *BOUND, f"nll.n={n}")
+
     for seed, folder in zip(SEEDS, folders, strict=True):
         train(folder, "experiment=photographs16", f"data.path={Path(source).absolute()}", f"seed={seed}")
         heads(folder)
-        for spacing in SPACINGS:
-            words = [f"variance={cheap},hutchinson", BOTH, f"sampler.spacing={spacing}", "sampler.steps=10,50,100", features]
-            evaluate(folder, f"ladder_{spacing}", *words, *BOUND, "nll.n=96")
+    measure("ladder_{}", f"{cheap},hutchinson", "10,50", 96)
+    measure("full_{}", f"{cheap},lanczos", "10,50", 16)
+    measure("ladder_{}_100", f"{cheap},hutchinson", "100", 96)
     for folder in folders:
-        for spacing in SPACINGS:
-            words = [f"variance={cheap},lanczos", BOTH, f"sampler.spacing={spacing}", "sampler.steps=10,50", features]
-            evaluate(folder, f"full_{spacing}", *words, *BOUND, "nll.n=16")
         words = [f"variance={cheap}", "sampler=ancestral", "sampler.steps=1000", features]
         evaluate(folder, "all_steps", *words, *BOUND, "nll.n=32")
 

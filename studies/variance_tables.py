@@ -7,6 +7,7 @@ interval. Numbers are those of the evaluations that studies/variance.py names; w
 """
 
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -82,6 +83,8 @@ def table(numbers: Numbers, kind: Kind) -> None:
     for rung in sorted({c.variance for c in chosen}, key=RUNGS.index):
         cells = [numbers.get(Choice(*kind, rung, n), {}) for n in steps]
         print(f"| {rung} | {' | '.join(with_interval(cell.values()) if cell else '–' for cell in cells)} |")
+    for value, n in {(v, c.n) for c in numbers if c.measure == f"{kind[0]}_real" for v in numbers[c].values()}:
+        print(f"\nThe same of {n} held-out data: {value:.3f}")
 
 
 def differences(numbers: Numbers, kind: Kind) -> None:
@@ -98,12 +101,17 @@ def differences(numbers: Numbers, kind: Kind) -> None:
         print(f"| {n} | {' | '.join(cells)} |")
 
 
+def is_frechet(measure: str) -> bool:
+    """Whether it is a Fréchet distance of samples; a key names their number where it is not the usual one."""
+    return re.fullmatch(r"\w+_fd(@\d+)?", measure) is not None
+
+
 def main(folder: Path) -> None:
     numbers = numbers_of(folder)
-    kinds = sorted({c[:4] for c in numbers if c.measure in OF_BOUND or c.measure.endswith("_fd")})
+    kinds = sorted({c[:4] for c in numbers if c.measure in OF_BOUND or is_frechet(c.measure)})
     for kind in kinds:
         table(numbers, kind)
-        if kind[0] in ("bound", "kl") or kind[0].endswith("_fd"):
+        if kind[0] in ("bound", "kl") or is_frechet(kind[0]):
             differences(numbers, kind)
 
 

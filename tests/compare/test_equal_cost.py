@@ -170,8 +170,9 @@ def test_what_is_printed(tmp_path):
     write_tables(made, tmp_path / "out")
     written = [(tmp_path / "out" / f"table.{kind}").read_text() for kind in ("md", "tex")]
     for text in ("\n".join(console(made)), page_of(made, ["runs"]), *written):
-        for words in ("at equal seconds", "0.75", "1.33", "better", "outside 0.2 to 1.6 s", "not comparable at equal cost"):
+        for words in ("chet distance (pixels) as", "at equal seconds", "0.75", "1.33", "better", "outside 0.2 to 1.6 s"):
             assert words in text, words
+        assert "not comparable at equal cost" in text
     assert "40%" in "\n".join(console(made))
     assert f",{SECONDS}" in (tmp_path / "out" / "table.csv").read_text().splitlines()[0]
 

@@ -42,7 +42,7 @@ def test_it_shows_each_term_with_its_shares_and_the_rate_against_the_distortion(
     (left, right), nothing = figures[0].axes, math.nan
     shown = {line.get_label(): line.get_xydata() for line in left.lines}
     expected = {
-        "L_0 at t = 1, then L_(t−1)": [(1, 0.5), (5, 0.25), (10, nothing)],  # a logarithmic scale has no negative numbers
+        "L_0 at the smallest t, then divergences": [(1, 0.5), (5, 0.25), (10, nothing)],  # no negative numbers on it
         "by the means": [(1, nothing), (5, 0.2), (10, 0.1)],
         "by the variances": [(1, nothing), (5, 0.05), (10, 0.025)],
     }

@@ -62,10 +62,15 @@ class EqualCost:
         return Verdict.BETTER if self.log_ratio.value < 0 else Verdict.WORSE
 
 
+def compared_distance(columns: Sequence[Column]) -> Column | None:
+    """The distance that is compared at equal seconds: of several feature spaces the first."""
+    return next((column for column in columns if column.measure.distance), None)
+
+
 def curves(compared: ComparedChoices, columns: Sequence[Column]) -> list[Curve]:
     """Of two and more numbers of steps, in the order of choices. Left out are choices whose seconds or distances are not known
     of every seed, or may not be compared, and those that equal another choice by construction."""
-    distance = next((column for column in columns if column.measure.distance), None)
+    distance = compared_distance(columns)
     seconds = next((column for column in columns if column.measure.kind is NumberKind.DURATION), None)
     if distance is None or seconds is None:
         return []

@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.choices import EVALUATED, SEPARATOR, ComparedChoice, ComparedRun, as_yaml
-from ddpm_lab.compare.equal_cost import curves
+from ddpm_lab.compare.equal_cost import compared_distance, curves
 from ddpm_lab.compare.figures import Entry, Figure, axis, crowded, entry, with_legend
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import measure_of
@@ -37,9 +37,11 @@ def distance_over_seconds(study: Study) -> Figure | None:
         seconds, distances = np.exp([np.mean(list(points.values()), axis=0) for points in curve.points.values()]).T
         data.append(_line(study, first, seconds.tolist(), distances, f"geometric mean of {n}" if n > 1 else "one seed"))
         data[-1]["name"] = html.escape(curve.label, quote=False)
-    title = "Fréchet distance against seconds"
+    distance = compared_distance(study.columns)
+    label = distance.measure.label if distance else ""
+    title = f"{label} against seconds"
     alt = f"{title} per 1,000 samples on log scales, over numbers of steps. {_last(data)}"
-    x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis("Fréchet distance", type="log")
+    x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis(label, type="log")
     return _lines(f"{title}: a line over numbers of steps; lower left is better", alt, data, x, y, 420)
 
 

@@ -25,8 +25,8 @@ from ddpm_lab.compare.palette import DARK, LIGHT, NEUTRAL
 from ddpm_lab.compare.printed import MANY
 from ddpm_lab.compare.report import ComparisonReport, Stage, Study
 from ddpm_lab.compare.run_folder import leaving_out, nested
-from ddpm_lab.compare.tables import choice_table, effect_table, equal_cost_table, head, mean_cell
-from ddpm_lab.compare.words import AVERAGED, EQUAL_COST, cautions, statements
+from ddpm_lab.compare.tables import choice_table, effect_table, equal_cost_caption, equal_cost_table, head, mean_cell
+from ddpm_lab.compare.words import AVERAGED, cautions, statements
 from ddpm_lab.files import read_json
 from ddpm_lab.metrics.record import line
 
@@ -56,7 +56,6 @@ def page_of(
         command=shlex.join(command),
         few=MANY,
         averaged=AVERAGED[:-1],
-        equal_cost=EQUAL_COST,
         plotly=_resource(PLOTLY),
         script=_resource("page.js"),
         css=_resource("page.css") + _palette(),
@@ -217,7 +216,7 @@ def environment(report: ComparisonReport) -> dict[str, Counter[str]]:
 
 
 CALLED = (
-    *(cautions, chance_lines, choice_table, counted, effect_table, equal_cost_table, environment, figure_json, head),
-    *(line, marked_as_best, matrix, mean_cell, needed_lines, rule, same_noise, train_commands),
+    *(cautions, chance_lines, choice_table, counted, effect_table, environment, equal_cost_caption, equal_cost_table),
+    *(figure_json, head, line, marked_as_best, matrix, mean_cell, needed_lines, rule, same_noise, train_commands),
 )
 """Functions that page.html calls."""

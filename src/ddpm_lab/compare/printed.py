@@ -14,7 +14,16 @@ from ddpm_lab.compare.choices import ComparedChoice
 from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.report import ComparisonReport, Study
-from ddpm_lab.compare.tables import Cell, Table, choice_table, column_heads, cost_keys, costs_of, equal_cost_table
+from ddpm_lab.compare.tables import (
+    Cell,
+    Table,
+    choice_table,
+    column_heads,
+    cost_keys,
+    costs_of,
+    equal_cost_caption,
+    equal_cost_table,
+)
 from ddpm_lab.errors import UserError
 from ddpm_lab.files import write_text
 
@@ -46,7 +55,7 @@ def console(report: ComparisonReport, width: int | None = None, every: bool = Fa
         lines += ["", f"{study.stage.value} ({_legend(study)})", "", *_lines(table, width), *_same(table), ""]
         lines += [f"  {text}" for text in _compared(study, every)]
         if study.equal_cost:
-            lines += ["", f"{words.EQUAL_COST}:", "", *_lines(equal_cost_table(study), width), ""]
+            lines += ["", f"{equal_cost_caption(study)}:", "", *_lines(equal_cost_table(study), width), ""]
         if study.effects:
             lines += [f"  {words.AVERAGED}", *(f"    {words.effect_sentence(effect)}" for effect in study.effects)]
         lines += [f"  {line}" for line in (*chance_lines(study), *needed_lines(study))]
@@ -226,13 +235,13 @@ def write_tables(report: ComparisonReport, folder: Path, columns: Sequence[str] 
         ]
         md += [f"- {statement.text}" for statement in words.statements(study)]
         if study.equal_cost:
-            md += ["", f"{words.EQUAL_COST}:", "", *_markdown(equal_cost_table(study))]
+            md += ["", f"{equal_cost_caption(study)}:", "", *_markdown(equal_cost_table(study))]
         if study.effects:
             md += ["", words.AVERAGED, "", *(f"- {words.effect_sentence(effect)}" for effect in study.effects)]
         md.append("")
         chosen = choice_table(study, study.main, only=columns)
         caption = "; ".join([_legend(study, "{} in bold"), *_same(chosen)])
         latex += [*_tex(chosen, f"{study.stage.value}: {caption}"), ""]
-        latex += [*_tex(equal_cost_table(study), words.EQUAL_COST), ""] if study.equal_cost else []
+        latex += [*_tex(equal_cost_table(study), equal_cost_caption(study)), ""] if study.equal_cost else []
     write_text(folder / "table.md", "\n".join(md).replace("<", "&lt;"))  # no HTML of a label
     write_text(folder / "table.tex", "\n".join(latex))

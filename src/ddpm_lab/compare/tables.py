@@ -9,7 +9,7 @@ from ddpm_lab.compare.cautions import counted
 from ddpm_lab.compare.choices import ComparedChoice, ComparedRun
 from ddpm_lab.compare.comparison import Verdict
 from ddpm_lab.compare.effects import Effect
-from ddpm_lab.compare.equal_cost import VARIANCE, EqualCost
+from ddpm_lab.compare.equal_cost import VARIANCE, EqualCost, compared_distance
 from ddpm_lab.compare.judge import Column
 from ddpm_lab.compare.measures import SECONDS
 from ddpm_lab.compare.report import Study
@@ -183,6 +183,14 @@ def _effect_cells(effect: Effect | None, digits: int) -> tuple[Cell, Cell]:
     one_way = f"{words.agreement(effect)} ({n})" if n > 1 else "1"
     settings = f"{effect.lower} of {n} lower: disagree" if effect.disagree else one_way
     return Cell(words.with_interval(value, effect.estimate, digits, True), value, note), Cell(settings, n)
+
+
+def equal_cost_caption(study: Study) -> str:
+    distance = compared_distance(study.columns)
+    return (
+        f"{distance.measure.label if distance else ''} as a multiple of that of another variance at equal seconds, under the "
+        "same sampler (outside: the other was not measured at such seconds, so they are not comparable at equal cost)"
+    )
 
 
 def equal_cost_table(study: Study) -> Table:

@@ -31,10 +31,6 @@ VERDICTS = {
     Verdict.REFUSED: "not comparable",
 }
 OUTSIDE = "outside: not comparable at equal cost"
-EQUAL_COST = (
-    "Fréchet distance as a multiple of that of another variance at equal seconds, under the same sampler (outside: the other "
-    "was not measured at such seconds, so they are not comparable at equal cost)"
-)
 VERBS = {Verdict.BETTER: "beats", Verdict.WORSE: "loses to", Verdict.AHEAD: "is ahead of", Verdict.BEHIND: "is behind"}
 
 

@@ -24,7 +24,7 @@ def plot_bound(bound: Bound, title: str, path: Path) -> Path:
     times = np.array(bound.times)
     terms = np.stack([bound.terms_bpd.numpy(), bound.mean_bpd.numpy(), bound.variance_bpd.numpy()])
     log = bool((terms > 0).any())
-    names = {"L_0 at t = 1, then L_(t−1)": "-", "by the means": "--", "by the variances": ":"}
+    names = {"L_0 at the smallest t, then divergences": "-", "by the means": "--", "by the variances": ":"}
     for y, (name, style) in zip(terms, names.items(), strict=True):
         left.plot(times, np.where(y > 0, y, np.nan) if log else y, style, label=name, marker="." if len(times) < 30 else None)
     left.set(xscale="log", yscale="log" if log else "linear", xlabel="t", ylabel="bits/dim", title=title)
@@ -44,12 +44,13 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
         return None
     first = next((feature_space(arm, DISTANCE) for arm in arms if DISTANCE in arm.scores), "")
     arms = [arm for arm in arms if DISTANCE not in arm.scores or feature_space(arm, DISTANCE) == first]
+    distance = f"Fréchet distance, {first}" if first else "Fréchet distance"
     timed = next(iter(comparable([arm for arm in arms if DISTANCE in arm.scores], SECONDS)), [])
     figure = Figure(figsize=(SIZE[0] * (1.5 if timed else 1) + 3, SIZE[1]), layout="constrained")
     left, middle, *right = figure.subplots(1, 3 if timed else 2)
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(_coloured(arm.choice.names, arm) for arm in arms))}
     _plot_scores(left, arms, BOUND, "bits/dim, bound on the sampler's chain", colours)
-    _plot_scores(middle, arms, DISTANCE, "Fréchet distance", colours)
+    _plot_scores(middle, arms, DISTANCE, distance, colours)
     for ax, place in ((left, "outside left center"), (middle, "outside right center")):
         if lines := ax.get_legend_handles_labels()[0]:
             figure.legend(handles=lines, loc=place, frameon=False, fontsize=8)  # pyright: ignore
@@ -59,7 +60,7 @@ def plot_sweep(arms: Sequence[Evaluated], path: Path) -> Path | None:
         ax.set_xticks(every, list(map(str, every)))
         ax.minorticks_off()
     for ax in right:
-        _plot_scores(ax, timed, DISTANCE, "Fréchet distance", colours, lambda arm: arm.scores[SECONDS].value)
+        _plot_scores(ax, timed, DISTANCE, distance, colours, lambda arm: arm.scores[SECONDS].value)
         ax.set_xlabel("seconds per 1,000 samples")
     with matplotlib.rc_context({"axes.formatter.min_exponent": 4}):  # 0.02, and not 2 · 10⁻²
         figure.savefig(path, dpi=110)
