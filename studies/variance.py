@@ -79,23 +79,24 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 
 
 def photographs(source: str) -> None:
-    """The rungs that cost little on both trajectories; the full covariance on fewer data, and the others' bounds of the same
-    data beside it: their samples are there already; last what takes longest, 100 steps and all T."""
+    """The rungs that cost little, on both trajectories; the full covariance with bounds of fewer data, and beside it the
+    others' bounds of the same data, without samples, which are there already; last what takes longest, 100 steps and all T."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
     features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
 
-    def measure(name: str, rungs: str, steps: str, n: int) -> None:
+    def measure(name: str, *words: str) -> None:
         for folder in folders:
             for spacing in SPACINGS:
-                words = [f"variance={rungs}", BOTH, f"sampler.spacing={spacing}", f"sampler.steps={steps}", features]
-                evaluate(folder, name.format(spacing), *words, *BOUND, f"nll.n={n}")
+                evaluate(folder, f"{name}_{spacing}", f"sampler.spacing={spacing}", *words, *BOUND)
 
     for seed, folder in zip(SEEDS, folders, strict=True):
         train(folder, "experiment=photographs16", f"data.path={Path(source).absolute()}", f"seed={seed}")
         heads(folder)
-    measure("ladder_{}", f"{cheap},hutchinson", "10,50", 96)
-    measure("full_{}", f"{cheap},lanczos", "10,50", 16)
-    measure("ladder_{}_100", f"{cheap},hutchinson", "100", 96)
+    few, without_samples = "sampler.steps=10,50", ["sampler=ancestral", "quality.n=0"]
+    measure("ladder", f"variance={cheap},hutchinson", BOTH, few, features, "nll.n=96")
+    measure("full", "variance=lanczos", BOTH, few, features, "nll.n=16")
+    measure("beside", f"variance={cheap}", few, *without_samples, "nll.n=16")
+    measure("ladder_100", f"variance={cheap},hutchinson", BOTH, "sampler.steps=100", features, "nll.n=96")
     for folder in folders:
         words = [f"variance={cheap}", "sampler=ancestral", "sampler.steps=1000", features]
         evaluate(folder, "all_steps", *words, *BOUND, "nll.n=32")
