@@ -83,6 +83,8 @@ def table(numbers: Numbers, kind: Kind) -> None:
     for rung in sorted({c.variance for c in chosen}, key=RUNGS.index):
         cells = [numbers.get(Choice(*kind, rung, n), {}) for n in steps]
         print(f"| {rung} | {' | '.join(with_interval(cell.values()) if cell else '–' for cell in cells)} |")
+    if kind[3] == "ddim":
+        print("\nPlain DDIM (η = 0) uses none of beta, beta_tilde and interpolated: their samples are the same.")
     for value, n in {(v, c.n) for c in numbers if c.measure == f"{kind[0]}_real" for v in numbers[c].values()}:
         print(f"\nThe same of {n} held-out data: {value:.3f}")
 

@@ -31,17 +31,18 @@ Values = Sequence[float] | np.ndarray
 
 def distance_over_seconds(study: Study) -> Figure | None:
     """The Fréchet distance against seconds per 1,000 samples, a line over the numbers of steps of each variance."""
+    distance = compared_distance(study.columns)
+    if distance is None:
+        return None
     data = []
     for curve in curves(study.compared, study.columns):
         first, n = next(iter(curve.points)), min(map(len, curve.points.values()))
         seconds, distances = np.exp([np.mean(list(points.values()), axis=0) for points in curve.points.values()]).T
         data.append(_line(study, first, seconds.tolist(), distances, f"geometric mean of {n}" if n > 1 else "one seed"))
         data[-1]["name"] = html.escape(curve.label, quote=False)
-    distance = compared_distance(study.columns)
-    label = distance.measure.label if distance else ""
-    title = f"{label} against seconds"
+    title = f"{distance.measure.label} against seconds"
     alt = f"{title} per 1,000 samples on log scales, over numbers of steps. {_last(data)}"
-    x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis(label, type="log")
+    x, y = axis("sampling, seconds per 1,000 samples", type="log"), axis(distance.measure.label, type="log")
     return _lines(f"{title}: a line over numbers of steps; lower left is better", alt, data, x, y, 420)
 
 

@@ -186,15 +186,17 @@ def _effect_cells(effect: Effect | None, digits: int) -> tuple[Cell, Cell]:
 
 
 def equal_cost_caption(study: Study) -> str:
+    """Of a study with comparisons at equal seconds: what `equal_cost_table` shows, by the name of the distance."""
     distance = compared_distance(study.columns)
+    assert distance is not None, "what was compared"
     return (
-        f"{distance.measure.label if distance else ''} as a multiple of that of another variance at equal seconds, under the "
+        f"{distance.measure.label} as a multiple of that of another variance at equal seconds, under the "
         "same sampler (outside: the other was not measured at such seconds, so they are not comparable at equal cost)"
     )
 
 
 def equal_cost_table(study: Study) -> Table:
-    """A row for each choice, a column for each variance: the Fréchet distance of the one as a multiple of that of the other at
+    """A row for each choice, a column for each variance: the distance of the one as a multiple of that of the other at
     the same seconds, under the same sampler."""
     rows: dict[ComparedChoice, dict[str, EqualCost]] = {}
     for each in study.equal_cost:
