@@ -9,16 +9,22 @@ lint:
 types:
 	pyright
 
+annotated = OMP_NUM_THREADS=1 pytest tests/core --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype \
+	-m "not slow and not soak and not gpu and not long"
+with_slurm = OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
+
 test:  ## fast tests; those of the maths with every shape annotation checked
 	OMP_NUM_THREADS=1 pytest --ignore=tests/core
-	OMP_NUM_THREADS=1 pytest tests/core --jaxtyping-packages=ddpm_lab.core,ddpm_lab.likelihood,beartype.beartype \
-		-m "not slow and not soak and not gpu and not long"
+	$(annotated)
 
 slow:  ## tests that train, a fifth of the default run first and beside the others, or make the same calls thousands of times; then sweeps on a real SLURM, which mostly wait
 	OMP_NUM_THREADS=1 pytest -m "(slow or long) and not soak" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
-	OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/sweeps/test_real_slurm.py
+	$(with_slurm)
 
-test-all: test slow
+test-all:  ## what `make test` and `make slow` run, the first half of each at once
+	OMP_NUM_THREADS=1 pytest -m "(slow or long or not core) and not soak and not gpu" --timeout=1500 --ignore=tests/sweeps/test_real_slurm.py
+	$(annotated)
+	$(with_slurm)
 
 soak:  ## the longest tests, among them the whole default run; 10,000 synthetic sweeps for compare.py; runs, sweeps and evaluations that are killed 100 times and given again
 	OMP_NUM_THREADS=1 pytest -m soak --timeout=1500

@@ -72,11 +72,13 @@ REFUSED = ("schedule=cosin", "loss=simple variance=learned_range", "variance=lea
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, line) of each command; lines that end in a backslash joined."""
+    """(page, line) of each command, where it stands first; lines that end in a backslash joined."""
+    seen = set[str]()
     for page in PAGES:
         for line in COMMAND.findall(page.read_text().replace("\\\n", " ")):
             line = shlex.join(shlex.split(line, comments=True))
-            if not any(word in line for word in PLACEHOLDERS) and not line.endswith(REFUSED):
+            if line not in seen and not any(word in line for word in PLACEHOLDERS) and not line.endswith(REFUSED):
+                seen.add(line)
                 yield page.name, line
 
 
