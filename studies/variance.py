@@ -56,7 +56,7 @@ def digits() -> None:
     runs = {seed: ROOT / "digits" / f"seed{seed}" for seed in SEEDS}
     for seed, run_of_seed in runs.items():
         train(run_of_seed, f"seed={seed}")
-        heads(run_of_seed)
+        heads(run_of_seed, *HEADS)
         ladder(run_of_seed, FEW)
     exact = ["variance=exact", "sampler=ancestral", "sampler.steps=5,10", "nll.n=2", "quality.grid=0"]
     for run_of_seed in runs.values():
@@ -92,9 +92,10 @@ def photographs(source: str) -> None:
 
     for seed, folder in zip(SEEDS, folders, strict=True):
         train(folder, "experiment=photographs16", f"data.path={Path(source).absolute()}", f"seed={seed}")
-        heads(folder)
+        heads(folder, *HEADS, "sn_square")
     few, without_samples = "sampler.steps=10,50", ["sampler=ancestral", "quality.n=0"]
     measure("ladder", f"variance={cheap},hutchinson", BOTH, few, features, "nll.n=96")
+    measure("square", "variance=sn_square", "sampler=ancestral", few, features, "nll.n=96")
     measure("full", "variance=lanczos", BOTH, few, features, "nll.n=16")
     measure("beside", f"variance={cheap}", few, *without_samples, "nll.n=16")
     measure("ladder_100", f"variance={cheap}", BOTH, "sampler.steps=100", features, "nll.n=96")
@@ -103,8 +104,8 @@ def photographs(source: str) -> None:
         evaluate(folder, "all_steps", *words, *BOUND, "nll.n=32")
 
 
-def heads(folder: Path) -> None:
-    for head in HEADS:
+def heads(folder: Path, *names: str) -> None:
+    for head in names:
         train(folder / "heads" / head, f"head={head}", f"base={folder}")
 
 

@@ -19,7 +19,7 @@ import yaml
 from scipy.stats import t as student
 
 RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
-RUNGS += ("hutchinson", "sn", "npr", "ocm", "lanczos", "exact")
+RUNGS += ("hutchinson", "sn_square", "sn", "npr", "ocm", "lanczos", "exact")
 PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
 EVALUATIONS = ("ladder_*", "full_*", "beside_*", "all_steps", "exact")
 """Of studies/variance.py; others may be of other seeds."""

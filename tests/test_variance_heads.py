@@ -19,7 +19,7 @@ from ddpm_lab import load
 from ddpm_lab.cli.sample import main as sample
 from ddpm_lab.config.build import build_model
 from ddpm_lab.core.batch import Batch
-from ddpm_lab.core.heads import NPR, OCM, SN
+from ddpm_lab.core.heads import NPR, OCM, SN, SNSquare
 from ddpm_lab.models.checkpoint import read_checkpoint, weights_sha256, write_archive
 from ddpm_lab.models.variance_head import Headed, VarianceHead
 from ddpm_lab.nets.unet import UNet
@@ -112,7 +112,7 @@ def model_of(config: dict, variance: type, **changes) -> VarianceHead:
     return model
 
 
-@pytest.mark.parametrize("variance", [NPR, SN, OCM])
+@pytest.mark.parametrize("variance", [NPR, SN, SNSquare, OCM])
 def test_losses_are_functions_of_the_row_and_reach_the_head_alone(variance, with_head):
     config = read_checkpoint(with_head / "heads" / "ocm" / LAST)["config"]
     model, x0 = model_of(config, variance), torch.rand(8, 1, 8, 8)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_lab.core import jacobian, rng
 from ddpm_lab.core.analytic import Analytic, Gamma
 from ddpm_lab.core.diffusion import GaussianDiffusion
-from ddpm_lab.core.heads import NPR, OCM, SN, OfHead
+from ddpm_lab.core.heads import NPR, OCM, SN, OfHead, SNSquare
 from ddpm_lab.core.jacobian import Exact, Hutchinson, Lanczos
 from ddpm_lab.core.path import Chain, NoiseSchedule
 from ddpm_lab.core.sampler import DDIM, Ancestral
@@ -33,7 +33,7 @@ CHAINS = [
     pytest.param((1000, "trailing"), marks=pytest.mark.soak),
 ]
 SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000)}
-HEADS = {"npr": NPR, "sn": SN, "ocm": OCM}
+HEADS = {"npr": NPR, "sn": SN, "sn_square": SNSquare, "ocm": OCM}
 D = 6
 
 
@@ -93,8 +93,9 @@ class Rotated:
         def net(xt: Tensor, t: Tensor) -> Tensor:
             ab = self.schedule.alphas_bar[int(t[0])]
             eps_var = ab / (1 - ab) * self.conditional(int(t[0])).diag()
-            h = eps_var - 1 if isinstance(variance, OCM) else eps_var
-            return torch.cat([self.net_at(xt, t), h.expand(len(xt), D)], 1)
+            eps = self.net_at(xt, t)
+            h = {OCM: eps_var - 1, SNSquare: eps_var + eps**2}.get(type(variance), eps_var)
+            return torch.cat([eps, h.expand(len(xt), D)], 1)
 
         return net
 
@@ -119,7 +120,7 @@ def rung_of(model: Rotated, name: str, chain: Chain) -> tuple:
             return name, None
         case "interpolated":
             return Interpolated(0.3), None
-        case "npr" | "sn" | "ocm":
+        case "npr" | "sn" | "sn_square" | "ocm":
             return HEADS[name](), lambda t: torch.diag(model.conditional(t).diag())
         case "analytic":
             return model.analytic(chain), lambda t: one * model.conditional(t).trace() / D

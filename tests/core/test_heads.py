@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from ddpm_lab.core.batch import Batch
 from ddpm_lab.core.diffusion import GaussianDiffusion, implied_eps
-from ddpm_lab.core.heads import NPR, OCM, SN, OfHead, head_loss
+from ddpm_lab.core.heads import NPR, OCM, SN, OfHead, SNSquare, head_loss
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.prediction import Eps
 from ddpm_lab.core.sampler import Ancestral
@@ -63,10 +63,10 @@ def test_the_mean_target_of_ocm_is_the_diagonal_of_the_jacobian(prediction, size
     seen = diffusion.seen(out, x, step)._replace(pullback=diffusion.pullback(out, needing, step))
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * size)
     mean = torch.stack([OCM().target(x, seen, v[None])[0] for v in signs]).mean(0)
-    assert_close(OCM().eps_var(mean), 1 - step.at_t.noise_scale * exact_jacobian(eps_hat, x[0]).diagonal())
+    assert_close(OCM().eps_var(mean, seen), 1 - step.at_t.noise_scale * exact_jacobian(eps_hat, x[0]).diagonal())
 
 
-@pytest.mark.parametrize("variance", [NPR, SN])
+@pytest.mark.parametrize("variance", [NPR, SN, SNSquare])
 @pytest.mark.parametrize("t", [1, 2, 3])
 def test_mean_targets_give_the_exact_variance(variance, t):
     """At one x_t of a mixture, over draws of x_0 given x_t."""
@@ -95,7 +95,7 @@ def test_ocm_knows_the_exact_variance_of_a_true_denoiser():
     assert_close(OCM(clip_cov=False).data_covariance(seen).var, mixture.given(noised.xt, t)[1])
 
 
-@pytest.mark.parametrize("variance", [NPR, SN, OCM])
+@pytest.mark.parametrize("variance", [NPR, SN, SNSquare, OCM])
 def test_variances_are_limited_and_become_the_step_s(variance):
     """To [0, 1], or to no less than 0; σ² = β̃ + c² Var(x_0 | x_t)."""
     mixture = Mixture.random(ALPHAS_BAR, 3, 2)
@@ -103,7 +103,7 @@ def test_variances_are_limited_and_become_the_step_s(variance):
     raw = torch.tensor([[-9.0, 90.0], [0.0, 0.1], [0.5, 1.0], [2.0, 3.0]], dtype=F64)
     seen = diffusion_of(variance()).seen(torch.cat([noised.eps, raw], 1), noised.xt, noised.step)
     free, clipped = (variance(clip_cov=clip).data_covariance(seen).var for clip in (False, True))
-    of_eps = {NPR: raw, SN: raw, OCM: 1 + raw}[variance]
+    of_eps = {NPR: raw, SN: raw, SNSquare: raw - noised.eps**2, OCM: 1 + raw}[variance]
     assert_close(free, (of_eps * 0.05 / 0.95).clamp(min=0))
     assert_close(clipped, free.clamp(max=1))
     assert free.min() == 0

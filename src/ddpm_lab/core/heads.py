@@ -34,13 +34,13 @@ class OfHead(OfData):
     def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
         """What h is trained to be at x_t = α x_0 + σ ε. `v`: of ±1 with equal chance, where `learns_jacobian`."""
 
-    def eps_var(self, h: Data) -> Data:
+    def eps_var(self, h: Data, seen: Seen) -> Data:
         """Var(ε | x_t) of each dimension."""
         return h
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
         assert seen.raw is not None, "n_outputs is 2: GaussianDiffusion.split gives raw"
-        var = seen.step.at_t.sigma**2 * self.eps_var(seen.raw)
+        var = seen.step.at_t.sigma**2 * self.eps_var(seen.raw, seen)
         return DiagonalOfData(limited_var(var, self.clip_cov))
 
 
@@ -74,6 +74,18 @@ class SN(OfHead):
 
 
 @checked
+class SNSquare(OfHead):
+    """SN as it was published (Bao et al. 2022b, SN-DPM): h learns E[ε² | x_t] itself, and ε̂² is taken from it afterwards. Where
+    Var(ε | x_t) is small beside ε̂², so may be an error of h that decides it, or makes it negative, which counts as 0."""
+
+    def target(self, eps: Data, seen: Seen, v: Data | None) -> Data:
+        return eps**2
+
+    def eps_var(self, h: Data, seen: Seen) -> Data:
+        return h - predicted_eps(seen) ** 2
+
+
+@checked
 class OCM(OfHead):
     """Optimal covariance matching (Ou et al. 2025, Theorem 1): Cov(x_0 | x_t) = (σ² I + σ⁴ ∇² log q(x_t))/α², so Var(ε | x_t)
     is 1 + σ² (∇² log q(x_t))_ii. The target is v ⊙ σ² H v with H v = ∇(s·v), s = −ε̂/σ for ∇ log q: as E v vᵀ = I, its mean
@@ -88,5 +100,5 @@ class OCM(OfHead):
         assert v is not None
         return v * (seen.step.at_t.signal_scale * seen.pullback(v) - v)
 
-    def eps_var(self, h: Data) -> Data:
+    def eps_var(self, h: Data, seen: Seen) -> Data:
         return 1 + h
