@@ -16,7 +16,7 @@ SEEDS = (1, 2, 3)
 HEADS = ("npr", "sn", "ocm")
 FEW = "5,10,20,25,50"
 SPACINGS = ("trailing", "linspace")
-LEARNED = {"range": ["loss=hybrid"], "diagonal": ["loss=vlb", "variance=learned_diagonal"]}
+LEARNED = {"range": ["loss=hybrid"], "diagonal": ["loss=hybrid", "variance=learned_diagonal"]}
 BOUND = ["nll.chain=sampler", "nll.terms=null", "nll.train_stride=0"]
 BOTH = "sampler=ancestral,ddim"
 
