@@ -81,7 +81,7 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 def photographs(source: str) -> None:
     """The rungs that cost little, on both trajectories; the full covariance with bounds of fewer data, and beside it the
     others' bounds of the same data, without samples, which are there already; last what takes longest, 100 steps and all T,
-    of those rungs that need no products with the network's Jacobian."""
+    of those rungs that need no products with the network's Jacobian, their bounds first."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
     features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
 
@@ -98,10 +98,13 @@ def photographs(source: str) -> None:
     measure("square", "variance=sn_square", "sampler=ancestral", few, features, "nll.n=96")
     measure("full", "variance=lanczos", BOTH, few, features, "nll.n=16")
     measure("beside", f"variance={cheap}", few, *without_samples, "nll.n=16")
+    all_steps = [f"variance={cheap}", "sampler.steps=1000", *BOUND, "nll.n=96"]
+    measure("bits_100", f"variance={cheap}", "sampler.steps=100", *without_samples, "nll.n=96")
+    for folder in folders:
+        evaluate(folder, "bits_all", *all_steps, *without_samples)
     measure("ladder_100", f"variance={cheap}", BOTH, "sampler.steps=100", features, "nll.n=96")
     for folder in folders:
-        words = [f"variance={cheap}", "sampler=ancestral", "sampler.steps=1000", features]
-        evaluate(folder, "all_steps", *words, *BOUND, "nll.n=32")
+        evaluate(folder, "all_steps", *all_steps, "sampler=ancestral", features)
 
 
 def heads(folder: Path, *names: str) -> None:
