@@ -98,6 +98,7 @@ def photographs(source: str) -> None:
     measure("square", "variance=sn_square", "sampler=ancestral", few, features, "nll.n=96")
     measure("full", "variance=lanczos", BOTH, few, features, "nll.n=16")
     measure("beside", f"variance={cheap}", few, *without_samples, "nll.n=16")
+    measure("full_100", f"variance={cheap},lanczos", "sampler.steps=100", *without_samples, "nll.n=16")
     all_steps = [f"variance={cheap}", "sampler.steps=1000", *BOUND, "nll.n=96"]
     measure("bits_100", f"variance={cheap}", "sampler.steps=100", *without_samples, "nll.n=96")
     for folder in folders:
