@@ -21,6 +21,7 @@ REFUSED = {
     "loss=simple variance=learned_diagonal": ("loss=simple", "variance=learned_diagonal", "loss=hybrid or loss=vlb",
                                               "variance=beta or variance=beta_tilde or variance=interpolated"),
     "loss=min_snr variance=learned_range": ("loss=min_snr", "variance=learned_range", "loss=hybrid or loss=vlb"),
+    "loss=hybrid variance=learned_diagonal": ("steps=100", "T=1000", "sampler.steps=null", "learned_range"),
     "loss=hybrid variance=interpolated": ("loss=hybrid", "variance=learned_diagonal or variance=learned_range"),
     "schedule=jsd prediction=v sampler.spacing=leading sampler.steps=50": ("schedule=jsd", "spacing=leading"),
     "sampler.spacing=optimal sampler.steps=10": ("sampler=ancestral", "spacing=optimal", "steps=10", "trailing", "karras"),
@@ -61,7 +62,8 @@ def test_one_bad_run_stops_a_sweep_before_its_first():
 
 
 @pytest.mark.parametrize("arguments", ["schedule=jsd prediction=x0", "schedule=zero_terminal_snr prediction=v loss=vlb",
-                                       "loss=hybrid variance=learned_diagonal", "prediction=mu loss=vlb",
+                                       "loss=hybrid variance=learned_diagonal sampler.steps=null",
+                                       "loss=hybrid variance=learned_diagonal sampler=ddim", "prediction=mu loss=vlb",
                                        "metrics=classifier data=mnist net.attention=[16]", "trainer.limit_train_batches=5",
                                        "+trainer.limit_val_batches=0.5", "experiment=debug",
                                        "data=npz data.path=README.md net=unet"])  # fmt: skip

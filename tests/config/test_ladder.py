@@ -57,6 +57,20 @@ def test_its_own_learned_variance_is_among_them_and_no_other_learned_one(learned
     assert "learned_range" not in note
 
 
+def test_what_is_known_of_whole_chains_alone_is_asked_for_by_name(run_of, capsys):
+    run = run_of(*DIGITS, "variance=learned_diagonal", "loss=hybrid", "sampler.steps=null")
+    rungs, note = asked(f"ckpt={run}", "variance=all")
+    assert "auto" not in rungs
+    assert "auto (of chains that skip no time alone: name it, with sampler.steps=null)" in note
+    for words, instead in (
+        (["sampler=ancestral"], "sampler.steps=null"),
+        (["sampler=ddim", "nll.chain=both"], "nll.chain=full"),
+    ):
+        told = refusal(capsys, f"ckpt={run}", *words, "sampler.steps=4")
+        assert all(word in told for word in ("variance=learned_diagonal", "sampler.steps=4", "T=20", f"use {instead}"))
+    assert evaluate(run, "variance=beta", "sampler=ancestral", "sampler.steps=4", "nll.chain=sampler").value("bound_4") > 0
+
+
 def test_of_several_checkpoints_what_each_can_be_asked(run, learned):
     rungs, note = asked(f"ckpt={run},{learned}", "variance=all")
     assert "beta" in rungs

@@ -46,6 +46,22 @@ def check_combination(cfg: DictConfig | Config, dirs: Sequence[Path], good: set[
     raise UserError(f"{names}: {str(refusal).rstrip('.')}{advice}") from refusal
 
 
+def check_steps(cfg: DictConfig | Config, dirs: Sequence[Path], bound: bool = False) -> None:
+    """Refuse samples, or a `bound` on their chain, by steps of which the variance is not known."""
+    config = current(cfg)
+    variance = resolve_target(config["variance"]["_target_"], "variance") if "variance" in config else None
+    if not getattr(variance, "of_unit_steps", False):
+        return
+    (steps, T), sampler = (config["sampler"]["steps"], config["schedule"]["T"]), instantiate(config, "sampler")
+    if steps is not None and steps < T and (bound or sampler.uses(instantiate(config, "variance"))):
+        names = [f"{group}={option_of(group, config[group], dirs)}" for group in ("sampler", "variance")]
+        others = "nll.chain=full or sampler.steps=null" if bound else "sampler.steps=null, or choose variance=learned_range"
+        raise UserError(
+            f"{' '.join(names)}: log σ² is learned of the step from t to t − 1, and sampler.steps={steps} skip times of T={T}: "
+            f"use {others}"
+        )
+
+
 def check_optimiser(cfg: DictConfig | Config, dirs: Sequence[Path]) -> None:
     """Refuse an optimiser whose learning rate does not fit the length of the run, or that cannot train the chosen network."""
     config = current(cfg)

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm_lab.config.build import check_parts, current, unmeasured, with_optimal
-from ddpm_lab.config.combinations import check_combination, option_of
+from ddpm_lab.config.combinations import check_combination, check_steps, option_of
 from ddpm_lab.config.instantiate import instantiate, resolve_target
 from ddpm_lab.config.nested import Config, plain
 from ddpm_lab.config.options import options, target
@@ -120,6 +120,8 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
         raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
     check_combination(unmeasured({**before, **{group: asked[group] for group in kept}}), dirs)
+    if nll["n"] != 0 and nll["chain"] in ("sampler", "both") and "variance" in cfg.names:
+        check_steps({**before, "variance": asked["variance"], "sampler": asked["sampler"]}, dirs, bound=True)
 
 
 def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
@@ -142,6 +144,8 @@ def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) ->
     cfg.names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics") if group in asked}
     if "variance" in groups and not _finds_head(cfg, before, asked, dirs):
         _check_learned(before, asked, dirs)
+    if "variance" in groups:
+        check_steps({**before, "variance": asked["variance"], "sampler": asked["sampler"]}, dirs)
     try:
         check_precisions(before["trainer"].get("precision", "32-true"), asked.get("sample_precision", "32-true"))
     except ValueError as error:

@@ -1,8 +1,8 @@
 """`variance=all` of evaluate.py: every reverse variance that a trained network can be asked.
 
 An option says itself what it needs, by attributes of its class, which may lack each of them: `n_outputs` (2: the network must
-have been trained to supply it), `needs_signal` (it is not defined where ᾱ_T = 0), and `left_out_of_all` (why `all` never means
-it). One whose signature names a `head` needs the folder RUN/heads/OPTION.
+have been trained to supply it), `needs_signal` (it is not defined where ᾱ_T = 0), `of_unit_steps` (it is not known of shorter
+chains), and `left_out_of_all` (why `all` never means it). One whose signature names a `head` needs the folder RUN/heads/OPTION.
 """
 
 import inspect
@@ -18,6 +18,7 @@ from ddpm_lab.config.options import content, options
 from ddpm_lab.errors import UserError
 
 ALL, OWN = "all", "auto"
+OF_OTHER_RUNS = "not learned by every run"
 
 
 def with_all_variances(argv: list[str], dirs: Sequence[Path]) -> tuple[list[str], list[str]]:
@@ -36,7 +37,7 @@ def with_all_variances(argv: list[str], dirs: Sequence[Path]) -> tuple[list[str]
     for ckpt in checkpoints:
         for option, why in _left_out(ckpt, dirs).items():
             reasons[option] = reasons.get(option) or why
-    if len(checkpoints) == 1 and reasons[OWN]:
+    if len(checkpoints) == 1 and reasons[OWN] == OF_OTHER_RUNS:
         del reasons[OWN]
     rungs = [option for option, why in reasons.items() if not why]
     words = dict.fromkeys(word for name in asked for word in (rungs if name == ALL else [name]))
@@ -61,7 +62,14 @@ def _left_out(ckpt: str, dirs: Sequence[Path]) -> dict[str, str]:
         name = content("variance", option, dirs).get("_target_")
         if name not in (None, OWN) and not (name == of_run and _supplied(name)):
             reasons[option] = _why(name, own, folder and folder / "heads" / option)
-    return reasons | {OWN: "" if _supplied(of_run) else "not learned by every run"}
+    return reasons | {OWN: _why_own(of_run)}
+
+
+def _why_own(name: str) -> str:
+    if not _supplied(name):
+        return OF_OTHER_RUNS
+    only_unit = getattr(resolve_target(name, "variance"), "of_unit_steps", False)
+    return "of chains that skip no time alone: name it, with sampler.steps=null" if only_unit else ""
 
 
 def _why(name: str, own: Config, head: Path | None) -> str:

@@ -185,7 +185,7 @@ def _check_sweep(given: Any, option: str, catalog: Catalog) -> None:
 
 
 def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good: set[str]) -> str | None:
-    from ddpm_lab.config.combinations import check_combination, check_optimiser, check_place, resolve_auto
+    from ddpm_lab.config.combinations import check_combination, check_optimiser, check_place, check_steps, resolve_auto
     from ddpm_lab.config.fit import check_fit
 
     check_place(plain(config), sweep)
@@ -195,6 +195,7 @@ def _can_be_trained(config: DictConfig, dirs: Sequence[Path], sweep: bool, good:
     if config.resume is None:  # else most of the configuration is the stored run's: `resumed` checks what comes out
         check_fit(config)
         check_combination(config, dirs, good)
+        check_steps(config, dirs)
         check_optimiser(config, dirs)
     return auto
 

@@ -33,12 +33,14 @@ class ReverseVariance(ABC):
     `fixed`: Σ is σ² I, and σ² one number for each step, for which it looks at `Seen.step` alone.
     `differentiates`: whether the network is differentiated by x_t, as `Seen.pullback` does.
     `needs_signal`: it is not defined where ᾱ_t = 0.
+    `of_unit_steps`: it is learned of the step from t to t − 1, and known of no longer one.
     """
 
     n_outputs = 1
     fixed = False
     differentiates = False
     needs_signal = False
+    of_unit_steps = False
 
     @abstractmethod
     def covariance(self, seen: Seen) -> Covariance:
@@ -119,6 +121,7 @@ class LearnedDiagonal(OfStep):
     """log σ² is the network's output, unbounded: the "learned diagonal Σ" of DDPM's Table 2. It starts at σ² = 1."""
 
     n_outputs = 2
+    of_unit_steps = True
 
     def log_var(self, raw: Data | None, step: Step) -> Data:
         assert raw is not None, "n_outputs is 2: GaussianDiffusion.split gives raw"
