@@ -51,7 +51,7 @@ def cases() -> list[Any]:
     pairs = [pair for pair in pairs if pair not in (("logger", "mlflow"), ("logger", "trackio"))]  # compare/test_trackers.py
     pairs = [pair for pair in pairs if pair[0] != "guidance"]  # of conditional models: test_conditional.py
     marks = {pair: pytest.mark.slow for pair in pairs if "metrics.weights=WEIGHTS" in NEEDS.get(pair, [])}
-    marks["metrics", "inception"] = pytest.mark.soak  # protocol=cifar10 measures by it as well
+    marks["metrics", "inception"] = marks["check", "cifar10_20min"] = pytest.mark.soak  # protocol=cifar10 measures so as well
     return [pytest.param(*pair, marks=marks.get(pair, ())) for pair in pairs]
 
 
