@@ -21,7 +21,7 @@ REFUSED = {
     "loss=simple variance=learned_diagonal": ("loss=simple", "variance=learned_diagonal", "loss=hybrid or loss=vlb",
                                               "variance=beta or variance=beta_tilde or variance=interpolated"),
     "loss=min_snr variance=learned_range": ("loss=min_snr", "variance=learned_range", "loss=hybrid or loss=vlb"),
-    "loss=hybrid variance=learned_diagonal": ("steps=100", "T=1000", "sampler.steps=null", "learned_range"),
+    "loss=hybrid variance=learned_diagonal": ("steps=100", "T=1000", "sampler.steps=null", "another variance"),
     "loss=hybrid variance=interpolated": ("loss=hybrid", "variance=learned_diagonal or variance=learned_range"),
     "schedule=jsd prediction=v sampler.spacing=leading sampler.steps=50": ("schedule=jsd", "spacing=leading"),
     "sampler.spacing=optimal sampler.steps=10": ("sampler=ancestral", "spacing=optimal", "steps=10", "trailing", "karras"),

@@ -55,7 +55,7 @@ def check_steps(cfg: DictConfig | Config, dirs: Sequence[Path], bound: bool = Fa
     (steps, T), sampler = (config["sampler"]["steps"], config["schedule"]["T"]), instantiate(config, "sampler")
     if steps is not None and steps < T and (bound or sampler.uses(instantiate(config, "variance"))):
         names = [f"{group}={option_of(group, config[group], dirs)}" for group in ("sampler", "variance")]
-        others = "nll.chain=full or sampler.steps=null" if bound else "sampler.steps=null, or choose variance=learned_range"
+        others = "nll.chain=full or sampler.steps=null" if bound else "sampler.steps=null, or choose another variance"
         raise UserError(
             f"{' '.join(names)}: log σ² is learned of the step from t to t − 1, and sampler.steps={steps} skip times of T={T}: "
             f"use {others}"

@@ -111,7 +111,7 @@ def trained_by(ckpt: str) -> tuple[DictConfig, Path, Path | None]:
 
 def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
     """`check_choices`, and refuse what the likelihood of its model cannot be asked."""
-    check_choices(cfg, trained, dirs)
+    check_choices(cfg, trained, dirs, draws=cfg.quality.n != 0)
     before, asked = current(trained), plain(cfg)
     nll, kept = asked["nll"], ["logger", *(group for group in cfg.names if group != "variance")]
     if nll["terms"] not in (None, "auto") and nll["stride"] != 1:
@@ -124,8 +124,9 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
         check_steps({**before, "variance": asked["variance"], "sampler": asked["sampler"]}, dirs, bound=True)
 
 
-def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) -> None:
-    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked."""
+def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path], draws: bool = True) -> None:
+    """Put what the run was trained with in place of `auto`, `names` beside it, and refuse what its network cannot be asked.
+    `draws`: whether samples will be."""
     check_parts(trained)
     groups = [group for group in ("variance", "sampler") if group in trained]
     groups += ["guidance"] if OmegaConf.select(trained, "data.conditional") else []
@@ -144,7 +145,7 @@ def check_choices(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) ->
     cfg.names = {group: option_of(group, asked[group], dirs) for group in (*groups, "metrics") if group in asked}
     if "variance" in groups and not _finds_head(cfg, before, asked, dirs):
         _check_learned(before, asked, dirs)
-    if "variance" in groups:
+    if draws and "variance" in groups:
         check_steps({**before, "variance": asked["variance"], "sampler": asked["sampler"]}, dirs)
     try:
         check_precisions(before["trainer"].get("precision", "32-true"), asked.get("sample_precision", "32-true"))
