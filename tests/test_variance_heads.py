@@ -257,11 +257,10 @@ def test_heads_of_conditional_vectors(run_of, tmp_path):
             tmp_path / "run",
         )
     )  # fmt: skip
-    for option in ("npr", "sn"):
+    options = ("npr", "sn", "sn_square")
+    for option in options:
         folder = head(base, option=option)
         assert OmegaConf.load(folder / "config.yaml").variance.clip_cov is False
-    found = [
-        evaluate(base, f"variance={option}", "variance.clip_cov=false", start=FEW).value("bound") for option in ("npr", "sn")
-    ]
+    found = [evaluate(base, f"variance={option}", "variance.clip_cov=false", start=FEW).value("bound") for option in options]
     assert np.isfinite(found).all()
-    assert found[0] != found[1]
+    assert len(set(found)) == len(options)
