@@ -29,6 +29,6 @@ def test_evaluation_samples_in_the_precision_that_is_asked(precision, run):
 
 def test_a_float64_network_is_not_evaluated_in_bfloat16():
     trained, asked = composed("trainer.precision=64-true"), composed("variance=beta")
-    asked.nll, asked.sample_precision = {}, "bf16-mixed"
+    asked.nll, asked.quality, asked.sample_precision = {}, {"n": 8}, "bf16-mixed"
     with pytest.raises(UserError, match=r"sample_precision=bf16-mixed.*64-true.*32-true"):
         check_evaluated(asked, trained, [])
