@@ -1,14 +1,19 @@
 """The tables of docs/variances.md, from what studies/variance.py measured.
 
     python studies/variance_tables.py outputs/variance/digits
+    python studies/variance_tables.py FILE.csv outputs/variance/photographs --keep FILE.csv
+
+Every place is a folder of runs or a file that --keep wrote, with the numbers of each seed, so that they outlive their runs. Of
+a number that two places have, the later place's counts.
 
 Means over the training seeds that are there, with Student's 95% intervals as ±; differences are paired by seed. One seed has no
 interval. Numbers are those of the evaluations that studies/variance.py names; which run has which seed, its config.yaml says.
 """
 
+import argparse
+import csv
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +26,7 @@ from scipy.stats import t as student
 RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
 RUNGS += ("hutchinson", "sn_square", "sn", "npr", "ocm", "lanczos", "exact")
 PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
-EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps", "exact")
+EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps*", "exact")
 """Of studies/variance.py; others may be of other seeds."""
 OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variances cost of them", "decoder": "L_0"}
 
@@ -54,6 +59,26 @@ def numbers_of(folder: Path) -> Numbers:
                 choice = Choice(name, record["n"], record["spacing"] or "", sampler, arm["variance"], arm["steps"])
                 found[choice][seed] = result["value"]
     return found
+
+
+def kept_in(file: Path) -> Numbers:
+    """What `keep` wrote."""
+    found: Numbers = defaultdict(dict)
+    with file.open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            seed, value = int(row.pop("seed")), float(row.pop("value"))
+            found[Choice(**row | {"n": int(row["n"]), "steps": int(row["steps"])})][seed] = value
+    return found
+
+
+def keep(numbers: Numbers, file: Path) -> None:
+    """A line for each number of each seed."""
+    with file.open("w", newline="") as out:
+        lines = csv.writer(out, lineterminator="\n")
+        lines.writerow((*Choice._fields, "seed", "value"))
+        lines.writerows(
+            (*choice, seed, repr(value)) for choice in sorted(numbers) for seed, value in sorted(numbers[choice].items())
+        )
 
 
 def with_interval(values: Iterable[float], digits: int = 3, sign: str = "") -> str:
@@ -108,16 +133,25 @@ def is_frechet(measure: str) -> bool:
     return re.fullmatch(r"\w+_fd(@\d+)?", measure) is not None
 
 
-def main(folder: Path) -> None:
-    numbers = numbers_of(folder)
+def main(places: Iterable[Path], kept: Path | None) -> None:
+    numbers: Numbers = defaultdict(dict)
+    for place in places:
+        for choice, by_seed in (numbers_of(place) if place.is_dir() else kept_in(place)).items():
+            numbers[choice] |= by_seed
     kinds = sorted({c[:4] for c in numbers if c.measure in OF_BOUND or is_frechet(c.measure)})
     for kind in kinds:
         table(numbers, kind)
         if kind[0] in ("bound", "kl") or is_frechet(kind[0]):
             differences(numbers, kind)
+    if kept is not None:
+        keep(numbers, kept)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("places", nargs="+", type=Path)
+    words.add_argument("--keep", type=Path, metavar="FILE.csv")
+    given = words.parse_args()
+    if missing := [str(place) for place in given.places if not place.exists()]:
+        words.error(f"not there: {', '.join(missing)}")
+    main(given.places, given.keep)
