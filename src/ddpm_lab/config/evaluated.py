@@ -120,7 +120,7 @@ def check_evaluated(cfg: DictConfig, trained: DictConfig, dirs: Sequence[Path]) 
     if nll["clip"] is True and getattr(data, "gives", None) == "vectors":
         raise UserError(f"nll.clip=true cuts x̂_0 to [-1, 1], and the vectors of {type(data).__name__} have no such bounds")
     check_combination(unmeasured({**before, **{group: asked[group] for group in kept}}), dirs)
-    if nll["n"] != 0 and nll["chain"] in ("sampler", "both") and "variance" in cfg.names:
+    if nll["chain"] in ("sampler", "both") and "variance" in cfg.names:
         check_steps({**before, "variance": asked["variance"], "sampler": asked["sampler"]}, dirs, bound=True)
 
 
