@@ -52,7 +52,7 @@ def sampling_seconds(subject: Subject, choice: Choice, pieces: Sequence[Piece], 
     costs = [json.loads(bytes(piece["cost"].tolist())) for piece in pieces if "cost" in piece]
     seconds = math.fsum(cost["seconds"] for cost in costs)
     waited = math.fsum(cost["seconds"] * cost["waited"] for cost in costs)
-    label, work = LABEL, {"calls": choice.steps, "products": 0, **choice.record_of_samples}
+    label, work = LABEL, {"calls": choice.steps, "products": 0, **choice.record_of_samples, **subject.compiled}
     if sets > 1:
         work["sets"] = sets
     if untimed := len(pieces) - len(costs):

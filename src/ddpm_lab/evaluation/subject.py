@@ -43,7 +43,13 @@ class Subject:
             **self.run.of_weights,
             "seed": self.seed,
             "precision": self.run.model.numerics()["precision"],
+            **self.compiled,
         }
+
+    @property
+    def compiled(self) -> dict[str, Any]:
+        """How the network is compiled, where it is: sums then have another order, and samples take another time."""
+        return {"compile": self.run.model.compiled} if self.run.model.compiled else {}
 
     @cached_property
     def identity(self) -> dict[str, Any]:
