@@ -72,13 +72,12 @@ def kept_in(file: Path) -> Numbers:
 
 
 def keep(numbers: Numbers, file: Path) -> None:
-    """A line for each number of each seed."""
+    """A line for each number of each seed, of those that tables show."""
+    shown = [c for c in sorted(numbers) if c.measure in OF_BOUND or is_frechet(c.measure.removesuffix("_real"))]
     with file.open("w", newline="") as out:
         lines = csv.writer(out, lineterminator="\n")
         lines.writerow((*Choice._fields, "seed", "value"))
-        lines.writerows(
-            (*choice, seed, repr(value)) for choice in sorted(numbers) for seed, value in sorted(numbers[choice].items())
-        )
+        lines.writerows((*c, seed, f"{value:.7g}") for c in shown for seed, value in sorted(numbers[c].items()))
 
 
 def with_interval(values: Iterable[float], digits: int = 3, sign: str = "") -> str:
