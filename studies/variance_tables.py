@@ -26,7 +26,7 @@ from scipy.stats import t as student
 RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
 RUNGS += ("hutchinson", "sn_square", "sn", "npr", "ocm", "lanczos", "exact")
 PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
-EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps*", "exact")
+EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps", "exact")
 """Of studies/variance.py; others may be of other seeds."""
 OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variances cost of them", "decoder": "L_0"}
 
