@@ -26,7 +26,7 @@ from scipy.stats import t as student
 RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
 RUNGS += ("hutchinson", "sn_square", "sn", "npr", "ocm", "lanczos", "exact")
 PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
-EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps", "exact")
+EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps_*", "exact")
 """Of studies/variance.py; others may be of other seeds."""
 OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variances cost of them", "decoder": "L_0"}
 
@@ -52,9 +52,9 @@ def numbers_of(folder: Path) -> Numbers:
         seed = yaml.safe_load((path.parents[2] / "config.yaml").read_text())["seed"]
         for arm in json.loads(path.read_text())["arms"]:
             for result in arm["results"]:
-                bound = result["key"].startswith("bound_")
-                name = result["key"].removeprefix(f"bound_{arm['steps']}").lstrip("_") or "bound" if bound else result["key"]
-                sampler = "any" if bound else arm["sampler"]
+                of_bound = re.fullmatch(r"bound(_\d+)?(_estimate)?_?(\w*)", result["key"])
+                name = (of_bound[3] or "bound") if of_bound else result["key"]
+                sampler = "any" if of_bound else arm["sampler"]
                 record = result["record"]
                 choice = Choice(name, record["n"], record["spacing"] or "", sampler, arm["variance"], arm["steps"])
                 found[choice][seed] = result["value"]
@@ -95,7 +95,7 @@ Kind = tuple[str, int, str, str]
 
 def title(kind: Kind) -> str:
     measure, n, spacing, sampler = kind
-    return f"{OF_BOUND.get(measure, measure)}, n = {n}, {spacing}" + ("" if sampler == "any" else f", {sampler}")
+    return f"{OF_BOUND.get(measure, measure)}, n = {n}, {spacing or 'all times'}" + ("" if sampler == "any" else f", {sampler}")
 
 
 def table(numbers: Numbers, kind: Kind) -> None:

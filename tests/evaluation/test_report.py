@@ -235,3 +235,10 @@ def test_network_calls_are_told_where_a_step_has_several(run):
     (note,) = [line for line in (told.folder / "table.md").read_text().splitlines() if line.startswith("Network calls")]
     assert "heun in 4 steps: 7" in note
     assert "ddim" not in note
+
+
+def test_a_table_says_which_of_its_bounds_are_estimates(run):
+    chains = ["sampler.steps=4,5", "nll.chain=sampler", "nll.train_stride=0"]
+    told = evaluate(run, "-m", "nll.terms=null,2", *chains, "quality.n=0")
+    (line,) = (line for line in (told.folder / "table.md").read_text().splitlines() if line.startswith("Estimates"))
+    assert line == "Estimates, not whole bounds; network calls a datum: 4 steps nll.terms=2: 3, 5 steps nll.terms=2: 3."

@@ -47,7 +47,8 @@ def tables(arms: Sequence[Evaluated]) -> list[list[str]]:
         groups = side_by_side(comparable(arms, score), score)
         for group in groups:
             notes = [SPACING] if few_steps(group, score) else []
-            notes += [line for line in (any_of(group, score), several_calls(group, score), products(group, score)) if line]
+            of_numbers = (estimates, any_of, several_calls, products)
+            notes += [line for line in (note(group, score) for note in of_numbers) if line]
             if group is not groups[0]:
                 differences = incomparable(groups[0][0].scores[score].record, group[0].scores[score].record)
                 notes.append(f"(not comparable with the first of these tables: {'; '.join(map(str, differences))})")
@@ -84,6 +85,13 @@ def few_steps(group: Sequence[Evaluated], score: str) -> bool:
     """Whether some chain, on which the score depends, is shorter than the full one."""
     records = [arm.scores[score].record for arm in group if score != SECONDS]
     return any(record.get("spacing") is not None and record["steps"] != record.get("T") for record in records)
+
+
+def estimates(group: Sequence[Evaluated], score: str) -> str:
+    """The network calls for each datum of those bounds that are estimated; empty where none is."""
+    records = [(arm.setting, arm.scores[score].record) for arm in group if score == BOUND]
+    counts = {f"{r['steps']} steps {setting}".strip() + f": {r['calls']}": None for setting, r in records if r.get("terms")}
+    return f"Estimates, not whole bounds; network calls a datum: {', '.join(counts)}." if counts else ""
 
 
 def any_of(group: Sequence[Evaluated], score: str) -> str:
