@@ -79,8 +79,8 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 def photographs(source: str) -> None:
     """The rungs that cost little, on both trajectories; the full covariance with bounds of fewer data, and beside it the
     others' bounds of the same data, without samples, which are there already; last what takes longest, 100 steps and all T,
-    of those rungs that need no products with the network's Jacobian: a quarter of an hour for all T of a rung and a seed, with
-    bounds that are estimated from few calls for each test image."""
+    of those rungs that need no products with the network's Jacobian, their bounds first, a quarter of an hour for the samples
+    of a rung and a seed from all T, beside bounds that are estimated from few calls for each test image."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
     features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
 
@@ -99,6 +99,8 @@ def photographs(source: str) -> None:
     measure("beside", f"variance={cheap}", few, *without_samples, "nll.n=16")
     measure("full_100", f"variance={cheap},lanczos", "sampler.steps=100", *without_samples, "nll.n=16")
     measure("bits_100", f"variance={cheap}", "sampler.steps=100", *without_samples, "nll.n=96")
+    for folder in folders:
+        evaluate(folder, "bits_all", f"variance={cheap}", "sampler.steps=1000", *without_samples, *BOUND, "nll.n=96")
     measure("ladder_100", f"variance={cheap}", BOTH, "sampler.steps=100", features, "nll.n=96")
     for rung in cheap.split(","):
         for folder in folders:
