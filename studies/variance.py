@@ -77,8 +77,8 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 
 
 def photographs(source: str) -> None:
-    """The rungs that cost little, on both trajectories; the full covariance with bounds of fewer data, and beside it the
-    others' bounds of the same data, without samples, which are there already; last what takes longest, 100 steps and all T,
+    """The rungs that cost little, on both trajectories; the full covariance with bounds of fewer data, its decoder's diagonal
+    exact, and beside it the others' bounds of the same data, without samples; last what takes longest, 100 steps and all T,
     of those rungs that need no products with the network's Jacobian, their bounds first, a quarter of an hour for the samples
     of a rung and a seed from all T, beside bounds that are estimated from few calls for each test image."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
@@ -95,9 +95,10 @@ def photographs(source: str) -> None:
     few, without_samples = "sampler.steps=10,50", ["sampler=ancestral", "quality.n=0"]
     measure("ladder", f"variance={cheap},hutchinson", BOTH, few, features, "nll.n=96")
     measure("square", "variance=sn_square", "sampler=ancestral", few, features, "nll.n=96")
-    measure("full", "variance=lanczos", BOTH, few, features, "nll.n=16")
-    measure("beside", f"variance={cheap}", few, *without_samples, "nll.n=16")
-    measure("full_100", f"variance={cheap},lanczos", "sampler.steps=100", *without_samples, "nll.n=16")
+    full = ["variance=lanczos", "variance.decoder_probes=768", "nll.n=16"]
+    measure("full", *full, BOTH, few, features)
+    measure("full_100", *full, "sampler.steps=100", *without_samples)
+    measure("beside", f"variance={cheap}", "sampler.steps=10,50,100", *without_samples, "nll.n=16")
     measure("bits_100", f"variance={cheap}", "sampler.steps=100", *without_samples, "nll.n=96")
     for folder in folders:
         evaluate(folder, "bits_all", f"variance={cheap}", "sampler.steps=1000", *without_samples, *BOUND, "nll.n=96")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_lab.core import rng
+from ddpm_lab.core import jacobian, rng
 from ddpm_lab.core.covariance import Diagonal, MatrixOfData, ProductsOfData, Spectral
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.gaussian import Normal
-from ddpm_lab.core.jacobian import MOST, Exact, Hutchinson, Lanczos, data_product
+from ddpm_lab.core.jacobian import MOST, Exact, Hutchinson, Lanczos, data_product, exact_diagonal
 from ddpm_lab.core.path import NoiseSchedule
 from ddpm_lab.core.schedule import jsd, linear
 from ddpm_lab.core.types import Incompatible
@@ -97,7 +97,7 @@ def test_lanczos_in_the_whole_space_is_the_exact_matrix():
     z, r = normal_like(x, 1), normal_like(x, 2)
     exact = Exact(largest=0.8).covariance(seen)
     step = seen.step
-    data = ProductsOfData(data_product(seen), 8, 0.8, basis)
+    data = ProductsOfData(data_product(seen), 8, 0.8, basis, lambda: exact_diagonal(seen))
     krylov = data.scaled(step.posterior.x0_coef, step.beta_tilde, step.log_beta_tilde)
     assert isinstance(exact, Spectral)
     kept = exact.logs.exp()
@@ -137,6 +137,22 @@ def test_bounds_of_few_dimensions_are_exact_under_lanczos():
     assert torch.equal(exact.quadratic(x), lanczos.quadratic(x))
     assert Lanczos(largest=0.8, probes=3).probes_for(MOST) == 0
     assert Lanczos(largest=0.8, probes=3).probes_for(MOST + 1) == 3
+
+
+@pytest.mark.parametrize("n", [3, 8, 9])
+def test_the_decoder_of_lanczos_has_the_diagonal(n, monkeypatch):
+    """Exact from as many vectors as there are dimensions, else estimated from vectors that are fixed by the time."""
+    monkeypatch.setattr(jacobian, "MOST", 0)  # or a matrix this small would be taken whole
+    seen, step, x = seen_by(Exact(largest=0.8), torch.empty(0, 5, 2, 2, 2, dtype=F64))
+    matrix = Exact(largest=0.8).data_covariance(seen).matrix.reshape(5, 8, 8)
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    if n < 8:
+        signs = torch.stack([rng.signs(0, "variance_probe", t, 0, n, (8,)) for t in step.t.flatten().long().tolist()])
+        diagonal = torch.einsum("bki,bij,bkj->bj", signs.double(), matrix, signs.double()) / n  # a product is vᵀ A
+    expected = step.beta_tilde + step.posterior.x0_coef**2 * diagonal.clamp(0, 0.8).reshape(x.shape)
+    found = Lanczos(largest=0.8, decoder_probes=n).covariance(seen).log_var().exp()
+    assert_close(found[1:], expected[1:], rtol=1e-9)
+    assert_close(found[0][expected[0] > 0], expected[0][expected[0] > 0], rtol=1e-9)  # no β̃ there: its log stands in
 
 
 def test_what_is_not_finite_is_nan_in_its_own_row():

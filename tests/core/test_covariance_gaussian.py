@@ -248,3 +248,26 @@ def test_lanczos_bound_is_within_its_standard_error(monkeypatch):
     )
     meter.add(model.net, x0, 0)
     assert abs(meter.result().total_bpd - exact.total_bpd) < 3 * (meter.result().total_se + exact.total_se)
+
+
+def test_terms_take_products_of_their_own_kind_alone(monkeypatch):
+    """A decoder one for each of its vectors, divergences those of their Krylov spaces. L_0 is that of the exact matrix."""
+    monkeypatch.setattr(jacobian, "MOST", 0)
+    model, taken = Rotated(SCHEDULES["cosine"]), []
+    product_of = jacobian.data_product
+
+    def counted(seen):
+        product = product_of(seen)
+        return lambda v: taken.append(len(v)) or product(v)
+
+    monkeypatch.setattr(jacobian, "data_product", counted)
+    chain, x0, found = model.schedule.chain(spaced_times(1000, 4, "trailing")), model.data(8), {}
+    for kind in (Exact(largest=9.0), Lanczos(largest=9.0, bound_steps=3, probes=2, decoder_probes=D)):
+        diffusion = GaussianDiffusion(model.schedule, make("prediction", "eps"), kind, levels=16)
+        taken.clear()
+        meters = BoundMeter(diffusion, chain), BoundEstimator(diffusion, chain, torch.tensor([0, 1, 1, 1]).double() / 3, 2)
+        for meter in meters:
+            meter.add(model.net, x0, 0)
+        found[type(kind)] = [meter.result().decoder_bpd for meter in meters]
+    assert sorted(taken) == sorted([8] * D + [24] * 9 + [8] * D + [16] * 9)
+    assert_close(torch.tensor(found[Lanczos]), torch.tensor(found[Exact]), rtol=1e-9)

@@ -17,7 +17,7 @@ from .support import DIGITS, VECTORS, copied, evaluate, kept, refusal
 CHAIN = ["sampler.steps=4", "nll.chain=sampler", "nll.terms=null", "nll.train_stride=0"]
 RUNGS = {
     "hutchinson": ["n_probes=3", "seed=1", "clip_cov=false"],
-    "lanczos": ["steps=1", "bound_steps=2", "probes=2"],
+    "lanczos": ["steps=1", "bound_steps=2", "probes=2", "decoder_probes=1"],
     "exact": [],
 }
 

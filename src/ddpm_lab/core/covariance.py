@@ -65,8 +65,8 @@ class Covariance(ABC):
         """log of the diagonal of Σ, which broadcasts with the data: for a decoder, whose dimensions are independent."""
 
     def harmless(self, where: Tensor, log_var: Tensor) -> "Covariance":
-        """The same, but isotropic with `log_var` in examples `where` its numbers are not used: overflow would reach a gradient.
-        Only a covariance that is trained through needs it."""
+        """The same, but isotropic with `log_var` in examples `where` its numbers are not used: of a covariance that is trained
+        through, whose overflow would reach a gradient; and where no example's are, of one whose numbers take long."""
         return self
 
 
@@ -192,13 +192,14 @@ class ProductsOfData(DataCovariance):
 
     `product` need not be quite symmetric: every basis is orthogonalised in full (Arnoldi), so that the projected matrix's
     symmetric part is the projection of the symmetric part. Its eigenvalues are limited to 0..`largest`. `probes`: P × B × …
-    vectors of ±1 for traces (Hutchinson 1990); None where none are asked for.
+    vectors of ±1 for traces (Hutchinson 1990); `diagonal` gives the variances. None where none are asked for.
     """
 
     product: Callable[[Data], Data]
     steps: int
     largest: float = math.inf
     probes: Tensor | None = None
+    diagonal: Callable[[], Data] | None = None
 
     def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
         return Krylov(self, c, noise, nothing)
@@ -260,6 +261,10 @@ class Krylov(Covariance):
         return self.data.probes
 
     def log_var(self) -> Tensor:
-        """By Hutchinson's estimate from the probes, with variances of the data limited to 0..`largest`."""
-        found = torch.stack([probe * self.data.product(probe) for probe in self._probes]).mean(0)
-        return log_of(self.noise + self.c**2 * found.clamp(0, self.data.largest), self.nothing)
+        """With variances of the data limited to 0..`largest`."""
+        assert self.data.diagonal is not None, "a variance that has a decoder gives it"
+        return log_of(self.noise + self.c**2 * self.data.diagonal().clamp(0, self.data.largest), self.nothing)
+
+    def harmless(self, where: Tensor, log_var: Tensor) -> Covariance:
+        """Without its products where no example needs them. The device is waited for."""
+        return Diagonal(log_var) if bool(where.all()) else self

@@ -7,7 +7,7 @@ Gaussian reverse covariance there is. Products are with the transposed Jacobian,
 posterior mean is symmetric, and of that of a network the symmetric part is taken.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
 
 MOST = 256
 """Dimensions of data whose matrices are taken whole."""
+DECODER_PROBES = 256
+"""Of `Lanczos`, where none are named."""
 
 
 class OfJacobian(OfData):
@@ -39,12 +41,53 @@ def data_product(seen: Seen) -> Callable[[Data], Data]:
     return lambda v: at_t.noise_scale**2 / at_t.signal_scale * pullback(v)
 
 
+def estimated_diagonal(seen: Seen, probes: "FixedProbes") -> Data:
+    """Of Cov(x_0 | x_t): the mean of v ⊙ Cov(x_0 | x_t) v over vectors v of ±1 (Bekas, Kokiopoulou & Saad 2007)."""
+    product, total = data_product(seen), torch.zeros_like(seen.xt)
+    for v in probes.of(seen):
+        total = total + v * product(v)
+    return total / probes.n
+
+
+def exact_diagonal(seen: Seen) -> Data:
+    """The same by a product for each dimension."""
+    product, diagonal = data_product(seen), torch.zeros_like(seen.xt)
+    for one in units(seen.xt):
+        diagonal = diagonal + one * product(one)
+    return diagonal
+
+
+def units(like: Data) -> Iterator[Data]:
+    """The vectors of 0 but for one 1, of each example."""
+    for i in range(like[0].numel()):
+        one = torch.zeros_like(like)
+        one.flatten(1)[:, i] = 1
+        yield one
+
+
+class FixedProbes:
+    """Vectors of ±1 that are fixed by seed and time, the same for all data: what rests on them is a function of (x_t, t)."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self._drawn: dict[tuple[int, torch.Size], Tensor] = {}
+
+    def of(self, seen: Seen) -> Iterator[Data]:
+        """n × B × …, one after the other, those of each example's time. Times on a device are waited for."""
+        shape, times = seen.xt.shape[1:], seen.step.t.flatten().long().tolist()
+        for t in set(times):
+            if (t, shape) not in self._drawn:
+                self._drawn[t, shape] = rng.signs(self.seed, "variance_probe", t, 0, self.n, shape).to(torch.int8)
+        for i in range(self.n):
+            drawn = torch.stack([self._drawn[t, shape][i] for t in times])
+            yield to_device(drawn, seen.xt.device).to(seen.xt.dtype).expand(len(seen.xt), *shape)
+
+
 @checked
 class Hutchinson(OfJacobian):
-    """The diagonal of Cov(x_0 | x_t), estimated by the mean of v ⊙ Cov(x_0 | x_t) v over vectors v of ±1 (Bekas, Kokiopoulou &
-    Saad 2007). The `n_probes` vectors of a time are fixed by `seed` and the same for all data: Σ is a function of (x_t, t), so
-    the model has a likelihood, and what the probes miss is part of it. `clip_cov` limits variances to [0, 1], which data in
-    [−1, 1] cannot leave; else they are at least 0."""
+    """The diagonal of Cov(x_0 | x_t), estimated from `n_probes` vectors of ±1. Those of a time are fixed by `seed` and the same
+    for all data: Σ is a function of (x_t, t), so the model has a likelihood, and what the probes miss is part of it. `clip_cov`
+    limits variances to [0, 1], which data in [−1, 1] cannot leave; else they are at least 0."""
 
     def __init__(
         self,
@@ -53,7 +96,7 @@ class Hutchinson(OfJacobian):
         clip_cov: bool = True,
     ) -> None:
         self.n_probes, self.seed, self.clip_cov = n_probes, seed, clip_cov
-        self._drawn: dict[tuple[int, torch.Size], Tensor] = {}
+        self._probes = FixedProbes(n_probes, seed)
 
     @property
     def settings(self) -> Settings:
@@ -63,18 +106,7 @@ class Hutchinson(OfJacobian):
         return self.n_probes
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
-        product = data_product(seen)
-        found = torch.stack([v * product(v) for v in self._probes(seen)]).mean(0)
-        return DiagonalOfData(limited_var(found, self.clip_cov))
-
-    def _probes(self, seen: Seen) -> Tensor:
-        """P × B × …, those of each example's time. Times on a device are waited for."""
-        shape, times = seen.xt.shape[1:], seen.step.t.flatten().long().tolist()
-        for t in set(times):
-            if (t, shape) not in self._drawn:
-                self._drawn[t, shape] = rng.signs(self.seed, "variance_probe", t, 0, self.n_probes, shape).to(torch.int8)
-        drawn = torch.stack([self._drawn[t, shape] for t in times], 1)
-        return to_device(drawn, seen.xt.device).to(seen.xt.dtype).expand(-1, len(seen.xt), *shape)
+        return DiagonalOfData(limited_var(estimated_diagonal(seen, self._probes), self.clip_cov))
 
 
 @checked
@@ -85,7 +117,8 @@ class Lanczos(OfJacobian):
     dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the error of the mean, and with
     `probes` random vectors (1) per datum and term. What random vectors miss is in the standard error. What more dimensions
     would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too
-    few bits."""
+    few bits. The decoder of grey levels takes the diagonal, from `decoder_probes` vectors (256) as `Hutchinson` does; from as
+    many as there are dimensions, or more, it is exact."""
 
     def __init__(
         self,
@@ -93,9 +126,12 @@ class Lanczos(OfJacobian):
         steps: PositiveInt = 3,
         bound_steps: PositiveInt | None = None,
         probes: PositiveInt | None = None,
+        decoder_probes: PositiveInt | None = None,
     ) -> None:
-        self.largest, self.steps, self.given = largest, steps, {"bound_steps": bound_steps, "probes": probes}
+        self.largest, self.steps = largest, steps
+        self.given = {"bound_steps": bound_steps, "probes": probes, "decoder_probes": decoder_probes}
         self.bound_steps, self.n_probes = bound_steps or 24, probes or 1
+        self._decoder_probes = FixedProbes(decoder_probes or DECODER_PROBES, seed=0)
 
     @property
     def settings(self) -> Settings:
@@ -103,6 +139,7 @@ class Lanczos(OfJacobian):
             "krylov_steps": self.steps,
             "krylov_bound_steps": self.bound_steps,
             "krylov_probes": self.n_probes,
+            "krylov_decoder_probes": self._decoder_probes.n,
             "krylov_largest": self.largest,
         }
 
@@ -121,9 +158,12 @@ class Lanczos(OfJacobian):
         size, bound = seen.xt[0].numel(), seen.probes is not None
         if bound and size <= MOST:
             return whole_matrix(seen, self.largest)
-        return ProductsOfData(
-            data_product(seen), min(self.bound_steps if bound else self.steps, size), self.largest, seen.probes
-        )
+        steps = min(self.bound_steps if bound else self.steps, size)
+        return ProductsOfData(data_product(seen), steps, self.largest, seen.probes, lambda: self._decoder_diagonal(seen))
+
+    def _decoder_diagonal(self, seen: Seen) -> Data:
+        enough = self._decoder_probes.n >= seen.xt[0].numel()
+        return exact_diagonal(seen) if enough else estimated_diagonal(seen, self._decoder_probes)
 
 
 @checked
@@ -155,9 +195,6 @@ class Exact(OfJacobian):
 
 def whole_matrix(seen: Seen, largest: float) -> MatrixOfData:
     """By a backward pass for each row."""
-    product, like, rows = data_product(seen), torch.zeros_like(seen.xt), []
-    for i in range(like[0].numel()):
-        one = like.clone()
-        one.flatten(1)[:, i] = 1
-        rows.append(product(one).flatten(1).double())
+    product = data_product(seen)
+    rows = [product(one).flatten(1).double() for one in units(seen.xt)]
     return MatrixOfData(torch.stack(rows, 1), seen.xt.shape, largest)

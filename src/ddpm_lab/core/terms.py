@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from ddpm_lab.core.covariance import Covariance
@@ -16,7 +16,7 @@ from ddpm_lab.core.gaussian import Normal, log_bin_nats, log_density_nats
 from ddpm_lab.core.path import Chain, Marginal
 from ddpm_lab.core.transfer import like, to_device
 from ddpm_lab.core.types import Coefficient, Data, PerExample, Times
-from ddpm_lab.core.variance import Seen
+from ddpm_lab.core.variance import ReverseVariance, Seen
 
 
 def to_bpd(nats: Data) -> PerExample:
@@ -85,6 +85,14 @@ def split_terms(diffusion: GaussianDiffusion, seen: Seen, noised: Noised, clip: 
     whole = torch.where(first.flatten(), to_bpd(decoder), to_bpd(kl.spread + kl.shift))
     mean, variance = (torch.where(first.flatten(), math.nan, to_bpd(part)) for part in kl)
     return Terms(whole, mean, variance, ((p.x0 - noised.x0) ** 2).flatten(1).mean(1))
+
+
+def alike(variance: ReverseVariance, decoding: Bool[Tensor, " n"], size: int) -> list[Int[Tensor, " m"]]:
+    """The places of n terms in groups whose terms may share a call of the network: all, or, under a variance with probes, those
+    of decoders (L_0) apart from divergences. Each needs products of its own kind, and a product is of a whole call."""
+    if not variance.probes_for(size):
+        return [torch.arange(len(decoding))]
+    return [places for places in (decoding.nonzero().flatten(), (~decoding).nonzero().flatten()) if len(places)]
 
 
 def measure(

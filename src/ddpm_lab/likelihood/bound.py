@@ -13,7 +13,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.guidance import Network, of_rows
 from ddpm_lab.core.path import Chain
-from ddpm_lab.core.terms import measure, prior_bpd
+from ddpm_lab.core.terms import alike, measure, prior_bpd
 from ddpm_lab.core.transfer import OnItsWay, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.meter import NO_DATA, NO_INDEX, Meter, plus, quarters, standard_error
@@ -163,15 +163,17 @@ class BoundMeter(Meter):
         chosen = (steps + index[:, None]) % self.stride == 0
         datum, step = chosen.nonzero(as_tuple=True)
         draw = (chosen.cumsum(1) - 1)[datum, step]  # index of this measurement among those of its datum
-        parts = torch.arange(len(datum)).split(self.batch)
+        groups = alike(self.diffusion.variance, step == 0, x0[0].numel())
+        parts = [part for group in groups for part in group.split(self.batch)]
         measured = [self._measure(net, x0, start, datum[part], step[part], draw[part]) for part in parts]
+        order = torch.cat(parts)
         results, priors = OnItsWay(torch.cat(measured, 1)), OnItsWay(prior_bpd(self.chain, x0))
 
         def tally() -> Tally:
             terms, mean, variance, error = results.arrived()
             columns = torch.stack([terms, terms**2, torch.ones_like(terms), mean, variance, error])
-            sums = torch.zeros(6, len(self.chain), dtype=torch.float64).index_add_(1, step, columns)
-            per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum, terms)
+            sums = torch.zeros(6, len(self.chain), dtype=torch.float64).index_add_(1, step[order], columns)
+            per_datum = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, datum[order], terms)
             return Tally(sums, per_datum, index, priors.arrived())
 
         return tally

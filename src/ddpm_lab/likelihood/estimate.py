@@ -17,7 +17,7 @@ from ddpm_lab.core import rng
 from ddpm_lab.core.diffusion import GaussianDiffusion
 from ddpm_lab.core.guidance import Network, of_rows
 from ddpm_lab.core.path import Chain
-from ddpm_lab.core.terms import measure, prior_bpd
+from ddpm_lab.core.terms import alike, measure, prior_bpd
 from ddpm_lab.core.transfer import OnItsWay, to_device
 from ddpm_lab.core.types import Data
 from ddpm_lab.likelihood.bound import Bound
@@ -139,8 +139,8 @@ class BoundEstimator(Meter):
         eps = torch.cat([rng.normal(x0.shape[1:], self.seed, "estimate", j, start, stop) for j in counters])
         probes = self._probes(start, stop, x0.shape[1:])
         datum = torch.arange(len(x0)).repeat(self.calls)
-        measured = []
-        for pair in torch.arange(len(t)).chunk(math.ceil(len(t) / self.batch)):
+        measured, groups = [], alike(self.diffusion.variance, step.flatten() == 0, x0[0].numel())
+        for pair in (pair for group in groups for pair in group.chunk(math.ceil(len(group) / self.batch))):
             rows = to_device(datum[pair], x0.device)
             each = of_rows(net, rows), x0[rows], eps[pair], t[pair]
             drawn = None if probes is None else probes[:, pair]
