@@ -155,6 +155,14 @@ def test_the_decoder_of_lanczos_has_the_diagonal(n, monkeypatch):
     assert_close(found[0][expected[0] > 0], expected[0][expected[0] > 0], rtol=1e-9)  # no β̃ there: its log stands in
 
 
+def test_vectors_for_a_decoder_that_is_not_there_are_refused():
+    asked = Lanczos(largest=0.8, decoder_probes=5)
+    asked.check(MOST + 1, levels=256)
+    Lanczos(largest=0.8).check(MOST + 1, levels=None)
+    with pytest.raises(ValueError, match="decoder_probes=5: data without grey levels"):
+        asked.check(MOST + 1, levels=None)
+
+
 def test_what_is_not_finite_is_nan_in_its_own_row():
     matrix = torch.eye(3, dtype=F64).repeat(2, 1, 1)
     matrix[1, 0, 0] = math.inf

@@ -143,10 +143,12 @@ class Lanczos(OfJacobian):
             "krylov_largest": self.largest,
         }
 
-    def check(self, size: int) -> None:
+    def check(self, size: int, levels: int | None) -> None:
         ignored = [f"{name}={value}" for name, value in self.given.items() if value is not None]
         if ignored and size <= MOST:
             raise ValueError(f"{ignored[0]}: bits/dim of data with {size} dimensions are exact, up to {MOST}; leave it out")
+        if levels is None and (n := self.given["decoder_probes"]) is not None:
+            raise ValueError(f"decoder_probes={n}: data without grey levels have a density, and no decoder; leave it out")
 
     def probes_for(self, size: int) -> int:
         return self.n_probes if size > MOST else 0
@@ -180,7 +182,7 @@ class Exact(OfJacobian):
     def settings(self) -> Settings:
         return {"largest": self.largest}
 
-    def check(self, size: int) -> None:
+    def check(self, size: int, levels: int | None) -> None:
         if size > MOST:
             raise ValueError(
                 f"Exact takes a matrix of {size}×{size}: allowed are data of at most {MOST} dimensions; Lanczos takes any"

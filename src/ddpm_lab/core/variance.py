@@ -51,8 +51,9 @@ class ReverseVariance(ABC):
         """What distinguishes it from others of its class, for records."""
         return {}
 
-    def check(self, size: int) -> None:  # noqa: B027
-        """Raises ValueError for data of so many dimensions that it cannot be computed."""
+    def check(self, size: int, levels: int | None) -> None:  # noqa: B027
+        """Raises ValueError for data of so many dimensions, or without grey levels (None), that it cannot be computed, or that
+        some of its settings would be ignored."""
 
     def probes_for(self, size: int) -> int:
         """Vectors per example that divergences of data with `size` dimensions need; 0 where they are exact."""

@@ -200,8 +200,8 @@ class Diffusion(Model):
         return other
 
     def with_variance(self, variance: ReverseVariance) -> "Diffusion":
-        """The same weights under another reverse variance. Raises ValueError for one that data of this size do not allow."""
-        variance.check(math.prod(self.shape))
+        """The same weights under another reverse variance. Raises ValueError for one that these data do not allow."""
+        variance.check(math.prod(self.shape), self.diffusion.levels)
         other = copy.copy(self)
         other._diffusion = replace(self.diffusion, variance=variance)
         return other
