@@ -87,7 +87,7 @@ def split_terms(diffusion: GaussianDiffusion, seen: Seen, noised: Noised, clip: 
     return Terms(whole, mean, variance, ((p.x0 - noised.x0) ** 2).flatten(1).mean(1))
 
 
-def alike(variance: ReverseVariance, decoding: Bool[Tensor, " n"], size: int) -> list[Int[Tensor, " m"]]:
+def alike(variance: ReverseVariance, decoding: Bool[Tensor, " n"], size: int) -> list[Int[Tensor, " _"]]:
     """The places of n terms in groups whose terms may share a call of the network: all, or, under a variance with probes, those
     of decoders (L_0) apart from divergences. Each needs products of its own kind, and a product is of a whole call."""
     if not variance.probes_for(size):
