@@ -115,7 +115,7 @@ class Lanczos(OfJacobian):
 
     Bits/dim of data with at most `MOST` dimensions are those of `Exact`, of which these are the samples, nearly. For more
     dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the error of the mean, and with
-    `probes` random vectors (1) per datum and term. What random vectors miss is in the standard error. What more dimensions
+    `probes` random vectors (1) per datum and term. What these vectors miss is in the standard error. What more dimensions
     would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too
     few bits. The decoder of grey levels takes the diagonal, from `decoder_probes` vectors (256) as `Hutchinson` does; from as
     many as there are dimensions, or more, it is exact."""
