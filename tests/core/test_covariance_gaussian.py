@@ -243,6 +243,10 @@ def test_lanczos_bound_is_within_its_standard_error(monkeypatch):
     difference = ours.per_datum_bpd - exact.per_datum_bpd
     assert 0 < abs(float(difference.mean())) < 3 * float(difference.std()) / 8
     assert_close(ours.mean_bpd[1:], exact.mean_bpd[1:], rtol=1e-6)
+    in_parts = BoundMeter(model.diffusion(kind), chain, batch=7)
+    in_parts.add(model.net, x0[:40], 0)
+    in_parts.add(model.net, x0[40:], 40)
+    assert_close(in_parts.result().per_datum_bpd, ours.per_datum_bpd)
     meter = BoundEstimator(
         model.diffusion(Lanczos(largest=9.0, bound_steps=D)), chain, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]).double(), 4
     )

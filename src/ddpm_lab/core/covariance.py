@@ -65,8 +65,8 @@ class Covariance(ABC):
         """log of the diagonal of Σ, which broadcasts with the data: for a decoder, whose dimensions are independent."""
 
     def harmless(self, where: Tensor, log_var: Tensor) -> "Covariance":
-        """The same, but isotropic with `log_var` in examples `where` its numbers are not used: of a covariance that is trained
-        through, whose overflow would reach a gradient; and where no example's are, of one whose numbers take long."""
+        """The same, but isotropic with `log_var` in examples `where` its numbers are not used. Two kinds need it: one that is
+        trained through, as an overflow would reach a gradient, and one that is costly, which may then take no products."""
         return self
 
 
@@ -126,11 +126,18 @@ class DiagonalOfData(DataCovariance):
 
 @dataclass(frozen=True, eq=False)
 class Spectral(Covariance):
-    """A whole matrix by its eigenvectors: the columns of `vectors`, with the logs of their variances."""
+    """A whole matrix by its eigenvectors, the columns of `vectors`, and their variances."""
 
-    logs: Float[Tensor, "B d"]
+    var: Float[Tensor, "B d"]
     vectors: Float[Tensor, "B d d"]
     shape: torch.Size
+    nothing: Tensor | float = -math.inf
+    """As in `DataCovariance.scaled`."""
+
+    @property
+    def logs(self) -> Float[Tensor, "B d"]:
+        """Of the variances: what an inverse or a density needs, in every direction."""
+        return log_of(self.var, self.nothing)
 
     def _coordinates(self, x: Data) -> Float[Tensor, "B d"]:
         return torch.einsum("bij,bi->bj", self.vectors, x.flatten(1).to(self.vectors))
@@ -146,8 +153,9 @@ class Spectral(Covariance):
         return f(self.logs)
 
     def log_var(self) -> Tensor:
-        diagonal = torch.einsum("bij,bj->bi", self.vectors**2, self.logs.exp())
-        return diagonal.log().reshape(self.shape)
+        """A dimension takes its variance from all directions: those that have none add none."""
+        diagonal = torch.einsum("bij,bj->bi", self.vectors**2, self.var)
+        return log_of(diagonal, self.nothing).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +170,7 @@ class MatrixOfData(DataCovariance):
     def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
         values, vectors = symmetric_eigen(self.matrix)
         var = row(noise, values) + row(c, values) ** 2 * values.clamp(0, self.largest)
-        return Spectral(log_of(var, row(nothing, values)), vectors, self.shape)
+        return Spectral(var, vectors, self.shape, row(nothing, values))
 
 
 def symmetric_eigen(matrix: Float[Tensor, "B d d"]) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d d"]]:
@@ -192,7 +200,7 @@ class ProductsOfData(DataCovariance):
 
     `product` need not be quite symmetric: every basis is orthogonalised in full (Arnoldi), so that the projected matrix's
     symmetric part is the projection of the symmetric part. Its eigenvalues are limited to 0..`largest`. `probes`: P × B × …
-    vectors of ±1 for traces (Hutchinson 1990); `diagonal` gives the variances. None where none are asked for.
+    vectors of ±1 for traces (Hutchinson 1990); `diagonal` gives variances ≥ 0. None where none are asked for.
     """
 
     product: Callable[[Data], Data]
@@ -261,9 +269,8 @@ class Krylov(Covariance):
         return self.data.probes
 
     def log_var(self) -> Tensor:
-        """With variances of the data limited to 0..`largest`."""
         assert self.data.diagonal is not None, "a variance that has a decoder gives it"
-        return log_of(self.noise + self.c**2 * self.data.diagonal().clamp(0, self.data.largest), self.nothing)
+        return log_of(self.noise + self.c**2 * self.data.diagonal(), self.nothing)
 
     def harmless(self, where: Tensor, log_var: Tensor) -> Covariance:
         """Without its products where no example needs them. The device is waited for."""

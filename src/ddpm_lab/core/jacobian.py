@@ -17,7 +17,7 @@ from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, MatrixOfDat
 from ddpm_lab.core.transfer import to_device
 from ddpm_lab.core.types import Data, Settings
 from ddpm_lab.core.variance import OfData, Seen
-from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, checked
+from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, Size, checked
 
 MOST = 256
 """Dimensions of data whose matrices are taken whole."""
@@ -60,9 +60,9 @@ def exact_diagonal(seen: Seen) -> Data:
 def units(like: Data) -> Iterator[Data]:
     """The vectors of 0 but for one 1, of each example."""
     for i in range(like[0].numel()):
-        one = torch.zeros_like(like)
-        one.flatten(1)[:, i] = 1
-        yield one
+        one = torch.zeros(len(like), like[0].numel(), dtype=like.dtype, device=like.device)
+        one[:, i] = 1
+        yield one.reshape(like.shape)
 
 
 class FixedProbes:
@@ -91,7 +91,7 @@ class Hutchinson(OfJacobian):
 
     def __init__(
         self,
-        n_probes: PositiveInt = 1,
+        n_probes: Size = 1,
         seed: NonNegativeInt = 0,
         clip_cov: bool = True,
     ) -> None:
@@ -117,15 +117,16 @@ class Lanczos(OfJacobian):
     dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the error of the mean, and with
     `probes` random vectors (1) per datum and term. What these vectors miss is in the standard error. What more dimensions
     would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too
-    few bits. The decoder of grey levels takes the diagonal, from `decoder_probes` vectors (256) as `Hutchinson` does; from as
-    many as there are dimensions, or more, it is exact."""
+    few bits. The decoder of grey levels takes the diagonal of the Jacobian, not that of the limited matrix, and limits its
+    entries to [0, 1], from `decoder_probes` vectors (256) as `Hutchinson` does; with as many as there are dimensions, or more,
+    by a product for each."""
 
     def __init__(
         self,
         largest: Given[float],
         steps: PositiveInt = 3,
         bound_steps: PositiveInt | None = None,
-        probes: PositiveInt | None = None,
+        probes: Size | None = None,
         decoder_probes: PositiveInt | None = None,
     ) -> None:
         self.largest, self.steps = largest, steps
@@ -165,7 +166,8 @@ class Lanczos(OfJacobian):
 
     def _decoder_diagonal(self, seen: Seen) -> Data:
         enough = self._decoder_probes.n >= seen.xt[0].numel()
-        return exact_diagonal(seen) if enough else estimated_diagonal(seen, self._decoder_probes)
+        diagonal = exact_diagonal(seen) if enough else estimated_diagonal(seen, self._decoder_probes)
+        return limited_var(diagonal, clip=True)
 
 
 @checked

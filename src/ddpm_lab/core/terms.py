@@ -88,8 +88,9 @@ def split_terms(diffusion: GaussianDiffusion, seen: Seen, noised: Noised, clip: 
 
 
 def alike(variance: ReverseVariance, decoding: Bool[Tensor, " n"], size: int) -> list[Int[Tensor, " _"]]:
-    """The places of n terms in groups whose terms may share a call of the network: all, or, under a variance with probes, those
-    of decoders (L_0) apart from divergences. Each needs products of its own kind, and a product is of a whole call."""
+    """The places of n terms in groups whose terms may share a call of the network: all, or, under a variance with probes,
+    decoders (L_0) first and divergences after them, both in their order. Of grey levels each needs products of its own kind,
+    and a product is of a whole call."""
     if not variance.probes_for(size):
         return [torch.arange(len(decoding))]
     return [places for places in (decoding.nonzero().flatten(), (~decoding).nonzero().flatten()) if len(places)]

@@ -90,7 +90,8 @@ def few_steps(group: Sequence[Evaluated], score: str) -> bool:
 def estimates(group: Sequence[Evaluated], score: str) -> str:
     """The network calls for each datum of those bounds that are estimated; empty where none is."""
     records = [(arm.setting, arm.scores[score].record) for arm in group if score == BOUND]
-    counts = {f"{r['steps']} steps {setting}".strip() + f": {r['calls']}": None for setting, r in records if r.get("terms")}
+    partial = [(setting, r) for setting, r in records if r.get("terms") and r["steps"] != 1]  # of one step all is measured
+    counts = {f"{r['steps']} steps {setting}".strip() + f": {r['calls']}": None for setting, r in partial}
     return f"Estimates, not whole bounds; network calls a datum: {', '.join(counts)}." if counts else ""
 
 
@@ -107,11 +108,11 @@ def any_of(group: Sequence[Evaluated], score: str) -> str:
 def products(group: Sequence[Evaluated], score: str) -> str:
     """The vector–Jacobian products of a sample; empty where there are none."""
     records = [(arm.choice.names, arm.scores[score].record) for arm in group if score == SECONDS]
-    counts = [
-        f"{names['variance']} in {r['steps']} steps of {names['sampler']}: {r['products']}"
+    counts = {
+        f"{names['variance']} in {r['steps']} steps of {names['sampler']}: {r['products']}": None
         for names, r in records
         if r["products"]
-    ]
+    }
     return f"Vector–Jacobian products a sample: {', '.join(counts)}." if counts else ""
 
 
