@@ -25,7 +25,9 @@ from scipy.stats import t as student
 
 RUNGS = ("beta", "beta_tilde", "interpolated", "learned_range", "learned_diagonal", "analytic")
 RUNGS += ("hutchinson", "sn_square", "sn", "npr", "ocm", "lanczos", "exact")
-PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("npr", "analytic"), ("analytic", "beta"), ("lanczos", "beta"))
+PAIRS = (("lanczos", "ocm"), ("lanczos", "npr"), ("ocm", "npr"), ("sn", "npr"), ("ocm", "analytic"), ("npr", "analytic"))
+PAIRS += (("beta_tilde", "analytic"), ("analytic", "beta"), ("interpolated", "beta"), ("interpolated", "analytic"))
+PAIRS += (("lanczos", "interpolated"), ("lanczos", "beta"))
 EVALUATIONS = ("ladder_*", "square_*", "full_*", "beside_*", "bits_*", "all_steps_*", "exact")
 """Of studies/variance.py; others may be of other seeds."""
 OF_BOUND = {"bound": "bits/dim", "kl": "divergences", "mismatch": "what variances cost of them", "decoder": "L_0"}
@@ -114,17 +116,15 @@ def table(numbers: Numbers, kind: Kind) -> None:
 
 
 def differences(numbers: Numbers, kind: Kind) -> None:
-    """Of two rungs, paired by seed: the first less the second."""
+    """Of two rungs, paired by seed: the first less the second. A row for each pair that some seed has."""
     steps = sorted({c.steps for c in numbers if c[:4] == kind})
-    print(f"\n{title(kind)}: paired differences\n\n| steps | ", end="")
-    print(" | ".join(f"{a} − {b}" for a, b in PAIRS), f"|\n|---|{'---|' * len(PAIRS)}")
-    for n in steps:
-        cells = []
-        for pair in PAIRS:
-            one, other = (numbers.get(Choice(*kind, rung, n), {}) for rung in pair)
-            both = [one[seed] - other[seed] for seed in one if seed in other]
-            cells.append(with_interval(both, sign="+") if both else "–")
-        print(f"| {n} | {' | '.join(cells)} |")
+    print(f"\n{title(kind)}: paired differences\n\n| difference | {' | '.join(map(str, steps))} |\n|---|{'---|' * len(steps)}")
+    for pair in PAIRS:
+        both = [[numbers.get(Choice(*kind, rung, n), {}) for rung in pair] for n in steps]
+        paired = [[one[seed] - other[seed] for seed in one if seed in other] for one, other in both]
+        if any(paired):
+            cells = (with_interval(of_seeds, sign="+") if of_seeds else "–" for of_seeds in paired)
+            print(f"| {' − '.join(pair)} | {' | '.join(cells)} |")
 
 
 def is_frechet(measure: str) -> bool:
@@ -140,7 +140,7 @@ def main(places: Iterable[Path], kept: Path | None) -> None:
     kinds = sorted({c[:4] for c in numbers if c.measure in OF_BOUND or is_frechet(c.measure)})
     for kind in kinds:
         table(numbers, kind)
-        if kind[0] in ("bound", "kl") or is_frechet(kind[0]):
+        if kind[0] in ("bound", "kl", "decoder") or is_frechet(kind[0]):
             differences(numbers, kind)
     if kept is not None:
         keep(numbers, kept)
