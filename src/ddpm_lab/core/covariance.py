@@ -167,10 +167,14 @@ class MatrixOfData(DataCovariance):
     shape: torch.Size
     largest: float = math.inf
 
-    def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Covariance:
+    def scaled(self, c: Coefficient, noise: Coefficient, nothing: Coefficient | float = -math.inf) -> Spectral:
         values, vectors = symmetric_eigen(self.matrix)
         var = row(noise, values) + row(c, values) ** 2 * values.clamp(0, self.largest)
         return Spectral(var, vectors, self.shape, row(nothing, values))
+
+    def variances(self) -> Tensor:
+        """Of each dimension."""
+        return self.scaled(torch.ones(()), torch.zeros(())).log_var().exp()
 
 
 def symmetric_eigen(matrix: Float[Tensor, "B d d"]) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d d"]]:

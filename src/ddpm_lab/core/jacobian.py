@@ -49,14 +49,6 @@ def estimated_diagonal(seen: Seen, probes: "FixedProbes") -> Data:
     return total / probes.n
 
 
-def exact_diagonal(seen: Seen) -> Data:
-    """The same by a product for each dimension."""
-    product, diagonal = data_product(seen), torch.zeros_like(seen.xt)
-    for one in units(seen.xt):
-        diagonal = diagonal + one * product(one)
-    return diagonal
-
-
 def units(like: Data) -> Iterator[Data]:
     """The vectors of 0 but for one 1, of each example."""
     for i in range(like[0].numel()):
@@ -117,9 +109,9 @@ class Lanczos(OfJacobian):
     dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the error of the mean, and with
     `probes` random vectors (1) per datum and term. What these vectors miss is in the standard error. What more dimensions
     would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too
-    few bits. The decoder of grey levels takes the diagonal of the Jacobian, not that of the limited matrix, and limits its
-    entries to [0, 1], from `decoder_probes` vectors (256) as `Hutchinson` does; with as many as there are dimensions, or more,
-    by a product for each."""
+    few bits. The decoder of grey levels takes the diagonal from `decoder_probes` vectors (256), as `Hutchinson` does, and then
+    of the Jacobian, which eigenvalues below 0 make smaller. With as many as there are dimensions, or more, it is that of Σ,
+    from the whole matrix."""
 
     def __init__(
         self,
@@ -165,9 +157,9 @@ class Lanczos(OfJacobian):
         return ProductsOfData(data_product(seen), steps, self.largest, seen.probes, lambda: self._decoder_diagonal(seen))
 
     def _decoder_diagonal(self, seen: Seen) -> Data:
-        enough = self._decoder_probes.n >= seen.xt[0].numel()
-        diagonal = exact_diagonal(seen) if enough else estimated_diagonal(seen, self._decoder_probes)
-        return limited_var(diagonal, clip=True)
+        if self._decoder_probes.n >= seen.xt[0].numel():
+            return whole_matrix(seen, self.largest).variances()
+        return limited_var(estimated_diagonal(seen, self._decoder_probes), clip=True)
 
 
 @checked
