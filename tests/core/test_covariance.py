@@ -180,6 +180,12 @@ def test_a_matrix_does_not_depend_on_how_data_lie_in_memory():
     assert float(matrix.abs().amax()) > 0
 
 
+def test_whatever_would_be_ignored_of_small_data_is_named():
+    asked = Lanczos(largest=0.8, bound_steps=9, decoder_probes=5)
+    with pytest.raises(ValueError, match=r"variance\.bound_steps=9, variance\.decoder_probes=5: "):
+        asked.check(MOST, levels=256)
+
+
 def test_vectors_for_a_decoder_that_is_not_there_are_refused():
     asked = Lanczos(largest=0.8, decoder_probes=5)
     asked.check(MOST + 1, levels=256)

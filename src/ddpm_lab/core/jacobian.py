@@ -137,11 +137,14 @@ class Lanczos(OfJacobian):
         }
 
     def check(self, size: int, levels: int | None) -> None:
-        ignored = [f"{name}={value}" for name, value in self.given.items() if value is not None]
-        if ignored and size <= MOST:
-            raise ValueError(f"{ignored[0]}: bits/dim of data with {size} dimensions are exact, up to {MOST}; leave it out")
-        if levels is None and (n := self.given["decoder_probes"]) is not None:
-            raise ValueError(f"decoder_probes={n}: data without grey levels have a density, and no decoder; leave it out")
+        given = {name: f"variance.{name}={value}" for name, value in self.given.items() if value is not None}
+        if given and size <= MOST:
+            named = ", ".join(given.values())
+            raise ValueError(
+                f"{named}: bits/dim of data with {size} dimensions are exact, up to {MOST}; leave out all of these"
+            )
+        if levels is None and (asked := given.get("decoder_probes")):
+            raise ValueError(f"{asked}: data without grey levels have a density, and no decoder; leave it out")
 
     def probes_for(self, size: int) -> int:
         return self.n_probes if size > MOST else 0
