@@ -79,8 +79,8 @@ def ladder(folder: Path, steps: str, suffix: str = "") -> None:
 def photographs(source: str) -> None:
     """The rungs that need no products with the network's Jacobian, on both trajectories; the full covariance with bounds of
     fewer data, and beside it the others' bounds of the same data; last what takes longest, samples in 100 steps and in all T,
-    a quarter of an hour for each rung and seed. The decoder's diagonal of the full covariance is exact, and in 10 steps its
-    spaces are as large as `linspace` needs."""
+    a quarter of an hour for each rung and seed. Of the full covariance the decoder's diagonal is exact, and in 10 steps, where
+    Krylov spaces of few dimensions fall short, so are the divergences."""
     folders = [ROOT / "photographs" / f"seed{seed}" for seed in SEEDS]
     features, cheap = "metrics=pixels,classifier", "beta,beta_tilde,interpolated,analytic,npr,sn,ocm"
 
@@ -95,10 +95,10 @@ def photographs(source: str) -> None:
     few, without_samples = "sampler.steps=10,50", ["sampler=ancestral", "quality.n=0"]
     measure("ladder", f"variance={cheap},hutchinson", BOTH, few, features, "nll.n=96")
     measure("square", "variance=sn_square", "sampler=ancestral", few, features, "nll.n=96")
-    full = ["variance=lanczos", "variance.decoder_probes=768", "nll.n=16"]
-    measure("full_10", *full, "variance.bound_steps=96", BOTH, "sampler.steps=10", features)
-    measure("full_50", *full, BOTH, "sampler.steps=50", features)
-    measure("full_100", *full, "sampler.steps=100", *without_samples)
+    full, decoder = ["variance=lanczos", "nll.n=16"], "variance.decoder_probes=768"
+    measure("full_10", *full, "variance.bound_steps=768", BOTH, "sampler.steps=10", features)
+    measure("full_50", *full, decoder, BOTH, "sampler.steps=50", features)
+    measure("full_100", *full, decoder, "sampler.steps=100", *without_samples)
     measure("beside", f"variance={cheap}", "sampler.steps=10,50,100", *without_samples, "nll.n=16")
     measure("bits_100", f"variance={cheap}", "sampler.steps=100", *without_samples, "nll.n=96")
     for folder in folders:

@@ -1,13 +1,15 @@
 """The forward process q and the reverse process p_θ of one diffusion."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ddpm_lab.core.covariance import Covariance
 from ddpm_lab.core.gamma import ByVariance, Interpolated, Path, ReadOff
@@ -98,6 +100,13 @@ def eps_weight(step: Step, log_var: Tensor) -> Tensor:
     return beta**2 / (2 * log_var.exp() * (1 - beta) * step.at_t.noise_scale**2)
 
 
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """Networks run without what torch differentiates only once: fused attention, and what torch.compile makes."""
+    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+        yield
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianDiffusion:
     """Schedule, prediction, reverse variance, and the grey levels of the decoder (None: continuous data)."""
@@ -175,14 +184,17 @@ class GaussianDiffusion:
         return net(*self.prediction.inputs(xt, self.schedule.told(t, step), step)).to(xt.dtype)
 
     def look(self, net: Network, xt: Data, t: Tensor, step: Step, probes: Tensor | None = None) -> Seen:
-        """The same by one call of the network at (x_t, t), differentiated where the variance does so."""
+        """The same by one call of the network at (x_t, t), differentiated where the variance does so, and both ways where there
+        are probes."""
         if not self.variance.differentiates:
             return self.seen(self.output(net, xt, t, step), xt, step)
-        with torch.inference_mode(False), torch.enable_grad():
+        both = probes is not None and len(probes) > 0
+        with torch.inference_mode(False), torch.enable_grad(), differentiable_twice() if both else nullcontext():
             x = xt.detach().clone().requires_grad_()
             out = self.output(net, x, t, step)
             pullback = self.pullback(out, x, step)
-        return self.seen(out.detach(), xt, step)._replace(pullback=pullback, probes=probes)
+            pushforward = self.pushforward(out, x, step) if both else None
+        return self.seen(out.detach(), xt, step)._replace(pullback=pullback, pushforward=pushforward, probes=probes)
 
     def pullback(self, out: Data, x: Data, step: Step) -> Callable[[Data], Data]:
         """v ↦ (∂x̂_0/∂x_t)ᵀ v, from the output at x_t = x, which requires a gradient. x̂_0 is linear in output and x_t together,
@@ -192,6 +204,19 @@ class GaussianDiffusion:
         def product(v: Data) -> Data:
             (gradient,) = torch.autograd.grad(prediction, x, v, retain_graph=True)
             return self.prediction.x0(gradient, v, step)
+
+        return product
+
+    def pushforward(self, out: Data, x: Data, step: Step) -> Callable[[Data], Data]:
+        """v ↦ ∂x̂_0/∂x_t v, from the same. The output's gradient is linear in u, by which it is weighted, with the transposed
+        Jacobian; the derivative by u transposes it again. So no forward-mode derivative is asked of the network."""
+        prediction, _ = self.split(out, x)
+        u = torch.zeros_like(prediction, requires_grad=True)
+        (weighted,) = torch.autograd.grad(prediction, x, u, create_graph=True)
+
+        def product(v: Data) -> Data:
+            (tangent,) = torch.autograd.grad(weighted, u, v, retain_graph=True)
+            return self.prediction.x0(tangent, v, step)
 
         return product
 

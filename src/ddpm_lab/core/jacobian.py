@@ -3,8 +3,8 @@
     Cov(x_0 | x_t) = (1 − ᾱ_t)/√ᾱ_t ∂E[x_0 | x_t]/∂x_t
 
 No head is trained, and nothing is averaged over data. As far as x̂_0 is E[x_0 | x_t], Σ* = β̃ I + c² Cov(x_0 | x_t) is the best
-Gaussian reverse covariance there is. Products are with the transposed Jacobian, one backward pass each: the Jacobian of a
-posterior mean is symmetric, and of that of a network the symmetric part is taken.
+Gaussian reverse covariance there is. The Jacobian of a posterior mean is symmetric, and of that of a network the symmetric part
+is taken. Samplers take products with the transposed Jacobian alone, one backward pass each.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ddpm_lab.core import rng
 from ddpm_lab.core.covariance import DataCovariance, DiagonalOfData, MatrixOfData, ProductsOfData, limited_var
+from ddpm_lab.core.path import Marginal
 from ddpm_lab.core.transfer import to_device
-from ddpm_lab.core.types import Data, Settings
+from ddpm_lab.core.types import Coefficient, Data, Settings
 from ddpm_lab.core.variance import OfData, Seen
 from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, Size, checked
 
@@ -35,10 +36,23 @@ class OfJacobian(OfData):
 
 
 def data_product(seen: Seen) -> Callable[[Data], Data]:
-    """v ↦ Cov(x_0 | x_t) v, by Tweedie's formula of second order."""
-    pullback, at_t = seen.pullback, seen.step.at_t
+    """v ↦ Cov(x_0 | x_t) v, by Tweedie's formula of second order from the transposed Jacobian."""
+    pullback, share = seen.pullback, tweedie(seen.step.at_t)
     assert pullback is not None, "GaussianDiffusion.look gives it"
-    return lambda v: at_t.noise_scale**2 / at_t.signal_scale * pullback(v)
+    return lambda v: share * pullback(v)
+
+
+def symmetric_product(seen: Seen) -> Callable[[Data], Data]:
+    """The same from the symmetric part of the Jacobian."""
+    pullback, pushforward, share = seen.pullback, seen.pushforward, tweedie(seen.step.at_t)
+    assert pullback, "GaussianDiffusion.look gives it"
+    assert pushforward, "and this with probes"
+    return lambda v: share * (pullback(v) + pushforward(v)) / 2
+
+
+def tweedie(at_t: Marginal) -> Coefficient:
+    """(1 − ᾱ_t)/√ᾱ_t: Cov(x_0 | x_t) for 1 of ∂E[x_0 | x_t]/∂x_t."""
+    return at_t.noise_scale**2 / at_t.signal_scale
 
 
 def estimated_diagonal(seen: Seen, probes: "FixedProbes") -> Data:
@@ -105,13 +119,17 @@ class Hutchinson(OfJacobian):
 class Lanczos(OfJacobian):
     """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured.
 
-    Bits/dim of data with at most `MOST` dimensions are those of `Exact`, of which these are the samples, nearly. For more
-    dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the error of the mean, and with
-    `probes` random vectors (1) per datum and term. What these vectors miss is in the standard error. What more dimensions
-    would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of 1/λ), so too few give too
-    few bits. The decoder of grey levels takes the diagonal from `decoder_probes` vectors (256), as `Hutchinson` does, and then
-    of the Jacobian, which eigenvalues below 0 make smaller. With as many as there are dimensions, or more, it is that of Σ,
-    from the whole matrix."""
+    Bits/dim are those of `Exact`, of which these are the samples, nearly, for data of at most `MOST` dimensions, and of no more
+    than `bound_steps`. For more dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the
+    error of the mean, and with `probes` random vectors (1) per datum and term. What these vectors miss is in the standard
+    error. What more dimensions would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of
+    1/λ), so too few give too few bits. The decoder of grey levels takes the diagonal from `decoder_probes` vectors (256), as
+    `Hutchinson` does, and then of the Jacobian, which eigenvalues below 0 make smaller. With no fewer than there are dimensions
+    it is that of Σ, from the whole matrix.
+
+    Samples take products with the transposed Jacobian alone. Divergences take them with its symmetric part, at three to four
+    times the cost: a Krylov space of the transposed is not one of that part, and divergences by it fall short until it has all
+    dimensions."""
 
     def __init__(
         self,
@@ -138,26 +156,32 @@ class Lanczos(OfJacobian):
 
     def check(self, size: int, levels: int | None) -> None:
         given = {name: f"variance.{name}={value}" for name, value in self.given.items() if value is not None}
-        if given and size <= MOST:
-            named = ", ".join(given.values())
+        if self._whole(size) and (ignored := [text for name, text in given.items() if size <= MOST or name != "bound_steps"]):
+            why = f"at most {MOST}" if size <= MOST else f"variance.bound_steps={self.bound_steps}"
             raise ValueError(
-                f"{named}: bits/dim of data with {size} dimensions are exact, up to {MOST}; leave out all of these"
+                f"{', '.join(ignored)}: allowed is null, as bits/dim of data with {size} dimensions ({why}) are exact"
             )
         if levels is None and (asked := given.get("decoder_probes")):
             raise ValueError(f"{asked}: data without grey levels have a density, and no decoder; leave it out")
 
+    def _whole(self, size: int) -> bool:
+        """Whether divergences are from the whole matrix."""
+        return size <= max(MOST, self.bound_steps)
+
     def probes_for(self, size: int) -> int:
-        return self.n_probes if size > MOST else 0
+        return 0 if self._whole(size) else self.n_probes
 
     def products(self, size: int) -> int:
         return min(self.steps, size)
 
     def data_covariance(self, seen: Seen) -> DataCovariance:
-        size, bound = seen.xt[0].numel(), seen.probes is not None
-        if bound and size <= MOST:
+        size, drawn = seen.xt[0].numel(), seen.probes
+        if drawn is None:
+            return ProductsOfData(data_product(seen), min(self.steps, size), self.largest)
+        if self._whole(size):
             return whole_matrix(seen, self.largest)
-        steps = min(self.bound_steps if bound else self.steps, size)
-        return ProductsOfData(data_product(seen), steps, self.largest, seen.probes, lambda: self._decoder_diagonal(seen))
+        product = symmetric_product(seen)
+        return ProductsOfData(product, self.bound_steps, self.largest, drawn, lambda: self._decoder_diagonal(seen))
 
     def _decoder_diagonal(self, seen: Seen) -> Data:
         if self._decoder_probes.n >= seen.xt[0].numel():

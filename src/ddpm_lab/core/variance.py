@@ -24,6 +24,8 @@ class Seen(NamedTuple):
     """The second half of the network's channels, where it has one."""
     pullback: Callable[[Data], Data] | None = None
     """v ↦ (∂x̂_0/∂x_t)ᵀ v of each example; None unless the variance `differentiates`."""
+    pushforward: Callable[[Data], Data] | None = None
+    """v ↦ ∂x̂_0/∂x_t v of each example; None unless there are `probes`."""
     probes: Tensor | None = None
     """P × B × … vectors of ±1 for divergences, of each example its own, P by `probes_for`. None when sampling."""
 

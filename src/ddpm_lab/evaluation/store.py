@@ -19,7 +19,7 @@ from ddpm_lab.files import write_text
 from ddpm_lab.models.checkpoint import read_archive, write_archive
 
 Piece = dict[str, Tensor]
-METHOD = 3
+METHOD = 4
 """Raised when the code measures something else under the same identity: earlier pieces are then not used."""
 DESCRIPTION = "about.json"
 
