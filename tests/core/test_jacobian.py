@@ -11,7 +11,7 @@ from ddpm_lab.core import jacobian, rng
 from ddpm_lab.core.covariance import MatrixOfData, ProductsOfData, Spectral
 from ddpm_lab.core.diffusion import GaussianDiffusion, differentiable_twice
 from ddpm_lab.core.gaussian import Normal
-from ddpm_lab.core.jacobian import MOST, Exact, Lanczos, data_product, symmetric_product, tweedie
+from ddpm_lab.core.jacobian import MOST, MOST_ASKED, Exact, Lanczos, data_product, symmetric_product, tweedie
 from ddpm_lab.core.schedule import linear
 
 from .support import assert_close, make, normal_like
@@ -138,6 +138,14 @@ def test_bounds_from_spaces_of_all_dimensions_are_exact(monkeypatch):
     for name in ("probes", "decoder_probes"):
         with pytest.raises(ValueError, match=rf"variance\.{name}=2: .*variance\.bound_steps=8"):
             Lanczos(largest=0.8, bound_steps=8, **{name: 2}).check(8, levels=17)
+
+
+def test_a_whole_matrix_has_an_end():
+    for size, name in ((3 * 64 * 64, "bound_steps"), (MOST_ASKED + 1, "decoder_probes")):
+        Lanczos(largest=0.8, **{name: size - 1}).check(size, levels=256)
+        with pytest.raises(ValueError, match=rf"variance\.{name}={size}: .*allowed are fewer than the {size} dim"):
+            Lanczos(largest=0.8, **{name: size}).check(size, levels=256)
+    Lanczos(largest=0.8, bound_steps=MOST_ASKED).check(MOST_ASKED, levels=256)
 
 
 @pytest.mark.parametrize("n", [3, 8, None])

@@ -22,6 +22,8 @@ from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, Size, checked
 
 MOST = 256
 """Dimensions of data whose matrices are taken whole."""
+MOST_ASKED = 4096
+"""The same where a whole matrix is asked for: 128 MiB a datum."""
 DECODER_PROBES = 256
 """Of `Lanczos`, where none are named."""
 
@@ -140,7 +142,8 @@ class Lanczos(OfJacobian):
         decoder_probes: PositiveInt | None = None,
     ) -> None:
         self.largest, self.steps = largest, steps
-        self.given = {"bound_steps": bound_steps, "probes": probes, "decoder_probes": decoder_probes}
+        asked = {"bound_steps": bound_steps, "probes": probes, "decoder_probes": decoder_probes}
+        self.asked = {name: value for name, value in asked.items() if value is not None}
         self.bound_steps, self.n_probes = bound_steps or 24, probes or 1
         self._decoder_probes = FixedProbes(decoder_probes or DECODER_PROBES, seed=0)
 
@@ -155,14 +158,23 @@ class Lanczos(OfJacobian):
         }
 
     def check(self, size: int, levels: int | None) -> None:
-        given = {name: f"variance.{name}={value}" for name, value in self.given.items() if value is not None}
-        if self._whole(size) and (ignored := [text for name, text in given.items() if size <= MOST or name != "bound_steps"]):
-            why = f"at most {MOST}" if size <= MOST else f"variance.bound_steps={self.bound_steps}"
+        def named(names: list[str]) -> str:
+            return ", ".join(f"variance.{name}={self.asked[name]}" for name in names)
+
+        whole = [name for name, value in self.asked.items() if name != "probes" and value >= size]
+        if whole and size > MOST_ASKED:
             raise ValueError(
-                f"{', '.join(ignored)}: allowed is null, as bits/dim of data with {size} dimensions ({why}) are exact"
+                f"{named(whole)}: allowed are fewer than the {size} dimensions of these data; with as many, the whole matrix "
+                f"would be taken, and that is for at most {MOST_ASKED}"
             )
-        if levels is None and (asked := given.get("decoder_probes")):
-            raise ValueError(f"{asked}: data without grey levels have a density, and no decoder; leave it out")
+        ignored = [name for name in self.asked if size <= MOST or name != "bound_steps"]
+        if ignored and self._whole(size):
+            why = f"at most {MOST}" if size <= MOST else f"variance.bound_steps={self.bound_steps}"
+            raise ValueError(f"{named(ignored)}: allowed is null, as bits/dim of data with {size} dimensions ({why}) are exact")
+        if levels is None and "decoder_probes" in self.asked:
+            raise ValueError(
+                f"{named(['decoder_probes'])}: data without grey levels have a density, and no decoder; leave it out"
+            )
 
     def _whole(self, size: int) -> bool:
         """Whether divergences are from the whole matrix."""
