@@ -56,14 +56,16 @@ def test_lanczos_in_the_whole_space_is_the_exact_matrix():
     assert_close(krylov.divergence(q, x).spread.flatten()[later], exact.divergence(q, x).spread.mean(1)[later], rtol=1e-6)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "edm"])
-def test_products_of_divergences_are_with_the_symmetric_part(prediction):
+def test_products_of_divergences_are_with_the_symmetric_part(prediction, outputs):
     """Of a network with attention, whose fused kernels are differentiable only once, against the whole Jacobian of x̂_0."""
     mix, width = normal_like(torch.zeros(3, 4, 4, dtype=F64), 7), 4
 
     def net(x: Tensor, t: Tensor) -> Tensor:
         q, k, v = (torch.einsum("bcn,cd->bdn", x.flatten(2), part).mT[:, None] for part in mix)
-        return torch.sin(torch.nn.functional.scaled_dot_product_attention(q, k, v)[:, 0].mT).reshape(x.shape)
+        mean = torch.sin(torch.nn.functional.scaled_dot_product_attention(q, k, v)[:, 0].mT).reshape(x.shape)
+        return torch.cat([mean, *[torch.cos(x)] * (outputs - 1)], 1)
 
     diffusion = GaussianDiffusion(LINEAR, make("prediction", prediction), Lanczos(largest=99.0), levels=17)
     x = normal_like(torch.zeros(2, width, 2, 2, dtype=F64), 8)
@@ -81,6 +83,21 @@ def test_products_of_divergences_are_with_the_symmetric_part(prediction):
     for row, share in enumerate(tweedie(step.at_t).flatten()):
         whole = torch.func.jacrev(x0_hat)(x[row : row + 1], row).reshape(16, 16) * share
         assert_close(found[row].flatten(), (whole + whole.T) / 2 @ v[row].flatten(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_compiled_network_has_the_same_products():
+    """What torch.compile makes is differentiable only once."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()).double()
+    diffusion = GaussianDiffusion(LINEAR, make("prediction", "eps"), Lanczos(largest=99.0), levels=17)
+    x = normal_like(torch.zeros(2, 4, dtype=F64), 8)
+    step, v = diffusion.chain.step(torch.tensor([10, 600]), x), normal_like(x, 9)
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            net.compile(backend="aot_eager")
+        seen = diffusion.look(lambda x, t: net(x), x, step.t.flatten().long(), step, v[None])
+        found.append(symmetric_product(seen)(v))
+    assert torch.equal(*found)
 
 
 def test_few_dimensions_are_exact_for_few_eigenvalues(monkeypatch):

@@ -23,7 +23,7 @@ from ddpm_lab.domains import Given, NonNegativeInt, PositiveInt, Size, checked
 MOST = 256
 """Dimensions of data whose matrices are taken whole."""
 MOST_ASKED = 4096
-"""The same where a whole matrix is asked for: 128 MiB a datum."""
+"""The same where a whole matrix is asked for: 128 MiB for each row of a batch, and several times that while it is made."""
 DECODER_PROBES = 256
 """Of `Lanczos`, where none are named."""
 
@@ -121,13 +121,13 @@ class Hutchinson(OfJacobian):
 class Lanczos(OfJacobian):
     """All of Cov(x_0 | x_t), by Krylov spaces of `steps` dimensions that begin with the noise to be coloured.
 
-    Bits/dim are those of `Exact`, of which these are the samples, nearly, for data of at most `MOST` dimensions, and of no more
-    than `bound_steps`. For more dimensions they are estimated in spaces of `bound_steps` dimensions (24) that begin with the
-    error of the mean, and with `probes` random vectors (1) per datum and term. What these vectors miss is in the standard
+    Bits/dim are those of `Exact`, of which these are the samples, nearly, for data of at most `MOST` dimensions, and where
+    `bound_steps` is at least their number. Else they are estimated in spaces of `bound_steps` dimensions (24) that begin with
+    the error of the mean, and with `probes` random vectors (1) per datum and term. What these vectors miss is in the standard
     error. What more dimensions would change is not: rᵀ Σ⁻¹ r is estimated from below (Golub & Meurant 2010, Gauss quadrature of
     1/λ), so too few give too few bits. The decoder of grey levels takes the diagonal from `decoder_probes` vectors (256), as
-    `Hutchinson` does, and then of the Jacobian, which eigenvalues below 0 make smaller. With no fewer than there are dimensions
-    it is that of Σ, from the whole matrix.
+    `Hutchinson` does, and then of the Jacobian, which eigenvalues below 0 make smaller. With at least as many as there are
+    dimensions it is that of Σ, from the whole matrix.
 
     Samples take products with the transposed Jacobian alone. Divergences take them with its symmetric part, at three to four
     times the cost: a Krylov space of the transposed is not one of that part, and divergences by it fall short until it has all
@@ -161,6 +161,10 @@ class Lanczos(OfJacobian):
         def named(names: list[str]) -> str:
             return ", ".join(f"variance.{name}={self.asked[name]}" for name in names)
 
+        if levels is None and "decoder_probes" in self.asked:
+            raise ValueError(
+                f"{named(['decoder_probes'])}: data without grey levels have a density, and no decoder; leave it out"
+            )
         whole = [name for name, value in self.asked.items() if name != "probes" and value >= size]
         if whole and size > MOST_ASKED:
             raise ValueError(
@@ -171,10 +175,6 @@ class Lanczos(OfJacobian):
         if ignored and self._whole(size):
             why = f"at most {MOST}" if size <= MOST else f"variance.bound_steps={self.bound_steps}"
             raise ValueError(f"{named(ignored)}: allowed is null, as bits/dim of data with {size} dimensions ({why}) are exact")
-        if levels is None and "decoder_probes" in self.asked:
-            raise ValueError(
-                f"{named(['decoder_probes'])}: data without grey levels have a density, and no decoder; leave it out"
-            )
 
     def _whole(self, size: int) -> bool:
         """Whether divergences are from the whole matrix."""
@@ -231,5 +231,8 @@ class Exact(OfJacobian):
 def whole_matrix(seen: Seen, largest: float) -> MatrixOfData:
     """By a backward pass for each row."""
     product = data_product(seen)
-    rows = [product(one).flatten(1).double() for one in units(seen.xt)]
-    return MatrixOfData(torch.stack(rows, 1), seen.xt.shape, largest)
+    n, size = len(seen.xt), seen.xt[0].numel()
+    matrix = torch.empty(n, size, size, dtype=torch.float64, device=seen.xt.device)
+    for i, one in enumerate(units(seen.xt)):
+        matrix[:, i] = product(one).flatten(1)
+    return MatrixOfData(matrix, seen.xt.shape, largest)
