@@ -159,7 +159,7 @@ class Lanczos(OfJacobian):
 
     def check(self, size: int, levels: int | None) -> None:
         def named(names: list[str]) -> str:
-            return ", ".join(f"variance.{name}={self.asked[name]}" for name in names)
+            return ", ".join(f"{name}={self.asked[name]}" for name in names)
 
         if levels is None and "decoder_probes" in self.asked:
             raise ValueError(
@@ -173,7 +173,7 @@ class Lanczos(OfJacobian):
             )
         ignored = [name for name in self.asked if size <= MOST or name != "bound_steps"]
         if ignored and self._whole(size):
-            why = f"at most {MOST}" if size <= MOST else f"variance.bound_steps={self.bound_steps}"
+            why = f"at most {MOST}" if size <= MOST else f"bound_steps={self.bound_steps}"
             raise ValueError(f"{named(ignored)}: allowed is null, as bits/dim of data with {size} dimensions ({why}) are exact")
 
     def _whole(self, size: int) -> bool:
